@@ -1,0 +1,143 @@
+//! A listener or a peer, and the sockets that stand out.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Counters, rfc3339};
+use crate::v1;
+
+/// One listener (downstream) or one peer (upstream) of one target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// `downstream` or `upstream`.
+    pub role: String,
+    /// Address and port, or `other`.
+    pub address: String,
+    /// The name that the proxy's configuration gives it; empty where unknown.
+    pub name: String,
+    /// The upstream it belongs to; empty where unknown.
+    pub upstream: String,
+    /// The backend it is; empty where unknown.
+    pub backend: String,
+    /// The watched cgroup.
+    pub target: String,
+    /// Connections open at the window's end.
+    pub connections_active: u64,
+    /// What happened in the window.
+    #[serde(flatten)]
+    pub window: Counters,
+    /// What happened since the totals began.
+    pub totals: Totals,
+    /// How old the live part of the byte counts is at the most.
+    pub live_bytes_age_ms: u64,
+    /// Smoothed round-trip times seen in the window; `null` where none was.
+    pub srtt: Option<RoundTripTime>,
+}
+
+/// Every counter since a point in time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// When they began, RFC 3339.
+    pub since: String,
+    /// The counters.
+    #[serde(flatten)]
+    pub counters: Counters,
+}
+
+/// Smoothed round-trip times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundTripTime {
+    /// How many were seen.
+    pub samples: u64,
+    /// The smallest.
+    pub min_us: u64,
+    /// The mean.
+    pub mean_us: u64,
+    /// The largest.
+    pub max_us: u64,
+}
+
+/// One socket that stands out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketSummary {
+    /// As `ss -e` has it.
+    pub cookie: u64,
+    /// `downstream` or `upstream`.
+    pub role: String,
+    /// Local address and port.
+    pub local: String,
+    /// Remote address and port.
+    pub remote: String,
+    /// The TCP state.
+    pub state: String,
+    /// The watched cgroup.
+    pub target: String,
+    /// Time since it was opened.
+    pub age_ms: u64,
+    /// Payload received.
+    pub bytes_received: u64,
+    /// Payload acknowledged by the peer.
+    pub bytes_sent: u64,
+    /// Segments sent again.
+    pub retransmits: u64,
+    /// Smoothed round-trip time.
+    pub srtt_us: u64,
+    /// HTTP/1 requests.
+    pub requests: u64,
+    /// Whether requests were pipelined.
+    pub pipelined: bool,
+}
+
+pub(super) fn role(role: i32) -> String {
+    match v1::Role::try_from(role) {
+        Ok(v1::Role::Downstream) => "downstream",
+        Ok(v1::Role::Upstream) => "upstream",
+        Ok(v1::Role::Unspecified) | Err(_) => "unspecified",
+    }
+    .to_owned()
+}
+
+impl From<&v1::Endpoint> for Endpoint {
+    fn from(e: &v1::Endpoint) -> Self {
+        Self {
+            role: role(e.role),
+            address: e.address.clone(),
+            name: e.name.clone(),
+            upstream: e.upstream.clone(),
+            backend: e.backend.clone(),
+            target: e.target.clone(),
+            connections_active: e.connections_active,
+            window: e.window.as_ref().map(Into::into).unwrap_or_default(),
+            totals: Totals {
+                since: rfc3339(e.totals_since_unix_ns),
+                counters: e.totals.as_ref().map(Into::into).unwrap_or_default(),
+            },
+            live_bytes_age_ms: e.live_bytes_age_ms,
+            srtt: e.srtt.as_ref().map(|t| RoundTripTime {
+                samples: t.samples,
+                min_us: t.min_us,
+                mean_us: t.mean_us,
+                max_us: t.max_us,
+            }),
+        }
+    }
+}
+
+impl From<&v1::SocketSummary> for SocketSummary {
+    fn from(s: &v1::SocketSummary) -> Self {
+        Self {
+            cookie: s.cookie,
+            role: role(s.role),
+            local: s.local.clone(),
+            remote: s.remote.clone(),
+            state: s.state.clone(),
+            target: s.target.clone(),
+            age_ms: s.age_ms,
+            bytes_received: s.bytes_received,
+            bytes_sent: s.bytes_sent,
+            retransmits: s.retransmits,
+            srtt_us: s.srtt_us,
+            requests: s.requests,
+            pipelined: s.pipelined,
+        }
+    }
+}

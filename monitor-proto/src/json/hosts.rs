@@ -1,0 +1,100 @@
+//! The list of hosts, and the statistics in the original's shape.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Agent, Host, rfc3339};
+use crate::v1;
+
+/// What `GET /api/v1/hosts` answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Hosts {
+    /// By name, then id.
+    pub hosts: Vec<HostSummary>,
+}
+
+/// What is known of one host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostSummary {
+    /// The host, as its last report has it.
+    pub host: Host,
+    /// Its agent, as its last report has it.
+    pub agent: Agent,
+    /// When its first report came, RFC 3339.
+    pub first_seen: String,
+    /// When its last report came, RFC 3339.
+    pub last_seen: String,
+    /// The end of its newest window, RFC 3339.
+    pub last_window_end: String,
+    /// The sequence number of its newest report.
+    pub last_sequence: u64,
+    /// How many of its reports are kept.
+    pub reports: u64,
+    /// Reports missing within its last epoch.
+    pub missing_reports: u64,
+    /// Reports that came with a known key and another body.
+    pub conflicts: u64,
+}
+
+/// What `GET /api/v1/hosts/{id}/stats` answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatsResponse {
+    /// The newest figures.
+    pub stats: Stats,
+}
+
+/// The newest figures of a host, names and units of the original.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Percent of all cores.
+    pub cpu_usage: f64,
+    /// Percent of memory not available.
+    pub memory_usage: f64,
+    /// Percent of the root filesystem.
+    pub disk_usage: f64,
+    /// As /proc/loadavg has it.
+    pub load_avg_1: f64,
+    /// As /proc/loadavg has it.
+    pub load_avg_5: f64,
+    /// As /proc/loadavg has it.
+    pub load_avg_15: f64,
+    /// Bytes per second.
+    pub network_in: f64,
+    /// Bytes per second.
+    pub network_out: f64,
+    /// Unix seconds of the sample.
+    pub timestamp: u64,
+}
+
+impl From<&v1::HostSummary> for HostSummary {
+    fn from(h: &v1::HostSummary) -> Self {
+        Self {
+            host: h.host.as_ref().map(Into::into).unwrap_or_default(),
+            agent: h.agent.as_ref().map(Into::into).unwrap_or_default(),
+            first_seen: rfc3339(h.first_seen_unix_ns),
+            last_seen: rfc3339(h.last_seen_unix_ns),
+            last_window_end: rfc3339(h.last_window_end_unix_ns),
+            last_sequence: h.last_sequence,
+            reports: h.reports,
+            missing_reports: h.missing_reports,
+            conflicts: h.conflicts,
+        }
+    }
+}
+
+impl From<&v1::Report> for Stats {
+    fn from(r: &v1::Report) -> Self {
+        let metrics = r.host_metrics.clone().unwrap_or_default();
+        let last = |g: Option<v1::Gauge>| g.map_or(0.0, |g| g.last);
+        Self {
+            cpu_usage: last(metrics.cpu_usage),
+            memory_usage: last(metrics.memory_usage),
+            disk_usage: last(metrics.disk_usage),
+            load_avg_1: last(metrics.load_avg_1),
+            load_avg_5: last(metrics.load_avg_5),
+            load_avg_15: last(metrics.load_avg_15),
+            network_in: last(metrics.network_in),
+            network_out: last(metrics.network_out),
+            timestamp: r.window_end_unix_ns / 1_000_000_000,
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The JSON that collectors serve and commands print.
+//!
+//! Its names are a contract: fields are added, never renamed.  Integers are
+//! JSON numbers, times are RFC 3339 in UTC, and what was not measured is
+//! `null`, never 0.
+
+mod counters;
+mod endpoint;
+mod host;
+mod hosts;
+mod report;
+mod time;
+
+pub use counters::{ConnectionsFailed, Counters, Histogram, Responses};
+pub use endpoint::{Endpoint, RoundTripTime, SocketSummary, Totals};
+pub use host::{
+    Cpu, Disk, Gauge, HostMetrics, Memory, NetworkInterface, NetworkNamespace, Pressure, Target,
+};
+pub use hosts::{HostSummary, Hosts, Stats, StatsResponse};
+pub use report::{Agent, Host, Reconciliation, Report, Reports};
+pub use time::rfc3339;
