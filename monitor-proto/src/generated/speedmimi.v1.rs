@@ -346,11 +346,11 @@ pub struct Counters {
     pub packets_sent: u64,
     #[prost(uint64, tag = "12")]
     pub retransmits: u64,
-    /// Bytes of IP packets, headers included.  Level http only.
-    #[prost(uint64, tag = "13")]
-    pub wire_bytes_received: u64,
-    #[prost(uint64, tag = "14")]
-    pub wire_bytes_sent: u64,
+    /// Bytes of IP packets, headers included.  Absent where they are not counted.
+    #[prost(uint64, optional, tag = "13")]
+    pub wire_bytes_received: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "14")]
+    pub wire_bytes_sent: ::core::option::Option<u64>,
     /// SYN to established, actively opened connections only.
     #[prost(message, optional, tag = "15")]
     pub connect_duration: ::core::option::Option<Histogram>,

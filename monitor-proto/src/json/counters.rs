@@ -33,10 +33,10 @@ pub struct Counters {
     pub packets_sent: u64,
     /// Segments sent again.
     pub retransmits: u64,
-    /// Bytes of IP packets received, headers included.
-    pub wire_bytes_received: u64,
-    /// Bytes of IP packets sent, headers included.
-    pub wire_bytes_sent: u64,
+    /// Bytes of IP packets received, headers included; `null` where not counted.
+    pub wire_bytes_received: Option<u64>,
+    /// Bytes of IP packets sent, headers included; `null` where not counted.
+    pub wire_bytes_sent: Option<u64>,
     /// SYN to established, of actively opened connections.
     pub connect_duration: Histogram,
     /// HTTP/1 requests; `null` at level tcp.

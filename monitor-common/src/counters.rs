@@ -1,0 +1,206 @@
+//! The counters of an endpoint, as they lie in the map.
+//!
+//! One slot per endpoint and CPU.  The programs add to the slot of the CPU they
+//! run on by atomic additions: a program in process context may be interrupted
+//! by one in a soft interrupt on the same CPU, and a plain addition would then
+//! lose a count.
+
+use crate::{histogram::BUCKETS, http};
+
+/// Why an actively opened connection failed, an index into
+/// [`EndpointCounters::connections_failed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Failure {
+    /// Answered by a reset.
+    Refused = 0,
+    /// Never answered.
+    Timeout = 1,
+    /// Reset while the handshake was under way.
+    Reset = 2,
+    /// Answered by an ICMP error.
+    Unreachable = 3,
+    /// Closed locally before it was established.
+    Aborted = 4,
+    /// None of these.
+    Other = 5,
+}
+
+/// How many failure reasons there are.
+pub const FAILURES: usize = 6;
+
+/// A histogram of durations; its count is the sum of its buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Durations {
+    /// The sum of the durations.
+    pub sum_ns: u64,
+    /// Boundaries as [`crate::histogram`] has them.
+    pub buckets: [u64; BUCKETS],
+}
+
+/// Every counter of an endpoint.  All but the two histograms lie in front, so
+/// that a sample touches few cache lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct EndpointCounters {
+    /// Connections begun.
+    pub connections_opened: u64,
+    /// Connections whose handshake was completed.
+    pub connections_established: u64,
+    /// Established connections that ended.
+    pub connections_closed: u64,
+    /// Connections that failed, by [`Failure`].
+    pub connections_failed: [u64; FAILURES],
+    /// Attempts that died before a SYN; not among the opened ones.
+    pub failed_before_syn: u64,
+    /// Connections that were open before counting began.
+    pub connections_adopted: u64,
+    /// Payload that arrived in order.
+    pub bytes_received: u64,
+    /// Payload that the peer acknowledged.
+    pub bytes_sent: u64,
+    /// Payload sent and never acknowledged before the end.
+    pub bytes_unacked: u64,
+    /// TCP segments received, as tcp_info's segs_in.
+    pub packets_received: u64,
+    /// TCP segments sent, as tcp_info's segs_out.
+    pub packets_sent: u64,
+    /// Segments sent again, as tcp_info's total_retrans.
+    pub retransmits: u64,
+    /// IP packets' bytes received, headers included.
+    pub wire_bytes_received: u64,
+    /// IP packets' bytes sent, headers included.
+    pub wire_bytes_sent: u64,
+    /// The sum of the smoothed round-trip times seen at callbacks.
+    pub srtt_sum_us: u64,
+    /// How many were seen.
+    pub srtt_samples: u64,
+    /// HTTP/1 requests by [`http::Method`].
+    pub requests: [u64; http::METHODS],
+    /// HTTP/1 responses by [`http::code_index`].
+    pub responses: [u64; http::CODES],
+    /// Requests whose connection ended before a final response.
+    pub requests_without_response: u64,
+    /// Turns of streams that do not speak HTTP/1.
+    pub exchanges: u64,
+    /// Start lines that were expected and could not be read.
+    pub unparsed: u64,
+    /// Sockets on which a request began while another was open.
+    pub pipelined: u64,
+    /// Turns that may belong to a request that was counted already.
+    pub suspected: u64,
+    /// First byte of the request to first byte of the final response.
+    pub exchange: Durations,
+    /// SYN to established.
+    pub connect: Durations,
+}
+
+/// How many counters there are, taken as one array.
+pub const WORDS: usize = 21 + http::METHODS + http::CODES + 5 + 2 * (1 + BUCKETS);
+
+// The counters fill their cache lines exactly: no implicit padding.
+const _: () = assert!(size_of::<EndpointCounters>() == 8 * WORDS);
+
+impl EndpointCounters {
+    /// All zero.
+    pub const ZERO: Self = {
+        let durations = Durations {
+            sum_ns: 0,
+            buckets: [0; BUCKETS],
+        };
+        Self {
+            connections_opened: 0,
+            connections_established: 0,
+            connections_closed: 0,
+            connections_failed: [0; FAILURES],
+            failed_before_syn: 0,
+            connections_adopted: 0,
+            bytes_received: 0,
+            bytes_sent: 0,
+            bytes_unacked: 0,
+            packets_received: 0,
+            packets_sent: 0,
+            retransmits: 0,
+            wire_bytes_received: 0,
+            wire_bytes_sent: 0,
+            srtt_sum_us: 0,
+            srtt_samples: 0,
+            requests: [0; http::METHODS],
+            responses: [0; http::CODES],
+            requests_without_response: 0,
+            exchanges: 0,
+            unparsed: 0,
+            pipelined: 0,
+            suspected: 0,
+            exchange: durations,
+            connect: durations,
+        }
+    };
+
+    /// The counters as one array, in the order of their fields.
+    #[must_use]
+    pub fn words(&self) -> &[u64; WORDS] {
+        // SAFETY: the struct is `repr(C)` and holds nothing but WORDS u64
+        // (asserted above).
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+
+    /// The counters as one array, in the order of their fields.
+    pub fn words_mut(&mut self) -> &mut [u64; WORDS] {
+        // SAFETY: as in `words`, and any u64 is valid for every field.
+        unsafe { &mut *core::ptr::from_mut(self).cast() }
+    }
+
+    /// Adds every counter of another slot.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, n) in self.words_mut().iter_mut().zip(other.words()) {
+            *sum = sum.wrapping_add(*n);
+        }
+    }
+
+    /// What came on top of an earlier reading of the same counters.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut delta = *self;
+        for (n, before) in delta.words_mut().iter_mut().zip(earlier.words()) {
+            *n = n.saturating_sub(*before);
+        }
+        delta
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn connections_active(&self) -> u64 {
+        let ended = self.connections_closed + self.connections_failed.iter().sum::<u64>();
+        (self.connections_adopted + self.connections_opened).saturating_sub(ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_and_differences_cover_every_counter() {
+        let mut a = EndpointCounters::ZERO;
+        for (n, word) in (1..).zip(a.words_mut()) {
+            *word = n;
+        }
+        let mut twice = a;
+        twice.add(&a);
+        assert_eq!(twice.since(&a), a);
+        assert_eq!(a.connect.buckets[BUCKETS - 1], WORDS as u64);
+    }
+
+    #[test]
+    fn active_is_what_was_opened_and_did_not_end() {
+        let mut c = EndpointCounters {
+            connections_opened: 5,
+            ..EndpointCounters::ZERO
+        };
+        c.connections_closed = 2;
+        c.connections_failed[Failure::Timeout as usize] = 1;
+        assert_eq!(c.connections_active(), 2);
+    }
+}

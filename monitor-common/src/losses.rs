@@ -1,0 +1,59 @@
+//! What could not be counted, by reason.
+
+/// An index into the map of losses, one value per CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Loss {
+    /// A connection was counted under `other`: the map of endpoints is full.
+    EndpointMapFull = 0,
+    /// A connection could not be followed: no memory for its storage.
+    SocketStorage = 1,
+    /// A packet came without a full socket.
+    NoSocket = 2,
+    /// Payload of a connection that was open before counting began.
+    UntrackedSocket = 3,
+    /// A callback came without a socket or without its storage.
+    UntrackedCallback = 4,
+    /// A packet's headers could not be read.
+    Headers = 5,
+}
+
+/// How many reasons there are.
+pub const LOSSES: usize = 6;
+
+impl Loss {
+    /// All of them, in the order of their indices.
+    pub const ALL: [Self; LOSSES] = [
+        Self::EndpointMapFull,
+        Self::SocketStorage,
+        Self::NoSocket,
+        Self::UntrackedSocket,
+        Self::UntrackedCallback,
+        Self::Headers,
+    ];
+
+    /// Its name in reports and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EndpointMapFull => "endpoint_map_full",
+            Self::SocketStorage => "socket_storage",
+            Self::NoSocket => "no_socket",
+            Self::UntrackedSocket => "untracked_socket",
+            Self::UntrackedCallback => "untracked_callback",
+            Self::Headers => "headers",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_loss_stands_at_its_index() {
+        for (i, loss) in Loss::ALL.into_iter().enumerate() {
+            assert_eq!(loss as usize, i);
+        }
+    }
+}
