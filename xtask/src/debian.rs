@@ -1,0 +1,93 @@
+//! Packages of Debian, installed when a command needs them.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Result, bail};
+
+use crate::command::{output, run, step};
+
+/// Whether packages can be installed by apt-get.
+pub(crate) fn is_debian() -> bool {
+    Path::new("/etc/debian_version").exists() && Path::new("/usr/bin/apt-get").exists()
+}
+
+/// Whether apt knows of a package by this name.
+pub(crate) fn offers(package: &str) -> bool {
+    output(Command::new("apt-cache").args(["policy", package]))
+        .is_ok_and(|policy| policy.contains("Candidate:") && !policy.contains("Candidate: (none)"))
+}
+
+/// Installs what is missing of these packages.
+///
+/// Fails with the command to type where this process may not install.
+pub(crate) fn ensure_installed(packages: &[&str]) -> Result<()> {
+    let missing = missing(packages);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "these packages are missing: {list}; run `sudo apt-get install --no-install-recommends {list}`"
+        );
+    }
+    step(&format!("installing {list}"));
+    update_lists_once()?;
+    run(apt_get()
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(&missing))
+}
+
+/// Refreshes the package lists, unless this process has done so already.
+pub(crate) fn update_lists_once() -> Result<()> {
+    static DONE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    if DONE.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        return Ok(());
+    }
+    run(apt_get().arg("update"))
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-qq", "-o", "Dpkg::Use-Pty=0"]);
+    command
+}
+
+fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    let status = fs::read_to_string("/var/lib/dpkg/status").unwrap_or_default();
+    let installed = installed(&status);
+    packages
+        .iter()
+        .copied()
+        .filter(|package| !installed.contains(package))
+        .collect()
+}
+
+/// The packages that dpkg's status file calls installed.
+fn installed(status: &str) -> std::collections::HashSet<&str> {
+    status
+        .split("\n\n")
+        .filter(|paragraph| {
+            paragraph
+                .lines()
+                .any(|line| line == "Status: install ok installed")
+        })
+        .filter_map(|paragraph| paragraph.lines().find_map(|l| l.strip_prefix("Package: ")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::installed;
+
+    #[test]
+    fn removed_packages_do_not_count_as_installed() {
+        let status = "Package: a\nStatus: install ok installed\nVersion: 1\n\n\
+                      Package: b\nStatus: deinstall ok config-files\n";
+        let set = installed(status);
+        assert!(set.contains("a"));
+        assert!(!set.contains("b"));
+    }
+}
