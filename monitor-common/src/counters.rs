@@ -62,11 +62,11 @@ pub struct EndpointCounters {
     pub bytes_sent: u64,
     /// Payload sent and never acknowledged before the end.
     pub bytes_unacked: u64,
-    /// TCP segments received, as tcp_info's segs_in.
+    /// TCP segments received, as `tcp_info`'s `segs_in`.
     pub packets_received: u64,
-    /// TCP segments sent, as tcp_info's segs_out.
+    /// TCP segments sent, as `tcp_info`'s `segs_out`.
     pub packets_sent: u64,
-    /// Segments sent again, as tcp_info's total_retrans.
+    /// Segments sent again, as `tcp_info`'s `total_retrans`.
     pub retransmits: u64,
     /// IP packets' bytes received, headers included.
     pub wire_bytes_received: u64,

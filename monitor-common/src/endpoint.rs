@@ -27,7 +27,7 @@ impl Role {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct EndpointKey {
-    /// The address, IPv4 as ::ffff:a.b.c.d, in network byte order.
+    /// The address, IPv4 as `::ffff:a.b.c.d`, in network byte order.
     pub address: [u8; 16],
     /// The port, host byte order.
     pub port: u16,

@@ -25,11 +25,13 @@ pub const ENDPOINTS_MAX_DEFAULT: u32 = 1024;
 
 #[cfg(feature = "user")]
 mod pod {
-    use crate::{counters::EndpointCounters, endpoint::EndpointKey};
+    use crate::{counters::EndpointCounters, endpoint::EndpointKey, socket::Socket};
 
     // SAFETY: `repr(C)`, without padding (asserted where it is defined), and
     // every bit pattern is a value.
     unsafe impl aya::Pod for EndpointCounters {}
     // SAFETY: as above.
     unsafe impl aya::Pod for EndpointKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Socket {}
 }
