@@ -3,9 +3,11 @@
 //! Architecture invariant: no product crate is a dependency of this one.  Its
 //! commands run the products as a user does, by their flags and their output.
 
+mod codegen;
 mod command;
 mod debian;
 mod ebpf;
+mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
@@ -25,8 +27,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build the kernel programs and commit-ready object of them.
+    /// Build the kernel programs, and the object that is committed.
     BuildEbpf(ebpf::Args),
+    /// Generate the wire types from the .proto files.
+    Codegen(codegen::Args),
+    /// Check the rules of the tree that no compiler checks.
+    Tidy,
 }
 
 fn main() -> ExitCode {
@@ -43,6 +49,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     let workspace = Workspace::locate()?;
     match &cli.command {
         Command::BuildEbpf(args) => ebpf::main(&workspace, args)?,
+        Command::Codegen(args) => codegen::main(&workspace, args)?,
+        Command::Tidy => tidy::main(&workspace)?,
     }
     Ok(ExitCode::SUCCESS)
 }

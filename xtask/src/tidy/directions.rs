@@ -1,0 +1,103 @@
+//! Which crate may depend on which, so that each can be changed on its own.
+
+use super::{Finding, Tree};
+
+/// What each package may use of this repository.
+const LOCAL: [(&str, &[&str]); 9] = [
+    ("cli", &["monitor-proto"]),
+    ("collector", &["monitor-proto"]),
+    ("monitor-agent", &["monitor-common", "monitor-proto"]),
+    ("monitor-common", &[]),
+    ("monitor-ebpf", &["monitor-common"]),
+    ("monitor-proto", &[]),
+    ("proxy", &["monitor-proto"]),
+    (
+        "tests",
+        &[
+            "collector",
+            "monitor-agent",
+            "monitor-common",
+            "monitor-proto",
+            "proxy",
+        ],
+    ),
+    // It runs the products as a user does; `tests` brings no product crate
+    // into its build, for the library of `tests` depends on none.
+    ("xtask", &["tests"]),
+];
+
+/// Crates that load kernel programs, and who may use them.
+const KERNEL_LOADERS: [&str; 3] = ["aya", "aya-log", "aya-obj"];
+const KERNEL_USERS: [&str; 2] = ["monitor-agent", "monitor-common"];
+
+pub(super) fn check(tree: &Tree) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for package in &tree.packages {
+        let place = format!("{}/Cargo.toml", package.name);
+        let Some((_, allowed)) = LOCAL.iter().find(|(name, _)| *name == package.name) else {
+            found.push(Finding::new(
+                place,
+                "is a package that xtask/src/tidy/directions.rs does not know: say there what it may use",
+            ));
+            continue;
+        };
+        for dependency in &package.dependencies {
+            let name = dependency.name.as_str();
+            if dependency.local && !allowed.contains(&name) {
+                found.push(Finding::new(
+                    &place,
+                    format!("may not depend on {name}; it may use {allowed:?}"),
+                ));
+            }
+            if !KERNEL_LOADERS.contains(&name) {
+                continue;
+            }
+            if !KERNEL_USERS.contains(&package.name.as_str()) {
+                found.push(Finding::new(
+                    &place,
+                    format!("may not depend on {name}: only the agent speaks to the kernel"),
+                ));
+            } else if package.name == "monitor-common" && !dependency.optional {
+                found.push(Finding::new(
+                    &place,
+                    format!("{name} must be optional, behind the feature `user`"),
+                ));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forbidden_direction_is_found() {
+        let tree = Tree::default()
+            .with_package("proxy", &["./monitor-proto", "./collector"])
+            .with_package("xtask", &["./monitor-proto"]);
+        let found = check(&tree);
+        assert_eq!(found.len(), 2);
+        assert!(found[0].message.contains("collector"));
+        assert_eq!(found[1].place, "xtask/Cargo.toml");
+    }
+
+    #[test]
+    fn only_the_agent_loads_kernel_programs() {
+        let tree = Tree::default()
+            .with_package("collector", &["aya"])
+            .with_package("monitor-agent", &["aya", "aya-log"])
+            .with_package("monitor-common", &["aya"]);
+        let found = check(&tree);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].place, "collector/Cargo.toml");
+        assert!(found[1].message.contains("optional"));
+    }
+
+    #[test]
+    fn an_unknown_package_is_found() {
+        let tree = Tree::default().with_package("new-crate", &[]);
+        assert_eq!(check(&tree).len(), 1);
+    }
+}

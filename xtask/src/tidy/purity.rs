@@ -1,0 +1,167 @@
+//! Pure modules stay pure: no I/O, no runtime, no clock, no kernel in them, so
+//! that they are tested without any of these.
+
+use super::{Finding, Tree};
+
+/// What a pure module may not name.
+const RUNTIMES: &[&str] = &["tokio", "tonic", "aya", "rusqlite", "hyper", "axum"];
+const EFFECTS: &[&str] = &[
+    "std::fs",
+    "std::net::TcpStream",
+    "std::net::TcpListener",
+    "std::net::UdpSocket",
+    "std::process::Command",
+    "std::thread",
+    "Instant::now",
+    "SystemTime::now",
+    "Timestamp::now",
+];
+
+/// A module, or a file, and why it is pure.
+struct Pure {
+    prefix: &'static str,
+    forbidden: &'static [&'static [&'static str]],
+    reason: &'static str,
+}
+
+const PURE: &[Pure] = &[
+    Pure {
+        prefix: "monitor-common/src/",
+        forbidden: &[&["tokio", "tonic", "rusqlite", "hyper", "axum"], EFFECTS],
+        reason: "it is compiled for the kernel too",
+    },
+    Pure {
+        prefix: "monitor-proto/src/",
+        forbidden: &[&["tokio", "aya", "rusqlite", "hyper", "axum"], EFFECTS],
+        reason: "it holds types and conversions alone",
+    },
+    Pure {
+        prefix: "proxy/src/http/",
+        forbidden: &[RUNTIMES, EFFECTS],
+        reason: "the codec takes bytes and gives bytes, so that any driver can use it",
+    },
+];
+
+/// Aya's place within the agent.
+const KERNEL_MODULE: &str = "monitor-agent/src/kernel";
+
+pub(super) fn check(tree: &Tree) -> Vec<Finding> {
+    check_against(tree, PURE)
+}
+
+fn check_against(tree: &Tree, pure: &[Pure]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for module in pure {
+        if !tree
+            .files
+            .keys()
+            .any(|name| name.starts_with(module.prefix))
+        {
+            found.push(Finding::new(
+                module.prefix,
+                "is listed as pure and is not there: mend xtask/src/tidy/purity.rs",
+            ));
+        }
+    }
+    for (name, text) in tree.rust() {
+        for module in pure.iter().filter(|m| name.starts_with(m.prefix)) {
+            let forbidden = module.forbidden.iter().copied().flatten();
+            found.extend(mentions(name, text, forbidden, module.reason));
+        }
+        if name.starts_with("monitor-agent/") && !name.starts_with(KERNEL_MODULE) {
+            let reason = "only the agent's kernel module speaks to the kernel";
+            found.extend(mentions(name, text, &["aya", "aya_log"], reason));
+        }
+    }
+    found
+}
+
+fn mentions<'a>(
+    file: &str,
+    text: &str,
+    forbidden: impl IntoIterator<Item = &'a &'a str>,
+    reason: &str,
+) -> Vec<Finding> {
+    let forbidden: Vec<_> = forbidden.into_iter().collect();
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let code = line.split("//").next().unwrap_or_default();
+        for path in forbidden.iter().filter(|path| names(code, path)) {
+            found.push(Finding::new(
+                format!("{file}:{}", index + 1),
+                format!("may not use {path}: {reason}"),
+            ));
+        }
+    }
+    found
+}
+
+/// Whether code names this path: `tokio::` or `use tokio;`, not `my_tokio::`.
+fn names(code: &str, path: &str) -> bool {
+    code.match_indices(path).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        let after = &code[at + path.len()..];
+        let starts = before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != '"');
+        let ends = !after.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        // A crate's name alone is often a word; what counts is a path.
+        let is_path = path.contains("::") || after.starts_with("::") || code.contains("use ");
+        starts && ends && is_path
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODULE: &[Pure] = &[Pure {
+        prefix: "proxy/src/http/",
+        forbidden: &[RUNTIMES, EFFECTS],
+        reason: "because",
+    }];
+
+    fn places(text: &str) -> Vec<String> {
+        let tree = Tree::of_files(&[("proxy/src/http/head.rs", text)]);
+        let found = check_against(&tree, MODULE);
+        found.into_iter().map(|finding| finding.place).collect()
+    }
+
+    #[test]
+    fn a_runtime_and_a_clock_are_found_with_their_lines() {
+        let text = "use tokio::net::TcpStream;\n\nlet now = Instant::now();\nuse std::fs;\n";
+        assert_eq!(
+            places(text),
+            [
+                "proxy/src/http/head.rs:1",
+                "proxy/src/http/head.rs:3",
+                "proxy/src/http/head.rs:4"
+            ]
+        );
+    }
+
+    #[test]
+    fn comments_words_and_longer_names_are_not() {
+        assert_eq!(
+            places("// tokio::spawn\nuse my_tokio::x;\nlet tokio = 1;\nuse std::fs_like::y;\n"),
+            <[&str; 0]>::default()
+        );
+    }
+
+    #[test]
+    fn aya_outside_of_the_kernel_module_is_found() {
+        let tree = Tree::of_files(&[
+            (
+                "monitor-agent/src/kernel/maps.rs",
+                "use aya::maps::HashMap;",
+            ),
+            ("monitor-agent/src/window.rs", "use aya::maps::HashMap;"),
+        ]);
+        let found = check_against(&tree, &[]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].place, "monitor-agent/src/window.rs:1");
+    }
+
+    #[test]
+    fn a_listed_module_that_is_gone_is_found() {
+        assert_eq!(check_against(&Tree::default(), MODULE).len(), 1);
+    }
+}
