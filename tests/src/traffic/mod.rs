@@ -1,0 +1,24 @@
+//! Real HTTP/1.1 traffic whose every byte is known: an origin server and a
+//! load generator.
+//!
+//! Both count what their sockets carried, so that what the kernel counted on
+//! the proxy in between can be compared with `==`.  Bodies have a known
+//! pattern, and both ends check it: a proxy that mixes up two streams is found.
+
+mod client;
+mod framing;
+mod load;
+mod origin;
+mod outcome;
+mod pattern;
+mod plan;
+mod poller;
+mod transfer;
+
+pub use self::{
+    framing::{BodyLength, Decoder, FramingError, Progress},
+    load::{Load, RunningLoad},
+    origin::{Origin, OriginCounts},
+    outcome::{Classes, LoadErrors, Outcome},
+    plan::{Body, Exchange, Method, ParseExchangeError},
+};
