@@ -1,0 +1,2 @@
+//! `speedmimi-agent`.
+fn main() {}
