@@ -5,8 +5,18 @@
 //! It knows the products by their flags, their output and their JSON alone, so
 //! that it cannot share their faults, and so that xtask can use it.
 
+mod cgroup;
+mod eventually;
+pub mod fixtures;
+pub mod http;
+mod process;
+pub mod reports;
 pub mod traffic;
 
-mod eventually;
-
-pub use self::eventually::{eventually, try_eventually};
+pub use self::{
+    cgroup::{
+        BPFFS, Cgroup, cgroup2_mount, ensure_bpffs, missing_for_kernel_programs, unique_name,
+    },
+    eventually::{eventually, try_eventually},
+    process::{Process, Ready},
+};
