@@ -12,4 +12,6 @@ pub mod pace;
 pub mod queue;
 pub mod source;
 pub mod spool;
+pub mod target;
 pub mod units;
+pub mod window;

@@ -113,7 +113,9 @@ fn a_report_that_is_dropped_in_flight_is_not_missed() {
     let (mut spool, _) = open(dir.path(), 8 << 10);
     let first = spool.append(&[1; 1_000], b"").unwrap();
     assert_eq!(spool.read_next().unwrap().unwrap().key, first);
-    (0..20).for_each(|_| drop(spool.append(&[1; 1_000], b"").unwrap()));
+    for _ in 0..20 {
+        spool.append(&[1; 1_000], b"").unwrap();
+    }
     assert!(!spool.acknowledge(first).unwrap());
     let next = spool.read_next().unwrap().unwrap().key;
     assert_eq!(next.sequence, spool.dropped() + 1);

@@ -1,0 +1,3 @@
+//! What is watched: named cgroups, or the whole host.
+
+pub mod names;

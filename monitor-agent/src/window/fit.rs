@@ -1,0 +1,116 @@
+//! Keeps a report within the size that a collector takes.
+//!
+//! Endpoints that find no room keep what was reported of them last: what
+//! happened to them since belongs to the next report that they are in.
+
+use std::collections::{BTreeMap, HashMap};
+
+use monitor_proto::{REPORT_BYTES_MAX, v1};
+use prost::Message;
+
+use super::{
+    baseline::{Baseline, Totals},
+    ledger::{Ledger, Row},
+    wire,
+};
+use crate::kernel::EndpointId;
+
+/// What is kept free for the request's framing and for what is set later.
+const RESERVE_BYTES: usize = 64 << 10;
+
+/// A tag and a length of up to 4 MiB before every endpoint.
+const FRAME_BYTES: usize = 8;
+
+/// What became of the endpoints.
+pub(super) struct Reported {
+    totals: Vec<(EndpointId, Totals)>,
+    left_out: Vec<EndpointId>,
+    /// Whether something happened to an endpoint that was left out.
+    pub(super) deferred: bool,
+}
+
+impl Reported {
+    /// The totals as they were reported last, of this report or of one before.
+    pub(super) fn totals(self, baseline: Option<&Baseline>) -> BTreeMap<EndpointId, Totals> {
+        let mut totals: BTreeMap<_, _> = self.totals.into_iter().collect();
+        for id in self.left_out {
+            if let Some(before) = baseline.and_then(|b| b.endpoints.get(&id)) {
+                totals.insert(id, before.clone());
+            }
+        }
+        totals
+    }
+}
+
+/// Adds as many endpoints to the report as there is room for.
+pub(super) fn endpoints(
+    report: &mut v1::Report,
+    ledger: Ledger,
+    round_trips: &HashMap<&EndpointId, (u64, u64)>,
+    http: bool,
+) -> Reported {
+    let mut room = REPORT_BYTES_MAX - RESERVE_BYTES;
+    room = room.saturating_sub(report.encoded_len());
+    let mut reported = Reported {
+        totals: ledger.unwatched,
+        left_out: Vec::new(),
+        deferred: false,
+    };
+    for row in in_turn(ledger.rows, report.sequence) {
+        let endpoint = endpoint(&row, round_trips, http);
+        let bytes = endpoint.encoded_len() + FRAME_BYTES;
+        if bytes <= room {
+            room -= bytes;
+            report.endpoints.push(endpoint);
+            reported.totals.push((row.id, row.totals));
+        } else {
+            reported.deferred |= row.changed();
+            reported.left_out.push(row.id);
+        }
+    }
+    report.endpoints.sort_by(|a, b| key(a).cmp(&key(b)));
+    reported
+}
+
+fn key(endpoint: &v1::Endpoint) -> (&str, i32, &str) {
+    (&endpoint.target, endpoint.role, &endpoint.address)
+}
+
+/// Those to which something happened first, beginning elsewhere in every
+/// report: with too many for one report, all have their turn.
+fn in_turn(mut rows: Vec<Row>, sequence: u64) -> Vec<Row> {
+    if !rows.is_empty() {
+        let turn = (sequence.wrapping_mul(611) % rows.len() as u64) as usize;
+        rows.rotate_left(turn);
+    }
+    rows.sort_by_key(|row| !row.changed());
+    rows
+}
+
+fn endpoint(row: &Row, round_trips: &HashMap<&EndpointId, (u64, u64)>, http: bool) -> v1::Endpoint {
+    v1::Endpoint {
+        role: wire::role(row.id.role).into(),
+        address: row.id.address.to_string(),
+        target: row.id.target.to_string(),
+        connections_active: row.totals.counters.connections_active(),
+        window: Some(wire::counters(&row.delta, http)),
+        totals: Some(wire::counters(&row.totals.counters, http)),
+        totals_since_unix_ns: row.totals.since_unix_ns,
+        srtt: round_trip_time(row, round_trips.get(&row.id).copied()),
+        ..v1::Endpoint::default()
+    }
+}
+
+/// The kernel sums round-trip times up, so the mean is exact and the range is
+/// that of the samples' means.
+fn round_trip_time(row: &Row, range: Option<(u64, u64)>) -> Option<v1::RoundTripTime> {
+    let samples = row.delta.srtt_samples;
+    let mean_us = row.delta.srtt_sum_us.checked_div(samples)?;
+    let (min_us, max_us) = range.unwrap_or((mean_us, mean_us));
+    Some(v1::RoundTripTime {
+        samples,
+        min_us: min_us.min(mean_us),
+        mean_us,
+        max_us: max_us.max(mean_us),
+    })
+}

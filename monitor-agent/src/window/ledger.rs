@@ -1,0 +1,169 @@
+//! What was counted in a window: the difference of two totals, endpoint by
+//! endpoint and loss by loss.
+//!
+//! Architecture invariant: for one `since`, totals never decrease, and the sum
+//! of all deltas that were ever reported equals the totals that were reported
+//! last.  Both hold by construction: a delta is the difference to the totals
+//! that were reported, and totals are the larger of what is and what was.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use monitor_common::counters::EndpointCounters;
+
+use super::baseline::{Baseline, GONE_ENDPOINTS_MAX, Totals};
+use crate::kernel::{EndpointId, KernelSample};
+
+/// One endpoint in a window.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) id: EndpointId,
+    pub(super) totals: Totals,
+    pub(super) delta: Box<EndpointCounters>,
+}
+
+/// All endpoints in a window.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    /// By target, role and address.
+    pub(super) rows: Vec<Row>,
+    /// Totals of endpoints whose target is not watched now: kept, not reported.
+    pub(super) unwatched: Vec<(EndpointId, Totals)>,
+    /// Whether a counter was found below what was reported of it.
+    pub(super) went_backwards: bool,
+    /// Whether an endpoint's counters began anew.
+    pub(super) began_anew: bool,
+}
+
+impl Row {
+    pub(super) fn changed(&self) -> bool {
+        self.delta.words().iter().any(|&n| n > 0)
+    }
+}
+
+impl Ledger {
+    /// Compares what the kernel has with what was reported.
+    pub(super) fn compare(
+        baseline: Option<&Baseline>,
+        sample: KernelSample,
+        watched: &BTreeSet<&str>,
+    ) -> Self {
+        let mut ledger = Self::default();
+        let empty = BTreeMap::new();
+        let before = baseline.map_or(&empty, |b| &b.endpoints);
+        let mut now = BTreeMap::new();
+        for endpoint in sample.endpoints {
+            let since_unix_ns = endpoint.since_unix_ns;
+            let counters = endpoint.counters;
+            now.insert(
+                endpoint.id,
+                Totals {
+                    since_unix_ns,
+                    counters,
+                },
+            );
+        }
+        // An endpoint that the kernel retired keeps its totals; one of an earlier
+        // count does not.
+        let gone = |(id, totals): &(&EndpointId, &Totals)| {
+            !now.contains_key(*id) && totals.since_unix_ns >= sample.since_unix_ns
+        };
+        let gone: Vec<_> = before
+            .iter()
+            .filter(gone)
+            .take(GONE_ENDPOINTS_MAX)
+            .collect();
+        now.extend(gone.into_iter().map(|(i, t)| (i.clone(), t.clone())));
+        for (id, totals) in now {
+            if watched.contains(&*id.target) {
+                let row = ledger.row(before.get(&id), id, totals);
+                ledger.rows.push(row);
+            } else {
+                ledger.unwatched.push((id, totals));
+            }
+        }
+        ledger
+    }
+
+    fn row(&mut self, before: Option<&Totals>, id: EndpointId, mut totals: Totals) -> Row {
+        self.began_anew |= before.is_some_and(|b| b.since_unix_ns != totals.since_unix_ns);
+        let same = before.filter(|b| b.since_unix_ns == totals.since_unix_ns);
+        let delta = match same {
+            None => totals.counters.clone(),
+            Some(before) => {
+                self.went_backwards |= raise(&mut totals.counters, &before.counters);
+                Box::new(totals.counters.since(&before.counters))
+            }
+        };
+        Row { id, totals, delta }
+    }
+
+    /// adopted + opened - failed - closed - active, over all endpoints.
+    pub(super) fn connection_difference(&self) -> i64 {
+        let difference = |row: &Row| {
+            let c = &row.totals.counters;
+            let begun = c.connections_adopted.wrapping_add(c.connections_opened);
+            let failed: u64 = c.connections_failed.iter().sum();
+            let ended = failed.wrapping_add(c.connections_closed);
+            begun
+                .wrapping_sub(ended)
+                .wrapping_sub(c.connections_active())
+                .cast_signed()
+        };
+        self.rows.iter().map(difference).fold(0, i64::wrapping_add)
+    }
+}
+
+/// Raises every counter to what it was; whether any was below.
+fn raise(counters: &mut EndpointCounters, before: &EndpointCounters) -> bool {
+    let mut below = false;
+    for (n, before) in counters.words_mut().iter_mut().zip(before.words()) {
+        below |= *n < *before;
+        *n = (*n).max(*before);
+    }
+    below
+}
+
+/// What went uncounted in a window, and in all.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Losses {
+    pub(super) window: BTreeMap<String, u64>,
+    pub(super) totals: BTreeMap<String, u64>,
+    pub(super) since_unix_ns: u64,
+}
+
+impl Losses {
+    /// The kernel's losses are totals, the agent's own are those of this window.
+    pub(super) fn compare(
+        baseline: Option<&Baseline>,
+        kernel: &[(&'static str, u64)],
+        since_unix_ns: u64,
+        own: &BTreeMap<&'static str, u64>,
+    ) -> Self {
+        let same = baseline.filter(|b| b.losses_since_unix_ns == since_unix_ns);
+        let before = |name: &str| same.and_then(|b| b.losses.get(name)).copied();
+        let mut losses = Self {
+            since_unix_ns,
+            totals: same.map(|b| b.losses.clone()).unwrap_or_default(),
+            ..Self::default()
+        };
+        for &(name, n) in kernel {
+            let before = before(name).unwrap_or(0);
+            losses.set(name, n.saturating_sub(before), n.max(before));
+        }
+        for (&name, &n) in own {
+            losses.set(name, n, before(name).unwrap_or(0) + n);
+        }
+        losses
+    }
+
+    fn set(&mut self, name: &str, window: u64, total: u64) {
+        self.window.insert(name.to_owned(), window);
+        self.totals.insert(name.to_owned(), total);
+    }
+
+    /// The reasons that something was lost for in this window.
+    pub(super) fn reasons(&self) -> impl Iterator<Item = String> {
+        let lost = self.window.iter().filter(|(_, n)| **n > 0);
+        lost.map(|(name, _)| format!("lost: {name}"))
+    }
+}

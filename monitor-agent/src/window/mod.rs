@@ -1,0 +1,314 @@
+//! Windows and reports: what happened between two readings.
+//!
+//! Architecture invariant: pure.  Whoever closes a window gives it everything,
+//! the time included, and commits it only after the report is durable; until
+//! then the window is still open, and the next attempt covers it too.
+
+mod baseline;
+mod fit;
+mod ledger;
+mod sample;
+mod wire;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use monitor_proto::v1;
+
+pub use baseline::{Baseline, Totals};
+pub use sample::{Sample, round_trips, saw_traffic};
+
+use crate::{
+    clock::Instant,
+    host::{
+        HostDetail,
+        cgroup::CgroupUsage,
+        cpu, disk,
+        gauges::{self, Fold},
+        network,
+    },
+    kernel::{EndpointId, KernelSample},
+    source::Level,
+    spool::ReportKey,
+};
+use ledger::{Ledger, Losses, Row};
+
+/// A window that begins more than this before its agent did has a time without
+/// samples that is worth telling.
+const UNSAMPLED_NS_MAX: u64 = 1_000_000_000;
+
+/// One watched cgroup at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetReading {
+    /// Its path below the cgroup2 mount; `/` is the whole host.
+    pub label: Arc<str>,
+    /// Its id.
+    pub cgroup_id: u64,
+    /// The command of its first process; empty where there is none.
+    pub process: String,
+    /// What it has used.
+    pub usage: CgroupUsage,
+}
+
+/// Everything but the kernel's counters at one instant.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// When.
+    pub at: Instant,
+    /// The host's counters.
+    pub host: HostDetail,
+    /// The watched cgroups.
+    pub targets: Vec<TargetReading>,
+    /// CPU time that the agent has used.
+    pub agent_cpu_ns: u64,
+    /// The agent's resident memory.
+    pub agent_memory_bytes: u64,
+    /// What the agent itself has lost since it began, by reason.
+    pub losses: BTreeMap<&'static str, u64>,
+}
+
+/// Everything at one instant.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// All but the kernel's counters.
+    pub surroundings: Surroundings,
+    /// The kernel's counters.
+    pub kernel: KernelSample,
+    /// What the programs look at.
+    pub level: Level,
+    /// What makes the window incomplete, as far as the reader knows.
+    pub incomplete_reasons: BTreeSet<String>,
+}
+
+/// A window that was closed but not yet committed.
+#[derive(Clone, Debug)]
+pub struct Closed {
+    /// Its report.
+    pub report: v1::Report,
+    /// What the next window begins from.
+    pub baseline: Baseline,
+    end: Surroundings,
+}
+
+/// The windows of one agent.
+#[derive(Debug)]
+pub struct Windows {
+    host: v1::Host,
+    baseline: Option<Baseline>,
+    start: Surroundings,
+    began: Instant,
+}
+
+impl Windows {
+    /// Windows that go on from a baseline, if there is one.
+    #[must_use]
+    pub fn new(host: v1::Host, baseline: Option<Baseline>, start: Surroundings) -> Self {
+        let began = start.at;
+        Self {
+            host,
+            baseline,
+            start,
+            began,
+        }
+    }
+
+    /// Closes the window at this reading.
+    #[must_use]
+    pub fn close(&self, key: ReportKey, reading: Reading, samples: &[Sample]) -> Closed {
+        let baseline = self.baseline.as_ref();
+        let end = reading.surroundings;
+        let span = Span::new(baseline, &self.host, end.at, reading.kernel.since_unix_ns);
+        let losses = Losses::compare(
+            baseline,
+            &reading.kernel.losses,
+            reading.kernel.since_unix_ns,
+            &losses_between(&self.start, &end),
+        );
+        let watched = end.targets.iter().map(|t| &*t.label).collect();
+        let ledger = Ledger::compare(baseline, reading.kernel, &watched);
+        let mut reasons = reading.incomplete_reasons;
+        reasons.extend(losses.reasons());
+        reasons.extend(self.reasons(&ledger, &span));
+        let http =
+            reading.level == Level::Http || ledger.rows.iter().any(|r| wire::has_http(&r.delta));
+        let mut report = v1::Report {
+            host: Some(self.host.clone()),
+            agent: Some(self.agent(key, &end, reading.level)),
+            sequence: key.sequence,
+            window_start_unix_ns: span.start_unix_ns,
+            window_end_unix_ns: span.end.unix_ns,
+            window_duration_ns: span.duration_ns,
+            host_metrics: Some(self.host_metrics(&end, samples)),
+            losses: losses.window.clone(),
+            losses_totals: losses.totals.clone(),
+            losses_since_unix_ns: losses.since_unix_ns,
+            targets: self.targets(&end),
+            reconciliation: Some(v1::Reconciliation {
+                connection_difference: ledger.connection_difference(),
+                ..v1::Reconciliation::default()
+            }),
+            samples: u32::try_from(samples.len()).unwrap_or(u32::MAX),
+            ..v1::Report::default()
+        };
+        let reported = fit::endpoints(&mut report, ledger, &round_trip_ranges(samples), http);
+        if reported.deferred {
+            reasons.insert("endpoints left to the next report: it would be too large".to_owned());
+        }
+        report.complete = reasons.is_empty();
+        report.incomplete_reasons = reasons.into_iter().collect();
+        let baseline = Baseline {
+            window_end: span.end,
+            boot_id: self.host.boot_id.clone(),
+            endpoints: reported.totals(baseline),
+            losses: losses.totals,
+            losses_since_unix_ns: losses.since_unix_ns,
+        };
+        Closed {
+            report,
+            baseline,
+            end,
+        }
+    }
+
+    /// The next window begins where this one ended.
+    pub fn commit(&mut self, closed: Closed) {
+        self.baseline = Some(closed.baseline);
+        self.start = closed.end;
+    }
+
+    fn reasons(&self, ledger: &Ledger, span: &Span) -> Vec<String> {
+        let adopted = |r: &Row| r.delta.connections_adopted > 0;
+        let unsampled_ns = self.began.unix_ns.saturating_sub(span.start_unix_ns);
+        let reasons = [
+            (ledger.rows.iter().any(adopted), "connections adopted"),
+            (ledger.went_backwards, "a counter went backwards"),
+            (ledger.began_anew, "counters began anew"),
+            (span.gap, "nothing was counted for a while"),
+            (
+                unsampled_ns > UNSAMPLED_NS_MAX,
+                "gauges were not sampled while no agent ran",
+            ),
+        ];
+        let holding = reasons.into_iter().filter(|(holds, _)| *holds);
+        holding.map(|(_, reason)| reason.to_owned()).collect()
+    }
+
+    fn agent(&self, key: ReportKey, end: &Surroundings, level: Level) -> v1::Agent {
+        let cpu_ns = end.agent_cpu_ns.saturating_sub(self.start.agent_cpu_ns);
+        let elapsed_ns = end.at.boot_ns.saturating_sub(self.start.at.boot_ns).max(1);
+        v1::Agent {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: key.epoch,
+            level: wire::level(level).into(),
+            cpu_usage_ratio: cpu_ns as f64 / elapsed_ns as f64,
+            memory_bytes: end.agent_memory_bytes,
+        }
+    }
+
+    fn host_metrics(&self, end: &Surroundings, samples: &[Sample]) -> v1::HostMetrics {
+        let mut folds = [Fold::default(); gauges::GAUGES];
+        for sample in samples {
+            for (fold, value) in folds.iter_mut().zip(sample.gauges) {
+                if let Some(value) = value {
+                    fold.add(value, sample.elapsed_ns);
+                }
+            }
+        }
+        let (before, now) = (&self.start.host, &end.host);
+        let stats = before.stat.as_ref().zip(now.stat.as_ref());
+        v1::HostMetrics {
+            cpu_modes: stats.and_then(|(a, b)| cpu::modes_percent(&a.total, &b.total)),
+            core_usage: stats
+                .map(|(a, b)| cpu::cores_percent(a, b))
+                .unwrap_or_default(),
+            memory: now.memory,
+            disks: disk::since(&before.disks, &now.disks),
+            interfaces: network::since(&before.interfaces, &now.interfaces),
+            pressure: now.pressure.clone(),
+            ..gauges::fields(folds)
+        }
+    }
+
+    fn targets(&self, end: &Surroundings) -> Vec<v1::Target> {
+        let target = |now: &TargetReading| {
+            let same = |t: &&TargetReading| t.label == now.label && t.cgroup_id == now.cgroup_id;
+            // A cgroup that was made again under its old name began at zero.
+            let before = self.start.targets.iter().find(same);
+            let before = before.map(|t| t.usage).unwrap_or_default();
+            let usage = now.usage;
+            v1::Target {
+                path: now.label.to_string(),
+                cgroup_id: now.cgroup_id,
+                process: now.process.clone(),
+                unit: crate::target::names::unit(&now.label).to_owned(),
+                container: crate::target::names::container(&now.label).to_owned(),
+                cpu_usage_us: usage.cpu_usage_us.saturating_sub(before.cpu_usage_us),
+                throttled_us: usage.throttled_us.saturating_sub(before.throttled_us),
+                throttled_periods: usage
+                    .throttled_periods
+                    .saturating_sub(before.throttled_periods),
+                memory_bytes: usage.memory_bytes,
+                memory_limit_bytes: usage.memory_limit_bytes,
+            }
+        };
+        end.targets.iter().map(target).collect()
+    }
+}
+
+/// When a window began and ended.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start_unix_ns: u64,
+    end: Instant,
+    duration_ns: u64,
+    // Whether there was a time between the last window and the counters' start.
+    gap: bool,
+}
+
+impl Span {
+    fn new(baseline: Option<&Baseline>, host: &v1::Host, at: Instant, since_unix_ns: u64) -> Self {
+        let last = baseline.map(|b| b.window_end).unwrap_or_default();
+        // What was counted after the last window belongs to this one, unless
+        // counting itself began later.
+        let start_unix_ns = last.unix_ns.max(since_unix_ns);
+        let continued =
+            last.unix_ns >= since_unix_ns && baseline.is_some_and(|b| b.boot_id == host.boot_id);
+        // The wall clock may have been set back.
+        let unix_ns = at.unix_ns.max(start_unix_ns);
+        let duration_ns = if continued {
+            at.boot_ns.saturating_sub(last.boot_ns)
+        } else {
+            unix_ns - start_unix_ns
+        };
+        Self {
+            start_unix_ns,
+            end: Instant { unix_ns, ..at },
+            duration_ns,
+            gap: baseline.is_some() && !continued,
+        }
+    }
+}
+
+fn losses_between(start: &Surroundings, end: &Surroundings) -> BTreeMap<&'static str, u64> {
+    let lost = |(name, n): (&&'static str, &u64)| {
+        let before = start.losses.get(name).copied().unwrap_or(0);
+        (*name, n.saturating_sub(before))
+    };
+    end.losses.iter().map(lost).collect()
+}
+
+/// The smallest and the largest mean round-trip time that was sampled.
+fn round_trip_ranges(samples: &[Sample]) -> HashMap<&EndpointId, (u64, u64)> {
+    let mut ranges = HashMap::new();
+    for (id, mean_us) in samples.iter().flat_map(|s| &s.round_trips) {
+        let (min, max) = ranges.entry(id).or_insert((*mean_us, *mean_us));
+        *min = (*min).min(*mean_us);
+        *max = (*max).max(*mean_us);
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests;
