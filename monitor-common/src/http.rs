@@ -11,6 +11,8 @@
 //! directions run at the same time on different CPUs, so each field belongs to
 //! one direction, which alone writes it.
 
+use core::mem::MaybeUninit;
+
 /// How many methods are told apart.
 pub const METHODS: usize = 10;
 
@@ -135,8 +137,8 @@ pub fn code_name(index: usize) -> Option<&'static str> {
 /// How many bytes of a message are looked at.
 pub const START_BYTES: usize = 16;
 
-/// The first bytes of a message, as two little-endian words; what lies beyond
-/// `len` is zero.
+/// The first bytes of a message, as two little-endian words: sixteen bytes in
+/// the order of the stream, those that were not read zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Start {
@@ -173,6 +175,19 @@ impl Start {
             low: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
             high: u64::from_le_bytes([i, j, k, l, m, n, o, p]),
         }
+    }
+
+    /// Zeroes a place by two stores.  On the kernel's target a plain zero would be
+    /// a call that goes byte by byte.
+    #[inline(always)]
+    pub fn zero(place: &mut MaybeUninit<Self>) {
+        let words = place.as_mut_ptr().cast::<u64>();
+        // SAFETY: the first of two words.
+        unsafe { words.write_volatile(0) };
+        // SAFETY: the second one lies within the place.
+        let high = unsafe { words.add(1) };
+        // SAFETY: as above.
+        unsafe { high.write_volatile(0) };
     }
 
     /// These `len` bytes followed by others; what has no place is left out.

@@ -9,9 +9,11 @@
 
 pub mod counters;
 pub mod endpoint;
+pub mod handshake;
 pub mod histogram;
 pub mod http;
 pub mod losses;
+pub mod meta;
 pub mod socket;
 pub mod tcp;
 
@@ -25,11 +27,11 @@ pub const ENDPOINTS_MAX_DEFAULT: u32 = 1024;
 
 #[cfg(feature = "user")]
 mod pod {
-    use crate::{counters::EndpointCounters, endpoint::EndpointKey, socket::Socket};
+    use crate::{endpoint::EndpointKey, meta::Meta, socket::Socket};
 
     // SAFETY: `repr(C)`, without padding (asserted where it is defined), and
     // every bit pattern is a value.
-    unsafe impl aya::Pod for EndpointCounters {}
+    unsafe impl aya::Pod for Meta {}
     // SAFETY: as above.
     unsafe impl aya::Pod for EndpointKey {}
     // SAFETY: as above.

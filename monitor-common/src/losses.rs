@@ -1,6 +1,6 @@
 //! What could not be counted, by reason.
 
-/// An index into the map of losses, one value per CPU.
+/// An index into [`Lost::counts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Loss {
@@ -20,6 +20,16 @@ pub enum Loss {
 
 /// How many reasons there are.
 pub const LOSSES: usize = 6;
+
+/// What one CPU lost, by [`Loss`]; a cache line of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct Lost {
+    /// The counts; those beyond [`LOSSES`] are zero.
+    pub counts: [u64; 8],
+}
+
+const _: () = assert!(size_of::<Lost>() == 64 && LOSSES <= 8);
 
 impl Loss {
     /// All of them, in the order of their indices.

@@ -1,0 +1,124 @@
+//! Attaching programs, and replacing those that an agent before attached.
+
+use std::{fs, fs::File, os::fd::AsFd as _, path::Path};
+
+use aya::{
+    Ebpf,
+    programs::{
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, ProgramError, SockOps,
+        links::FdLink,
+    },
+};
+
+use super::{KernelError, error::hint, object::Program, pins::Pins, syscall};
+
+fn failed(operation: &'static str, program: Program) -> impl Fn(ProgramError) -> KernelError {
+    move |source| KernelError::Program {
+        operation,
+        program: program.name(),
+        hint: hint(),
+        source: Box::new(source),
+    }
+}
+
+/// Loads a program into the kernel, where the verifier judges it.
+pub(super) fn load(ebpf: &mut Ebpf, program: Program) -> Result<(), KernelError> {
+    let missing = KernelError::Missing {
+        kind: "program",
+        name: program.name(),
+    };
+    let loaded = ebpf.program_mut(program.name()).ok_or(missing)?;
+    let result = match program {
+        Program::SocketEvents => <&mut SockOps>::try_from(loaded).and_then(SockOps::load),
+        Program::Release => <&mut CgroupSock>::try_from(loaded).and_then(CgroupSock::load),
+        Program::Ingress | Program::Egress => {
+            <&mut CgroupSkb>::try_from(loaded).and_then(CgroupSkb::load)
+        }
+    };
+    result.map_err(failed("loading", program))
+}
+
+/// Attaches a loaded program to a cgroup and pins the link; where one is pinned
+/// its program is replaced in one step.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    program: Program,
+    cgroup: &File,
+    pins: &Pins,
+) -> Result<(), KernelError> {
+    let pin = pins.path(program.link());
+    if pin.exists() {
+        return replace(ebpf, program, &pin);
+    }
+    let link = link(ebpf, program, cgroup).map_err(failed("attaching", program))?;
+    link.pin(&pin)
+        .map_err(|source| KernelError::Pin {
+            path: pin,
+            source: Box::new(source),
+        })
+        .map(drop)
+}
+
+fn link(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<FdLink, ProgramError> {
+    // Links always stand beside those of others; the flag that says so is for
+    // attachments without a link, and refused here.
+    let mode = CgroupAttachMode::Single;
+    let Some(loaded) = ebpf.program_mut(program.name()) else {
+        return Err(ProgramError::NotLoaded);
+    };
+    let link = match program {
+        Program::SocketEvents => {
+            let loaded: &mut SockOps = loaded.try_into()?;
+            let id = loaded.attach(cgroup, mode)?;
+            loaded.take_link(id)?.try_into()
+        }
+        Program::Release => {
+            let loaded: &mut CgroupSock = loaded.try_into()?;
+            let id = loaded.attach(cgroup, mode)?;
+            loaded.take_link(id)?.try_into()
+        }
+        Program::Ingress | Program::Egress => {
+            let direction = if program == Program::Ingress {
+                CgroupSkbAttachType::Ingress
+            } else {
+                CgroupSkbAttachType::Egress
+            };
+            let loaded: &mut CgroupSkb = loaded.try_into()?;
+            let id = loaded.attach(cgroup, direction, mode)?;
+            loaded.take_link(id)?.try_into()
+        }
+    };
+    // Only kernels before 5.7 make links without a descriptor.
+    link.map_err(|_error| ProgramError::NotLoaded)
+}
+
+fn replace(ebpf: &Ebpf, program: Program, pin: &Path) -> Result<(), KernelError> {
+    let file = |operation| {
+        let path = pin.to_owned();
+        move |source| KernelError::File {
+            operation,
+            path,
+            source,
+        }
+    };
+    let link = syscall::obj_get(pin).map_err(file("opening the pinned link"))?;
+    let fd = ebpf
+        .program(program.name())
+        .ok_or(ProgramError::NotLoaded)
+        .and_then(|p| p.fd())
+        .map_err(failed("replacing", program))?;
+    syscall::link_update(link.as_fd(), fd.as_fd()).map_err(file("replacing the program of"))
+}
+
+/// Detaches a program by removing its link's pin.
+pub(super) fn detach(program: Program, pins: &Pins) -> Result<(), KernelError> {
+    let path = pins.path(program.link());
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(KernelError::File {
+            operation: "detaching",
+            path,
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,195 @@
+//! What the kernel offers, one check a requirement.
+
+use std::{fs, path::Path};
+
+use aya::{EbpfLoader, util::KernelVersion};
+
+use super::{
+    attach, bpffs,
+    object::{self, Program},
+};
+
+/// One requirement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What is required.
+    pub name: &'static str,
+    /// Whether it is there.
+    pub ok: bool,
+    /// Whether the agent cannot do without.
+    pub required: bool,
+    /// What was found.
+    pub detail: String,
+    /// What to do; empty where nothing is to be done.
+    pub advice: String,
+}
+
+/// The oldest kernel that is supported.
+const FLOOR: (u8, u8) = (5, 15);
+
+/// RHEL 9's kernel has what 5.15 has.
+const FLOOR_RHEL: (u8, u8) = (5, 14);
+
+/// `CAP_NET_ADMIN` and `CAP_BPF`, as `linux/capability.h` numbers them.
+const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
+
+/// `CAP_SYS_ADMIN` stands for `CAP_BPF` too.
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// Checks everything that the agent needs from this kernel.
+#[must_use]
+pub fn checks(pin_dir: &Path) -> Vec<Check> {
+    vec![kernel(), capabilities(), bpffs_check(pin_dir), programs()]
+}
+
+fn kernel() -> Check {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let rhel = release.contains(".el9");
+    let (major, minor) = if rhel { FLOOR_RHEL } else { FLOOR };
+    let ok = KernelVersion::current().is_ok_and(|v| v >= KernelVersion::new(major, minor, 0));
+    Check {
+        name: "kernel",
+        ok,
+        required: true,
+        detail: format!("Linux {}", release.trim()),
+        advice: if ok {
+            String::new()
+        } else {
+            format!("Linux {major}.{minor} or newer is needed")
+        },
+    }
+}
+
+/// The names of the capabilities that this process lacks.
+pub(super) fn missing_capabilities() -> Option<String> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    missing_in(&status)
+}
+
+fn missing_in(status: &str) -> Option<String> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
+    let has = |bit: u32| effective & (1 << bit) != 0;
+    let missing: Vec<_> = CAPABILITIES
+        .into_iter()
+        .filter(|&(name, bit)| !(has(bit) || name == "CAP_BPF" && has(CAP_SYS_ADMIN)))
+        .map(|(name, _)| name)
+        .collect();
+    (!missing.is_empty()).then(|| missing.join(" and "))
+}
+
+fn capabilities() -> Check {
+    let missing = missing_capabilities();
+    Check {
+        name: "capabilities",
+        ok: missing.is_none(),
+        required: true,
+        detail: missing
+            .as_ref()
+            .map_or("CAP_BPF and CAP_NET_ADMIN".into(), |m| format!("lacks {m}")),
+        advice: missing.map_or(String::new(), |m| {
+            format!(
+                "run it as root, or in the unit: AmbientCapabilities={}",
+                m.replace(" and ", " ")
+            )
+        }),
+    }
+}
+
+fn bpffs_check(pin_dir: &Path) -> Check {
+    let ok = bpffs::is_bpffs(pin_dir);
+    Check {
+        name: "bpffs",
+        ok,
+        // The agent mounts it where it may.
+        required: false,
+        detail: format!(
+            "{} is {}on a BPF filesystem",
+            pin_dir.display(),
+            if ok { "" } else { "not " }
+        ),
+        advice: if ok {
+            String::new()
+        } else {
+            format!(
+                "mount -t bpf bpf {} (`run` does it where it may)",
+                bpffs::MOUNT
+            )
+        },
+    }
+}
+
+/// Loads every program, attaches none, and leaves nothing.
+fn programs() -> Check {
+    let failed = |detail: String| Check {
+        name: "programs",
+        ok: false,
+        required: true,
+        detail,
+        advice: "the kernel needs CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_CGROUP_BPF".into(),
+    };
+    let mut ebpf = match EbpfLoader::new().load(object::OBJECT) {
+        Ok(ebpf) => ebpf,
+        Err(error) => return failed(chain(&error)),
+    };
+    for program in Program::ALL {
+        if let Err(error) = attach::load(&mut ebpf, program) {
+            return failed(chain(&error));
+        }
+    }
+    Check {
+        name: "programs",
+        ok: true,
+        required: true,
+        detail: "all of them pass the verifier".into(),
+        advice: String::new(),
+    }
+}
+
+/// An error with its sources, on one line of bounded length.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    let line: String = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(400)
+        .collect();
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing_in;
+
+    #[test]
+    fn capabilities_are_read_from_the_effective_set() {
+        assert_eq!(missing_in("CapEff:\t000001ffffffffff\n"), None);
+        assert_eq!(
+            missing_in("CapEff:\t0000000000201000\n"),
+            None,
+            "SYS_ADMIN stands for BPF"
+        );
+        assert_eq!(
+            missing_in("CapEff:\t0000000000001000\n").as_deref(),
+            Some("CAP_BPF")
+        );
+        assert_eq!(
+            missing_in("CapEff:\t0\n").as_deref(),
+            Some("CAP_NET_ADMIN and CAP_BPF")
+        );
+        assert_eq!(
+            missing_in("CapEff:\tgarbage\n"),
+            None,
+            "unknown is not missing"
+        );
+    }
+}

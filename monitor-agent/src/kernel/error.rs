@@ -1,0 +1,119 @@
+//! What can go wrong with the kernel, and what to do about it.
+
+use std::{io, path::PathBuf};
+
+use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
+
+/// An operation on programs, maps or pins failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The directory of pins is on no bpffs, and none could be mounted.
+    #[error(
+        "{path} is not on a BPF filesystem, which keeps the counters while the agent is down; \
+         mount one with: mount -t bpf bpf /sys/fs/bpf"
+    )]
+    NoBpffs {
+        /// The directory.
+        path: PathBuf,
+        /// Why it could not be mounted.
+        source: io::Error,
+    },
+    /// A file operation failed.
+    #[error("{operation} {path}")]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another agent holds the target.
+    #[error(
+        "another agent watches {label} (it holds {path}); stop it, or give this one its own \
+         --pin-dir"
+    )]
+    Busy {
+        /// The target.
+        label: String,
+        /// Its pins.
+        path: PathBuf,
+    },
+    /// The object could not be loaded.
+    #[error("loading the kernel programs: {hint}")]
+    Load {
+        /// What to do.
+        hint: String,
+        /// Why not.
+        source: Box<EbpfError>,
+    },
+    /// A program was refused or could not be attached.
+    #[error("{operation} the program {program}: {hint}")]
+    Program {
+        /// What was tried.
+        operation: &'static str,
+        /// Which one.
+        program: &'static str,
+        /// What to do.
+        hint: String,
+        /// Why not.
+        source: Box<ProgramError>,
+    },
+    /// A map could not be made, read or written.
+    #[error("{operation} the map {map}")]
+    Map {
+        /// What was tried.
+        operation: &'static str,
+        /// Which one.
+        map: &'static str,
+        /// Why not.
+        source: Box<MapError>,
+    },
+    /// Something could not be pinned.
+    #[error("pinning {path}")]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: Box<PinError>,
+    },
+    /// The object lacks what the agent expects.
+    #[error("the kernel object has no {kind} {name}; `cargo xtask build-ebpf` makes a new one")]
+    Missing {
+        /// A program or a map.
+        kind: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
+    /// Pins of another machine configuration.
+    #[error(
+        "the pins below {path} were made for {pinned} CPUs, this machine has {present}; remove \
+         them with: speedmimi-agent uninstall"
+    )]
+    CpuCount {
+        /// The pins.
+        path: PathBuf,
+        /// CPUs then.
+        pinned: u32,
+        /// CPUs now.
+        present: u32,
+    },
+    /// Nothing is pinned there.
+    #[error(
+        "nothing is counted: there are no pins below {path}; start one with: speedmimi-agent run"
+    )]
+    NoPins {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// What a refusal by the kernel most likely means.
+pub(super) fn hint() -> String {
+    match super::doctor::missing_capabilities() {
+        Some(missing) => {
+            format!("this process lacks {missing}; run it as root or grant these capabilities")
+        }
+        None => "run `speedmimi-agent doctor` to see what the kernel lacks".to_owned(),
+    }
+}

@@ -1,0 +1,74 @@
+//! Maps that lie in the agent's own memory, read without a system call.
+
+use std::{marker::PhantomData, os::fd::AsFd, ptr::NonNull};
+
+use aya::maps::MapData;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::KernelError;
+
+/// An array map of plain words, mapped for reading.
+#[derive(Debug)]
+pub(super) struct Mapped<T> {
+    base: NonNull<T>,
+    len: usize,
+    bytes: usize,
+    _values: PhantomData<T>,
+}
+
+// SAFETY: the memory is the kernel's and is only read, by volatile loads.
+unsafe impl<T> Send for Mapped<T> {}
+
+impl<T> Mapped<T> {
+    /// Maps an array of `len` values.  `T` must be made of u64 and u32 words
+    /// alone, of a size that is a multiple of eight: the kernel's step.
+    pub(super) fn new(map: &MapData, name: &'static str, len: usize) -> Result<Self, KernelError> {
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        let bytes = (len * size_of::<T>()).next_multiple_of(rustix::param::page_size());
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                map.fd().as_fd(),
+                0,
+            )
+        };
+        let base = base.map_err(|errno| KernelError::File {
+            operation: "mapping into memory",
+            path: name.into(),
+            source: errno.into(),
+        })?;
+        let base = NonNull::new(base.cast()).unwrap_or(NonNull::dangling());
+        Ok(Self {
+            base,
+            len,
+            bytes,
+            _values: PhantomData,
+        })
+    }
+
+    /// The words of the value at an index, each read once; the kernel may be
+    /// adding to them.
+    pub(super) fn words<W: Copy>(&self, index: usize, words: &mut [W]) {
+        assert!(index < self.len && size_of_val(words) <= size_of::<T>());
+        // SAFETY: within the mapping, as just asserted.
+        let from = unsafe { self.base.add(index) }.cast::<W>();
+        for (i, word) in words.iter_mut().enumerate() {
+            // SAFETY: as above.
+            let place = unsafe { from.add(i) };
+            // SAFETY: aligned words of plain data; volatile as they change.
+            *word = unsafe { place.read_volatile() };
+        }
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this one's and nothing borrows from it.
+        let result = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+        debug_assert!(result.is_ok(), "a mapping of our own can be unmapped");
+    }
+}

@@ -1,0 +1,70 @@
+//! The kernel object and the names of what is in it.
+
+/// The programs and maps, as `monitor-ebpf` makes them.
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/speedmimi.bpf.o"));
+
+/// The maps that are pinned, by their names in the object.
+pub(super) mod maps {
+    pub(in super::super) const SOCKETS: &str = "SOCKETS";
+    pub(in super::super) const ENDPOINTS: &str = "ENDPOINTS";
+    pub(in super::super) const FREE_SLOTS: &str = "FREE_SLOTS";
+    pub(in super::super) const COUNTERS: &str = "COUNTERS";
+    pub(in super::super) const KEYS: &str = "KEYS";
+    pub(in super::super) const LOST: &str = "LOST";
+    pub(in super::super) const HANDSHAKE: &str = "HANDSHAKE";
+    /// Made by the agent, last: see [`monitor_common::meta::Meta`].
+    pub(in super::super) const META: &str = "META";
+
+    pub(in super::super) const ALL: [&str; 7] = [
+        SOCKETS, ENDPOINTS, FREE_SLOTS, COUNTERS, KEYS, LOST, HANDSHAKE,
+    ];
+}
+
+/// How many CPUs the counters have a place for.
+pub(super) const CPUS: &str = "CPUS";
+
+/// The programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    SocketEvents,
+    Release,
+    Ingress,
+    Egress,
+}
+
+impl Program {
+    /// In the order in which they are attached: what a packet's program needs
+    /// is set up by the socket's.
+    pub(super) const ALL: [Self; 4] = [
+        Self::Release,
+        Self::SocketEvents,
+        Self::Ingress,
+        Self::Egress,
+    ];
+
+    /// Its name in the object.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::SocketEvents => "socket_events",
+            Self::Release => "release",
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    /// Its link's name among the pins.
+    pub(super) const fn link(self) -> &'static str {
+        match self {
+            Self::SocketEvents => "link_socket_events",
+            Self::Release => "link_release",
+            Self::Ingress => "link_ingress",
+            Self::Egress => "link_egress",
+        }
+    }
+
+    /// Whether only level http needs it.
+    pub(super) const fn http_only(self) -> bool {
+        matches!(self, Self::Ingress | Self::Egress)
+    }
+}

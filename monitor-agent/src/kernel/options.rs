@@ -1,0 +1,54 @@
+//! What to watch, and how.
+
+use std::{path::PathBuf, sync::Arc};
+
+use monitor_common::ENDPOINTS_MAX_DEFAULT;
+
+use crate::source::Level;
+
+/// A cgroup to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its path below the cgroup2 mount; `/` is the whole host.
+    pub label: Arc<str>,
+}
+
+/// How much the programs themselves log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelLog {
+    /// Nothing, at no cost.
+    #[default]
+    Off,
+    /// What is unusual.
+    Info,
+    /// Every connection.
+    Debug,
+}
+
+/// How the programs are loaded.
+#[derive(Clone, Debug)]
+pub struct KernelOptions {
+    /// A directory on a bpffs that holds the pins.
+    pub pin_dir: PathBuf,
+    /// What the programs look at.
+    pub level: Level,
+    /// How many endpoints a target can have.
+    pub endpoints_max: u32,
+    /// How much the programs log.
+    pub log: KernelLog,
+}
+
+impl KernelOptions {
+    /// The defaults below a directory of pins.
+    #[must_use]
+    pub fn new(pin_dir: PathBuf) -> Self {
+        Self {
+            pin_dir,
+            level: Level::Http,
+            endpoints_max: ENDPOINTS_MAX_DEFAULT,
+            log: KernelLog::Off,
+        }
+    }
+}

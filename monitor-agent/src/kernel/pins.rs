@@ -1,0 +1,131 @@
+//! Where a target's maps and links are pinned.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{Array, Map, MapData};
+use monitor_common::{LAYOUT_VERSION, meta::Meta};
+use rustix::fs::{FlockOperation, flock};
+
+use super::{KernelError, bpffs, object::maps};
+
+/// The pins of one target: a directory of its own below the layout's.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    dir: PathBuf,
+}
+
+/// The directory of this layout's pins.
+pub(super) fn layout_dir(pin_dir: &Path) -> PathBuf {
+    pin_dir.join(format!("v{LAYOUT_VERSION}"))
+}
+
+/// FNV-1a: stable, and short enough for a name.  A bpffs takes no dots in
+/// names, so a path cannot be one.
+fn hash(label: &str) -> u64 {
+    label.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+impl Pins {
+    pub(super) fn of(pin_dir: &Path, label: &str) -> Self {
+        Self {
+            dir: layout_dir(pin_dir).join(format!("target_{:016x}", hash(label))),
+        }
+    }
+
+    /// All targets that are pinned.
+    pub(super) fn all(pin_dir: &Path) -> Vec<Self> {
+        let entries = fs::read_dir(layout_dir(pin_dir))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut pins: Vec<_> = entries.map(|entry| Self { dir: entry.path() }).collect();
+        pins.sort_by(|a, b| a.dir.cmp(&b.dir));
+        pins
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Makes the directory and keeps every other agent out of it for as long as
+    /// the file lives.
+    pub(super) fn lock(&self, label: &str) -> Result<File, KernelError> {
+        bpffs::make_dir(&self.dir)?;
+        let file = File::open(&self.dir).map_err(|source| KernelError::File {
+            operation: "opening",
+            path: self.dir.clone(),
+            source,
+        })?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_locked| {
+            KernelError::Busy {
+                label: label.to_owned(),
+                path: self.dir.clone(),
+            }
+        })?;
+        Ok(file)
+    }
+
+    /// What an agent before this one left; `None` where it left nothing whole.
+    pub(super) fn meta(&self) -> Option<Meta> {
+        self.open_meta()?.get(&0, 0).ok()
+    }
+
+    fn open_meta(&self) -> Option<Array<MapData, Meta>> {
+        let data = MapData::from_pin(self.path(maps::META)).ok()?;
+        Array::try_from(Map::from_map_data(data).ok()?).ok()
+    }
+
+    /// Writes what the next agent must know.
+    pub(super) fn write_meta(&self, meta: &Meta) -> Result<(), KernelError> {
+        let failed = |operation| {
+            move |source| KernelError::Map {
+                operation,
+                map: maps::META,
+                source: Box::new(source),
+            }
+        };
+        if let Some(mut array) = self.open_meta() {
+            return array.set(0, meta, 0).map_err(failed("writing"));
+        }
+        let mut array = Array::<MapData, Meta>::create(1, 0).map_err(failed("making"))?;
+        array.set(0, meta, 0).map_err(failed("writing"))?;
+        let path = self.path(maps::META);
+        array.pin(&path).map_err(|source| KernelError::Pin {
+            path,
+            source: Box::new(source),
+        })
+    }
+
+    /// Opens a pinned map.
+    pub(super) fn map(&self, name: &'static str) -> Result<MapData, KernelError> {
+        MapData::from_pin(self.path(name)).map_err(|source| KernelError::Map {
+            operation: "opening",
+            map: name,
+            source: Box::new(source),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_have_names_of_their_own_without_dots() {
+        let a = Pins::of(Path::new("/pins"), "/system.slice/nginx.service");
+        let b = Pins::of(Path::new("/pins"), "/system.slice/haproxy.service");
+        assert_ne!(a.dir(), b.dir());
+        assert!(!a.dir().to_str().unwrap().contains('.'));
+        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325, "FNV-1a's offset basis");
+        assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c, "FNV-1a of a");
+    }
+}

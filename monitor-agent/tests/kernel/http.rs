@@ -1,0 +1,272 @@
+//! HTTP/1 exchanges as the packets show them.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+    time::Duration,
+};
+
+use libtest_mimic::Failed;
+use monitor_common::{
+    counters::EndpointCounters,
+    endpoint::Role,
+    http::{Method, code_index},
+};
+
+use crate::{Case, Watch};
+
+pub(crate) const CASES: [Case; 8] = [
+    ("requests_and_responses_are_counted", requests_and_responses),
+    ("bodies_do_not_count", bodies_do_not_count),
+    ("start_lines_may_be_split_anywhere", split_start_lines),
+    (
+        "interim_responses_do_not_end_an_exchange",
+        interim_responses,
+    ),
+    ("tunnels_are_no_exchanges", tunnels),
+    ("other_protocols_give_exchanges", other_protocols),
+    ("a_request_without_a_response_is_told", without_response),
+    (
+        "a_request_that_completes_the_handshake_counts",
+        with_the_handshake,
+    ),
+];
+
+/// A client and a server that speak in turn, each write a segment of its own.
+struct Talk {
+    address: SocketAddr,
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Talk {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let server = listener.accept().unwrap().0;
+        for stream in [&client, &server] {
+            stream.set_nodelay(true).unwrap();
+            stream
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+        }
+        Self {
+            address,
+            client,
+            server,
+        }
+    }
+
+    fn ask(&self, payload: &[u8]) -> &Self {
+        send(&self.client, &self.server, payload);
+        self
+    }
+
+    fn answer(&self, payload: &[u8]) -> &Self {
+        send(&self.server, &self.client, payload);
+        self
+    }
+
+    /// Ends the connection, and has both sides' counts, which must agree.
+    fn end(self, watch: &Watch) -> Result<EndpointCounters, Failed> {
+        let Self {
+            address,
+            client,
+            server,
+        } = self;
+        drop((client, server));
+        let [down, up] =
+            [Role::Downstream, Role::Upstream].map(|role| watch.ended(role, address, 1));
+        let same = down.requests == up.requests
+            && down.responses == up.responses
+            && down.requests_without_response == up.requests_without_response
+            && down.exchanges == up.exchanges;
+        if same {
+            Ok(down)
+        } else {
+            Err(format!("the sides differ: {down:?} {up:?}").into())
+        }
+    }
+}
+
+/// Sends a segment and waits until it has arrived.
+fn send(mut from: &TcpStream, mut to: &TcpStream, payload: &[u8]) {
+    from.write_all(payload).unwrap();
+    to.read_exact(&mut vec![0; payload.len()]).unwrap();
+}
+
+fn requests(c: &EndpointCounters) -> u64 {
+    c.requests.iter().sum()
+}
+
+fn code(c: &EndpointCounters, code: u16) -> u64 {
+    c.responses[code_index(code).unwrap()]
+}
+
+fn exchanges_timed(c: &EndpointCounters) -> u64 {
+    c.exchange.buckets.iter().sum()
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+
+fn requests_and_responses(watch: &Watch) -> Result<(), Failed> {
+    let talk = Talk::new();
+    for status in [200, 204, 301, 404, 404, 500, 299] {
+        talk.ask(GET)
+            .answer(format!("HTTP/1.1 {status} x\r\n\r\n").as_bytes());
+    }
+    talk.ask(b"DELETE /x HTTP/1.1\r\n\r\n").answer(OK);
+    talk.ask(b"PURGE /x HTTP/1.1\r\n\r\n").answer(OK);
+    let c = talk.end(watch)?;
+    assert_eq!(requests(&c), 9);
+    assert_eq!(c.requests[Method::Get as usize], 7);
+    assert_eq!(c.requests[Method::Delete as usize], 1);
+    assert_eq!(c.requests[Method::Other as usize], 1);
+    assert_eq!(
+        [200, 204, 299, 301, 404, 500].map(|s| code(&c, s)),
+        [3, 1, 1, 1, 2, 1]
+    );
+    assert_eq!(
+        (exchanges_timed(&c), c.unparsed, c.pipelined, c.suspected),
+        (9, 0, 0, 0)
+    );
+    assert!(c.exchange.sum_ns > 0);
+    Ok(())
+}
+
+fn bodies_do_not_count(watch: &Watch) -> Result<(), Failed> {
+    let talk = Talk::new();
+    talk.ask(b"POST / HTTP/1.1\r\nContent-Length: 999\r\n\r\n")
+        .ask(GET)
+        .ask(GET);
+    talk.answer(OK)
+        .answer(b"HTTP/1.1 500 in the body\r\n\r\n")
+        .answer(OK);
+    talk.ask(GET).answer(OK);
+    let c = talk.end(watch)?;
+    assert_eq!((requests(&c), code(&c, 200), code(&c, 500)), (2, 2, 0));
+    Ok(())
+}
+
+fn split_start_lines(watch: &Watch) -> Result<(), Failed> {
+    let talk = Talk::new();
+    let mut n = 0;
+    for at in 1..20 {
+        let ((a, b), (c, d)) = (GET.split_at(at), OK.split_at(at));
+        talk.ask(a).ask(b).answer(c).answer(d);
+        n += 1;
+    }
+    for byte in GET {
+        talk.ask(&[*byte]);
+    }
+    for byte in OK {
+        talk.answer(&[*byte]);
+    }
+    let c = talk.end(watch)?;
+    assert_eq!((requests(&c), code(&c, 200), c.unparsed), (n + 1, n + 1, 0));
+    Ok(())
+}
+
+fn interim_responses(watch: &Watch) -> Result<(), Failed> {
+    let talk = Talk::new();
+    talk.ask(b"PUT / HTTP/1.1\r\nExpect: 100-continue\r\n\r\n");
+    talk.answer(b"HTTP/1.1 100 Continue\r\n\r\n")
+        .ask(b"the body")
+        .answer(OK);
+    talk.ask(GET);
+    talk.answer(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 404 no\r\n\r\n");
+    talk.ask(GET).answer(OK);
+    let c = talk.end(watch)?;
+    assert_eq!(requests(&c), 3);
+    assert_eq!([100, 103, 200, 404].map(|s| code(&c, s)), [1, 1, 2, 1]);
+    assert_eq!(
+        (
+            exchanges_timed(&c),
+            c.pipelined,
+            c.requests_without_response
+        ),
+        (3, 0, 0)
+    );
+    Ok(())
+}
+
+fn tunnels(watch: &Watch) -> Result<(), Failed> {
+    for (request, response) in [
+        (
+            b"GET /ws HTTP/1.1\r\n\r\n".as_slice(),
+            b"HTTP/1.1 101 Switching\r\n\r\n".as_slice(),
+        ),
+        (b"CONNECT a:1 HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"),
+    ] {
+        let talk = Talk::new();
+        talk.ask(request).answer(response);
+        for _ in 0..5 {
+            talk.ask(GET).answer(OK);
+        }
+        let c = talk.end(watch)?;
+        assert_eq!((requests(&c), exchanges_timed(&c)), (1, 1));
+    }
+    Ok(())
+}
+
+fn other_protocols(watch: &Watch) -> Result<(), Failed> {
+    let talk = Talk::new();
+    for _ in 0..3 {
+        talk.ask(b"\x16\x03\x01\x00\x05hello")
+            .answer(b"\x16\x03\x03\x00\x02hi")
+            .answer(b"more");
+    }
+    let c = talk.end(watch)?;
+    assert_eq!(
+        (c.exchanges, requests(&c), exchanges_timed(&c), c.unparsed),
+        (3, 0, 3, 0)
+    );
+    Ok(())
+}
+
+fn without_response(watch: &Watch) -> Result<(), Failed> {
+    let talk = Talk::new();
+    talk.ask(GET).answer(OK).ask(GET);
+    let c = talk.end(watch)?;
+    assert_eq!(
+        (requests(&c), code(&c, 200), c.requests_without_response),
+        (2, 1, 1)
+    );
+    Ok(())
+}
+
+/// With `TCP_DEFER_ACCEPT` the connection is made by its first request.
+fn with_the_handshake(watch: &Watch) -> Result<(), Failed> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let seconds: libc::c_int = 5;
+    // SAFETY: a live socket, and an option value of the size given.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0);
+    for n in 1..=10 {
+        let client = TcpStream::connect(address)?;
+        (&client).write_all(GET)?;
+        let server = listener.accept()?.0;
+        (&server).read_exact(&mut [0; GET.len()])?;
+        send(&server, &client, OK);
+        send(&client, &server, GET);
+        send(&server, &client, OK);
+        drop((client, server));
+        for role in [Role::Downstream, Role::Upstream] {
+            let c = watch.ended(role, address, n);
+            assert_eq!((requests(&c), code(&c, 200)), (2 * n, 2 * n), "{role:?}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! The real programs in this machine's kernel, against traffic whose every
+//! byte is known.
+//!
+//! The test process puts itself into a cgroup of its own and has the programs
+//! count its own sockets: both sides of each connection, so every connection is
+//! seen as `downstream` and as `upstream` at once.  A test has listeners of its
+//! own, hence endpoints of its own, so tests run side by side.
+
+#![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
+
+mod cgroup;
+mod failures;
+mod http;
+mod streams;
+mod watch;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use self::watch::Watch;
+
+type Case = (&'static str, fn(&Watch) -> Result<(), Failed>);
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let watch = match Watch::start() {
+        Ok(watch) => &*Box::leak(Box::new(watch)),
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            let skipped = |(name, _): Case| Trial::test(name, || Ok(())).with_ignored_flag(true);
+            libtest_mimic::run(&arguments, cases().map(skipped).collect()).exit();
+        }
+    };
+    let trials = cases()
+        .map(|(name, case)| Trial::test(name, move || case(watch)))
+        .collect::<Vec<_>>();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    watch.stop();
+    conclusion.exit();
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    streams::CASES
+        .into_iter()
+        .chain(failures::CASES)
+        .chain(http::CASES)
+}

@@ -1,0 +1,108 @@
+//! The programs, attached to the test's own cgroup.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use monitor_agent::{
+    kernel::{EndpointAddress, Kernel, KernelOptions, Target, uninstall},
+    source::{CounterSource as _, Detail},
+};
+use monitor_common::{counters::EndpointCounters, endpoint::Role};
+
+use crate::cgroup::Cgroup;
+
+pub(crate) struct Watch {
+    cgroup: Cgroup,
+    pin_dir: PathBuf,
+    kernel: Mutex<Kernel>,
+}
+
+/// How long the kernel may take to end a connection, time-wait not included.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+impl Watch {
+    pub(crate) fn start() -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("loading kernel programs needs root".to_owned());
+        }
+        let name = format!("speedmimi-test-{}", std::process::id());
+        let cgroup = Cgroup::enter(&name)?;
+        let pin_dir = PathBuf::from("/sys/fs/bpf").join(&name);
+        let target = Target {
+            path: cgroup.path().to_owned(),
+            label: format!("/{name}").into(),
+        };
+        let kernel = Kernel::open(&KernelOptions::new(pin_dir.clone()), &[target]);
+        match kernel {
+            Ok(kernel) => Ok(Self {
+                cgroup,
+                pin_dir,
+                kernel: Mutex::new(kernel),
+            }),
+            Err(error) => {
+                cgroup.leave();
+                // Root on a kernel that refuses the programs is a failure.
+                panic!("{}", chain(&error));
+            }
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        // The lock on the pins must go first.
+        let mut kernel = self.kernel.lock().unwrap();
+        *kernel = Kernel::open_pinned(&self.pin_dir).unwrap();
+        let removed = uninstall(&self.pin_dir).unwrap();
+        assert_eq!(removed.targets, 1);
+        assert!(!self.pin_dir.exists(), "nothing is left behind");
+        self.cgroup.leave();
+    }
+
+    /// The counters of an endpoint, zero where it has none yet.
+    pub(crate) fn counters(&self, role: Role, address: SocketAddr) -> EndpointCounters {
+        let sample = self.kernel.lock().unwrap().sample(Detail::Full).unwrap();
+        let address = EndpointAddress::Socket(address);
+        let found = sample
+            .endpoints
+            .iter()
+            .find(|e| e.id.role == role && e.id.address == address);
+        found.map_or(EndpointCounters::ZERO, |e| *e.counters)
+    }
+
+    /// The counters once so many connections have ended, well or not.
+    pub(crate) fn ended(&self, role: Role, address: SocketAddr, n: u64) -> EndpointCounters {
+        self.until(role, address, |c| {
+            c.connections_closed + c.connections_failed.iter().sum::<u64>() >= n
+        })
+    }
+
+    /// The counters as soon as they satisfy a condition, or at the deadline.
+    pub(crate) fn until(
+        &self,
+        role: Role,
+        address: SocketAddr,
+        satisfied: impl Fn(&EndpointCounters) -> bool,
+    ) -> EndpointCounters {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let counters = self.counters(role, address);
+            if satisfied(&counters) || Instant::now() > deadline {
+                return counters;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}\n  because: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,324 @@
+//! The life of connections.
+//!
+//! Callbacks of one socket run under its lock, one after the other, so the
+//! stream's fields need no care; the endpoint's counters are shared.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG,
+        BPF_SOCK_OPS_PARSE_HDR_OPT_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB,
+        BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG,
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock,
+        bpf_sock_ops,
+    },
+    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns},
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use aya_log_ebpf::debug;
+use monitor_common::{
+    counters::{EndpointCounters, Failure},
+    endpoint::Role,
+    histogram,
+    http::{Exchange, RequestEvent},
+    losses::Loss,
+    socket::Socket,
+    tcp::{Reading, Stream, state},
+};
+
+use crate::{
+    count::{bump, bump_by},
+    endpoint, maps, packets,
+};
+
+const CALLBACKS: u32 =
+    BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG;
+
+const TCP_FLAG_FIN: u32 = 1;
+
+#[sock_ops]
+pub fn socket_events(ctx: SockOpsContext) -> u32 {
+    handle(&ctx);
+    // 1 lets the kernel go on; anything else would be an error to it.
+    1
+}
+
+#[inline(always)]
+fn handle(ctx: &SockOpsContext) {
+    // SAFETY: the context is valid for the run of the program.
+    let ops = unsafe { &*ctx.ops };
+    match ops.op {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => open(ctx, ops, Role::Upstream),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => active_established(ops),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => open(ctx, ops, Role::Downstream),
+        BPF_SOCK_OPS_RTT_CB => round_trip(ops),
+        BPF_SOCK_OPS_STATE_CB => state_change(ctx, ops),
+        BPF_SOCK_OPS_RTO_CB => timer(ctx, ops),
+        BPF_SOCK_OPS_PARSE_HDR_OPT_CB => header(ops),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn sk(ops: &bpf_sock_ops) -> *mut bpf_sock {
+    // SAFETY: the union's only member of pointer size, as the UAPI has it.
+    unsafe { ops.__bindgen_anon_2.sk }
+}
+
+/// The socket and its storage, where it is followed.
+#[inline(always)]
+fn followed(ops: &bpf_sock_ops) -> Option<&'static mut Socket> {
+    let sk = sk(ops);
+    if sk.is_null() {
+        return None;
+    }
+    maps::socket(sk)
+}
+
+#[inline(always)]
+fn reading(ops: &bpf_sock_ops) -> Reading {
+    Reading {
+        bytes_received: ops.bytes_received,
+        bytes_acked: ops.bytes_acked,
+        rcv_nxt: ops.rcv_nxt,
+        snd_nxt: ops.snd_nxt,
+        snd_una: ops.snd_una,
+        segs_in: ops.segs_in,
+        segs_out: ops.segs_out,
+        total_retrans: ops.total_retrans,
+    }
+}
+
+#[inline(always)]
+fn call_back(ctx: &SockOpsContext, ops: &bpf_sock_ops, flags: u32) {
+    // What another program asked for stays asked for.
+    if ctx
+        .set_cb_flags((ops.bpf_sock_ops_cb_flags | flags).cast_signed())
+        .is_err()
+    {
+        maps::lose(Loss::UntrackedCallback);
+    }
+}
+
+/// A SYN is about to be sent, or a handshake was completed from outside.
+#[inline(always)]
+fn open(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) {
+    let sk = sk(ops);
+    if sk.is_null() {
+        maps::lose(Loss::UntrackedCallback);
+        return;
+    }
+    let slot = endpoint::slot(ops, role);
+    let Some(counters) = maps::counters(slot) else {
+        maps::lose(Loss::UntrackedCallback);
+        return;
+    };
+    let Some(socket) = maps::socket_or_new(sk) else {
+        maps::lose(Loss::SocketStorage);
+        return;
+    };
+    // A socket that failed to connect may try again: nothing of then remains.
+    let upstream = matches!(role, Role::Upstream);
+    socket.stream = Stream {
+        // SAFETY: no precondition.
+        opened_at_ns: unsafe { bpf_ktime_get_ns() },
+        // SAFETY: the context is the program's own.
+        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
+        flags: if upstream {
+            Stream::ACTIVE_OPEN
+        } else {
+            Stream::ESTABLISHED
+        },
+        folded_segs_in: if upstream { ops.segs_in } else { 0 },
+        folded_segs_out: if upstream { ops.segs_out } else { 0 },
+        folded_retrans: if upstream { ops.total_retrans } else { 0 },
+        ..Stream::default()
+    };
+    socket.exchange = Exchange {
+        slot,
+        role: role as u8,
+        ..Exchange::default()
+    };
+    bump!(counters, connections_opened);
+    if !upstream {
+        bump!(counters, connections_established);
+        socket.exchange.request_next_seq = ops.rcv_nxt;
+        socket.exchange.response_next_seq = ops.snd_nxt;
+        handshake_data(ops, socket, counters);
+    }
+    call_back(ctx, ops, CALLBACKS);
+    debug!(
+        ctx,
+        "opened cookie={} role={} slot={}", socket.stream.cookie, role as u8, slot
+    );
+}
+
+/// Takes up what the packet program kept of a handshake that ended with
+/// payload: it saw the listener, not this socket.
+#[inline(always)]
+fn handshake_data(ops: &bpf_sock_ops, socket: &mut Socket, counters: *mut EndpointCounters) {
+    let Some(kept) = maps::handshake() else {
+        return;
+    };
+    if kept.len == 0 || kept.seq != ops.rcv_nxt || kept.ports != ports(ops) {
+        return;
+    }
+    let (start, len, now_ns) = (kept.start, kept.len, kept.seen_at_ns);
+    kept.len = 0;
+    socket.exchange.request_next_seq = kept.seq.wrapping_add(len);
+    let looked_at = if len < 16 { len } else { 16 };
+    let event = socket.exchange.on_request(start, looked_at, now_ns);
+    count_request(counters, event);
+}
+
+/// Both ports in one word, the remote one in network byte order.
+#[inline(always)]
+fn ports(ops: &bpf_sock_ops) -> u32 {
+    (ops.local_port & 0xffff) | u32::from_be(ops.remote_port) << 16
+}
+
+/// Counts what a turn towards the server was.
+#[inline(always)]
+pub(crate) fn count_request(counters: *mut EndpointCounters, event: RequestEvent) {
+    match event {
+        RequestEvent::None => {}
+        RequestEvent::Request {
+            method,
+            first_pipelined,
+        } => {
+            bump!(counters, requests[method as usize]);
+            if first_pipelined {
+                bump!(counters, pipelined);
+            }
+        }
+        RequestEvent::Suspected => bump!(counters, suspected),
+    }
+}
+
+#[inline(always)]
+fn active_established(ops: &bpf_sock_ops) {
+    let Some(socket) = followed(ops) else { return };
+    let Some(counters) = maps::counters(socket.exchange.slot) else {
+        return;
+    };
+    socket.stream.flags |= Stream::ESTABLISHED;
+    socket.exchange.request_next_seq = ops.snd_nxt;
+    socket.exchange.response_next_seq = ops.rcv_nxt;
+    bump!(counters, connections_established);
+    // SAFETY: no precondition.
+    let took_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(socket.stream.opened_at_ns);
+    bump_by!(counters, took_ns, connect.sum_ns);
+    bump!(counters, connect.buckets[histogram::bucket(took_ns)]);
+}
+
+/// A round-trip time was measured: about once per answered request.
+#[inline(always)]
+fn round_trip(ops: &bpf_sock_ops) {
+    let Some(socket) = followed(ops) else { return };
+    let Some(counters) = maps::counters(socket.exchange.slot) else {
+        return;
+    };
+    // The kernel keeps eighths of a microsecond.
+    let srtt_us = ops.srtt_us >> 3;
+    socket.stream.srtt_us = srtt_us;
+    bump_by!(counters, u64::from(srtt_us), srtt_sum_us);
+    bump!(counters, srtt_samples);
+    fold(ops, socket, counters);
+}
+
+/// Adds what came on top since the last time to the endpoint.
+#[inline(always)]
+fn fold(ops: &bpf_sock_ops, socket: &mut Socket, counters: *mut EndpointCounters) {
+    let delta = socket.stream.fold(&reading(ops));
+    bump_by!(counters, delta.bytes_received, bytes_received);
+    bump_by!(counters, delta.bytes_sent, bytes_sent);
+    bump_by!(counters, delta.packets_received, packets_received);
+    bump_by!(counters, delta.packets_sent, packets_sent);
+    bump_by!(counters, delta.retransmits, retransmits);
+}
+
+#[inline(always)]
+fn state_change(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
+    let Some(socket) = followed(ops) else { return };
+    let Some(counters) = maps::counters(socket.exchange.slot) else {
+        return;
+    };
+    let (old, new) = (ctx.arg(0) as u8, ctx.arg(1) as u8);
+    socket.stream.enter(new);
+    if new == state::FIN_WAIT1 {
+        // From here on only the packet's header tells whether the peer's FIN
+        // was taken.
+        call_back(ctx, ops, BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
+    }
+    fold(ops, socket, counters);
+    if new == state::CLOSE && !socket.stream.has(Stream::ENDED) {
+        socket.stream.flags |= Stream::ENDED;
+        end(ops, socket, counters, old);
+        debug!(
+            ctx,
+            "ended cookie={} old_state={}", socket.stream.cookie, old
+        );
+    }
+}
+
+#[inline(always)]
+fn end(ops: &bpf_sock_ops, socket: &Socket, counters: *mut EndpointCounters, old: u8) {
+    if !socket.stream.has(Stream::ESTABLISHED) {
+        bump!(
+            counters,
+            connections_failed[failure(ops, &socket.stream, old) as usize]
+        );
+        return;
+    }
+    bump_by!(
+        counters,
+        socket.stream.unacked(&reading(ops)),
+        bytes_unacked
+    );
+    packets::count_unanswered(&socket.exchange, counters);
+    // Last, so that who sees the connection closed sees all of it counted.
+    bump!(counters, connections_closed);
+}
+
+/// Why a connection was never established.
+#[inline(always)]
+fn failure(ops: &bpf_sock_ops, stream: &Stream, old: u8) -> Failure {
+    if old == state::SYN_RECV {
+        Failure::Reset
+    } else if stream.has(Stream::TIMED_OUT) {
+        Failure::Timeout
+    } else if stream.folded_segs_in != 0 || ops.segs_in != 0 {
+        // The only segment that ends an attempt is a reset.
+        Failure::Refused
+    } else if stream.has(Stream::RELEASED) {
+        Failure::Aborted
+    } else {
+        // Ended by the kernel without a segment: an ICMP error.
+        Failure::Unreachable
+    }
+}
+
+/// The retransmission timer ran out.
+#[inline(always)]
+fn timer(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
+    let expired = ctx.arg(2) != 0;
+    let Some(socket) = followed(ops) else { return };
+    if expired {
+        socket.stream.flags |= Stream::TIMED_OUT;
+    }
+}
+
+/// A packet came after we sent our FIN: does it carry the peer's?
+#[inline(always)]
+fn header(ops: &bpf_sock_ops) {
+    if ops.skb_tcp_flags & TCP_FLAG_FIN == 0 {
+        return;
+    }
+    let Some(end_seq) = packets::fin_end_seq(ops) else {
+        return;
+    };
+    let Some(socket) = followed(ops) else { return };
+    socket.stream.fin_end_seq = end_seq;
+    socket.stream.flags |= Stream::FIN_SEEN;
+}
