@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tests::traffic::{Exchange, Load, Origin, Outcome};
+use testkit::traffic::{Exchange, Load, Origin, Outcome};
 
 fn everything() -> Vec<Exchange> {
     vec![
@@ -22,7 +22,7 @@ fn everything() -> Vec<Exchange> {
 }
 
 fn assert_agree(origin: &Origin, outcome: &Outcome) {
-    assert_eq!(outcome.errors, tests::traffic::LoadErrors::default());
+    assert_eq!(outcome.errors, testkit::traffic::LoadErrors::default());
     let counts = origin.counts();
     assert_eq!(counts.errors, 0);
     assert_eq!(counts.connections, outcome.connections);
@@ -99,7 +99,7 @@ fn a_load_by_time_ends_and_loses_nothing() {
         .connections(4)
         .duration(Duration::from_secs(60));
     let running = load.start();
-    tests::eventually("requests", Duration::from_secs(10), || {
+    testkit::eventually("requests", Duration::from_secs(10), || {
         (origin.counts().requests > 100).then_some(())
     });
     let outcome = running.stop().unwrap();

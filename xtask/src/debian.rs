@@ -34,8 +34,30 @@ pub(crate) fn ensure_installed(packages: &[&str]) -> Result<()> {
     step(&format!("installing {list}"));
     update_lists_once()?;
     run(apt_get()
-        .args(["install", "--yes", "--no-install-recommends"])
+        .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
         .args(&missing))
+}
+
+/// Installs a daemon's package for its program alone: what apt-get would start
+/// on this machine is not started, or stopped again.
+pub(crate) fn install_without_starting(package: &str, unit: &str) -> Result<()> {
+    if missing(&[package]).is_empty() {
+        return Ok(());
+    }
+    step(&format!("installing {package}"));
+    update_lists_once()?;
+    // Where there is no systemd, run level 1 starts nothing.
+    run(apt_get().env("RUNLEVEL", "1").args([
+        "install",
+        "--yes",
+        "--no-install-recommends",
+        "--no-remove",
+        package,
+    ]))?;
+    if Path::new("/run/systemd/system").exists() {
+        run(Command::new("systemctl").args(["disable", "--now", unit]))?;
+    }
+    Ok(())
 }
 
 /// Refreshes the package lists, unless this process has done so already.

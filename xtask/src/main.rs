@@ -3,10 +3,15 @@
 //! Architecture invariant: no product crate is a dependency of this one.  Its
 //! commands run the products as a user does, by their flags and their output.
 
+mod bench;
+mod ci;
 mod codegen;
 mod command;
 mod debian;
+mod demo;
 mod ebpf;
+mod requirements;
+mod test;
 mod tidy;
 mod workspace;
 
@@ -31,6 +36,14 @@ enum Command {
     BuildEbpf(ebpf::Args),
     /// Generate the wire types from the .proto files.
     Codegen(codegen::Args),
+    /// Run the whole path once and compare what was sent with what was counted.
+    Demo(demo::Args),
+    /// Set up what the tests need, and run all of them.
+    Test(test::Args),
+    /// Measure.
+    Bench(bench::Args),
+    /// Everything that must hold before a change lands.
+    Ci,
     /// Check the rules of the tree that no compiler checks.
     Tidy,
 }
@@ -50,6 +63,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::BuildEbpf(args) => ebpf::main(&workspace, args)?,
         Command::Codegen(args) => codegen::main(&workspace, args)?,
+        Command::Demo(args) => return demo::main(&workspace, args),
+        Command::Test(args) => return test::main(&workspace, args),
+        Command::Bench(args) => bench::main(&workspace, args)?,
+        Command::Ci => ci::main(&workspace)?,
         Command::Tidy => tidy::main(&workspace)?,
     }
     Ok(ExitCode::SUCCESS)

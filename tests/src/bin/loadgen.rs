@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
-use tests::traffic::{Exchange, Load, Origin};
+use testkit::traffic::{Exchange, Load, Origin};
 
 /// Exact HTTP/1.1 traffic: every byte is counted.
 #[derive(Debug, Parser)]
