@@ -1,1 +1,14 @@
-//! proxy.
+//! The HTTP/1.1 reverse proxy.
+//!
+//! The request path holds no counters, clocks or logging for monitoring: the
+//! kernel counts. What is here parses strictly, forwards, and bounds everything
+//! that comes from outside.
+
+pub mod balance;
+pub mod cli;
+pub mod config;
+pub mod driver;
+pub mod explain;
+pub mod http;
+pub mod serve;
+pub mod state;

@@ -1,0 +1,100 @@
+//! The command line.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+/// A fast, correct HTTP/1.1 reverse proxy.
+#[derive(Debug, Parser)]
+#[command(name = "speedmimi-proxy", version, about, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  speedmimi-proxy example-config > proxy.yaml
+  speedmimi-proxy check --config proxy.yaml
+  speedmimi-proxy run --config proxy.yaml --workers 4";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the proxy until SIGTERM or SIGINT
+    Run(RunArgs),
+    /// Check a configuration and explain it
+    Check {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Print a configuration with every key and its meaning
+    ExampleConfig,
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// How to run.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Worker threads; one per core by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+    /// The format of the log on standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// The format of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Writes the completions for `shell`.
+pub fn completions(shell: clap_complete::Shell, out: &mut dyn Write) {
+    clap_complete::generate(shell, &mut Cli::command(), "speedmimi-proxy", out);
+}
+
+/// Writes the manual page.
+///
+/// # Errors
+/// The writer's error.
+pub fn man(out: &mut dyn Write) -> io::Result<()> {
+    clap_mangen::Man::new(Cli::command()).render(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_and_completions_name_the_commands() {
+        let mut page = Vec::new();
+        man(&mut page).unwrap();
+        completions(clap_complete::Shell::Bash, &mut page);
+        let text = String::from_utf8(page).unwrap();
+        assert!(
+            text.contains("example\\-config") && text.contains("speedmimi-proxy"),
+            "{text}"
+        );
+    }
+}

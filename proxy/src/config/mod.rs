@@ -1,0 +1,450 @@
+//! Configuration: what is written ([`raw`]) becomes, once and for all, what is
+//! used ([`Config`]). A `Config` cannot hold a route without an upstream, a
+//! timeout of zero or a backend that is named twice.
+
+pub mod cidr;
+pub mod error;
+pub mod raw;
+pub mod units;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::cidr::Cidr;
+pub use self::error::ConfigError;
+pub use self::raw::{Algorithm, RawConfig, Scheme};
+use crate::http::{HEADERS_MAX, HeadLimits};
+
+/// The configuration that `example-config` prints; it also is the test that the
+/// original's file loads unchanged.
+pub const EXAMPLE: &str = include_str!("example.yaml");
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What was written.
+    pub raw: RawConfig,
+    /// Address and port of the listener.
+    pub listen: (String, u16),
+    /// Address and port of the admin API, where it is enabled.
+    pub admin: Option<(String, u16)>,
+    /// Most client connections; `None`: no limit.
+    pub connections_max: Option<usize>,
+    /// Networks whose word about the client is believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// The field in which they give it.
+    pub real_ip_header: String,
+    /// Certificate and key, where clients speak TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Upstreams by name, in the order of their names.
+    pub upstreams: Vec<Upstream>,
+    /// Routes, the longest prefix first.
+    pub routes: Vec<Route>,
+    /// How long each thing may take.
+    pub timeouts: Timeouts,
+    /// How large each thing may be.
+    pub limits: Limits,
+}
+
+/// A named list of backends.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name.
+    pub name: String,
+    /// Its backends.
+    pub backends: Vec<raw::RawBackend>,
+}
+
+/// Which requests go where.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// The prefix of the paths it takes.
+    pub prefix: String,
+    /// The index of its upstream in [`Config::upstreams`].
+    pub upstream: usize,
+    /// How a backend is chosen.
+    pub algorithm: Algorithm,
+    /// Other choices for some protocols.
+    pub protocols: raw::RawProtocols,
+}
+
+/// How long each thing may take; none is zero.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// The whole request head.
+    pub request_head: Duration,
+    /// Between two pieces of a request body.
+    pub request_body: Duration,
+    /// A client that takes nothing of its response.
+    pub client_write: Duration,
+    /// Between two requests.
+    pub keep_alive: Duration,
+    /// Connecting to a backend.
+    pub connect: Duration,
+    /// From the request to the backend's head.
+    pub response_head: Duration,
+    /// A backend that sends or takes nothing of a body.
+    pub body_stall: Duration,
+    /// A tunnel in which nothing moves.
+    pub tunnel_idle: Duration,
+    /// A pooled connection that nobody uses.
+    pub upstream_idle: Duration,
+    /// How long a stop waits.
+    pub drain: Duration,
+}
+
+/// How large each thing may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bounds on heads.
+    pub head: HeadLimits,
+    /// Bytes of a request body.
+    pub body_bytes_max: u64,
+    /// Requests sent ahead.
+    pub pipeline_depth_max: u32,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where it cannot be read or used.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.display().to_string(),
+            source,
+        })?;
+        Self::parse(&text)
+    }
+
+    /// Checks a text, YAML or JSON.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where it cannot be used.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let raw = serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(&error))?;
+        Self::try_new(raw)
+    }
+
+    /// Checks what was written.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] naming the key.
+    pub fn try_new(raw: RawConfig) -> Result<Self, ConfigError> {
+        let trusted_proxies = trusted_proxies(&raw)?;
+        check_token("server.real_ip_header", &raw.server.real_ip_header)?;
+        let tls = tls(&raw)?;
+        let upstreams = upstreams(&raw)?;
+        let routes = routes(&raw, &upstreams)?;
+        let timeouts = timeouts(&raw)?;
+        let limits = limits(&raw)?;
+        let connections_max = usize::try_from(raw.server.max_conn)
+            .ok()
+            .filter(|max| *max > 0);
+        Ok(Self {
+            listen: (raw.server.host.clone(), raw.server.port),
+            admin: raw
+                .admin
+                .enabled
+                .then(|| (raw.admin.host.clone(), raw.admin.port)),
+            connections_max,
+            trusted_proxies,
+            real_ip_header: raw.server.real_ip_header.clone(),
+            tls,
+            upstreams,
+            routes,
+            timeouts,
+            limits,
+            raw,
+        })
+    }
+}
+
+fn trusted_proxies(raw: &RawConfig) -> Result<Vec<Cidr>, ConfigError> {
+    let parse = |text: &String| {
+        text.parse::<Cidr>()
+            .map_err(|error| ConfigError::invalid("server.trusted_proxies", error.to_string()))
+    };
+    raw.server.trusted_proxies.iter().map(parse).collect()
+}
+
+fn check_token(key: &str, text: &str) -> Result<(), ConfigError> {
+    let valid = !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if valid {
+        return Ok(());
+    }
+    Err(ConfigError::invalid(
+        key,
+        "write the name of a header field, such as X-Real-IP",
+    ))
+}
+
+fn tls(raw: &RawConfig) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+    if !raw.ssl.enabled {
+        return Ok(None);
+    }
+    for (key, path) in [
+        ("ssl.cert_file", &raw.ssl.cert_file),
+        ("ssl.key_file", &raw.ssl.key_file),
+    ] {
+        if path.as_os_str().is_empty() {
+            return Err(ConfigError::invalid(
+                key,
+                "ssl is enabled: write the path of a PEM file",
+            ));
+        }
+    }
+    Ok(Some((raw.ssl.cert_file.clone(), raw.ssl.key_file.clone())))
+}
+
+fn upstreams(raw: &RawConfig) -> Result<Vec<Upstream>, ConfigError> {
+    let mut upstreams = Vec::with_capacity(raw.backends.len());
+    for (name, backends) in &raw.backends {
+        for (index, backend) in backends.iter().enumerate() {
+            check_backend(&format!("backends.{name}[{index}]"), backend)?;
+            if backends[..index].iter().any(|other| other.id == backend.id) {
+                let key = format!("backends.{name}[{index}].id");
+                let message = format!("\"{}\" is already taken in this upstream", backend.id);
+                return Err(ConfigError::invalid(key, message));
+            }
+        }
+        upstreams.push(Upstream {
+            name: name.clone(),
+            backends: backends.clone(),
+        });
+    }
+    Ok(upstreams)
+}
+
+/// Checks one backend on its own; `key` is its path in the file.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] naming the key.
+pub fn check_backend(key: &str, backend: &raw::RawBackend) -> Result<(), ConfigError> {
+    let invalid =
+        |field: &str, message: &str| Err(ConfigError::invalid(format!("{key}.{field}"), message));
+    if backend.id.is_empty() {
+        return invalid("id", "a backend needs a name");
+    }
+    if backend.host.is_empty() {
+        return invalid("host", "write an address or a host name");
+    }
+    if backend.port == 0 {
+        return invalid(
+            "port",
+            "write the port that the backend listens on, 1 to 65535",
+        );
+    }
+    if !(1..=1_000_000).contains(&backend.weight) {
+        return invalid(
+            "weight",
+            "write 1 to 1000000; active: false switches a backend off",
+        );
+    }
+    let Some(check) = &backend.health_check else {
+        return Ok(());
+    };
+    if !check.path.starts_with('/') || check.path.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        return invalid("health_check.path", "write a path that begins with /");
+    }
+    if check.interval.0.is_zero() || check.timeout.0.is_zero() {
+        return invalid(
+            "health_check",
+            "interval and timeout must be more than zero",
+        );
+    }
+    if check.failures == 0 {
+        return invalid("health_check.failures", "write 1 or more");
+    }
+    Ok(())
+}
+
+fn routes(raw: &RawConfig, upstreams: &[Upstream]) -> Result<Vec<Route>, ConfigError> {
+    let mut routes: Vec<Route> = Vec::with_capacity(raw.routing.len());
+    for (name, route) in &raw.routing {
+        let key = |field: &str| format!("routing.{name}.{field}");
+        if !route.path.starts_with('/') {
+            return Err(ConfigError::invalid(key("path"), "a path begins with /"));
+        }
+        let upstream = upstreams
+            .iter()
+            .position(|upstream| upstream.name == route.upstream);
+        let upstream = upstream.ok_or_else(|| {
+            let known: Vec<&str> = upstreams.iter().map(|known| known.name.as_str()).collect();
+            let message = format!(
+                "there is no upstream \"{}\" under backends (there are: {})",
+                route.upstream,
+                known.join(", ")
+            );
+            ConfigError::invalid(key("upstream"), message)
+        })?;
+        if let Some(other) = routes.iter().find(|other| other.prefix == route.path) {
+            let message = format!("route \"{}\" already takes {}", other.name, route.path);
+            return Err(ConfigError::invalid(key("path"), message));
+        }
+        routes.push(Route {
+            name: name.clone(),
+            prefix: route.path.clone(),
+            upstream,
+            algorithm: route.load_balancer,
+            protocols: route.protocols,
+        });
+    }
+    routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+    Ok(routes)
+}
+
+fn timeouts(raw: &RawConfig) -> Result<Timeouts, ConfigError> {
+    let positive = |key: &str, span: units::Span| {
+        if span.0.is_zero() {
+            return Err(ConfigError::invalid(
+                key,
+                "a timeout must be more than zero",
+            ));
+        }
+        Ok(span.0)
+    };
+    let (server, given) = (&raw.server, &raw.timeouts);
+    Ok(Timeouts {
+        request_head: positive(
+            "timeouts.request_head",
+            given.request_head.unwrap_or(server.read_timeout),
+        )?,
+        request_body: positive("server.read_timeout", server.read_timeout)?,
+        client_write: positive("server.write_timeout", server.write_timeout)?,
+        keep_alive: positive("timeouts.keep_alive", given.keep_alive)?,
+        connect: positive("timeouts.connect", given.connect)?,
+        response_head: positive("timeouts.response_head", given.response_head)?,
+        body_stall: positive("timeouts.body_stall", given.body_stall)?,
+        tunnel_idle: positive("timeouts.tunnel_idle", given.tunnel_idle)?,
+        upstream_idle: positive("timeouts.upstream_idle", given.upstream_idle)?,
+        drain: given.drain.0,
+    })
+}
+
+/// A head has to fit into the worker's scratch buffer with room to spare.
+const HEAD_BYTES_MAX: u64 = 32 << 10;
+
+fn limits(raw: &RawConfig) -> Result<Limits, ConfigError> {
+    let given = &raw.limits;
+    let head_bytes = given.head_bytes.0;
+    if !(1024..=HEAD_BYTES_MAX).contains(&head_bytes) {
+        return Err(ConfigError::invalid(
+            "limits.head_bytes",
+            "write 1KiB to 32KiB",
+        ));
+    }
+    if !(8..=HEADERS_MAX).contains(&given.headers) {
+        let message = format!("write 8 to {HEADERS_MAX}");
+        return Err(ConfigError::invalid("limits.headers", message));
+    }
+    if given.pipeline_depth == 0 {
+        return Err(ConfigError::invalid(
+            "limits.pipeline_depth",
+            "write 1 or more",
+        ));
+    }
+    let body_bytes = given.body_bytes.0;
+    Ok(Limits {
+        head: HeadLimits {
+            head_bytes_max: usize::try_from(head_bytes).unwrap_or(usize::MAX),
+            headers_max: given.headers,
+        },
+        body_bytes_max: if body_bytes == 0 {
+            u64::MAX
+        } else {
+            body_bytes
+        },
+        pipeline_depth_max: given.pipeline_depth,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_loads_with_every_meaning() {
+        let config = Config::parse(EXAMPLE).unwrap();
+        assert_eq!(config.listen, ("0.0.0.0".to_owned(), 8080));
+        assert_eq!(config.connections_max, Some(10_000));
+        assert_eq!(config.trusted_proxies.len(), 2);
+        assert!(config.tls.is_none());
+        let backend = &config.upstreams[0].backends[0];
+        assert_eq!(
+            (backend.id.as_str(), backend.port, backend.max_conn),
+            ("backend1", 8081, 1000)
+        );
+        assert_eq!(
+            backend.health_check.as_ref().unwrap().interval.0,
+            Duration::from_secs(30)
+        );
+        assert_eq!(
+            config.routes[0].protocols.websocket,
+            Some(Algorithm::IpHash)
+        );
+        assert_eq!(config.admin, Some(("127.0.0.1".to_owned(), 9091)));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_nearest() {
+        let error = Config::parse("server:\n  host: a\n  prot: 1\n")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "line 3: unknown key \"prot\", did you mean \"port\"?"
+        );
+        let error = Config::parse("backend: {}\n").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "line 1: unknown key \"backend\", did you mean \"backends\"?"
+        );
+        let text =
+            "backends: {a: []}\nrouting:\n  r:\n    upstream: a\n    load_balancer: ip-hash\n";
+        let error = Config::parse(text).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "line 5: unknown value \"ip-hash\", did you mean \"ip_hash\"?"
+        );
+    }
+
+    #[test]
+    fn bad_values_say_what_to_write() {
+        let error = |text: &str| Config::parse(text).unwrap_err().to_string();
+        assert!(
+            error("server: {read_timeout: 30}").contains("30s"),
+            "{}",
+            error("server: {read_timeout: 30}")
+        );
+        assert!(error("server: {trusted_proxies: [x]}").contains("10.0.0.0/8"));
+        assert!(error("routing: {r: {upstream: nope}}").contains("no upstream \"nope\""));
+        assert!(error("timeouts: {connect: 0s}").contains("more than zero"));
+        assert!(error("limits: {head_bytes: 1MiB}").contains("32KiB"));
+        let twice = "backends: {u: [{id: a, host: h, port: 1}, {id: a, host: h, port: 2}]}";
+        assert!(error(twice).contains("already taken"));
+        assert!(error("ssl: {enabled: true}").contains("PEM"));
+        assert!(
+            error("server: [").starts_with("line 1:"),
+            "{}",
+            error("server: [")
+        );
+    }
+
+    #[test]
+    fn active_defaults_to_true_and_the_longest_prefix_comes_first() {
+        let text = "backends: {u: [{id: a, host: h, port: 1}]}\n\
+                    routing: {a: {path: /, upstream: u}, b: {path: /api, upstream: u}}\n\
+                    admin: {enabled: true}\n";
+        let config = Config::parse(text).unwrap();
+        assert!(config.upstreams[0].backends[0].active);
+        assert_eq!(config.routes[0].prefix, "/api");
+        let json = serde_json::to_string(&config.raw).unwrap();
+        assert_eq!(Config::parse(&json).unwrap().raw, config.raw);
+    }
+}

@@ -1,0 +1,475 @@
+//! The client's side of a connection: request heads in, refusals out.
+
+use std::future::poll_fn;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::exchange::{Exchange, Next};
+use super::io::{Io, Pending};
+use super::timers::Timer;
+use super::worker::{Admission, Scratch, Worker};
+use crate::config::{Algorithm, Config, Route};
+use crate::http::Framing;
+use crate::http::body::Body;
+use crate::http::forward::{self, Client};
+use crate::http::reject::{self, Reject};
+use crate::http::request::{RequestHead, header_slots, is_idempotent, parse_request};
+use crate::http::response::Asked;
+
+/// How long a closed connection is read from, so that the answer is not lost to
+/// a reset, in ticks; and how many bytes at most.
+const LINGER_TICKS: u32 = 40;
+const LINGER_BYTES_MAX: usize = 1 << 20;
+/// Bodies that came with the head are copied behind it up to this size.
+const COPY_BYTES_MAX: usize = 4 << 10;
+
+/// An address as text, without an allocation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AddressText {
+    bytes: [u8; 39],
+    len: u8,
+}
+
+impl AddressText {
+    pub(super) fn new(address: IpAddr) -> Self {
+        let mut bytes = [0; 39];
+        let mut rest = &mut bytes[..];
+        let written = write!(rest, "{}", address.to_canonical());
+        debug_assert!(written.is_ok(), "39 bytes hold any canonical address");
+        let len = 39 - rest.len();
+        Self {
+            bytes,
+            len: u8::try_from(len).unwrap_or(0),
+        }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or("")
+    }
+}
+
+/// A client connection.
+#[derive(Debug)]
+pub struct Conn {
+    pub(super) worker: Rc<Worker>,
+    pub(super) io: Io,
+    pub(super) timer: Timer,
+    /// Bytes that were read and not handled yet.
+    pub(super) left: Vec<u8>,
+    /// Whether `left` may hold a whole request.
+    ahead: bool,
+    /// Requests taken from `left` one after the other.
+    ahead_count: u32,
+    /// Whether the deadline of the current wait is set.
+    armed: bool,
+    first: bool,
+    secure: bool,
+    trusted: bool,
+    peer: IpAddr,
+    peer_text: AddressText,
+    _admission: Admission,
+}
+
+/// What became of waiting for a request.
+enum Head {
+    Closed,
+    Refuse(Refusal),
+    Forward(Box<Exchange>),
+}
+
+/// An answer in the proxy's own name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal {
+    pub(super) reject: Reject,
+    pub(super) html: bool,
+    pub(super) head_only: bool,
+    pub(super) keep_alive: bool,
+}
+
+impl Refusal {
+    fn close(reject: Reject) -> Self {
+        Self {
+            reject,
+            html: false,
+            head_only: false,
+            keep_alive: false,
+        }
+    }
+}
+
+impl Conn {
+    /// A connection that was just accepted.
+    pub fn new(worker: Rc<Worker>, io: Io, peer: IpAddr, admission: Admission) -> Self {
+        let peer = peer.to_canonical();
+        let timer = worker.timers.timer();
+        let table = worker.table();
+        let trusted = table
+            .table
+            .config
+            .trusted_proxies
+            .iter()
+            .any(|one| one.contains(peer));
+        Self {
+            worker,
+            io,
+            timer,
+            left: Vec::new(),
+            ahead: false,
+            ahead_count: 0,
+            armed: false,
+            first: true,
+            secure: false,
+            trusted,
+            peer,
+            peer_text: AddressText::new(peer),
+            _admission: admission,
+        }
+    }
+
+    /// Serves requests until the connection ends.
+    pub async fn serve(mut self) {
+        poll_fn(|cx| {
+            self.timer.register(cx);
+            Poll::Ready(())
+        })
+        .await;
+        loop {
+            let next = match poll_fn(|cx| self.poll_head(cx)).await {
+                Head::Closed => return,
+                Head::Refuse(refusal) => self.refuse(refusal).await,
+                Head::Forward(mut exchange) => {
+                    let next = self.exchange(&mut exchange).await;
+                    self.worker.give_back_exchange(exchange);
+                    next
+                }
+            };
+            match next {
+                Next::KeepAlive => self.ahead = !self.left.is_empty(),
+                Next::Close => return self.close().await,
+                Next::Abort => return self.io.abort(),
+            }
+            self.armed = false;
+        }
+    }
+
+    /// Tells the client that the server is full, and ends.
+    pub async fn turn_away(mut self) {
+        poll_fn(|cx| {
+            self.timer.register(cx);
+            Poll::Ready(())
+        })
+        .await;
+        match self.refuse(Refusal::close(Reject::ServerFull)).await {
+            Next::Abort => self.io.abort(),
+            Next::KeepAlive | Next::Close => self.close().await,
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Head> {
+        let worker = Rc::clone(&self.worker);
+        let limits = worker.table().table.config.limits.head;
+        loop {
+            let late = self.armed && self.timer.fired();
+            if late && !self.left.is_empty() {
+                return Poll::Ready(Head::Refuse(Refusal::close(Reject::RequestTimeout)));
+            }
+            let mut scratch = worker.scratch.borrow_mut();
+            let Scratch { input, out } = &mut *scratch;
+            let had = self.left.len();
+            input[..had].copy_from_slice(&self.left);
+            let mut len = had;
+            let mut look = std::mem::take(&mut self.ahead);
+            if !look {
+                self.ahead_count = 0;
+                let Poll::Ready(read) = self.io.poll_read(cx, &mut input[had..]) else {
+                    if late {
+                        return Poll::Ready(Head::Closed);
+                    }
+                    self.arm_head();
+                    return Poll::Pending;
+                };
+                match read {
+                    Ok(0) | Err(_) => return Poll::Ready(Head::Closed),
+                    Ok(bytes) => len += bytes,
+                }
+                // A head cannot be complete without a further line end; looking
+                // again at every byte would be quadratic.
+                look = had == 0 || input[had..len].contains(&b'\n') || len >= limits.head_bytes_max;
+            }
+            if look {
+                match parse_request(&input[..len], &mut header_slots(), limits) {
+                    Err(reject) => return Poll::Ready(Head::Refuse(Refusal::close(reject))),
+                    Ok(Some(head)) => {
+                        return Poll::Ready(self.begin(cx, &head, &input[..len], out));
+                    }
+                    Ok(None) => {}
+                }
+            }
+            self.keep(&input[..len]);
+            if had == 0 {
+                self.armed = false;
+            }
+        }
+    }
+
+    /// Sets the deadline of this wait, once, so that a trickle of bytes does
+    /// not put it off.
+    fn arm_head(&mut self) {
+        if self.armed {
+            return;
+        }
+        self.armed = true;
+        let ticks = self.worker.ticks.get();
+        match (self.left.is_empty(), self.first) {
+            (true, false) => self.timer.arm_idle(ticks.keep_alive),
+            (true, true) => self.timer.arm_idle(ticks.request_head),
+            (false, _) => self.timer.arm(ticks.request_head),
+        }
+        if self.left.is_empty() && self.worker.draining.get() {
+            self.timer.arm_idle(0);
+        }
+    }
+
+    /// Keeps bytes for later.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            if self.left.capacity() > 0 {
+                self.worker.give_back(std::mem::take(&mut self.left));
+            }
+            return;
+        }
+        if self.left.capacity() == 0 {
+            self.left = self.worker.spare();
+        }
+        self.left.clear();
+        self.left.extend_from_slice(bytes);
+    }
+
+    /// Turns a request into an exchange: routes it, takes a place at a backend,
+    /// and sends it at once where a pooled connection is at hand.
+    fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &RequestHead<'_, '_>,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Head {
+        self.first = false;
+        self.ahead_count += 1;
+        let worker = Rc::clone(&self.worker);
+        let local = worker.table();
+        let config = &local.table.config;
+        let mut exchange = worker.exchange();
+        exchange.prepare(head, worker.draining.get());
+        exchange.keep_alive &= self.ahead_count < config.limits.pipeline_depth_max;
+        let rest = &input[head.head_bytes..];
+        let Ok(body_here) = exchange.request.consume(rest) else {
+            return self.refused(head, Reject::Chunk, false);
+        };
+        let over = match head.framing {
+            Framing::Length(bytes) => bytes > config.limits.body_bytes_max,
+            _ => body_here as u64 > config.limits.body_bytes_max,
+        };
+        if over {
+            return self.refused(head, Reject::BodyTooLarge, false);
+        }
+        exchange.body_bytes = body_here as u64;
+        self.keep(&rest[body_here..]);
+        let keep_alive = exchange.keep_alive && exchange.request.is_done();
+        let Some(route) = local.table.route(head.target) else {
+            return self.refused(head, Reject::NoRoute, keep_alive);
+        };
+        let real_ip = self.real_ip(head, config);
+        let algorithm = algorithm(route, head, self.secure);
+        let client = real_ip.unwrap_or(self.peer);
+        exchange.route = (route.upstream, algorithm, client);
+        exchange.lease = match worker.choose(route.upstream, algorithm, client, None) {
+            Ok(lease) => Some(lease),
+            Err(reject) => return self.refused(head, reject, keep_alive),
+        };
+        let real_text = real_ip.map(AddressText::new);
+        let client = Client {
+            peer: self.peer_text.as_str(),
+            real_ip: real_text.as_ref().unwrap_or(&self.peer_text).as_str(),
+            trusted: self.trusted,
+            secure: self.secure,
+            real_ip_header: &config.real_ip_header,
+        };
+        out.clear();
+        forward::write_request(out, head, &client);
+        exchange.launch(cx, &worker, out, &rest[..body_here]);
+        Head::Forward(exchange)
+    }
+
+    fn refused(&self, head: &RequestHead<'_, '_>, reject: Reject, keep_alive: bool) -> Head {
+        Head::Refuse(Refusal {
+            reject,
+            html: reject::wants_html(head.accept),
+            head_only: head.method == "HEAD",
+            keep_alive: keep_alive && head.version == crate::http::Version::Http11,
+        })
+    }
+
+    /// The client's address as a trusted proxy gives it.
+    fn real_ip(&self, head: &RequestHead<'_, '_>, config: &Config) -> Option<IpAddr> {
+        if !self.trusted {
+            return None;
+        }
+        let name = config.real_ip_header.as_str();
+        let header = head
+            .headers
+            .iter()
+            .rfind(|one| one.name.eq_ignore_ascii_case(name))?;
+        let text = std::str::from_utf8(header.value).ok()?;
+        let parse = |text: &str| {
+            text.trim()
+                .parse::<IpAddr>()
+                .ok()
+                .map(|ip| ip.to_canonical())
+        };
+        // In a list each proxy appended the peer it saw, so the last address
+        // that is not one of ours is the client.
+        let trusted = |ip: &IpAddr| config.trusted_proxies.iter().any(|one| one.contains(*ip));
+        let mut last = None;
+        for address in text.rsplit(',').map(parse) {
+            last = Some(address?);
+            if !last.as_ref().is_some_and(trusted) {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Answers in the proxy's own name.
+    pub(super) async fn refuse(&mut self, refusal: Refusal) -> Next {
+        let keep_alive = refusal.keep_alive && !self.worker.draining.get();
+        let mut answer = self.worker.spare();
+        reject::write_rejection(
+            &mut answer,
+            refusal.reject,
+            refusal.html,
+            refusal.head_only,
+            !keep_alive,
+            &self.worker.date.get(),
+        );
+        let mut pending = Pending::new(answer, 0);
+        self.timer.arm(self.worker.ticks.get().client_write);
+        let sent = poll_fn(|cx| {
+            if self.timer.fired() {
+                return Poll::Ready(false);
+            }
+            pending.poll_send(&mut self.io, cx).map(|sent| sent.is_ok())
+        })
+        .await;
+        self.worker.give_back(pending.take());
+        match (sent, keep_alive) {
+            (false, _) => Next::Abort,
+            (true, true) => Next::KeepAlive,
+            (true, false) => Next::Close,
+        }
+    }
+
+    /// Ends the connection so that what was sent arrives: closing with unread
+    /// bytes would reset it and take the answer back.
+    async fn close(mut self) {
+        self.timer.arm(LINGER_TICKS);
+        let mut budget = LINGER_BYTES_MAX;
+        let mut shut = false;
+        poll_fn(|cx| {
+            if self.timer.fired() {
+                return Poll::Ready(());
+            }
+            if !shut {
+                if ready!(self.io.poll_shutdown(cx)).is_err() {
+                    return Poll::Ready(());
+                }
+                shut = true;
+            }
+            let worker = Rc::clone(&self.worker);
+            let mut scratch = worker.scratch.borrow_mut();
+            while budget > 0 {
+                match ready!(self.io.poll_read(cx, &mut scratch.input)) {
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                    Ok(bytes) => budget = budget.saturating_sub(bytes),
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+impl Exchange {
+    /// Begins anew with what `head` says; everything else is as by default.
+    fn prepare(&mut self, head: &RequestHead<'_, '_>, draining: bool) {
+        self.request = Body::new(head.framing);
+        self.asked = Asked {
+            head: head.method == "HEAD",
+            upgrade: head.websocket,
+        };
+        self.version = head.version;
+        self.replayable = is_idempotent(head.method) && head.framing == Framing::Empty;
+        self.html = reject::wants_html(head.accept);
+        self.keep_alive = head.keep_alive && !draining;
+        self.expects_continue = head.expects_continue;
+    }
+
+    /// Sends the request on a pooled connection where there is one; otherwise,
+    /// or as far as it may be needed again, keeps it.
+    fn launch(&mut self, cx: &mut Context<'_>, worker: &Worker, out: &mut Vec<u8>, body: &[u8]) {
+        let Some(lease) = &self.lease else { return };
+        let mut body = body;
+        if body.len() <= COPY_BYTES_MAX {
+            out.extend_from_slice(body);
+            body = &[];
+        }
+        let total = out.len() + body.len();
+        let mut sent = 0;
+        while let Some(mut io) = lease.backend.checkout() {
+            match io.poll_write(cx, [out, body]) {
+                // Nothing was taken, so trying the next one repeats nothing.
+                Poll::Ready(Err(_)) => continue,
+                Poll::Ready(Ok(bytes)) => sent = bytes,
+                Poll::Pending => {}
+            }
+            self.reused = true;
+            self.up = Some(io);
+            break;
+        }
+        if sent == total && !self.replayable {
+            return;
+        }
+        let mut kept = worker.spare();
+        kept.extend_from_slice(out);
+        kept.extend_from_slice(body);
+        self.to_up = Pending::new(kept, sent);
+    }
+}
+
+/// How a backend is chosen for this request.
+fn algorithm(route: &Route, head: &RequestHead<'_, '_>, secure: bool) -> Algorithm {
+    let protocols = &route.protocols;
+    let special = if head.websocket {
+        protocols.websocket
+    } else if accepts_events(head.accept) {
+        protocols.sse
+    } else {
+        None
+    };
+    let plain = if secure {
+        protocols.https
+    } else {
+        protocols.http
+    };
+    special.or(plain).unwrap_or(route.algorithm)
+}
+
+fn accepts_events(accept: &[u8]) -> bool {
+    accept.len() >= 17
+        && crate::http::fields::list_members(accept).any(|range| {
+            let kind = range.split(|byte| *byte == b';').next().unwrap_or_default();
+            kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+        })
+}

@@ -1,0 +1,436 @@
+//! One request and its response: both directions at once, within one task.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::net::TcpStream;
+
+use super::client::{Conn, Refusal};
+use super::io::{Io, Pending};
+use super::pool::Lease;
+use super::worker::Scratch;
+use crate::config::Algorithm;
+use crate::http::Version;
+use crate::http::body::Body;
+use crate::http::reject::Reject;
+use crate::http::response::Asked;
+
+/// What is kept of a request while it is answered.
+#[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing about one exchange"
+)]
+pub struct Exchange {
+    pub(super) lease: Option<Lease>,
+    pub(super) up: Option<Io>,
+    /// Upstream, algorithm and client, to choose again.
+    pub(super) route: (usize, Algorithm, IpAddr),
+    /// The request's body, as read from the client.
+    pub(super) request: Body,
+    /// Bytes of it so far, its coding included.
+    pub(super) body_bytes: u64,
+    /// The response's body, once its head is there.
+    pub(super) response: Body,
+    /// Bytes for the backend; everything sent so far while `replayable`.
+    pub(super) to_up: Pending,
+    /// Bytes for the client.
+    pub(super) to_client: Pending,
+    /// The beginning of a response head that is not complete.
+    pub(super) up_left: Vec<u8>,
+    pub(super) asked: Asked,
+    pub(super) version: Version,
+    /// Whether the request may be sent again as it stands in `to_up`.
+    pub(super) replayable: bool,
+    /// Whether the connection came from the pool.
+    pub(super) reused: bool,
+    /// Whether the final response head has been read.
+    pub(super) answered: bool,
+    /// Whether the backend switched protocols.
+    pub(super) switched: bool,
+    /// Whether the response's body is passed on without its coding.
+    pub(super) decode: bool,
+    pub(super) html: bool,
+    pub(super) keep_alive: bool,
+    /// Whether the backend's connection may carry another request.
+    pub(super) up_keep_alive: bool,
+    pub(super) expects_continue: bool,
+    /// Whether the backend no longer takes the request.
+    request_failed: bool,
+    /// Whether the client is watched for its end while it waits.
+    client_watched: bool,
+    pub(super) interim_count: u8,
+    attempts: u8,
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self {
+            lease: None,
+            up: None,
+            route: (0, Algorithm::default(), IpAddr::from([0, 0, 0, 0])),
+            request: Body::Done,
+            body_bytes: 0,
+            response: Body::Done,
+            to_up: Pending::default(),
+            to_client: Pending::default(),
+            up_left: Vec::new(),
+            asked: Asked::default(),
+            version: Version::Http11,
+            replayable: false,
+            reused: false,
+            answered: false,
+            switched: false,
+            decode: false,
+            html: false,
+            keep_alive: false,
+            up_keep_alive: false,
+            expects_continue: false,
+            request_failed: false,
+            client_watched: false,
+            interim_count: 0,
+            attempts: 0,
+        }
+    }
+}
+
+/// What happens to the client's connection next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It waits for a request.
+    KeepAlive,
+    /// It ends after what was sent.
+    Close,
+    /// It is reset.
+    Abort,
+}
+
+/// Why the exchange with one backend came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The response has been passed on.
+    Done,
+    /// Both sides now speak another protocol.
+    Switched,
+    /// The backend failed before it answered.
+    UpstreamFailed(Reject),
+    /// The client is to be told so; trying elsewhere would not help.
+    Refused(Reject),
+    /// The response cannot be completed, or the client is gone.
+    Broken,
+}
+
+/// Nothing more can be done now, or the exchange is over.
+pub(super) type Step = Result<bool, End>;
+
+impl Conn {
+    /// Has the request answered.
+    pub(super) async fn exchange(&mut self, exchange: &mut Exchange) -> Next {
+        loop {
+            if exchange.up.is_none() {
+                match Box::pin(self.connect(exchange)).await {
+                    Ok(io) => exchange.up = Some(io),
+                    Err(reject) if self.choose_again(exchange, true) => {
+                        tracing::debug!(%reject, "the request is sent to another backend");
+                        continue;
+                    }
+                    Err(reject) => return self.give_up(exchange, reject).await,
+                }
+            }
+            self.arm_exchange(exchange);
+            match poll_fn(|cx| self.poll_exchange(exchange, cx)).await {
+                End::Done => return self.finish(exchange),
+                End::Switched => return Box::pin(self.tunnel(exchange)).await,
+                End::UpstreamFailed(reject) => {
+                    let retry = exchange.replayable && exchange.interim_count == 0;
+                    if !(retry && self.choose_again(exchange, false)) {
+                        return self.give_up(exchange, reject).await;
+                    }
+                }
+                End::Refused(reject) => return self.give_up(exchange, reject).await,
+                End::Broken => return Next::Abort,
+            }
+        }
+    }
+
+    /// A new connection to the leased backend.
+    async fn connect(&mut self, exchange: &Exchange) -> Result<Io, Reject> {
+        let Some(lease) = &exchange.lease else {
+            return Err(Reject::NoBackend);
+        };
+        let backend = Rc::clone(&lease.backend);
+        let address = backend.shared.address().ok_or(Reject::NoBackend)?;
+        self.timer.arm(self.worker.ticks.get().connect);
+        let mut connecting = std::pin::pin!(TcpStream::connect(address));
+        let connected = poll_fn(|cx| {
+            if self.timer.fired() {
+                return Poll::Ready(Err(Reject::ConnectTimeout));
+            }
+            connecting
+                .as_mut()
+                .poll(cx)
+                .map_err(|_| Reject::ConnectFailed)
+        })
+        .await;
+        match connected {
+            Ok(stream) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
+                }
+                Ok(Io::Tcp(stream))
+            }
+            Err(reject) => {
+                backend.shared.rotate_address();
+                Err(reject)
+            }
+        }
+    }
+
+    /// Chooses another backend for a request that may be sent again: `unsent`
+    /// ones always, others once a stale pooled connection or a failure ended
+    /// them before an answer.
+    fn choose_again(&mut self, exchange: &mut Exchange, unsent: bool) -> bool {
+        let stale = exchange.reused && !unsent;
+        let attempts_max = 1 + u8::from(stale);
+        if exchange.attempts >= attempts_max {
+            return false;
+        }
+        exchange.attempts += 1;
+        let (upstream, algorithm, client) = exchange.route;
+        let failed = exchange.lease.take().map(|lease| Rc::clone(&lease.backend));
+        // A stale connection says nothing about its backend.
+        let but = failed.as_ref().filter(|_| !stale);
+        let chosen = self
+            .worker
+            .choose(upstream, algorithm, client, but)
+            .or_else(|_| self.worker.choose(upstream, algorithm, client, None));
+        let Ok(lease) = chosen else { return false };
+        exchange.lease = Some(lease);
+        exchange.up = None;
+        exchange.reused = false;
+        exchange.up_left.clear();
+        exchange.to_up.rewind();
+        true
+    }
+
+    /// Tells the client that there will be no response.
+    async fn give_up(&mut self, exchange: &mut Exchange, reject: Reject) -> Next {
+        exchange.up = None;
+        exchange.lease = None;
+        if exchange.answered {
+            return Next::Abort;
+        }
+        let refusal = Refusal {
+            reject,
+            html: exchange.html,
+            head_only: exchange.asked.head,
+            keep_alive: exchange.keep_alive
+                && exchange.request.is_done()
+                && exchange.version == Version::Http11
+                && (!exchange.asked.upgrade || self.left.is_empty()),
+        };
+        // An interim response may still be on its way.
+        if !exchange.to_client.is_empty() {
+            return Next::Abort;
+        }
+        self.refuse(refusal).await
+    }
+
+    /// Puts the backend's connection back and says what the client's does next.
+    fn finish(&mut self, exchange: &mut Exchange) -> Next {
+        let whole = exchange.request.is_done() && !exchange.request_failed;
+        if let (Some(up), Some(lease)) = (exchange.up.take(), exchange.lease.take())
+            && whole
+            && exchange.up_keep_alive
+        {
+            lease.backend.put_back(up, self.worker.timers.now());
+        }
+        if whole && exchange.keep_alive {
+            Next::KeepAlive
+        } else {
+            Next::Close
+        }
+    }
+
+    fn poll_exchange(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Poll<End> {
+        if self.timer.fired() {
+            return Poll::Ready(self.exchange_timeout(exchange));
+        }
+        let mut moved_once = false;
+        loop {
+            let mut moved = false;
+            if !exchange.request.is_done() || !exchange.to_up.is_empty() {
+                match self.step_request(exchange, cx) {
+                    Ok(step) => moved |= step,
+                    Err(end) => return Poll::Ready(end),
+                }
+            }
+            match self.step_response(exchange, cx) {
+                Ok(step) => moved |= step,
+                Err(end) => return Poll::Ready(end),
+            }
+            if !moved {
+                break;
+            }
+            moved_once = true;
+        }
+        if moved_once {
+            self.arm_exchange(exchange);
+        }
+        self.watch_client(exchange, cx)
+    }
+
+    /// Notes a client that resets its connection while it waits. An end in
+    /// order is not a reset: the client may have said all it has to say and
+    /// still read (RFC 9112, section 9.6), but a stream of events without an
+    /// end would then be sent to nobody.
+    fn watch_client(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Poll<End> {
+        if exchange.client_watched || !exchange.request.is_done() {
+            return Poll::Pending;
+        }
+        match self.io.poll_ended(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) => Poll::Ready(End::Broken),
+            Poll::Ready(Ok(ended)) => {
+                exchange.client_watched = true;
+                if ended && exchange.answered && matches!(exchange.response, Body::UntilClose) {
+                    return Poll::Ready(End::Broken);
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Sets the deadline for whatever the exchange waits for now.
+    fn arm_exchange(&self, exchange: &Exchange) {
+        let ticks = self.worker.ticks.get();
+        let wait = if !exchange.to_client.is_empty() {
+            ticks.client_write
+        } else if exchange.answered || !exchange.to_up.is_empty() {
+            ticks.body_stall
+        } else if !exchange.request.is_done() {
+            ticks.request_body
+        } else {
+            ticks.response_head
+        };
+        self.timer.arm(wait);
+    }
+
+    fn exchange_timeout(&self, exchange: &Exchange) -> End {
+        if exchange.answered {
+            End::Broken
+        } else if exchange.request.is_done() || !exchange.to_up.is_empty() {
+            End::Refused(Reject::ResponseTimeout)
+        } else {
+            End::Refused(Reject::RequestTimeout)
+        }
+    }
+
+    /// Moves the request on by one read and one write.
+    fn step_request(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Step {
+        let Some(up) = exchange.up.as_mut() else {
+            return Ok(false);
+        };
+        if exchange.request_failed {
+            return Ok(false);
+        }
+        if !exchange.to_up.is_empty() {
+            return match exchange.to_up.poll_send(up, cx) {
+                Poll::Pending => Ok(false),
+                Poll::Ready(Ok(())) => Ok(true),
+                Poll::Ready(Err(_)) => {
+                    // The backend may have answered before it closed.
+                    exchange.request_failed = true;
+                    Ok(true)
+                }
+            };
+        }
+        let worker = Rc::clone(&self.worker);
+        let mut scratch = worker.scratch.borrow_mut();
+        let input = &mut scratch.input;
+        let len = if self.left.is_empty() {
+            match self.io.poll_read(cx, input) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(0) | Err(_)) => return Err(End::Broken),
+                Poll::Ready(Ok(len)) => len,
+            }
+        } else {
+            input[..self.left.len()].copy_from_slice(&self.left);
+            self.left.len()
+        };
+        let body = &input[..len];
+        let Ok(here) = exchange.request.consume(body) else {
+            return Err(End::Refused(Reject::Chunk));
+        };
+        self.keep(&body[here..]);
+        exchange.body_bytes += here as u64;
+        let body_bytes_max = worker.table().table.config.limits.body_bytes_max;
+        if exchange.body_bytes > body_bytes_max {
+            return Err(End::Refused(Reject::BodyTooLarge));
+        }
+        let sent = exchange
+            .to_up
+            .send(up, cx, [&body[..here], &[]], || worker.spare());
+        if sent.is_err() {
+            exchange.request_failed = true;
+        }
+        Ok(true)
+    }
+
+    /// Moves the response on by one read and one write.
+    fn step_response(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Step {
+        match exchange.to_client.poll_send(&mut self.io, cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Err(_)) => return Err(End::Broken),
+            Poll::Ready(Ok(())) => {}
+        }
+        if exchange.switched {
+            return Err(End::Switched);
+        }
+        if exchange.answered && exchange.response.is_done() {
+            return Err(End::Done);
+        }
+        let Some(up) = exchange.up.as_mut() else {
+            return Ok(false);
+        };
+        let worker = Rc::clone(&self.worker);
+        let mut scratch = worker.scratch.borrow_mut();
+        let Scratch { input, out } = &mut *scratch;
+        let had = exchange.up_left.len();
+        input[..had].copy_from_slice(&exchange.up_left);
+        match up.poll_read(cx, &mut input[had..]) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => upstream_ended(exchange).map(|()| true),
+            Poll::Ready(Ok(bytes)) => {
+                out.clear();
+                self.take_response(exchange, cx, &input[..had + bytes], out)?;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(upstream_error(exchange, &error)),
+        }
+    }
+}
+
+/// The backend closed in order.
+fn upstream_ended(exchange: &mut Exchange) -> Result<(), End> {
+    if !exchange.answered {
+        return Err(End::UpstreamFailed(Reject::UpstreamClosed));
+    }
+    if matches!(exchange.response, Body::UntilClose) {
+        exchange.response = Body::Done;
+        return Ok(());
+    }
+    Err(End::Broken)
+}
+
+fn upstream_error(exchange: &Exchange, error: &io::Error) -> End {
+    tracing::debug!(%error, "the backend's connection failed");
+    if exchange.answered {
+        End::Broken
+    } else {
+        End::UpstreamFailed(Reject::UpstreamClosed)
+    }
+}

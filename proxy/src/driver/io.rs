@@ -1,0 +1,171 @@
+//! A connection of either side, and bytes that wait to be written to it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A connection. Reading through `poll_read` (rather than `try_read`) lets tokio
+/// note that a short read has drained the socket, which saves the call that
+/// would only say so.
+#[derive(Debug)]
+pub enum Io {
+    /// Plain TCP.
+    Tcp(TcpStream),
+}
+
+impl Io {
+    /// Reads into `into`; 0 is the end.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(into);
+        let read = match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+        };
+        ready!(read)?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    /// Writes `parts` one after the other, as far as they go now.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: [&[u8]; 2],
+    ) -> Poll<io::Result<usize>> {
+        match (self, parts) {
+            (Self::Tcp(stream), [first, []]) => Pin::new(stream).poll_write(cx, first),
+            (Self::Tcp(stream), [[], second]) => Pin::new(stream).poll_write(cx, second),
+            (Self::Tcp(stream), [first, second]) => {
+                let slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
+                Pin::new(stream).poll_write_vectored(cx, &slices)
+            }
+        }
+    }
+
+    /// Waits until what was written has left for the kernel.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    /// Ends the writing side.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    /// Looks for an end without reading: `Ready(true)` where the peer has
+    /// ended, `Ready(false)` where bytes wait.
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        match self {
+            Self::Tcp(stream) => {
+                let mut byte = [0_u8; 1];
+                let seen = ready!(stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)))?;
+                Poll::Ready(Ok(seen == 0))
+            }
+        }
+    }
+
+    /// Has the connection reset when it is dropped, so that the peer cannot
+    /// take a cut-off body for a whole one.
+    pub fn abort(&self) {
+        let Self::Tcp(stream) = self;
+        if let Err(error) = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
+            tracing::debug!(%error, "cannot have the connection reset");
+        }
+    }
+
+    /// Whether a pooled connection can carry a request: nothing has come, no
+    /// end and no stray byte. Costs no system call while nothing happened.
+    pub fn is_quiet(&mut self) -> bool {
+        match self {
+            Self::Tcp(stream) => {
+                let seen = stream.try_read(&mut [0_u8; 1]);
+                matches!(seen, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+        }
+    }
+}
+
+/// Bytes that were not taken by the kernel at once, or that may be sent again.
+#[derive(Debug, Default)]
+pub struct Pending {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Pending {
+    /// Bytes all to be sent.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>, sent: usize) -> Self {
+        Self { bytes, sent }
+    }
+
+    /// Whether everything has been sent.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sent == self.bytes.len()
+    }
+
+    /// Starts over: everything is to be sent again.
+    pub fn rewind(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Takes the storage out.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.sent = 0;
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Sends what is left; `Ready` once nothing is.
+    pub fn poll_send(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.bytes.len() {
+            let sent = ready!(io.poll_write(cx, [&self.bytes[self.sent..], &[]]))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += sent;
+        }
+        io.poll_flush(cx)
+    }
+
+    /// Sends `parts` at once as far as they go and keeps the rest. Nothing may
+    /// be left from before.
+    ///
+    /// # Errors
+    /// The connection's error.
+    pub fn send(
+        &mut self,
+        io: &mut Io,
+        cx: &mut Context<'_>,
+        parts: [&[u8]; 2],
+        spare: impl FnOnce() -> Vec<u8>,
+    ) -> io::Result<()> {
+        debug_assert!(self.is_empty());
+        let total = parts[0].len() + parts[1].len();
+        if total == 0 {
+            return Ok(());
+        }
+        let sent = match io.poll_write(cx, parts) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => 0,
+        };
+        if sent == total {
+            return Ok(());
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes = spare();
+        }
+        self.bytes.clear();
+        self.sent = 0;
+        let first = sent.min(parts[0].len());
+        self.bytes.extend_from_slice(&parts[0][first..]);
+        self.bytes.extend_from_slice(&parts[1][sent - first..]);
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! Listening sockets: one per worker on the same address.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel holds for a worker that is busy.
+const BACKLOG: i32 = 65_535;
+
+/// Why the proxy cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The host has no address.
+    #[error("cannot resolve the address {host}:{port} to listen on: {source}")]
+    Resolve {
+        /// As configured.
+        host: String,
+        /// As configured.
+        port: u16,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The address cannot be used.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// The address to listen on.
+///
+/// # Errors
+/// [`ListenError::Resolve`] where the host has none.
+pub fn resolve(host: &str, port: u16) -> Result<SocketAddr, ListenError> {
+    let error = |source| ListenError::Resolve {
+        host: host.to_owned(),
+        port,
+        source,
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let mut found = (bare, port).to_socket_addrs().map_err(error)?;
+    found
+        .next()
+        .ok_or_else(|| error(io::ErrorKind::NotFound.into()))
+}
+
+/// Opens `count` listeners on one address. With port 0 the kernel chooses for
+/// the first, and the others share its choice.
+///
+/// # Errors
+/// [`ListenError::Bind`] where the address cannot be used.
+pub fn open(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, ListenError> {
+    let mut actual = address;
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
+        let listener = bind(actual).map_err(|source| ListenError::Bind {
+            address: actual,
+            source,
+        })?;
+        actual = listener.local_addr().map_err(|source| ListenError::Bind {
+            address: actual,
+            source,
+        })?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

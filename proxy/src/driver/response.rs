@@ -1,0 +1,142 @@
+//! What a backend sends: heads are judged and written anew, bodies followed to
+//! their end.
+
+use std::task::Context;
+
+use super::client::Conn;
+use super::exchange::{End, Exchange};
+use crate::http::body::Body;
+use crate::http::forward::{self, Answer};
+use crate::http::reject::Reject;
+use crate::http::request::header_slots;
+use crate::http::response::{ResponseHead, parse_response};
+use crate::http::{Framing, Version};
+
+/// Most interim responses to one request.
+const INTERIM_MAX: u8 = 32;
+
+impl Conn {
+    /// Takes what a backend sent and passes on what belongs to the response.
+    pub(super) fn take_response(
+        &mut self,
+        exchange: &mut Exchange,
+        cx: &mut Context<'_>,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), End> {
+        let fresh = !exchange.answered;
+        let mut at = 0;
+        while !exchange.answered {
+            let limits = self.worker.table().table.config.limits.head;
+            let mut slots = header_slots();
+            match parse_response(&input[at..], &mut slots, limits, exchange.asked) {
+                Err(reject) => return Err(End::Refused(reject)),
+                Ok(None) => {
+                    exchange.up_left.clear();
+                    exchange.up_left.extend_from_slice(&input[at..]);
+                    return self.pass_on(exchange, cx, [out, &[]]);
+                }
+                Ok(Some(head)) => {
+                    at += head.head_bytes;
+                    self.take_head(exchange, &head, out)?;
+                }
+            }
+        }
+        exchange.up_left = Vec::new();
+        if exchange.switched {
+            return self.pass_on(exchange, cx, [out, &input[at..]]);
+        }
+        let rest = &input[at..];
+        let taken = if exchange.decode {
+            exchange.response.decode(rest, out)
+        } else {
+            exchange.response.consume(rest)
+        };
+        // What is malformed before anything was sent can still be answered
+        // with 502; afterwards the client must not take it for a whole.
+        let broken = if fresh {
+            End::Refused(Reject::ResponseInvalid)
+        } else {
+            End::Broken
+        };
+        let Ok(taken) = taken else {
+            return Err(self.broken(exchange, broken));
+        };
+        if exchange.response.is_done() && taken < rest.len() {
+            if fresh {
+                return Err(self.broken(exchange, broken));
+            }
+            exchange.up_keep_alive = false;
+        }
+        let body = if exchange.decode { &[] } else { &rest[..taken] };
+        self.pass_on(exchange, cx, [out, body])
+    }
+
+    fn broken(&self, exchange: &mut Exchange, end: End) -> End {
+        if matches!(end, End::Refused(_)) {
+            exchange.answered = false;
+        }
+        end
+    }
+
+    fn take_head(
+        &mut self,
+        exchange: &mut Exchange,
+        head: &ResponseHead<'_, '_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), End> {
+        let date = self.worker.date.get();
+        let mut answer = Answer {
+            version: exchange.version,
+            keep_alive: true,
+            date: &date,
+        };
+        if head.is_interim() {
+            exchange.interim_count += 1;
+            if exchange.interim_count > INTERIM_MAX {
+                return Err(End::Refused(Reject::ResponseInvalid));
+            }
+            exchange.expects_continue &= head.status != 100;
+            // HTTP/1.0 knows no interim responses.
+            if exchange.version == Version::Http11 {
+                forward::write_response(out, head, &answer);
+            }
+            return Ok(());
+        }
+        exchange.answered = true;
+        exchange.switched = head.status == 101;
+        exchange.response = Body::new(head.framing);
+        exchange.up_keep_alive = head.keep_alive;
+        exchange.decode = head.framing == Framing::Chunked && exchange.version == Version::Http10;
+        let unending = head.framing == Framing::UntilClose || exchange.decode;
+        // A client that was never told to go on may or may not send its body,
+        // and bytes sent after an upgrade that was declined could be taken for
+        // a request: in both cases the connection has no clear next byte.
+        let unclear = (exchange.expects_continue && !exchange.request.is_done())
+            || (exchange.asked.upgrade && !exchange.switched && !self.left.is_empty());
+        exchange.keep_alive &= !unending && !unclear && !self.worker.draining.get();
+        answer.keep_alive = exchange.keep_alive;
+        forward::write_response(out, head, &answer);
+        Ok(())
+    }
+
+    fn pass_on(
+        &mut self,
+        exchange: &mut Exchange,
+        cx: &mut Context<'_>,
+        parts: [&[u8]; 2],
+    ) -> Result<(), End> {
+        // The request is not sent again once something was answered.
+        if !parts[0].is_empty() {
+            exchange.replayable = false;
+            if exchange.to_up.is_empty() {
+                self.worker.give_back(exchange.to_up.take());
+            }
+        }
+        let worker = &self.worker;
+        exchange
+            .to_client
+            .send(&mut self.io, cx, parts, || worker.spare())
+            .map_err(|_| End::Broken)
+    }
+}

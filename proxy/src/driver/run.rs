@@ -1,0 +1,174 @@
+//! Worker threads: their runtimes, accept loops and tickers.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::watch;
+
+use super::client::Conn;
+use super::io::Io;
+use super::timers::TICK;
+use super::worker::{Shared, Worker};
+use crate::state::Table;
+
+/// How often the date is renewed and pools are looked through, in ticks.
+const TIDY_TICKS: u32 = 20;
+/// The pause after a failed accept: descriptors come back when connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the workers are told.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    /// The table to work by.
+    pub table: Arc<Table>,
+    /// Whether to stop: no new connections, those in flight may end.
+    pub draining: bool,
+}
+
+/// Starts one thread per listener.
+///
+/// # Errors
+/// The error of the thread or runtime that could not be started.
+pub fn spawn_workers(
+    listeners: Vec<StdListener>,
+    orders: &watch::Receiver<Orders>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let shared = Arc::new(Shared::default());
+    let mut threads = Vec::with_capacity(listeners.len());
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let (shared, orders) = (Arc::clone(&shared), orders.clone());
+        let runtime_failed = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                let runtime = Builder::new_current_thread()
+                    .enable_io()
+                    .enable_time()
+                    .build_local(LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => {
+                        let started = runtime_failed.0.send(Ok(()));
+                        debug_assert!(started.is_ok(), "the starter waits for this");
+                        work(&runtime, listener, &shared, orders, index as u64);
+                    }
+                    Err(error) => drop(runtime_failed.0.send(Err(error))),
+                }
+            })?;
+        runtime_failed
+            .1
+            .recv()
+            .map_err(|_| io::Error::other("a worker thread ended"))??;
+        threads.push(thread);
+    }
+    Ok(threads)
+}
+
+fn work(
+    runtime: &LocalRuntime,
+    listener: StdListener,
+    shared: &Arc<Shared>,
+    mut orders: watch::Receiver<Orders>,
+    index: u64,
+) {
+    let seed = u64::from(std::process::id()) << 32 | index;
+    let table = Arc::clone(&orders.borrow_and_update().table);
+    let worker = Worker::new(Arc::clone(shared), table, seed);
+    runtime.block_on(async {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "a worker cannot use its listener"),
+        };
+        let ticker = tokio::task::spawn_local(tick(Rc::clone(&worker)));
+        let acceptor = tokio::task::spawn_local(accept(Rc::clone(&worker), listener));
+        while orders.changed().await.is_ok() {
+            let now = orders.borrow_and_update().clone();
+            worker.set_table(now.table);
+            if now.draining {
+                break;
+            }
+        }
+        drain(&worker, acceptor).await;
+        ticker.abort();
+    });
+}
+
+/// Stops accepting, lets what is in flight end, and cuts what has not by the
+/// deadline.
+async fn drain(worker: &Rc<Worker>, acceptor: tokio::task::JoinHandle<Infallible>) {
+    worker.draining.set(true);
+    acceptor.abort();
+    worker.timers.fire_idle();
+    let deadline = worker.table().table.config.timeouts.drain;
+    let emptied = async {
+        while worker.live() > 0 {
+            worker.emptied.notified().await;
+        }
+    };
+    if tokio::time::timeout(deadline, emptied).await.is_err() {
+        tracing::warn!(
+            connections = worker.live(),
+            "connections cut at the drain deadline"
+        );
+    }
+}
+
+/// Moves the coarse clock on.
+async fn tick(worker: Rc<Worker>) {
+    let start = Instant::now();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut tidied = 0;
+    loop {
+        ticks.tick().await;
+        let elapsed = start.elapsed().as_millis() / TICK.as_millis();
+        let now = u32::try_from(elapsed)
+            .unwrap_or(u32::MAX / 2)
+            .saturating_add(1);
+        worker.timers.advance(now);
+        if now - tidied >= TIDY_TICKS {
+            tidied = now;
+            worker.tidy();
+        }
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener) -> Infallible {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => greet(&worker, stream, peer.ip()),
+            Err(error) if is_fleeting(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The connection ended before it was accepted; nothing is wrong here.
+fn is_fleeting(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+    )
+}
+
+fn greet(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::IpAddr) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let (admission, full) = worker.admit();
+    let conn = Conn::new(Rc::clone(worker), Io::Tcp(stream), peer, admission);
+    if full {
+        drop(tokio::task::spawn_local(conn.turn_away()));
+    } else {
+        drop(tokio::task::spawn_local(conn.serve()));
+    }
+}

@@ -1,0 +1,210 @@
+//! Coarse deadlines for every connection of a worker.
+//!
+//! Setting a deadline happens several times per request, so it is one store into
+//! a table that a ticker walks. It reads no clock and touches no queue; the
+//! price is a precision of one tick.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+/// The time between two walks of the table.
+pub const TICK: Duration = Duration::from_millis(50);
+
+const NEVER: u32 = u32::MAX;
+const FIRED: u32 = 0;
+
+#[derive(Default)]
+struct Slots {
+    deadlines: Vec<u32>,
+    wakers: Vec<Option<Waker>>,
+    idle: Vec<bool>,
+    free: Vec<u32>,
+}
+
+/// All deadlines of one worker.
+pub struct Timers {
+    now: Cell<u32>,
+    slots: RefCell<Slots>,
+}
+
+impl std::fmt::Debug for Timers {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Timers")
+            .field("now", &self.now.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A duration in ticks, rounded up, at least one.
+#[must_use]
+pub fn ticks(duration: Duration) -> u32 {
+    let ticks = duration.as_millis().div_ceil(TICK.as_millis());
+    u32::try_from(ticks)
+        .unwrap_or(NEVER / 2)
+        .clamp(1, NEVER / 2)
+}
+
+impl Timers {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            now: Cell::new(1),
+            slots: RefCell::default(),
+        })
+    }
+
+    /// Ticks since the start.
+    #[must_use]
+    pub fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    /// Moves time on to `now` and wakes whoever is past its deadline.
+    pub fn advance(&self, now: u32) {
+        self.now.set(now);
+        let mut slots = self.slots.borrow_mut();
+        let slots = &mut *slots;
+        for (index, deadline) in slots.deadlines.iter_mut().enumerate() {
+            if *deadline <= now && *deadline != FIRED {
+                *deadline = FIRED;
+                if let Some(waker) = &slots.wakers[index] {
+                    waker.wake_by_ref();
+                }
+            }
+        }
+    }
+
+    /// Fires the deadline of every connection that waits for a next request.
+    pub fn fire_idle(&self) {
+        let mut slots = self.slots.borrow_mut();
+        let slots = &mut *slots;
+        for (index, idle) in slots.idle.iter().enumerate() {
+            if *idle {
+                slots.deadlines[index] = FIRED;
+                if let Some(waker) = &slots.wakers[index] {
+                    waker.wake_by_ref();
+                }
+            }
+        }
+    }
+
+    /// Fires every deadline.
+    pub fn fire_all(&self) {
+        self.slots.borrow_mut().idle.fill(true);
+        self.fire_idle();
+    }
+
+    /// A deadline for the connection that calls.
+    #[must_use]
+    pub fn timer(self: &Rc<Self>) -> Timer {
+        let mut slots = self.slots.borrow_mut();
+        let index = slots.free.pop().unwrap_or_else(|| {
+            slots.deadlines.push(NEVER);
+            slots.wakers.push(None);
+            slots.idle.push(false);
+            u32::try_from(slots.deadlines.len() - 1).expect("fewer connections than descriptors")
+        });
+        Timer {
+            timers: Rc::clone(self),
+            index,
+        }
+    }
+}
+
+/// One connection's deadline.
+#[derive(Debug)]
+pub struct Timer {
+    timers: Rc<Timers>,
+    index: u32,
+}
+
+impl Timer {
+    /// Remembers whom to wake. A task's waker stays the same for its life, so
+    /// once is enough.
+    pub fn register(&self, cx: &Context<'_>) {
+        self.timers.slots.borrow_mut().wakers[self.index as usize] = Some(cx.waker().clone());
+    }
+
+    /// Sets the deadline `ticks` from now.
+    pub fn arm(&self, ticks: u32) {
+        self.set(ticks, false);
+    }
+
+    /// Sets the deadline of a connection that waits for a next request; a stop
+    /// may fire it at any time.
+    pub fn arm_idle(&self, ticks: u32) {
+        self.set(ticks, true);
+    }
+
+    fn set(&self, ticks: u32, idle: bool) {
+        let mut slots = self.timers.slots.borrow_mut();
+        // The current tick is partly over, so one more keeps the promise.
+        slots.deadlines[self.index as usize] = self.timers.now.get() + ticks + 1;
+        slots.idle[self.index as usize] = idle;
+    }
+
+    /// Whether the deadline has passed.
+    #[must_use]
+    pub fn fired(&self) -> bool {
+        self.timers.slots.borrow().deadlines[self.index as usize] == FIRED
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let mut slots = self.timers.slots.borrow_mut();
+        let at = self.index as usize;
+        slots.deadlines[at] = NEVER;
+        slots.wakers[at] = None;
+        slots.idle[at] = false;
+        slots.free.push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_fires_once_it_has_passed() {
+        let timers = Timers::new();
+        let timer = timers.timer();
+        timer.arm(2);
+        timers.advance(3);
+        assert!(!timer.fired());
+        timers.advance(4);
+        assert!(timer.fired());
+        timer.arm(1);
+        assert!(!timer.fired());
+    }
+
+    #[test]
+    fn a_stop_fires_only_those_that_wait_for_a_next_request() {
+        let timers = Timers::new();
+        let (idle, busy) = (timers.timer(), timers.timer());
+        idle.arm_idle(100);
+        busy.arm(100);
+        timers.fire_idle();
+        assert!(idle.fired());
+        assert!(!busy.fired());
+    }
+
+    #[test]
+    fn slots_are_used_again() {
+        let timers = Timers::new();
+        drop(timers.timer());
+        let timer = timers.timer();
+        assert_eq!(timer.index, 0);
+        assert!(!timer.fired());
+    }
+
+    #[test]
+    fn durations_round_up() {
+        assert_eq!(ticks(Duration::from_millis(1)), 1);
+        assert_eq!(ticks(Duration::from_millis(101)), 3);
+        assert_eq!(ticks(Duration::MAX), NEVER / 2);
+    }
+}

@@ -1,0 +1,353 @@
+//! What one worker thread holds.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+use super::exchange::Exchange;
+use super::pool::{Lease, LocalBackend};
+use super::timers::{Timers, ticks};
+use crate::balance::{self, Candidate, Choice, Draw};
+use crate::config::{Algorithm, Timeouts};
+use crate::http::reject::Reject;
+use crate::state::Table;
+
+/// Bytes of the buffer that everything is read into. Larger than two heads, so
+/// that what is left of one read never keeps the next from fitting.
+pub const SCRATCH_BYTES: usize = 64 << 10;
+/// Spare buffers that a worker keeps, and the largest of them.
+const SPARES_MAX: usize = 1024;
+const SPARE_BYTES_MAX: usize = 4 << 10;
+
+/// Counts that hold for all workers together.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Client connections.
+    pub connections: AtomicUsize,
+}
+
+/// The buffers through which all bytes of a worker pass. They are borrowed
+/// within one poll and never across a wait.
+#[derive(Debug)]
+pub struct Scratch {
+    /// What is read.
+    pub input: Box<[u8]>,
+    /// Heads that are written.
+    pub out: Vec<u8>,
+}
+
+/// The timeouts in ticks.
+#[derive(Debug, Clone, Copy)]
+pub struct TickTimeouts {
+    /// See [`Timeouts`].
+    pub request_head: u32,
+    /// See [`Timeouts`].
+    pub request_body: u32,
+    /// See [`Timeouts`].
+    pub client_write: u32,
+    /// See [`Timeouts`].
+    pub keep_alive: u32,
+    /// See [`Timeouts`].
+    pub connect: u32,
+    /// See [`Timeouts`].
+    pub response_head: u32,
+    /// See [`Timeouts`].
+    pub body_stall: u32,
+    /// See [`Timeouts`].
+    pub tunnel_idle: u32,
+    /// See [`Timeouts`].
+    pub upstream_idle: u32,
+}
+
+impl TickTimeouts {
+    fn new(timeouts: &Timeouts) -> Self {
+        Self {
+            request_head: ticks(timeouts.request_head),
+            request_body: ticks(timeouts.request_body),
+            client_write: ticks(timeouts.client_write),
+            keep_alive: ticks(timeouts.keep_alive),
+            connect: ticks(timeouts.connect),
+            response_head: ticks(timeouts.response_head),
+            body_stall: ticks(timeouts.body_stall),
+            tunnel_idle: ticks(timeouts.tunnel_idle),
+            upstream_idle: ticks(timeouts.upstream_idle),
+        }
+    }
+}
+
+/// The table with this worker's side of each backend.
+#[derive(Debug)]
+pub struct LocalTable {
+    /// What all workers share.
+    pub table: Arc<Table>,
+    upstreams: Vec<Vec<Rc<LocalBackend>>>,
+}
+
+impl LocalTable {
+    fn new(table: Arc<Table>, earlier: Option<&LocalTable>) -> Self {
+        let known = |shared: &Arc<_>| {
+            earlier
+                .into_iter()
+                .flat_map(|earlier| earlier.upstreams.iter().flatten())
+                .find(|local| Arc::ptr_eq(&local.shared, shared))
+                .map_or_else(|| LocalBackend::new(Arc::clone(shared)), Rc::clone)
+        };
+        let upstreams = table
+            .upstreams
+            .iter()
+            .map(|backends| backends.iter().map(known).collect())
+            .collect();
+        Self { table, upstreams }
+    }
+
+    fn backends(&self) -> impl Iterator<Item = &Rc<LocalBackend>> {
+        self.upstreams.iter().flatten()
+    }
+}
+
+/// The state of one worker.
+#[derive(Debug)]
+#[expect(
+    clippy::vec_box,
+    reason = "the boxes themselves are what is kept for the next request"
+)]
+pub struct Worker {
+    /// Counts over all workers.
+    pub shared: Arc<Shared>,
+    /// Deadlines of this worker's connections.
+    pub timers: Rc<Timers>,
+    /// The buffers.
+    pub scratch: RefCell<Scratch>,
+    /// Timeouts in ticks.
+    pub ticks: Cell<TickTimeouts>,
+    /// The current date for `Date` fields.
+    pub date: Cell<[u8; 29]>,
+    /// Whether the worker is about to stop.
+    pub draining: Cell<bool>,
+    /// Told when the last connection ends.
+    pub emptied: Notify,
+    live: Cell<usize>,
+    table: RefCell<Rc<LocalTable>>,
+    candidates: RefCell<Vec<Candidate>>,
+    spares: RefCell<Vec<Vec<u8>>>,
+    exchanges: RefCell<Vec<Box<Exchange>>>,
+    random: Cell<u64>,
+    ticket: Cell<u64>,
+}
+
+impl Worker {
+    /// A worker on `table`; `seed` sets its random numbers apart.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, table: Arc<Table>, seed: u64) -> Rc<Self> {
+        let ticks = TickTimeouts::new(&table.config.timeouts);
+        let worker = Self {
+            shared,
+            timers: Timers::new(),
+            scratch: RefCell::new(Scratch {
+                input: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+                out: Vec::with_capacity(SCRATCH_BYTES),
+            }),
+            ticks: Cell::new(ticks),
+            date: Cell::new(http_date()),
+            draining: Cell::new(false),
+            emptied: Notify::new(),
+            live: Cell::new(0),
+            table: RefCell::new(Rc::new(LocalTable::new(table, None))),
+            candidates: RefCell::default(),
+            spares: RefCell::default(),
+            exchanges: RefCell::default(),
+            random: Cell::new(balance::mix(seed.wrapping_add(1))),
+            ticket: Cell::new(balance::mix(seed)),
+        };
+        Rc::new(worker)
+    }
+
+    /// The table in use.
+    #[must_use]
+    pub fn table(&self) -> Rc<LocalTable> {
+        Rc::clone(&self.table.borrow())
+    }
+
+    /// Works by `table` from now on. Exchanges in flight end at the backend
+    /// where they are; pools of backends that are gone are closed.
+    pub fn set_table(&self, table: Arc<Table>) {
+        self.ticks.set(TickTimeouts::new(&table.config.timeouts));
+        let earlier = self.table();
+        let next = Rc::new(LocalTable::new(table, Some(&earlier)));
+        for backend in earlier.backends() {
+            if !next.backends().any(|kept| Rc::ptr_eq(kept, backend)) {
+                backend.retire();
+            }
+        }
+        *self.table.borrow_mut() = next;
+    }
+
+    /// Brings the date up to now and closes pooled connections that are old or
+    /// were ended by their backend.
+    pub fn tidy(&self) {
+        self.date.set(http_date());
+        let oldest = self
+            .timers
+            .now()
+            .saturating_sub(self.ticks.get().upstream_idle);
+        for backend in self.table.borrow().backends() {
+            backend.prune(oldest);
+        }
+    }
+
+    /// An empty buffer, used before where possible.
+    #[must_use]
+    pub fn spare(&self) -> Vec<u8> {
+        self.spares.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a buffer back.
+    pub fn give_back(&self, mut buffer: Vec<u8>) {
+        let mut spares = self.spares.borrow_mut();
+        let fits = (1..=SPARE_BYTES_MAX).contains(&buffer.capacity());
+        if fits && spares.len() < SPARES_MAX {
+            buffer.clear();
+            spares.push(buffer);
+        }
+    }
+
+    /// A blank exchange.
+    #[must_use]
+    pub fn exchange(&self) -> Box<Exchange> {
+        self.exchanges.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes an exchange back.
+    pub fn give_back_exchange(&self, mut exchange: Box<Exchange>) {
+        self.give_back(exchange.to_up.take());
+        self.give_back(exchange.to_client.take());
+        *exchange = Exchange::default();
+        let mut exchanges = self.exchanges.borrow_mut();
+        if exchanges.len() < SPARES_MAX {
+            exchanges.push(exchange);
+        }
+    }
+
+    /// Chooses a backend of an upstream and takes a place there. `but` is
+    /// avoided where another will do.
+    ///
+    /// # Errors
+    /// The [`Reject`] that says why none could be had.
+    pub fn choose(
+        &self,
+        upstream: usize,
+        algorithm: Algorithm,
+        client: IpAddr,
+        but: Option<&Rc<LocalBackend>>,
+    ) -> Result<Lease, Reject> {
+        let table = self.table.borrow();
+        let backends = table.upstreams.get(upstream).map_or(&[][..], Vec::as_slice);
+        if let ([only], None) = (backends, but) {
+            if !only.shared.is_available() {
+                return Err(Reject::NoBackend);
+            }
+            return Lease::acquire(only).ok_or(Reject::BackendsFull);
+        }
+        let mut candidates = self.candidates.borrow_mut();
+        candidates.clear();
+        candidates.extend(backends.iter().map(|local| candidate(local, but)));
+        let draw = self.draw(algorithm, client);
+        loop {
+            match balance::choose(algorithm, &candidates, &draw) {
+                Choice::Backend(index) => match Lease::acquire(&backends[index]) {
+                    Some(lease) => return Ok(lease),
+                    // Another worker was faster.
+                    None => candidates[index].in_flight = candidates[index].in_flight_max,
+                },
+                Choice::Unavailable => return Err(Reject::NoBackend),
+                Choice::Full => return Err(Reject::BackendsFull),
+            }
+        }
+    }
+
+    fn draw(&self, algorithm: Algorithm, client: IpAddr) -> Draw {
+        let random = balance::mix(self.random.get());
+        self.random
+            .set(self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15));
+        self.ticket.set(self.ticket.get().wrapping_add(1));
+        let client = match (algorithm, client) {
+            (Algorithm::IpHash, IpAddr::V4(address)) => balance::identity(&address.octets()),
+            (Algorithm::IpHash, IpAddr::V6(address)) => balance::identity(&address.octets()),
+            _ => 0,
+        };
+        Draw {
+            client,
+            random,
+            ticket: self.ticket.get(),
+        }
+    }
+
+    /// Counts a client connection, and says whether the server is full with it.
+    #[must_use]
+    pub fn admit(self: &Rc<Self>) -> (Admission, bool) {
+        let most = self
+            .table
+            .borrow()
+            .table
+            .config
+            .connections_max
+            .unwrap_or(usize::MAX);
+        let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        self.live.set(self.live.get() + 1);
+        (
+            Admission {
+                worker: Rc::clone(self),
+            },
+            before >= most,
+        )
+    }
+
+    /// Client connections of this worker.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.get()
+    }
+}
+
+fn candidate(local: &Rc<LocalBackend>, but: Option<&Rc<LocalBackend>>) -> Candidate {
+    let shared = &local.shared;
+    let avoided = but.is_some_and(|but| Rc::ptr_eq(but, local));
+    Candidate {
+        available: shared.is_available() && !avoided,
+        in_flight: shared.in_flight(),
+        in_flight_max: shared.in_flight_max,
+        weight: shared.config.weight,
+        identity: shared.identity,
+        utilisation: None,
+    }
+}
+
+/// A counted client connection.
+#[derive(Debug)]
+pub struct Admission {
+    worker: Rc<Worker>,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.worker
+            .shared
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+        self.worker.live.set(self.worker.live.get() - 1);
+        if self.worker.live.get() == 0 {
+            self.worker.emptied.notify_waiters();
+        }
+    }
+}
+
+fn http_date() -> [u8; 29] {
+    let text = httpdate::fmt_http_date(std::time::SystemTime::now());
+    text.as_bytes()
+        .try_into()
+        .expect("an IMF-fixdate has 29 bytes")
+}

@@ -1,0 +1,129 @@
+//! What `check` says about a configuration: where requests go, and what looks
+//! like an oversight.
+
+use std::fmt::Write as _;
+
+use crate::config::{Config, Route};
+
+/// Explains a configuration in words.
+#[must_use]
+pub fn explain(config: &Config) -> String {
+    let mut text = String::new();
+    let written = write_all(&mut text, config);
+    debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    text
+}
+
+fn write_all(out: &mut String, config: &Config) -> std::fmt::Result {
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    writeln!(
+        out,
+        "listens on {scheme}://{}:{}",
+        config.listen.0, config.listen.1
+    )?;
+    match &config.admin {
+        Some((host, port)) => writeln!(out, "admin API on http://{host}:{port}")?,
+        None => writeln!(out, "no admin API")?,
+    }
+    for route in &config.routes {
+        write_route(out, config, route)?;
+    }
+    for warning in warnings(config) {
+        writeln!(out, "warning: {warning}")?;
+    }
+    writeln!(out, "the configuration is valid")
+}
+
+fn write_route(out: &mut String, config: &Config, route: &Route) -> std::fmt::Result {
+    let upstream = &config.upstreams[route.upstream];
+    let algorithm = name(&route.algorithm);
+    writeln!(
+        out,
+        "route {}: paths beginning with {} go to {} by {algorithm}",
+        route.name, route.prefix, upstream.name
+    )?;
+    for backend in &upstream.backends {
+        let state = if backend.active { "" } else { ", switched off" };
+        let limit = match backend.max_conn {
+            ..=0 => String::new(),
+            limit => format!(", at most {limit} at once"),
+        };
+        let check = backend
+            .health_check
+            .as_ref()
+            .map_or_else(String::new, |check| {
+                format!(", checked at {} every {}", check.path, check.interval)
+            });
+        writeln!(
+            out,
+            "  backend {}: {}://{}:{}, weight {}{limit}{check}{state}",
+            backend.id,
+            name(&backend.scheme),
+            backend.host,
+            backend.port,
+            backend.weight
+        )?;
+    }
+    Ok(())
+}
+
+/// A unit variant as it is written in the file.
+fn name<T: serde::Serialize>(value: &T) -> String {
+    let json = serde_json::to_value(value).unwrap_or_default();
+    json.as_str().unwrap_or_default().to_owned()
+}
+
+/// What loads, but is hardly meant.
+#[must_use]
+pub fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if config.routes.is_empty() {
+        warnings.push("there are no routes: every request is answered with 404".to_owned());
+    } else if !config.routes.iter().any(|route| route.prefix == "/") {
+        warnings
+            .push("no route takes /: paths outside the routes are answered with 404".to_owned());
+    }
+    for (index, upstream) in config.upstreams.iter().enumerate() {
+        if !config.routes.iter().any(|route| route.upstream == index) {
+            warnings.push(format!("no route leads to upstream {}", upstream.name));
+        }
+        if !upstream.backends.iter().any(|backend| backend.active) {
+            warnings.push(format!("upstream {} has no active backend", upstream.name));
+        }
+    }
+    if config
+        .trusted_proxies
+        .iter()
+        .any(|network| network.to_string().ends_with("/0"))
+    {
+        warnings
+            .push("trusted_proxies holds a /0 network: anyone can claim any address".to_owned());
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_backends_and_oversights_are_told() {
+        let text = "backends: {u: [{id: a, host: h, port: 1, active: false}], v: []}\n\
+                    routing: {r: {path: /x, upstream: u}}\nserver: {trusted_proxies: [0.0.0.0/0]}";
+        let text = explain(&Config::parse(text).unwrap());
+        for expected in [
+            "route r: paths beginning with /x go to u by least_connections_weight",
+            "backend a: http://h:1, weight 100, switched off",
+            "warning: no route takes /",
+            "warning: no route leads to upstream v",
+            "warning: upstream u has no active backend",
+            "/0 network",
+        ] {
+            assert!(text.contains(expected), "{expected:?} in {text}");
+        }
+    }
+}

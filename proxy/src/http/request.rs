@@ -1,0 +1,482 @@
+//! Parsing and judging a request's head.
+
+use std::mem::MaybeUninit;
+
+use httparse::{Header, Status};
+
+use super::fields::{ConnectionOptions, Field, classify, content_length};
+use super::reject::Reject;
+use super::{Framing, HEADERS_MAX, HeadLimits, Version, lines_end_in_crlf};
+
+/// The storage that a parsed head borrows; lives on the caller's stack.
+pub type HeaderSlots<'b> = [MaybeUninit<Header<'b>>; HEADERS_MAX];
+
+/// Fresh header storage.
+#[must_use]
+pub fn header_slots<'b>() -> HeaderSlots<'b> {
+    [const { MaybeUninit::uninit() }; HEADERS_MAX]
+}
+
+/// A request's head, checked: whoever holds one may forward it.
+#[derive(Debug)]
+pub struct RequestHead<'h, 'b> {
+    /// The method, a token.
+    pub method: &'b str,
+    /// Path and query in origin-form, or `*`.
+    pub target: &'b str,
+    /// Where the request was addressed; empty for HTTP/1.0 without `Host`.
+    pub host: &'b str,
+    /// The version that the client spoke.
+    pub version: Version,
+    /// How the body is framed.
+    pub framing: Framing,
+    /// Whether the client lets the connection live on.
+    pub keep_alive: bool,
+    /// Whether the client waits for `100 Continue`.
+    pub expects_continue: bool,
+    /// Whether this is a WebSocket opening handshake.
+    pub websocket: bool,
+    /// The client's `Accept` value, empty where there is none.
+    pub accept: &'b [u8],
+    /// Every field in its order.
+    pub headers: &'h [Header<'b>],
+    /// What each of `headers` means.
+    pub kinds: [Field; HEADERS_MAX],
+    /// Bytes of the head in the input, the empty line included.
+    pub head_bytes: usize,
+}
+
+/// Parses a head from the beginning of `input`.
+///
+/// Gives `None` while the head is incomplete and still within its bounds. The
+/// answer for a complete head does not depend on how the bytes were split.
+///
+/// # Errors
+/// A [`Reject`] with the status to answer; the connection cannot be used again.
+pub fn parse_request<'h, 'b>(
+    input: &'b [u8],
+    slots: &'h mut HeaderSlots<'b>,
+    limits: HeadLimits,
+) -> Result<Option<RequestHead<'h, 'b>>, Reject> {
+    let window = &input[..input.len().min(limits.head_bytes_max)];
+    let mut request = httparse::Request::new(&mut []);
+    let slots = &mut slots[..limits.headers_max.min(HEADERS_MAX)];
+    let head_bytes = match request.parse_with_uninit_headers(window, slots) {
+        Ok(Status::Complete(bytes)) => bytes,
+        Ok(Status::Partial) if window.len() == limits.head_bytes_max => {
+            return Err(Reject::HeadTooLarge);
+        }
+        Ok(Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Reject::HeadTooLarge),
+        Err(httparse::Error::Version) => return Err(version_reject(window)),
+        Err(_) => return Err(Reject::Syntax),
+    };
+    if !lines_end_in_crlf(&window[..head_bytes]) {
+        return Err(Reject::BareLf);
+    }
+    let (Some(method), Some(path), Some(minor)) = (request.method, request.path, request.version)
+    else {
+        return Err(Reject::Syntax);
+    };
+    let version = if minor == 0 {
+        Version::Http10
+    } else {
+        Version::Http11
+    };
+    judge(method, path, version, request.headers, head_bytes).map(Some)
+}
+
+/// A start line that has a version, but not one of ours, is told so; anything
+/// else that trips over the version is plain nonsense.
+fn version_reject(window: &[u8]) -> Reject {
+    let line = window
+        .split(|byte| *byte == b'\r')
+        .next()
+        .unwrap_or_default();
+    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    let named = version.strip_prefix(b"HTTP/").unwrap_or_default();
+    match named {
+        [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => Reject::Version,
+        _ => Reject::Syntax,
+    }
+}
+
+/// What the fields of one head say, gathered in a single walk.
+#[derive(Default)]
+struct Seen<'b> {
+    host: Option<&'b [u8]>,
+    length: Option<u64>,
+    chunked: bool,
+    coding: bool,
+    options: ConnectionOptions,
+    upgrade_websocket: bool,
+    expects_continue: bool,
+    accept: &'b [u8],
+}
+
+fn judge<'h, 'b>(
+    method: &'b str,
+    path: &'b str,
+    version: Version,
+    headers: &'h [Header<'b>],
+    head_bytes: usize,
+) -> Result<RequestHead<'h, 'b>, Reject> {
+    let mut kinds = [Field::EndToEnd; HEADERS_MAX];
+    let seen = walk(headers, &mut kinds)?;
+    let framing = framing(&seen, version)?;
+    if method == "CONNECT" {
+        return Err(Reject::Connect);
+    }
+    let (target, authority) = split_target(method, path)?;
+    let host = host(&seen, authority, version)?;
+    let keep_alive = match version {
+        Version::Http11 => !seen.options.close,
+        Version::Http10 => seen.options.keep_alive && !seen.options.close,
+    };
+    // An upgrade is forwarded for WebSocket alone: h2c upgrades are a known way
+    // around a front, and a body before the switch cannot be framed safely.
+    let websocket = seen.upgrade_websocket
+        && seen.options.upgrade
+        && version == Version::Http11
+        && method == "GET"
+        && matches!(framing, Framing::Empty | Framing::Length(0));
+    Ok(RequestHead {
+        method,
+        target,
+        host,
+        version,
+        framing,
+        keep_alive,
+        expects_continue: seen.expects_continue && version == Version::Http11,
+        websocket,
+        accept: seen.accept,
+        headers,
+        kinds,
+        head_bytes,
+    })
+}
+
+fn walk<'b>(headers: &[Header<'b>], kinds: &mut [Field; HEADERS_MAX]) -> Result<Seen<'b>, Reject> {
+    for (header, kind) in headers.iter().zip(kinds.iter_mut()) {
+        *kind = classify(header.name);
+    }
+    let mut seen = Seen::default();
+    for (index, header) in headers.iter().enumerate() {
+        match kinds[index] {
+            Field::Host if seen.host.is_some() => return Err(Reject::HostRepeated),
+            Field::Host => seen.host = Some(header.value),
+            Field::ContentLength if seen.length.is_some() => return Err(Reject::Length),
+            Field::ContentLength => {
+                seen.length = Some(content_length(header.value).ok_or(Reject::Length)?);
+            }
+            // Only the one coding, once: "chunked, chunked" or a second field
+            // would be read differently elsewhere.
+            Field::TransferEncoding => {
+                seen.chunked = !seen.coding && header.value.eq_ignore_ascii_case(b"chunked");
+                seen.coding = true;
+            }
+            Field::Connection => seen
+                .options
+                .read(header.value, headers, kinds)
+                .ok_or(Reject::Nominated)?,
+            Field::Upgrade => {
+                seen.upgrade_websocket |= header.value.eq_ignore_ascii_case(b"websocket");
+            }
+            Field::Expect if header.value.eq_ignore_ascii_case(b"100-continue") => {
+                seen.expects_continue = true;
+            }
+            Field::Expect => return Err(Reject::Expectation),
+            Field::Accept => seen.accept = header.value,
+            _ => {}
+        }
+    }
+    Ok(seen)
+}
+
+fn framing(seen: &Seen<'_>, version: Version) -> Result<Framing, Reject> {
+    if seen.coding {
+        if version == Version::Http10 {
+            return Err(Reject::CodingInHttp10);
+        }
+        if seen.length.is_some() {
+            return Err(Reject::LengthAndCoding);
+        }
+        return if seen.chunked {
+            Ok(Framing::Chunked)
+        } else {
+            Err(Reject::Coding)
+        };
+    }
+    Ok(seen.length.map_or(Framing::Empty, Framing::Length))
+}
+
+/// Splits a target into origin-form and, for absolute-form, its authority.
+fn split_target<'b>(method: &str, path: &'b str) -> Result<(&'b str, Option<&'b str>), Reject> {
+    // Anything outside visible ASCII has to be percent-encoded, and a fragment
+    // never travels: both are read differently from server to server.
+    if path
+        .bytes()
+        .any(|byte| !byte.is_ascii_graphic() || byte == b'#')
+    {
+        return Err(Reject::Target);
+    }
+    if path.starts_with('/') {
+        return Ok((path, None));
+    }
+    if path == "*" {
+        return if method == "OPTIONS" {
+            Ok((path, None))
+        } else {
+            Err(Reject::Target)
+        };
+    }
+    let rest = strip_scheme(path).ok_or(Reject::Target)?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, target) = rest.split_at(end);
+    if authority.is_empty() || !is_host(authority) {
+        return Err(Reject::Target);
+    }
+    match target {
+        "" if method == "OPTIONS" => Ok(("*", Some(authority))),
+        "" => Ok(("/", Some(authority))),
+        // "http://host?query" has an empty path, which origin-form cannot say
+        // without changing the bytes.
+        _ if target.starts_with('?') => Err(Reject::Target),
+        _ => Ok((target, Some(authority))),
+    }
+}
+
+fn strip_scheme(path: &str) -> Option<&str> {
+    ["http://", "https://"].into_iter().find_map(|scheme| {
+        let (head, rest) = path.split_at_checked(scheme.len())?;
+        head.eq_ignore_ascii_case(scheme).then_some(rest)
+    })
+}
+
+fn host<'b>(
+    seen: &Seen<'b>,
+    authority: Option<&'b str>,
+    version: Version,
+) -> Result<&'b str, Reject> {
+    let Some(value) = seen.host else {
+        return match (version, authority) {
+            (Version::Http11, _) => Err(Reject::HostMissing),
+            (Version::Http10, authority) => Ok(authority.unwrap_or("")),
+        };
+    };
+    let host = std::str::from_utf8(value).map_err(|_| Reject::HostInvalid)?;
+    if !host.is_empty() && !is_host(host) {
+        return Err(Reject::HostInvalid);
+    }
+    match authority {
+        // Two names for one request is how caches are poisoned.
+        Some(authority) if !authority.eq_ignore_ascii_case(host) => Err(Reject::HostInvalid),
+        _ => Ok(host),
+    }
+}
+
+/// Whether `text` is `uri-host [ ":" port ]` (RFC 9110, section 7.2).
+fn is_host(text: &str) -> bool {
+    let (name, port) = if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, rest)) = rest.split_once(']') else {
+            return false;
+        };
+        let valid = !address.is_empty()
+            && address
+                .bytes()
+                .all(|byte| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.');
+        if !valid {
+            return false;
+        }
+        match rest.strip_prefix(':') {
+            Some(port) => ("v6", port),
+            None if rest.is_empty() => ("v6", ""),
+            None => return false,
+        }
+    } else {
+        text.split_once(':').unwrap_or((text, ""))
+    };
+    let name_byte = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!')
+    };
+    !name.is_empty()
+        && name.bytes().all(name_byte)
+        && port.len() <= 5
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether repeating a request with this method has the effect of sending it
+/// once (RFC 9110, section 9.2.2).
+#[must_use]
+pub fn is_idempotent(method: &str) -> bool {
+    matches!(
+        method,
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<(String, String, Framing, bool), Reject> {
+        let mut slots = header_slots();
+        let head = parse_request(text.as_bytes(), &mut slots, HeadLimits::default())?;
+        let head = head.expect("the head is complete");
+        Ok((
+            head.target.to_owned(),
+            head.host.to_owned(),
+            head.framing,
+            head.keep_alive,
+        ))
+    }
+
+    fn reject(text: &str) -> Reject {
+        match parse(text) {
+            Err(reject) => reject,
+            Ok(head) => panic!("{text:?} was accepted as {head:?}"),
+        }
+    }
+
+    #[test]
+    fn a_plain_request_is_accepted() {
+        let head = parse("GET /a?b=c HTTP/1.1\r\nHost: x:80\r\n\r\n").unwrap();
+        assert_eq!(
+            head,
+            ("/a?b=c".to_owned(), "x:80".to_owned(), Framing::Empty, true)
+        );
+    }
+
+    #[test]
+    fn ambiguous_framing_is_refused() {
+        let with = |fields: &str| reject(&format!("POST / HTTP/1.1\r\nHost: x\r\n{fields}\r\n"));
+        let cl_te = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n";
+        assert_eq!(with(cl_te), Reject::LengthAndCoding);
+        assert_eq!(
+            with("Content-Length: 3\r\nContent-Length: 3\r\n"),
+            Reject::Length
+        );
+        assert_eq!(
+            with("Content-Length: 3\r\nContent-Length: 4\r\n"),
+            Reject::Length
+        );
+        assert_eq!(with("Content-Length: 3, 3\r\n"), Reject::Length);
+        assert_eq!(with("Content-Length: +3\r\n"), Reject::Length);
+        assert_eq!(with("Content-Length:\r\n"), Reject::Length);
+        assert_eq!(with("Transfer-Encoding: gzip, chunked\r\n"), Reject::Coding);
+        assert_eq!(with("Transfer-Encoding: xchunked\r\n"), Reject::Coding);
+        let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n";
+        assert_eq!(with(twice), Reject::Coding);
+        let old = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(reject(old), Reject::CodingInHttp10);
+    }
+
+    #[test]
+    fn malformed_lines_are_refused() {
+        for bad in [
+            "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+            "GET / HTTP/1.1\r\n Host: x\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\nA: b\rc\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\nA\0: b\r\n\r\n",
+            "GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /\r\nHost: x\r\n\r\n",
+            "GET / HTTP/1.1 \r\nHost: x\r\n\r\n",
+            "G(T / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\nno-colon\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\n: empty\r\n\r\n",
+        ] {
+            assert_eq!(reject(bad), Reject::Syntax, "{bad:?}");
+        }
+        assert_eq!(reject("GET / HTTP/1.1\nHost: x\n\n"), Reject::BareLf);
+        assert_eq!(reject("GET / HTTP/1.1\r\nHost: x\n\r\n"), Reject::BareLf);
+        assert_eq!(reject("GET / HTTP/2.0\r\nHost: x\r\n\r\n"), Reject::Version);
+        assert_eq!(reject("GET / HTTP/1.2\r\nHost: x\r\n\r\n"), Reject::Version);
+    }
+
+    #[test]
+    fn host_is_needed_once_and_must_agree() {
+        assert_eq!(reject("GET / HTTP/1.1\r\n\r\n"), Reject::HostMissing);
+        assert_eq!(
+            reject("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+            Reject::HostRepeated
+        );
+        for bad in [
+            "a b", "a,b", "a/b", "user@a", "a:b", "[::1", "[x]", "a:123456", ":80",
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: {bad}\r\n\r\n");
+            assert_eq!(reject(&text), Reject::HostInvalid, "{bad:?}");
+        }
+        for good in ["a", "a.b:80", "[::1]:80", "[::1]", "127.0.0.1", "a_b", ""] {
+            assert_eq!(
+                parse(&format!("GET / HTTP/1.1\r\nHost: {good}\r\n\r\n"))
+                    .unwrap()
+                    .1,
+                good
+            );
+        }
+        assert!(!parse("GET / HTTP/1.0\r\n\r\n").unwrap().3);
+        assert!(
+            parse("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+                .unwrap()
+                .3
+        );
+    }
+
+    #[test]
+    fn targets_are_validated_and_made_origin_form() {
+        let target = |line: &str| parse(&format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(target("GET http://h/p?q").unwrap().0, "/p?q");
+        assert_eq!(target("GET HTTP://H").unwrap().0, "/");
+        assert_eq!(target("OPTIONS *").unwrap().0, "*");
+        assert_eq!(target("OPTIONS http://h").unwrap().0, "*");
+        for bad in [
+            "GET *",
+            "GET p",
+            "GET ftp://h/",
+            "GET http://u@h/",
+            "GET http:///",
+            "GET /a#b",
+        ] {
+            assert_eq!(target(bad).unwrap_err(), Reject::Target, "{bad}");
+        }
+        assert_eq!(
+            target("GET http://other/").unwrap_err(),
+            Reject::HostInvalid
+        );
+        assert_eq!(target("CONNECT h:443").unwrap_err(), Reject::Connect);
+    }
+
+    #[test]
+    fn heads_over_the_limits_are_refused_whole_or_split() {
+        let limits = HeadLimits {
+            head_bytes_max: 64,
+            headers_max: 2,
+        };
+        let check = |text: &str| {
+            parse_request(text.as_bytes(), &mut header_slots(), limits).map(|head| head.is_some())
+        };
+        let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(64));
+        assert_eq!(check(&long), Err(Reject::HeadTooLarge));
+        assert_eq!(check(&long[..64]), Err(Reject::HeadTooLarge));
+        assert_eq!(check(&long[..63]), Ok(false));
+        let many = "GET / HTTP/1.1\r\nHost: x\r\na:1\r\nb:2\r\n\r\n";
+        assert_eq!(check(many), Err(Reject::HeadTooLarge));
+    }
+
+    #[test]
+    fn nominated_fields_become_hop_by_hop_but_framing_does_not() {
+        let text = "GET / HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nConnection: x-a, host, close\r\n\r\n";
+        let mut slots = header_slots();
+        let head = parse_request(text.as_bytes(), &mut slots, HeadLimits::default())
+            .unwrap()
+            .unwrap();
+        assert_eq!(head.kinds[0], Field::Host);
+        assert_eq!(head.kinds[1], Field::HopByHop);
+        assert!(!head.keep_alive);
+        let many: String = (0..40).map(|n| format!("x{n},")).collect();
+        let text = format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: {many}\r\n\r\n");
+        assert_eq!(reject(&text), Reject::Nominated);
+    }
+}

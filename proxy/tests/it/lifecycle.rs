@@ -1,0 +1,150 @@
+//! Starting, stopping, and the command line.
+
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+
+use super::support::{Backend, Client, Proxy, eventually};
+
+fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_speedmimi-proxy"))
+}
+
+#[test]
+fn a_stop_lets_what_is_in_flight_end() {
+    let (go, wait) = channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    let backend = Backend::new(move |request, peer| {
+        if request.head.starts_with("GET /slow") {
+            wait.lock().unwrap().recv().unwrap();
+        }
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let mut proxy = Proxy::before(&backend, "");
+    let mut idle = proxy.client();
+    assert_eq!(idle.get("/").text(), "ok");
+    let mut slow = proxy.client();
+    slow.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n");
+    eventually("the slow request", || {
+        (backend.received().len() == 2).then_some(())
+    });
+    proxy.signal("TERM");
+    assert!(idle.ends(), "an idle connection is closed");
+    eventually("the end of listening", || {
+        std::net::TcpStream::connect(proxy.address).err()
+    });
+    go.send(()).unwrap();
+    let response = slow.response();
+    assert_eq!(response.text(), "ok");
+    assert_eq!(response.field("connection").as_deref(), Some("close"));
+    assert!(slow.ends());
+    assert_eq!(proxy.wait_for_exit().code(), Some(0));
+}
+
+#[test]
+fn the_drain_deadline_cuts_what_does_not_end() {
+    let backend = Backend::new(|_, _| {});
+    let mut proxy = Proxy::before(&backend, "timeouts: {drain: 100ms}");
+    let mut stuck = proxy.client();
+    stuck.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    eventually("the request", || {
+        (backend.received().len() == 1).then_some(())
+    });
+    proxy.signal("INT");
+    assert!(stuck.ends());
+    assert_eq!(proxy.wait_for_exit().code(), Some(0));
+}
+
+#[test]
+fn all_workers_share_the_port_that_the_kernel_chose() {
+    let backend = Backend::echo();
+    let config = format!(
+        "server: {{host: 127.0.0.1, port: 0}}\nbackends: {{u: [{{id: b, host: 127.0.0.1, port: {}}}]}}\n\
+         routing: {{r: {{upstream: u}}}}\n",
+        backend.address.port()
+    );
+    let proxy = Proxy::with_arguments(&config, &["--workers", "4"]);
+    let mut clients: Vec<Client> = (0..40).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    let connections = backend
+        .received()
+        .iter()
+        .map(|request| request.connection)
+        .max();
+    assert!(connections > Some(0), "one worker took everything");
+}
+
+#[test]
+fn connections_over_the_limit_are_told_so() {
+    let backend = Backend::echo();
+    let proxy = Proxy::with(&format!(
+        "server: {{host: 127.0.0.1, port: 0, max_conn: 1}}\nbackends: {{u: [{{id: b, host: 127.0.0.1, port: {}}}]}}\n\
+         routing: {{r: {{upstream: u}}}}\n",
+        backend.address.port()
+    ));
+    let mut first = proxy.client();
+    assert_eq!(first.get("/").status(), 200);
+    let response = proxy.client().get("/");
+    assert_eq!(response.status(), 503);
+    assert!(
+        response
+            .field("proxy-status")
+            .unwrap()
+            .contains("the server is at its max_conn")
+    );
+    drop(first);
+    eventually("a free place", || {
+        (proxy.client().get("/").status() == 200).then_some(())
+    });
+}
+
+#[test]
+fn bad_usage_and_bad_configuration_exit_with_64() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "server:\n  hots: x\n").unwrap();
+    for command in ["run", "check"] {
+        let output = binary()
+            .args([command, "--config"])
+            .arg(file.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(64));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            text.contains("line 2: unknown key \"hots\", did you mean \"host\"?"),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        binary().arg("nonsense").output().unwrap().status.code(),
+        Some(64)
+    );
+    assert_eq!(
+        binary().arg("--version").output().unwrap().status.code(),
+        Some(0)
+    );
+}
+
+#[test]
+fn the_example_configuration_passes_its_own_check() {
+    let example = binary().arg("example-config").output().unwrap().stdout;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, example).unwrap();
+    let output = binary()
+        .arg("check")
+        .arg("--config")
+        .arg(file.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && text.contains("the configuration is valid"),
+        "{text}"
+    );
+    assert!(
+        text.contains("paths beginning with / go to default"),
+        "{text}"
+    );
+}

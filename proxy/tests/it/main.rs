@@ -1,0 +1,9 @@
+//! The real binary against real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod forwarding;
+mod framing;
+mod lifecycle;
+mod refusals;
+mod support;

@@ -1,0 +1,173 @@
+//! What is refused, with which status, and that it never reaches a backend.
+
+use super::support::{Backend, Proxy};
+
+fn refused(proxy: &Proxy, request: &str) -> u16 {
+    let mut client = proxy.client();
+    client.send(request);
+    let response = client.response();
+    assert_eq!(
+        response.field("connection").as_deref(),
+        Some("close"),
+        "{request:?}"
+    );
+    assert!(
+        response.field("proxy-status").is_some(),
+        "{}",
+        response.head
+    );
+    assert!(client.ends(), "the connection lives on after {request:?}");
+    response.status()
+}
+
+#[test]
+fn ambiguous_requests_never_reach_a_backend() {
+    let backend = Backend::echo();
+    let proxy = Proxy::before(&backend, "");
+    for (status, request) in [
+        (
+            400,
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            400,
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcd",
+        ),
+        (
+            400,
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4, 4\r\n\r\nabcd",
+        ),
+        (
+            400,
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            501,
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (400, "GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost: h\r\nA: \0\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost : h\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+        (400, "GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n"),
+        (405, "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"),
+        (505, "GET / HTTP/3.0\r\nHost: h\r\n\r\n"),
+        (417, "GET / HTTP/1.1\r\nHost: h\r\nExpect: tea\r\n\r\n"),
+        (
+            400,
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1;a\nb\r\nx\r\n0\r\n\r\n",
+        ),
+        (400, "\u{16}\u{3}\u{1}\r\n\r\n"),
+    ] {
+        assert_eq!(refused(&proxy, request), status, "{request:?}");
+    }
+    assert!(backend.received().is_empty(), "{:#?}", backend.received());
+}
+
+#[test]
+fn a_bad_chunk_later_on_ends_the_request_and_both_connections() {
+    let backend = Backend::echo();
+    let proxy = Proxy::before(&backend, "");
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+    client.send("x\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(client.response().status(), 400);
+    assert!(client.ends());
+    assert!(
+        backend
+            .received()
+            .iter()
+            .all(|request| !request.head.contains("smuggled"))
+    );
+}
+
+#[test]
+fn heads_over_the_limits_are_answered_with_431() {
+    let backend = Backend::echo();
+    let proxy = Proxy::before(&backend, "limits: {head_bytes: 4KiB, headers: 20}");
+    let long = format!(
+        "GET / HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n",
+        "x".repeat(5000)
+    );
+    assert_eq!(refused(&proxy, &long), 431);
+    let many: String = (0..30).map(|n| format!("A{n}: x\r\n")).collect();
+    assert_eq!(
+        refused(&proxy, &format!("GET / HTTP/1.1\r\nHost: h\r\n{many}\r\n")),
+        431
+    );
+    let endless = format!("GET / HTTP/1.1\r\nHost: h\r\nA: {}", "x".repeat(5000));
+    assert_eq!(refused(&proxy, &endless), 431);
+}
+
+#[test]
+fn bodies_over_the_limit_are_answered_with_413() {
+    let backend = Backend::echo();
+    let proxy = Proxy::before(&backend, "limits: {body_bytes: 1KiB}");
+    let announced = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2000\r\n\r\n";
+    assert_eq!(refused(&proxy, announced), 413);
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
+    let chunked = format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"
+    );
+    assert_eq!(refused(&proxy, &chunked), 413);
+    assert!(backend.received().is_empty());
+}
+
+/// A head that never ends, far over the limit.
+static LONG: std::sync::LazyLock<String> =
+    std::sync::LazyLock::new(|| format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(40_000)));
+
+#[test]
+fn malformed_answers_are_a_bad_gateway_and_end_the_backends_connection() {
+    let backend = Backend::new(|request, peer| {
+        let answer: &[u8] = match request.head.split(' ').nth(1).unwrap() {
+            "/both" => b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "/extra" => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n",
+            "/junk" => b"hello\r\n\r\n",
+            "/switch" => b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+            "/chunk" => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            "/long" => LONG.as_bytes(),
+            _ => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        };
+        peer.send(answer);
+    });
+    let proxy = Proxy::before(&backend, "retries: {attempts: 0}");
+    let mut client = proxy.client();
+    for path in ["/both", "/extra", "/junk", "/switch", "/chunk", "/long"] {
+        let response = client.get(path);
+        assert_eq!(response.status(), 502, "{path}");
+        assert!(
+            response.field("proxy-status").unwrap().contains("upstream"),
+            "{path}"
+        );
+        assert_eq!(client.get("/fine").text(), "ok", "after {path}");
+    }
+    let last = backend.received().last().unwrap().connection;
+    assert_eq!(last, 6, "each malformed answer must cost its connection");
+}
+
+#[test]
+fn errors_are_html_where_the_client_asks_for_it() {
+    let backend = Backend::echo();
+    let proxy = Proxy::with(&format!(
+        "server: {{host: 127.0.0.1, port: 0}}\nbackends: {{u: [{{id: b, host: 127.0.0.1, port: {}}}]}}\n\
+         routing: {{r: {{path: /x, upstream: u}}}}\n",
+        backend.address.port()
+    ));
+    let mut client = proxy.client();
+    let response = client.get("/nowhere");
+    let json: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(json["status"], 404);
+    client.send("GET /nowhere HTTP/1.1\r\nHost: h\r\nAccept: text/html,*/*\r\n\r\n");
+    let response = client.response();
+    assert!(
+        response.text().starts_with("<!doctype html>"),
+        "{}",
+        response.text()
+    );
+    client.send("HEAD /nowhere HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(client.response_to(true).status(), 404);
+    assert_eq!(client.get("/x").status(), 200, "the connection lives on");
+}
