@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
 
 mod cgroup;
+mod continuity;
 mod failures;
 mod http;
 mod streams;
@@ -39,8 +40,9 @@ fn main() {
 }
 
 fn cases() -> impl Iterator<Item = Case> {
-    streams::CASES
+    let cases = streams::CASES
         .into_iter()
         .chain(failures::CASES)
-        .chain(http::CASES)
+        .chain(http::CASES);
+    cases.chain(continuity::CASES)
 }

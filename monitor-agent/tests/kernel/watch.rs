@@ -17,6 +17,7 @@ use crate::cgroup::Cgroup;
 
 pub(crate) struct Watch {
     cgroup: Cgroup,
+    target: Target,
     pin_dir: PathBuf,
     kernel: Mutex<Kernel>,
 }
@@ -36,10 +37,11 @@ impl Watch {
             path: cgroup.path().to_owned(),
             label: format!("/{name}").into(),
         };
-        let kernel = Kernel::open(&KernelOptions::new(pin_dir.clone()), &[target]);
+        let kernel = Kernel::open(&KernelOptions::new(pin_dir.clone()), &[target.clone()]);
         match kernel {
             Ok(kernel) => Ok(Self {
                 cgroup,
+                target,
                 pin_dir,
                 kernel: Mutex::new(kernel),
             }),
@@ -59,6 +61,10 @@ impl Watch {
         assert_eq!(removed.targets, 1);
         assert!(!self.pin_dir.exists(), "nothing is left behind");
         self.cgroup.leave();
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        self.target.clone()
     }
 
     /// The counters of an endpoint, zero where it has none yet.

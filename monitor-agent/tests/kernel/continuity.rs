@@ -1,0 +1,218 @@
+//! Counting goes on, whatever becomes of the agent.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+};
+
+use libtest_mimic::Failed;
+use monitor_agent::{
+    kernel::{EndpointAddress, Kernel, KernelError, KernelOptions, uninstall},
+    source::{Detail, Level},
+};
+use monitor_common::{counters::EndpointCounters, endpoint::Role};
+
+use crate::{Case, Watch};
+
+pub(crate) const CASES: [Case; 4] = [
+    (
+        "counting_goes_on_without_an_agent",
+        goes_on_without_an_agent,
+    ),
+    ("a_second_agent_is_refused", a_second_agent_is_refused),
+    ("levels_change_without_losing_a_byte", levels_change),
+    ("what_finds_no_place_is_counted_as_other", overflow),
+];
+
+/// Programs of a test's own beside those of the others.
+struct Own {
+    options: KernelOptions,
+}
+
+impl Own {
+    fn new(name: &str) -> Self {
+        let pin_dir = format!("/sys/fs/bpf/speedmimi-test-{}-{name}", std::process::id());
+        Self {
+            options: KernelOptions::new(PathBuf::from(pin_dir)),
+        }
+    }
+
+    fn open(&self, watch: &Watch) -> Kernel {
+        Kernel::open(&self.options, &[watch.target()]).unwrap()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let removed = uninstall(&self.options.pin_dir).unwrap();
+        assert!(removed.pins > 0 && !self.options.pin_dir.exists());
+    }
+}
+
+fn downstream(kernel: &Kernel, address: SocketAddr) -> EndpointCounters {
+    let sample = kernel.read(Detail::Full);
+    let address = EndpointAddress::Socket(address);
+    let found = sample
+        .endpoints
+        .iter()
+        .find(|e| e.id.address == address && e.id.role == Role::Downstream);
+    found.map_or(EndpointCounters::ZERO, |e| *e.counters)
+}
+
+struct Conversation {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+impl Conversation {
+    fn new(listener: &TcpListener) -> Self {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        Self {
+            client,
+            server: listener.accept().unwrap().0,
+        }
+    }
+
+    fn exchange(&mut self) {
+        self.client.write_all(REQUEST).unwrap();
+        self.server.read_exact(&mut [0; REQUEST.len()]).unwrap();
+        self.server.write_all(RESPONSE).unwrap();
+        self.client.read_exact(&mut [0; RESPONSE.len()]).unwrap();
+    }
+}
+
+fn requests(counters: &EndpointCounters) -> u64 {
+    counters.requests.iter().sum()
+}
+
+fn goes_on_without_an_agent(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("restart");
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut before = own.open(watch);
+    let since = before.read(Detail::Hot).since_unix_ns;
+    let mut conversation = Conversation::new(&listener);
+    for n in 1..=5u64 {
+        conversation.exchange();
+        assert_eq!(requests(&downstream(&before, address)), 2 * n - 1);
+        // The agent goes, and its programs stay.
+        drop(before);
+        conversation.exchange();
+        // The next one replaces the programs under the open connection.
+        before = own.open(watch);
+        assert_eq!(requests(&downstream(&before, address)), 2 * n);
+    }
+    assert_eq!(before.read(Detail::Hot).since_unix_ns, since);
+    drop(conversation);
+    watch.ended(Role::Downstream, address, 1);
+    let counters = downstream(&before, address);
+    assert_eq!(
+        (counters.connections_opened, counters.connections_closed),
+        (1, 1)
+    );
+    assert_eq!(counters.bytes_received, 10 * REQUEST.len() as u64);
+    assert_eq!(counters.bytes_sent, 10 * RESPONSE.len() as u64);
+    Ok(())
+}
+
+fn a_second_agent_is_refused(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("second");
+    let first = own.open(watch);
+    assert!(first.is_owner());
+    let refused = Kernel::open(&own.options, &[watch.target()]).unwrap_err();
+    assert!(matches!(refused, KernelError::Busy { .. }), "{refused}");
+    assert!(refused.to_string().contains("--pin-dir"), "{refused}");
+    assert!(
+        uninstall(&own.options.pin_dir).is_err(),
+        "not below a running agent"
+    );
+    // Reading is open to anyone.
+    let reader = Kernel::open_pinned(&own.options.pin_dir)?;
+    assert!(!reader.is_owner());
+    assert_eq!(reader.targets(), first.targets());
+    Ok(())
+}
+
+fn levels_change(watch: &Watch) -> Result<(), Failed> {
+    use monitor_agent::source::CounterSource as _;
+    let mut own = Own::new("levels");
+    own.options.level = Level::Tcp;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut kernel = own.open(watch);
+    assert_eq!(kernel.level(), Level::Tcp);
+    let mut conversation = Conversation::new(&listener);
+    let mut counted = 0;
+    for level in [
+        Level::Http,
+        Level::Tcp,
+        Level::Http,
+        Level::Http,
+        Level::Tcp,
+    ] {
+        kernel.set_level(level)?;
+        assert_eq!(kernel.level(), level);
+        for _ in 0..3 {
+            conversation.exchange();
+            counted += u64::from(level == Level::Http);
+        }
+        let counters = downstream(&kernel, address);
+        assert_eq!(requests(&counters), counted, "{level:?}");
+        assert_eq!(counters.responses.iter().sum::<u64>(), counted, "{level:?}");
+    }
+    drop(conversation);
+    watch.ended(Role::Downstream, address, 1);
+    let counters = downstream(&kernel, address);
+    assert_eq!(counters.bytes_received, 15 * REQUEST.len() as u64);
+    assert_eq!(counters.bytes_sent, 15 * RESPONSE.len() as u64);
+    assert_eq!(
+        (counters.suspected, counters.unparsed, counters.pipelined),
+        (0, 0, 0)
+    );
+    Ok(())
+}
+
+fn overflow(watch: &Watch) -> Result<(), Failed> {
+    let mut own = Own::new("overflow");
+    own.options.endpoints_max = 4;
+    let kernel = own.open(watch);
+    // Other tests' endpoints come here too, so only sums are certain.
+    for _ in 0..20 {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Conversation::new(&listener).exchange();
+    }
+    let sample = kernel.read(Detail::Full);
+    let named = sample
+        .endpoints
+        .iter()
+        .filter(|e| e.id.address != EndpointAddress::Other)
+        .count();
+    let of = |role| {
+        sample
+            .endpoints
+            .iter()
+            .filter(move |e| e.id.role == role)
+            .map(|e| *e.counters)
+    };
+    let opened = |role| of(role).map(|c| c.connections_opened).sum::<u64>();
+    let requests = |role| of(role).map(|c| requests(&c)).sum::<u64>();
+    assert_eq!(named, 4);
+    for role in [Role::Downstream, Role::Upstream] {
+        assert!(
+            opened(role) >= 20 && requests(role) >= 20,
+            "totals stay exact"
+        );
+    }
+    let full = sample
+        .losses
+        .iter()
+        .find(|(name, _)| *name == "endpoint_map_full")
+        .unwrap()
+        .1;
+    assert!(full >= 36, "{full} of at least 40 connections had no place");
+    Ok(())
+}
