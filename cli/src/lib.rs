@@ -1,1 +1,63 @@
-//! cli.
+//! The `speedmimi` command line: reads a collector and shows what it has.
+//!
+//! Architecture invariant: nothing here knows more of a collector than its
+//! HTTP API.
+
+pub mod args;
+mod client;
+mod commands;
+mod error;
+mod output;
+mod sse;
+mod text;
+
+use std::{io, process::ExitCode};
+
+use args::{Args, Command};
+use client::Client;
+pub use error::CliError;
+use output::Output;
+
+/// sysexits.h: the command line cannot be used.
+pub const EX_USAGE: u8 = 64;
+
+/// Runs one command and says how it ended.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    let mut output = Output::stdout(args.color);
+    let result = dispatch(args, &mut output).and_then(|()| output.flush());
+    match result {
+        // A reader such as `head` that has seen enough is no failure.
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("speedmimi: {}", error.with_causes());
+            ExitCode::from(error.exit_code())
+        }
+        Ok(()) => ExitCode::SUCCESS,
+    }
+}
+
+fn dispatch(args: &Args, output: &mut Output) -> Result<(), CliError> {
+    match &args.command {
+        Command::Hosts(options) => commands::hosts(
+            &Client::try_new(&options.collector)?,
+            options.output,
+            output,
+        ),
+        Command::Reports(reports) => {
+            let client = Client::try_new(&reports.common.collector)?;
+            commands::reports(&client, reports, output)
+        }
+        Command::Stats { host, common } => {
+            let client = Client::try_new(&common.collector)?;
+            commands::stats(&client, host, common.output, output)
+        }
+        Command::Completions { shell } => {
+            args::print_completions(*shell, output);
+            Ok(())
+        }
+        Command::Man => args::print_man(output).map_err(CliError::Output),
+    }
+}

@@ -1,1 +1,27 @@
-//! collector.
+//! Receives, stores and serves the reports.
+//!
+//! Reports come in by gRPC (`grpc`), are made durable by one writer thread
+//! (`store`), and are read from the store or, the newest of each host, from
+//! memory (`fleet`).  HTTP (`http`) serves them as JSON, as Prometheus metrics
+//! (`metrics`), as live events (`live`) and as a web page.
+//!
+//! Architecture invariant: a report is acknowledged only after the commit that
+//! holds it; no reader ever waits for the writer or makes it wait.
+
+pub mod app;
+pub mod args;
+mod auth;
+mod codec;
+pub mod config;
+mod fleet;
+mod grpc;
+mod http;
+mod live;
+pub mod logging;
+mod metrics;
+mod self_stats;
+mod stop;
+mod store;
+mod time;
+mod token;
+mod validate;

@@ -1,0 +1,147 @@
+//! The command line as the user wrote it.
+#![allow(
+    clippy::doc_markdown,
+    reason = "doc comments are the help text, where backticks would show"
+)]
+
+use std::io::{self, Write};
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Shows what a SpeedMimi collector knows of hosts, proxies and backends.
+#[derive(Debug, Parser)]
+#[command(name = "speedmimi", version, about, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// When to colour: on a terminal unless NO_COLOR is set.
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    pub color: Color,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  speedmimi hosts
+  speedmimi reports --host web-1 --since 10m
+  speedmimi reports --follow --output json | jq .endpoints
+  speedmimi stats web-1 --collector http://127.0.0.1:7601
+
+Exit codes: 0 done, 1 failure, 64 bad usage.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the hosts.
+    Hosts(Common),
+    /// Show reports, oldest first.
+    #[command(after_help = REPORTS_EXAMPLES)]
+    Reports(Reports),
+    /// Show the newest figures of one host.
+    Stats {
+        /// Its id, or its name.
+        host: String,
+        /// Options.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print the completions of a shell.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+    /// Print the manual page (roff).
+    Man,
+}
+
+const REPORTS_EXAMPLES: &str = "\
+Examples:
+  speedmimi reports --since 10m
+  speedmimi reports --since 2026-01-31T12:00:00Z --until 2026-01-31T13:00:00Z --output json
+  speedmimi reports --follow --host web-1";
+
+/// Options of every command that asks a collector.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Common {
+    /// The collector.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SPEEDMIMI_COLLECTOR",
+        default_value = "http://127.0.0.1:7601"
+    )]
+    pub collector: String,
+    /// How to print.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Options of `reports`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Reports {
+    /// Only of this host, by id or name.
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// From this time (RFC 3339) or age (10m, 24h, 7d) on; all that are kept
+    /// without it, or with --follow only new ones.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Up to this time or age.
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    pub until: Option<String>,
+    /// At most so many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Go on with new reports as they come, until interrupted.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Options.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// JSON; reports one a line.
+    Json,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Writes the completions of `shell`.
+pub fn print_completions(shell: Shell, out: &mut dyn Write) {
+    clap_complete::generate(shell, &mut Args::command(), "speedmimi", &mut { out });
+}
+
+/// Writes the manual page.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn print_man(out: &mut dyn Write) -> io::Result<()> {
+    clap_mangen::Man::new(Args::command()).render(&mut { out })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,82 @@
+//! What can go wrong, and what to do then.
+
+use std::{error::Error, io};
+
+use crate::text::printable;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The URL cannot be used.
+    #[error("--collector {url}: give a URL such as http://127.0.0.1:7601")]
+    BadUrl {
+        /// As the user wrote it.
+        url: String,
+    },
+    /// No connection.
+    #[error(
+        "cannot reach the collector at {url}: start one by `speedmimi-collector run`, or name \
+         another by --collector URL or SPEEDMIMI_COLLECTOR"
+    )]
+    Unreachable {
+        /// The collector.
+        url: String,
+        /// Why.
+        source: ureq::Error,
+    },
+    /// The collector says no.
+    #[error("the collector at {url} answered {status}: {detail}")]
+    Refused {
+        /// The collector.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// Its words.
+        detail: String,
+    },
+    /// The answer is not what a collector gives.
+    #[error("{url} does not answer as a collector does: check --collector")]
+    NotACollector {
+        /// The address.
+        url: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The answer broke off.
+    #[error("the answer of the collector at {url} broke off: try again")]
+    BrokenOff {
+        /// The collector.
+        url: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing can be printed.
+    #[error("cannot write the output")]
+    Output(#[from] io::Error),
+}
+
+impl CliError {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::BadUrl { .. } => crate::EX_USAGE,
+            Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::NotACollector { .. }
+            | Self::BrokenOff { .. }
+            | Self::Output(_) => 1,
+        }
+    }
+
+    /// The message and its causes on one line, safe for a terminal.
+    pub(crate) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(" (");
+            text.push_str(&error.to_string());
+            text.push(')');
+            cause = error.source();
+        }
+        printable(&text).into_owned()
+    }
+}

@@ -1,0 +1,172 @@
+//! Standard output: lines, tables and colours.
+
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::{CliError, args::Color, text::printable};
+
+/// What a cell means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tone {
+    #[default]
+    Plain,
+    Head,
+    Good,
+    Warn,
+    Bad,
+}
+
+impl Tone {
+    fn style(self) -> Style {
+        match self {
+            Self::Plain => Style::new(),
+            Self::Head => Style::new().bold(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Warn => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default(),
+        }
+    }
+}
+
+/// One cell of a table; its text is made safe for a terminal.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    text: String,
+    tone: Tone,
+    right: bool,
+}
+
+impl Cell {
+    pub(crate) fn text(text: &str) -> Self {
+        Self {
+            text: printable(text).into_owned(),
+            tone: Tone::Plain,
+            right: false,
+        }
+    }
+
+    /// Figures stand at the right, under each other's last digit.
+    pub(crate) fn figure(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            tone: Tone::Plain,
+            right: true,
+        }
+    }
+
+    /// A dash stands for what was not measured.
+    pub(crate) fn known(text: Option<String>) -> Self {
+        Self::figure(text.unwrap_or_else(|| "-".to_owned()))
+    }
+
+    pub(crate) fn tone(mut self, tone: Tone) -> Self {
+        self.tone = tone;
+        self
+    }
+
+    fn width(&self) -> usize {
+        self.text.chars().count()
+    }
+}
+
+/// A table whose columns only grow, so that rows which come later fit under
+/// those printed before.
+#[derive(Debug)]
+pub(crate) struct Table {
+    head: Vec<Cell>,
+    widths: Vec<usize>,
+    head_printed: bool,
+}
+
+impl Table {
+    pub(crate) fn new(head: Vec<Cell>) -> Self {
+        Self {
+            widths: head.iter().map(Cell::width).collect(),
+            head: head.into_iter().map(|cell| cell.tone(Tone::Head)).collect(),
+            head_printed: false,
+        }
+    }
+
+    /// Prints rows, and before the first ones the head.
+    pub(crate) fn print(&mut self, rows: &[Vec<Cell>], out: &mut Output) -> Result<(), CliError> {
+        for row in rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.width());
+            }
+        }
+        if !self.head_printed {
+            self.head_printed = true;
+            out.row(&self.head, &self.widths)?;
+        }
+        for row in rows {
+            out.row(row, &self.widths)?;
+        }
+        out.flush()
+    }
+}
+
+/// Buffered standard output.
+#[derive(Debug)]
+pub(crate) struct Output {
+    out: BufWriter<Stdout>,
+    colored: bool,
+}
+
+impl Output {
+    pub(crate) fn stdout(color: Color) -> Self {
+        let colored = match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                io::stdout().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
+        };
+        Self {
+            out: BufWriter::new(io::stdout()),
+            colored,
+        }
+    }
+
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), CliError> {
+        writeln!(self.out, "{text}").map_err(CliError::Output)
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), CliError> {
+        self.out.flush().map_err(CliError::Output)
+    }
+
+    fn row(&mut self, cells: &[Cell], widths: &[usize]) -> Result<(), CliError> {
+        let mut line = String::new();
+        for (i, (cell, &width)) in cells.iter().zip(widths).enumerate() {
+            let padding = " ".repeat(width.saturating_sub(cell.width()));
+            let (before, after) = if cell.right {
+                (padding.as_str(), "")
+            } else if i + 1 == cells.len() {
+                ("", "")
+            } else {
+                ("", padding.as_str())
+            };
+            let style = if self.colored {
+                cell.tone.style()
+            } else {
+                Style::new()
+            };
+            let gap = if i == 0 { "" } else { "  " };
+            let text = &cell.text;
+            line.push_str(&format!("{gap}{before}{style}{text}{style:#}{after}"));
+        }
+        self.line(&line)
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,142 @@
+//! The hosts and the newest report of each, in memory.
+//!
+//! The bodies stay compressed: a thousand hosts cost megabytes, and a reader
+//! decodes what it needs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use monitor_proto::v1;
+
+use crate::{codec, store::HostRow};
+
+/// A host's newest report.
+#[derive(Clone, Debug)]
+pub(crate) struct Newest {
+    pub(crate) host: v1::Host,
+    pub(crate) agent: v1::Agent,
+    pub(crate) window_end_ns: u64,
+    pub(crate) body: Arc<[u8]>,
+}
+
+/// What is known of one host.
+#[derive(Clone, Debug)]
+pub(crate) struct HostState {
+    pub(crate) row: HostRow,
+    pub(crate) newest: Newest,
+}
+
+impl HostState {
+    /// The newest report; `None`, said in the log, where it is unreadable.
+    pub(crate) fn report(&self) -> Option<v1::Report> {
+        codec::decode(&self.newest.body)
+            .inspect_err(|error| {
+                tracing::error!(host = self.row.id, %error, "a newest report is unreadable");
+            })
+            .ok()
+    }
+
+    /// The host as the API lists it.
+    pub(crate) fn summary(&self) -> v1::HostSummary {
+        v1::HostSummary {
+            host: Some(self.newest.host.clone()),
+            agent: Some(self.newest.agent.clone()),
+            first_seen_unix_ns: self.row.first_seen_ns,
+            last_seen_unix_ns: self.row.last_seen_ns,
+            last_window_end_unix_ns: self.newest.window_end_ns,
+            last_sequence: self.row.sequence_last,
+            reports: self.row.reports,
+            missing_reports: self.row.missing(),
+            conflicts: self.row.conflicts,
+        }
+    }
+}
+
+/// All hosts by id.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fleet {
+    hosts: Arc<RwLock<BTreeMap<String, Arc<HostState>>>>,
+}
+
+impl Fleet {
+    /// Replaces what is known of a host; without `newest` its report stays.
+    pub(crate) fn publish(&self, row: HostRow, newest: Option<Newest>) {
+        let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
+        let newest = newest.or_else(|| hosts.get(&row.id).map(|state| state.newest.clone()));
+        if let Some(newest) = newest {
+            hosts.insert(row.id.clone(), Arc::new(HostState { row, newest }));
+        }
+    }
+
+    /// All hosts, by name and then id.
+    pub(crate) fn all(&self) -> Vec<Arc<HostState>> {
+        let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = hosts.values().map(Arc::clone).collect();
+        all.sort_by(|a, b| {
+            let key = |s: &HostState| (s.newest.host.name.clone(), s.row.id.clone());
+            key(a).cmp(&key(b))
+        });
+        all
+    }
+
+    /// The host with this id, else those with this name.
+    pub(crate) fn find(&self, id_or_name: &str) -> Vec<Arc<HostState>> {
+        let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
+        match hosts.get(id_or_name) {
+            Some(state) => vec![Arc::clone(state)],
+            None => hosts
+                .values()
+                .filter(|state| state.newest.host.name == id_or_name)
+                .map(Arc::clone)
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(fleet: &Fleet, id: &str, name: &str) {
+        let newest = Newest {
+            host: v1::Host {
+                id: id.into(),
+                name: name.into(),
+                ..Default::default()
+            },
+            agent: v1::Agent::default(),
+            window_end_ns: 0,
+            body: Arc::from([]),
+        };
+        let row = HostRow {
+            key: 1,
+            id: id.into(),
+            first_seen_ns: 0,
+            last_seen_ns: 0,
+            reports: 1,
+            conflicts: 0,
+            epoch: 1,
+            sequence_first: 1,
+            sequence_last: 1,
+            epoch_reports: 1,
+        };
+        fleet.publish(row, Some(newest));
+    }
+
+    #[test]
+    fn hosts_with_one_name_stay_apart_and_an_id_goes_before_a_name() {
+        let fleet = Fleet::default();
+        publish(&fleet, "id-2", "web");
+        publish(&fleet, "id-1", "web");
+        publish(&fleet, "web-3", "id-1");
+        let ids = |states: Vec<Arc<HostState>>| -> Vec<String> {
+            states.iter().map(|s| s.row.id.clone()).collect()
+        };
+        assert_eq!(ids(fleet.find("web")), ["id-1", "id-2"]);
+        assert_eq!(ids(fleet.find("id-1")), ["id-1"]);
+        assert_eq!(ids(fleet.all()), ["web-3", "id-1", "id-2"]);
+        assert!(fleet.find("nobody").is_empty());
+    }
+}

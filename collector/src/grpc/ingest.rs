@@ -1,0 +1,223 @@
+//! Where agents deliver their reports.
+//!
+//! Each stream has a reading task that hands reports to the writer and puts
+//! the pending answers into a bounded queue; the response stream takes them in
+//! that order.  A sender that does not read its answers is thereby stopped from
+//! sending more.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use monitor_proto::{
+    AUTHORIZATION, REPORT_BYTES_MAX,
+    v1::{
+        self, ExportOutcome, ExportRequest, ExportResponse,
+        report_service_server::{ReportService, ReportServiceServer},
+    },
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    auth, codec,
+    self_stats::{Place, Refusal, SelfStats, take_place},
+    stop::{Stopping, stopped},
+    store::{Incoming, Outcome, WriteError, Writer},
+    time::now_ns,
+    token::Token,
+    validate,
+};
+
+/// Reports of one stream that wait for their commit.
+const IN_FLIGHT_MAX: usize = 64;
+/// The field's own tag and length around a report.
+const ENVELOPE_BYTES: usize = 64;
+const STREAMS_MAX: u64 = 4096;
+
+/// The service that takes reports.
+#[derive(Clone, Debug)]
+pub(crate) struct Ingest {
+    pub(crate) writer: Writer,
+    pub(crate) token: Token,
+    pub(crate) stats: Arc<SelfStats>,
+    pub(crate) stopping: Stopping,
+}
+
+type Answered = oneshot::Receiver<Result<Outcome, WriteError>>;
+
+/// What is answered to one request, at once or after its commit.
+enum Pending {
+    Committing {
+        epoch: u64,
+        sequence: u64,
+        answered: Answered,
+    },
+    Rejected(ExportResponse),
+    /// Ends the stream.
+    Broken(Status),
+}
+
+impl Ingest {
+    pub(crate) fn into_server(self) -> ReportServiceServer<Self> {
+        ReportServiceServer::new(self).max_decoding_message_size(REPORT_BYTES_MAX + ENVELOPE_BYTES)
+    }
+
+    fn authenticate(&self, request: &Request<Streaming<ExportRequest>>) -> Result<(), Status> {
+        let shown = request
+            .metadata()
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        if auth::allowed(&self.token, shown) {
+            return Ok(());
+        }
+        self.stats.refuse(Refusal::Unauthenticated);
+        Err(Status::unauthenticated(
+            "reports need `authorization: Bearer TOKEN` with the collector's token: give the \
+             agent the file DATA_DIR/token by --token-file",
+        ))
+    }
+
+    /// Reads requests until the sender ends, breaks or the collector stops.
+    async fn read(
+        self,
+        mut requests: Streaming<ExportRequest>,
+        pending: mpsc::Sender<Pending>,
+        _place: Place,
+    ) {
+        let mut stopping = self.stopping.clone();
+        loop {
+            let next = tokio::select! {
+                next = requests.next() => next,
+                () = stopped(&mut stopping) => {
+                    let goodbye = Status::unavailable("the collector is stopping: connect again");
+                    drop(pending.send(Pending::Broken(goodbye)).await);
+                    return;
+                }
+            };
+            let answer = match next {
+                Some(Ok(request)) => self.take(request).await,
+                Some(Err(status)) => {
+                    self.stats.refuse(Refusal::Invalid);
+                    Pending::Broken(status)
+                }
+                None => return,
+            };
+            let broken = matches!(answer, Pending::Broken(_));
+            if pending.send(answer).await.is_err() || broken {
+                return;
+            }
+        }
+    }
+
+    async fn take(&self, request: ExportRequest) -> Pending {
+        let report = request.report.unwrap_or_default();
+        if let Err(invalid) = validate::report(&report) {
+            self.stats.refuse(Refusal::Invalid);
+            return Pending::Rejected(ExportResponse {
+                epoch: report.agent.as_ref().map_or(0, |agent| agent.epoch),
+                sequence: report.sequence,
+                outcome: ExportOutcome::Rejected.into(),
+                message: invalid.to_string(),
+            });
+        }
+        match self.submit(report).await {
+            Ok(pending) => pending,
+            Err(error) => Pending::Broken(self.status(&error)),
+        }
+    }
+
+    async fn submit(&self, report: v1::Report) -> Result<Pending, WriteError> {
+        let body = codec::encode(&report).map_err(|e| WriteError::Failed(e.to_string()))?;
+        let agent = report.agent.unwrap_or_default();
+        let (epoch, sequence) = (agent.epoch, report.sequence);
+        let answered = self
+            .writer
+            .submit(Incoming {
+                host: report.host.unwrap_or_default(),
+                agent,
+                sequence,
+                window_end_ns: report.window_end_unix_ns,
+                received_ns: now_ns(),
+                body: body.into(),
+            })
+            .await?;
+        Ok(Pending::Committing {
+            epoch,
+            sequence,
+            answered,
+        })
+    }
+
+    async fn answer(&self, pending: Pending) -> Result<ExportResponse, Status> {
+        let (epoch, sequence, answered) = match pending {
+            Pending::Rejected(response) => return Ok(response),
+            Pending::Broken(status) => return Err(status),
+            Pending::Committing {
+                epoch,
+                sequence,
+                answered,
+            } => (epoch, sequence, answered),
+        };
+        let outcome = answered.await.unwrap_or(Err(WriteError::Stopping));
+        let (counter, outcome) = match outcome.map_err(|error| self.status(&error))? {
+            Outcome::Stored => (&self.stats.stored, ExportOutcome::Stored),
+            Outcome::Duplicate => (&self.stats.duplicates, ExportOutcome::Duplicate),
+            Outcome::Conflict => (&self.stats.conflicts, ExportOutcome::Conflict),
+        };
+        counter.fetch_add(1, Relaxed);
+        Ok(ExportResponse {
+            epoch,
+            sequence,
+            outcome: outcome.into(),
+            message: String::new(),
+        })
+    }
+
+    fn status(&self, error: &WriteError) -> Status {
+        match error {
+            WriteError::Full => {
+                self.stats.refuse(Refusal::DiskFull);
+                Status::resource_exhausted(error.to_string())
+            }
+            WriteError::TooManyHosts(_) => {
+                self.stats.refuse(Refusal::Hosts);
+                Status::resource_exhausted(error.to_string())
+            }
+            WriteError::Failed(_) => {
+                self.stats.refuse(Refusal::Store);
+                Status::internal(error.to_string())
+            }
+            WriteError::Stopping => Status::unavailable(error.to_string()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl ReportService for Ingest {
+    type ExportStream =
+        Pin<Box<dyn Stream<Item = Result<ExportResponse, Status>> + Send + 'static>>;
+
+    async fn export(
+        &self,
+        request: Request<Streaming<ExportRequest>>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        self.authenticate(&request)?;
+        let Some(place) = take_place(&self.stats, |s| &s.streams_active, STREAMS_MAX) else {
+            self.stats.refuse(Refusal::Streams);
+            return Err(Status::resource_exhausted(format!(
+                "{STREAMS_MAX} agents are connected already: try again later"
+            )));
+        };
+        let (pending, queue) = mpsc::channel(IN_FLIGHT_MAX);
+        tokio::spawn(self.clone().read(request.into_inner(), pending, place));
+        let ingest = self.clone();
+        let answers = ReceiverStream::new(queue).then(move |pending| {
+            let ingest = ingest.clone();
+            async move { ingest.answer(pending).await }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+}

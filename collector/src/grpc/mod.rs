@@ -1,0 +1,5 @@
+//! The gRPC services.
+
+mod ingest;
+
+pub(crate) use ingest::Ingest;

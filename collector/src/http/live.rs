@@ -1,0 +1,103 @@
+//! `/api/v1/live`: reports as server-sent events.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    extract::{Query, State as Shared, rejection::QueryRejection},
+    http::StatusCode,
+    response::{
+        IntoResponse,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use monitor_proto::json;
+use serde::Deserialize;
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{State, problem::Problem};
+use crate::{
+    codec,
+    live::LiveReport,
+    self_stats::{Place, take_place},
+    stop::stopped,
+};
+
+/// Watchers at once; each costs a task and a few events.
+const WATCHERS_MAX: u64 = 256;
+/// Events that wait for a watcher's connection; then the lag is counted.
+const EVENTS_MAX: usize = 4;
+/// How often an idle connection is written to, so that its end is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LiveQuery {
+    host: String,
+}
+
+/// Event `report`: a report, as `/api/v1/reports` gives it.  Event `skipped`:
+/// how many were left out because the reader was too slow.
+pub(super) async fn watch(
+    Shared(state): Shared<State>,
+    query: Result<Query<LiveQuery>, QueryRejection>,
+) -> Result<impl IntoResponse, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let place =
+        take_place(&state.stats, |s| &s.watchers_active, WATCHERS_MAX).ok_or_else(|| {
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{WATCHERS_MAX} watchers are connected already: try again later"),
+            )
+        })?;
+    let (events, queue) = mpsc::channel(EVENTS_MAX);
+    tokio::spawn(forward(state, query.host, events, place));
+    Ok(Sse::new(ReceiverStream::new(queue)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+async fn forward(
+    mut state: State,
+    host: String,
+    events: mpsc::Sender<Result<Event, Infallible>>,
+    _place: Place,
+) {
+    let mut reports = state.live.watch();
+    // Tells the watcher that it misses nothing from here on.
+    if events
+        .send(Ok(Event::default().comment("watching")))
+        .await
+        .is_err()
+    {
+        return;
+    }
+    loop {
+        let next = tokio::select! {
+            next = reports.recv() => next,
+            () = events.closed() => return,
+            () = stopped(&mut state.stopping) => return,
+        };
+        let event = match next {
+            Ok(report) if report.is_of(&host) => event(&report),
+            Ok(_) => None,
+            Err(RecvError::Lagged(skipped)) => {
+                let data = serde_json::json!({ "skipped": skipped });
+                Some(Event::default().event("skipped").data(data.to_string()))
+            }
+            Err(RecvError::Closed) => return,
+        };
+        if let Some(event) = event
+            && events.send(Ok(event)).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn event(live: &LiveReport) -> Option<Event> {
+    let report = codec::decode(&live.body)
+        .inspect_err(|error| tracing::error!(%error, "a live report is unreadable"))
+        .ok()?;
+    let data = serde_json::to_string(&json::Report::from(&report)).ok()?;
+    let id = format!("{}-{}", live.epoch, live.sequence);
+    Some(Event::default().event("report").id(id).data(data))
+}

@@ -1,0 +1,81 @@
+//! What is read by HTTP: JSON, live events, metrics and the page.
+//!
+//! Nothing here writes, so a browser that is tricked into a request changes
+//! nothing; `guard` keeps other origins from reading.
+
+mod guard;
+mod health;
+mod hosts;
+mod live;
+mod page;
+mod problem;
+mod prometheus;
+mod reports;
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use axum::{Router, middleware, routing::get};
+use tokio::net::TcpListener;
+
+use crate::{
+    fleet::Fleet,
+    live::Live,
+    self_stats::SelfStats,
+    stop::Stopping,
+    store::{Readers, Told},
+};
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    fleet: Fleet,
+    live: Live,
+    stats: Arc<SelfStats>,
+    readers: Readers,
+    stopping: Stopping,
+    store_path: Arc<PathBuf>,
+}
+
+impl State {
+    pub(crate) fn new(
+        told: Told,
+        readers: Readers,
+        stopping: Stopping,
+        store_path: PathBuf,
+    ) -> Self {
+        Self {
+            fleet: told.fleet,
+            live: told.live,
+            stats: told.stats,
+            readers,
+            stopping,
+            store_path: Arc::new(store_path),
+        }
+    }
+}
+
+fn router(state: State) -> Router {
+    Router::new()
+        .route("/api/v1/hosts", get(hosts::list))
+        .route("/api/v1/hosts/{id}/stats", get(hosts::stats))
+        .route("/api/v1/reports", get(reports::list))
+        .route("/api/v1/live", get(live::watch))
+        .route("/metrics", get(prometheus::scrape))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(page::serve)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(middleware::from_fn(guard::check))
+        .with_state(state)
+}
+
+/// Serves until `stop`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    state: State,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(state))
+        .with_graceful_shutdown(stop)
+        .await
+}

@@ -1,0 +1,109 @@
+//! `/api/v1/reports`.
+
+use axum::{
+    Json,
+    extract::{Query, State as Shared, rejection::QueryRejection},
+};
+use monitor_proto::json;
+use serde::Deserialize;
+
+use super::{State, problem::Problem};
+use crate::{
+    store::{Filter, Selection},
+    time,
+};
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+/// An empty parameter is one that was not given.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ReportsQuery {
+    host: String,
+    since: String,
+    until: String,
+    limit: String,
+    cursor: String,
+    latest: String,
+}
+
+/// A page of reports, or with `latest=true` the newest one of each host.
+pub(super) async fn list(
+    Shared(state): Shared<State>,
+    query: Result<Query<ReportsQuery>, QueryRejection>,
+) -> Result<Json<json::Reports>, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    match query.latest.as_str() {
+        "" | "false" => {}
+        "true" => return Ok(Json(latest(&state, &query.host))),
+        other => {
+            return Err(Problem::bad_request(format!(
+                "latest={other:?} is neither true nor false"
+            )));
+        }
+    }
+    let selection = selection(&state, &query)?;
+    let page = state.readers.page(selection).await?;
+    Ok(Json(json::Reports {
+        reports: page.reports.iter().map(Into::into).collect(),
+        next_cursor: page.next.map(|cursor| cursor.to_string()),
+    }))
+}
+
+fn latest(state: &State, host: &str) -> json::Reports {
+    let hosts = if host.is_empty() {
+        state.fleet.all()
+    } else {
+        state.fleet.find(host)
+    };
+    json::Reports {
+        reports: hosts
+            .iter()
+            .filter_map(|host| host.report())
+            .map(|report| json::Report::from(&report))
+            .collect(),
+        next_cursor: None,
+    }
+}
+
+fn selection(state: &State, query: &ReportsQuery) -> Result<Selection, Problem> {
+    let now = time::now_ns();
+    let at = |text: &str, absent: u64| match text {
+        "" => Ok(absent),
+        text => time::parse(text, now).map_err(|error| Problem::bad_request(error.to_string())),
+    };
+    let filter = if query.host.is_empty() {
+        Filter::All
+    } else {
+        let hosts = state.fleet.find(&query.host);
+        Filter::Hosts(hosts.iter().map(|host| host.row.key).collect())
+    };
+    Ok(Selection {
+        filter,
+        since_ns: at(&query.since, 0)?,
+        until_ns: at(&query.until, u64::MAX)?,
+        after: match query.cursor.as_str() {
+            "" => None,
+            text => Some(
+                text.parse()
+                    .map_err(|error| Problem::bad_request(format!("{error}")))?,
+            ),
+        },
+        limit: limit(&query.limit)?,
+    })
+}
+
+fn limit(text: &str) -> Result<usize, Problem> {
+    if text.is_empty() {
+        return Ok(LIMIT_DEFAULT);
+    }
+    text.parse()
+        .ok()
+        .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+        .ok_or_else(|| {
+            Problem::bad_request(format!(
+                "limit={text:?} is not a number from 1 to {LIMIT_MAX}"
+            ))
+        })
+}

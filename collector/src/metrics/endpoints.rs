@@ -1,0 +1,259 @@
+//! The series of an endpoint.
+
+use monitor_proto::{histogram, json, v1};
+
+use super::{
+    HostSample,
+    families::{Family, Source},
+    text::{Kind, Labels, line},
+};
+
+/// What is read of an endpoint.
+#[derive(Clone, Copy)]
+pub(super) enum Read {
+    /// A counter of the totals.
+    Total(fn(&v1::Counters) -> Option<u64>),
+    /// A counter split by one label.
+    Split(&'static str, fn(&v1::Counters) -> Vec<(String, u64)>),
+    /// A gauge, left out where the host is silent.
+    Now(fn(&v1::Endpoint) -> u64),
+    Histogram(fn(&v1::Counters) -> Option<&v1::Histogram>),
+}
+
+const fn family(name: &'static str, kind: Kind, help: &'static str, read: Read) -> Family {
+    Family {
+        name,
+        kind,
+        help,
+        source: Source::Endpoint(read),
+    }
+}
+
+pub(super) const FAMILIES: &[Family] = &[
+    family(
+        "speedmimi_connections_active",
+        Kind::Gauge,
+        "Connections open now.",
+        Read::Now(|e| e.connections_active),
+    ),
+    family(
+        "speedmimi_connections_adopted_total",
+        Kind::Counter,
+        "Connections that were open before counting began.",
+        Read::Total(|c| Some(c.connections_adopted)),
+    ),
+    family(
+        "speedmimi_connections_opened_total",
+        Kind::Counter,
+        "Connections begun.",
+        Read::Total(|c| Some(c.connections_opened)),
+    ),
+    family(
+        "speedmimi_connections_closed_total",
+        Kind::Counter,
+        "Established connections that ended.",
+        Read::Total(|c| Some(c.connections_closed)),
+    ),
+    family(
+        "speedmimi_connections_failed_total",
+        Kind::Counter,
+        "Connections that failed before they were established, by reason.",
+        Read::Split("reason", failed),
+    ),
+    family(
+        "speedmimi_bytes_received_total",
+        Kind::Counter,
+        "Payload that arrived in order.",
+        Read::Total(|c| Some(c.bytes_received)),
+    ),
+    family(
+        "speedmimi_bytes_sent_total",
+        Kind::Counter,
+        "Payload that the peer acknowledged.",
+        Read::Total(|c| Some(c.bytes_sent)),
+    ),
+    family(
+        "speedmimi_bytes_unacked_total",
+        Kind::Counter,
+        "Payload sent and never acknowledged before the end.",
+        Read::Total(|c| Some(c.bytes_unacked)),
+    ),
+    family(
+        "speedmimi_packets_received_total",
+        Kind::Counter,
+        "TCP segments received.",
+        Read::Total(|c| Some(c.packets_received)),
+    ),
+    family(
+        "speedmimi_packets_sent_total",
+        Kind::Counter,
+        "TCP segments sent.",
+        Read::Total(|c| Some(c.packets_sent)),
+    ),
+    family(
+        "speedmimi_retransmits_total",
+        Kind::Counter,
+        "Segments sent again.",
+        Read::Total(|c| Some(c.retransmits)),
+    ),
+    family(
+        "speedmimi_requests_total",
+        Kind::Counter,
+        "HTTP/1 requests, by method.",
+        Read::Split("method", requests),
+    ),
+    family(
+        "speedmimi_responses_total",
+        Kind::Counter,
+        "HTTP/1 responses, by class of their status code.",
+        Read::Split("code_class", responses),
+    ),
+    family(
+        "speedmimi_requests_without_response_total",
+        Kind::Counter,
+        "Requests whose connection ended before a final response.",
+        Read::Total(|c| c.http.as_ref().map(|h| h.requests_without_response)),
+    ),
+    family(
+        "speedmimi_exchanges_total",
+        Kind::Counter,
+        "Turns of streams that do not speak HTTP/1.",
+        Read::Total(|c| c.http.as_ref().map(|h| h.exchanges)),
+    ),
+    family(
+        "speedmimi_exchange_duration_seconds",
+        Kind::Histogram,
+        "First byte of the request to first byte of the final response.",
+        Read::Histogram(|c| c.http.as_ref()?.exchange_duration.as_ref()),
+    ),
+    family(
+        "speedmimi_connect_duration_seconds",
+        Kind::Histogram,
+        "SYN to established, of actively opened connections.",
+        Read::Histogram(|c| c.connect_duration.as_ref()),
+    ),
+];
+
+pub(super) fn write(out: &mut String, name: &str, host: &HostSample, read: Read) {
+    let none = v1::Counters::default();
+    for endpoint in &host.report.endpoints {
+        let totals = endpoint.totals.as_ref().unwrap_or(&none);
+        let labels = || labels(host, endpoint);
+        match read {
+            Read::Total(read) => {
+                if let Some(value) = read(totals) {
+                    line(out, name, &labels(), value);
+                }
+            }
+            Read::Split(label, read) => {
+                for (value, n) in read(totals) {
+                    line(out, name, &labels().with(label, &value), n);
+                }
+            }
+            Read::Now(read) if host.up => line(out, name, &labels(), read(endpoint)),
+            Read::Now(_) => {}
+            Read::Histogram(read) => {
+                if let Some(histogram) = read(totals) {
+                    buckets(out, name, &labels(), histogram);
+                }
+            }
+        }
+    }
+}
+
+/// The proxy's names come after what identifies the endpoint.
+fn labels(host: &HostSample, endpoint: &v1::Endpoint) -> Labels {
+    let (host_name, host_id) = host.host();
+    Labels::default()
+        .with("host", host_name)
+        .with("host_id", host_id)
+        .with("target", &endpoint.target)
+        .with("role", role(endpoint.role))
+        .with("endpoint", &endpoint.address)
+        .with_known("upstream", &endpoint.upstream)
+        .with_known("backend", &endpoint.backend)
+}
+
+fn role(role: i32) -> &'static str {
+    match v1::Role::try_from(role) {
+        Ok(v1::Role::Downstream) => "downstream",
+        Ok(v1::Role::Upstream) => "upstream",
+        Ok(v1::Role::Unspecified) | Err(_) => "unspecified",
+    }
+}
+
+/// Every reason is a series from the start, so that its first failure shows as
+/// an increase.
+fn failed(c: &v1::Counters) -> Vec<(String, u64)> {
+    let f = c.connections_failed.unwrap_or_default();
+    [
+        ("refused", f.refused),
+        ("timeout", f.timeout),
+        ("reset", f.reset),
+        ("unreachable", f.unreachable),
+        ("aborted", f.aborted),
+        ("other", f.other),
+    ]
+    .map(|(reason, n)| (reason.to_owned(), n))
+    .to_vec()
+}
+
+/// What the methods do not add up to is of another one.
+fn requests(c: &v1::Counters) -> Vec<(String, u64)> {
+    let Some(http) = &c.http else {
+        return Vec::new();
+    };
+    let named: u64 = http.requests_by_method.values().sum();
+    let mut methods = http.requests_by_method.clone();
+    let rest = http.requests.saturating_sub(named);
+    if rest > 0 || methods.is_empty() {
+        let other = methods.entry("_OTHER".to_owned()).or_default();
+        *other = other.saturating_add(rest);
+    }
+    methods.into_iter().collect()
+}
+
+fn responses(c: &v1::Counters) -> Vec<(String, u64)> {
+    let Some(http) = &c.http else {
+        return Vec::new();
+    };
+    let r = json::Responses::from_codes(&http.responses_by_code);
+    [
+        ("1xx", r.informational),
+        ("2xx", r.successful),
+        ("3xx", r.redirection),
+        ("4xx", r.client_error),
+        ("5xx", r.server_error),
+    ]
+    .map(|(class, n)| (class.to_owned(), n))
+    .to_vec()
+}
+
+/// The boundaries are 2^k seconds, 7.6 µs to 64 s: a subset of the histogram's
+/// own, so that no value is moved, and few enough for a scrape.
+const BOUNDARY_LOG2_MIN: i32 = -17;
+const BOUNDARY_LOG2_MAX: i32 = 6;
+
+fn buckets(out: &mut String, name: &str, labels: &Labels, h: &v1::Histogram) {
+    let bucket = format!("{name}_bucket");
+    for k in BOUNDARY_LOG2_MIN..=BOUNDARY_LOG2_MAX {
+        let boundary = f64::from(k).exp2();
+        let labels = labels.clone().with("le", &boundary.to_string());
+        line(out, &bucket, &labels, not_above(h, boundary));
+    }
+    let in_buckets: u64 = h.buckets.iter().sum();
+    line(out, &bucket, &labels.clone().with("le", "+Inf"), in_buckets);
+    line(out, &format!("{name}_sum"), labels, h.sum_ns as f64 / 1e9);
+    line(out, &format!("{name}_count"), labels, in_buckets);
+}
+
+/// How many values lie in buckets that end at `boundary` or below.
+fn not_above(h: &v1::Histogram, boundary: f64) -> u64 {
+    // Between two boundaries of any scale lies more than this.
+    let limit = boundary * (1.0 + 1e-9);
+    (h.offset..)
+        .zip(&h.buckets)
+        .take_while(|(index, _)| histogram::upper_bound_seconds(h.scale, *index) <= limit)
+        .map(|(_, n)| n)
+        .sum()
+}

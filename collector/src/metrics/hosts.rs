@@ -1,0 +1,127 @@
+//! The series of a host.
+
+use monitor_proto::v1;
+
+use super::{
+    HostSample,
+    families::{Family, Source},
+    text::{Kind, Labels, line},
+};
+
+type Emit<'a> = &'a mut dyn FnMut(Labels, f64);
+
+pub(super) fn write(
+    out: &mut String,
+    name: &str,
+    host: &HostSample,
+    read: fn(&HostSample, Emit<'_>),
+) {
+    let (host_name, host_id) = host.host();
+    let base = Labels::default()
+        .with("host", host_name)
+        .with("host_id", host_id);
+    read(host, &mut |own, value| {
+        line(out, name, &base.clone().and(&own), value);
+    });
+}
+
+macro_rules! gauge {
+    ($name:literal, $help:literal, $field:ident, $scale:expr) => {
+        Family {
+            name: $name,
+            kind: Kind::Gauge,
+            help: $help,
+            source: Source::Host(|host, emit| {
+                if let Some(value) = current(host, |m| m.$field) {
+                    emit(Labels::default(), value * $scale);
+                }
+            }),
+        }
+    };
+}
+
+const PERCENT: f64 = 0.01;
+
+pub(super) const FAMILIES: &[Family] = &[
+    Family {
+        name: "speedmimi_host_up",
+        kind: Kind::Gauge,
+        help: "Whether a report of this host came within the last minute.",
+        source: Source::Host(|host, emit| emit(Labels::default(), f64::from(u8::from(host.up)))),
+    },
+    Family {
+        name: "speedmimi_host_last_report_timestamp_seconds",
+        kind: Kind::Gauge,
+        help: "When the newest report of this host came.",
+        source: Source::Host(|host, emit| {
+            emit(
+                Labels::default(),
+                host.summary.last_seen_unix_ns as f64 / 1e9,
+            );
+        }),
+    },
+    gauge!(
+        "speedmimi_host_cpu_usage_ratio",
+        "Share of all cores in use.",
+        cpu_usage,
+        PERCENT
+    ),
+    gauge!(
+        "speedmimi_host_memory_usage_ratio",
+        "Share of memory not available.",
+        memory_usage,
+        PERCENT
+    ),
+    gauge!(
+        "speedmimi_host_disk_usage_ratio",
+        "Share of the root filesystem in use.",
+        disk_usage,
+        PERCENT
+    ),
+    gauge!(
+        "speedmimi_host_load1",
+        "Load average of 1 minute.",
+        load_avg_1,
+        1.0
+    ),
+    gauge!(
+        "speedmimi_host_load5",
+        "Load average of 5 minutes.",
+        load_avg_5,
+        1.0
+    ),
+    gauge!(
+        "speedmimi_host_load15",
+        "Load average of 15 minutes.",
+        load_avg_15,
+        1.0
+    ),
+    gauge!(
+        "speedmimi_host_network_receive_bytes_per_second",
+        "Received over all interfaces but loopback.",
+        network_in,
+        1.0
+    ),
+    gauge!(
+        "speedmimi_host_network_transmit_bytes_per_second",
+        "Sent over all interfaces but loopback.",
+        network_out,
+        1.0
+    ),
+    Family {
+        name: "speedmimi_losses_total",
+        kind: Kind::Counter,
+        help: "What went uncounted on the host, by reason.",
+        source: Source::Host(|host, emit| {
+            for (reason, &n) in &host.report.losses_totals {
+                emit(Labels::default().with("reason", reason), n as f64);
+            }
+        }),
+    },
+];
+
+/// The newest value of a gauge; of a silent host there is none.
+fn current(host: &HostSample, read: fn(&v1::HostMetrics) -> Option<v1::Gauge>) -> Option<f64> {
+    let metrics = host.report.host_metrics.as_ref().filter(|_| host.up)?;
+    read(metrics).map(|gauge| gauge.last)
+}

@@ -1,0 +1,91 @@
+//! What the collector says of itself.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::text::{Kind, Labels, head, line};
+use crate::self_stats::{Refusal, SelfStats};
+
+/// The collector's own series.
+pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
+    let mut out = String::new();
+    let read = |counter: &AtomicU64| counter.load(Relaxed);
+    build_info(&mut out);
+
+    let name = "speedmimi_collector_reports_total";
+    head(
+        &mut out,
+        name,
+        Kind::Counter,
+        "Reports answered, by outcome.",
+    );
+    for (outcome, counter) in [
+        ("conflict", &stats.conflicts),
+        ("duplicate", &stats.duplicates),
+        ("stored", &stats.stored),
+    ] {
+        let labels = Labels::default().with("outcome", outcome);
+        line(&mut out, name, &labels, read(counter));
+    }
+
+    let name = "speedmimi_collector_refused_total";
+    head(
+        &mut out,
+        name,
+        Kind::Counter,
+        "Reports and streams refused, by reason.",
+    );
+    for (reason, label) in Refusal::ALL {
+        let labels = Labels::default().with("reason", label);
+        line(&mut out, name, &labels, stats.refused(reason));
+    }
+
+    let name = "speedmimi_collector_commits_total";
+    head(&mut out, name, Kind::Counter, "Transactions, by result.");
+    for (result, counter) in [("done", &stats.commits), ("failed", &stats.commits_failed)] {
+        let labels = Labels::default().with("result", result);
+        line(&mut out, name, &labels, read(counter));
+    }
+
+    let mut plain = |name, kind, help, value: f64| {
+        head(&mut out, name, kind, help);
+        line(&mut out, name, &Labels::default(), value);
+    };
+    plain(
+        "speedmimi_collector_commit_seconds_total",
+        Kind::Counter,
+        "Time spent in transactions.",
+        read(&stats.commit_ns) as f64 / 1e9,
+    );
+    plain(
+        "speedmimi_collector_streams_active",
+        Kind::Gauge,
+        "Agents connected.",
+        read(&stats.streams_active) as f64,
+    );
+    plain(
+        "speedmimi_collector_watchers_active",
+        Kind::Gauge,
+        "Readers of live events connected.",
+        read(&stats.watchers_active) as f64,
+    );
+    plain(
+        "speedmimi_collector_hosts",
+        Kind::Gauge,
+        "Hosts of which reports are kept.",
+        hosts as f64,
+    );
+    plain(
+        "speedmimi_collector_store_bytes",
+        Kind::Gauge,
+        "Size of the store's main file.",
+        store_bytes as f64,
+    );
+    out
+}
+
+fn build_info(out: &mut String) {
+    let name = "speedmimi_collector_build_info";
+    head(out, name, Kind::Gauge, "The version of this collector.");
+    let labels = Labels::default().with("version", env!("CARGO_PKG_VERSION"));
+    line(out, name, &labels, 1);
+}

@@ -1,0 +1,135 @@
+//! The whole text, from a report.
+
+use std::{collections::HashMap, sync::Arc};
+
+use monitor_proto::v1;
+
+use super::{HostSample, chunks};
+
+fn sample(up: bool) -> HostSample {
+    let totals = v1::Counters {
+        connections_opened: 12,
+        bytes_sent: u64::MAX,
+        http: Some(v1::HttpCounters {
+            requests: 5,
+            requests_by_method: [("GET".to_owned(), 3)].into(),
+            responses_by_code: [("200".to_owned(), 4), ("2XX".to_owned(), 1)].into(),
+            exchange_duration: Some(v1::Histogram {
+                count: 4,
+                sum_ns: 3_000_000,
+                scale: 2,
+                // Ends at 2^-10 s after its first bucket.
+                offset: -41,
+                buckets: vec![1, 2, 0, 0, 1],
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    HostSample {
+        report: v1::Report {
+            host: Some(v1::Host {
+                id: "id-1".into(),
+                name: "web".into(),
+                ..Default::default()
+            }),
+            host_metrics: Some(v1::HostMetrics {
+                cpu_usage: Some(v1::Gauge {
+                    last: 50.0,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            endpoints: vec![v1::Endpoint {
+                role: v1::Role::Downstream.into(),
+                address: "127.0.0.1:8080".into(),
+                target: "/p".into(),
+                connections_active: 2,
+                totals: Some(totals),
+                ..Default::default()
+            }],
+            losses_totals: [("samples_dropped".to_owned(), 3)].into(),
+            ..Default::default()
+        },
+        summary: v1::HostSummary::default(),
+        up,
+    }
+}
+
+fn series(up: bool) -> HashMap<String, String> {
+    let text: String = chunks(Arc::new(vec![sample(up)])).collect();
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.to_owned())
+        })
+        .collect()
+}
+
+const ENDPOINT: &str =
+    "host=\"web\",host_id=\"id-1\",target=\"/p\",role=\"downstream\",endpoint=\"127.0.0.1:8080\"";
+
+#[test]
+fn totals_are_exact_counters() {
+    let all = series(true);
+    let get = |name: &str, more: &str| all[&format!("{name}{{{ENDPOINT}{more}}}")].clone();
+    assert_eq!(get("speedmimi_connections_opened_total", ""), "12");
+    assert_eq!(
+        get("speedmimi_bytes_sent_total", ""),
+        "18446744073709551615"
+    );
+    assert_eq!(get("speedmimi_requests_total", ",method=\"GET\""), "3");
+    assert_eq!(get("speedmimi_requests_total", ",method=\"_OTHER\""), "2");
+    assert_eq!(get("speedmimi_responses_total", ",code_class=\"2xx\""), "5");
+    assert_eq!(
+        get("speedmimi_connections_failed_total", ",reason=\"refused\""),
+        "0"
+    );
+    let losses = "speedmimi_losses_total{host=\"web\",host_id=\"id-1\",reason=\"samples_dropped\"}";
+    assert_eq!(all[losses], "3");
+}
+
+#[test]
+fn histograms_are_cumulative_and_keep_every_value() {
+    let all = series(true);
+    let bucket = |le: &str| {
+        let name = "speedmimi_exchange_duration_seconds_bucket";
+        all[&format!("{name}{{{ENDPOINT},le=\"{le}\"}}")].clone()
+    };
+    assert_eq!(bucket("0.00048828125"), "0");
+    assert_eq!(bucket("0.0009765625"), "1");
+    assert_eq!(bucket("0.001953125"), "4");
+    assert_eq!(bucket("+Inf"), "4");
+    assert_eq!(
+        all[&format!("speedmimi_exchange_duration_seconds_sum{{{ENDPOINT}}}")],
+        "0.003"
+    );
+}
+
+#[test]
+fn a_silent_host_has_counters_and_no_gauges() {
+    let (up, silent) = (series(true), series(false));
+    let cpu = "speedmimi_host_cpu_usage_ratio{host=\"web\",host_id=\"id-1\"}";
+    let active = format!("speedmimi_connections_active{{{ENDPOINT}}}");
+    assert_eq!(up[cpu], "0.5");
+    assert_eq!(up[&active], "2");
+    assert!(!silent.contains_key(cpu) && !silent.contains_key(&active));
+    assert!(
+        silent
+            .keys()
+            .any(|k| k.starts_with("speedmimi_connections_opened_total"))
+    );
+}
+
+#[test]
+fn every_family_says_its_help_and_type_once() {
+    let hosts = Arc::new(vec![sample(true), sample(true)]);
+    let text: String = chunks(hosts).collect();
+    for family in super::families::all() {
+        for kind in ["HELP", "TYPE"] {
+            let head = format!("# {kind} {} ", family.name);
+            assert_eq!(text.matches(&head).count(), 1, "{head}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What the collector counts of itself.
+
+use std::{
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// Why a report was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Without the token.
+    Unauthenticated,
+    /// It breaks a rule and would break it again.
+    Invalid,
+    /// Too many streams at once.
+    Streams,
+    /// Too many hosts.
+    Hosts,
+    /// The disk is full.
+    DiskFull,
+    /// The store cannot be written.
+    Store,
+}
+
+impl Refusal {
+    /// All reasons, in the order of their names.
+    pub(crate) const ALL: [(Self, &'static str); 6] = [
+        (Self::DiskFull, "disk_full"),
+        (Self::Hosts, "hosts"),
+        (Self::Invalid, "invalid"),
+        (Self::Store, "store"),
+        (Self::Streams, "streams"),
+        (Self::Unauthenticated, "unauthenticated"),
+    ];
+}
+
+/// Counters since the start.
+#[derive(Debug, Default)]
+pub(crate) struct SelfStats {
+    pub(crate) stored: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    pub(crate) conflicts: AtomicU64,
+    pub(crate) streams_active: AtomicU64,
+    pub(crate) watchers_active: AtomicU64,
+    pub(crate) commits: AtomicU64,
+    pub(crate) commits_failed: AtomicU64,
+    pub(crate) commit_ns: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl SelfStats {
+    pub(crate) fn refuse(&self, reason: Refusal) {
+        self.refused[Self::slot(reason)].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn refused(&self, reason: Refusal) -> u64 {
+        self.refused[Self::slot(reason)].load(Relaxed)
+    }
+
+    pub(crate) fn commit(&self, took: Duration, done: bool) {
+        let counter = if done {
+            &self.commits
+        } else {
+            &self.commits_failed
+        };
+        counter.fetch_add(1, Relaxed);
+        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.commit_ns.fetch_add(ns, Relaxed);
+    }
+
+    fn slot(reason: Refusal) -> usize {
+        Refusal::ALL
+            .iter()
+            .position(|(other, _)| *other == reason)
+            .expect("ALL names every reason, as a test checks")
+    }
+}
+
+/// Takes one of `max` places; `None` where all are taken.
+pub(crate) fn take_place(
+    stats: &Arc<SelfStats>,
+    of: fn(&SelfStats) -> &AtomicU64,
+    max: u64,
+) -> Option<Place> {
+    let place = Place {
+        stats: Arc::clone(stats),
+        of,
+    };
+    // Dropping the place gives it back, also where it was one too many.
+    (of(stats).fetch_add(1, Relaxed) < max).then_some(place)
+}
+
+/// A place that is given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    stats: Arc<SelfStats>,
+    of: fn(&SelfStats) -> &AtomicU64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        (self.of)(&self.stats).fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_and_given_back() {
+        let stats = Arc::new(SelfStats::default());
+        let take = || take_place(&stats, |s| &s.streams_active, 2);
+        let (first, second) = (take(), take());
+        assert!(first.is_some() && second.is_some() && take().is_none());
+        drop(first);
+        assert!(take().is_some());
+        assert_eq!(stats.streams_active.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn every_refusal_has_a_slot_of_its_own() {
+        let stats = SelfStats::default();
+        for (n, (reason, _)) in (1..).zip(Refusal::ALL) {
+            for _ in 0..n {
+                stats.refuse(reason);
+            }
+        }
+        for (n, (reason, _)) in (1..).zip(Refusal::ALL) {
+            assert_eq!(stats.refused(reason), n);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The reports on disk: one `SQLite` file, one writer, a few readers.
+//!
+//! Architecture invariant: only the writer thread changes the file, and it
+//! answers a report only after the commit that holds it (`synchronous=FULL`).
+//! Readers have connections of their own and see the last commit (WAL).
+
+mod hosts;
+mod open;
+mod reader;
+mod reports;
+mod schema;
+mod writer;
+
+pub(crate) use hosts::HostRow;
+pub(crate) use open::open;
+pub(crate) use reader::{ReadError, Readers};
+pub(crate) use reports::{Filter, Selection};
+pub(crate) use writer::{DRAIN_MAX, Incoming, Outcome, Told, WriteError, Writer};
+
+/// The store's file below the data directory.
+pub(crate) const FILE_NAME: &str = "collector.db";
+
+/// `SQLite` has signed integers only; `validate` keeps larger ones out.
+fn to_sql(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// No column holds a negative number.
+fn from_sql(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}

@@ -1,0 +1,93 @@
+//! Reading threads: each has a connection, all take jobs from one queue.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{
+    open::open_reader,
+    reports::{self, Page, Selection},
+};
+use crate::codec::CodecError;
+
+/// Enough that one long read does not hold up the others.
+const THREADS: usize = 3;
+/// Jobs that wait; beyond it readers are told to come back.
+const QUEUE_MAX: usize = 256;
+
+type Job = Box<dyn FnOnce(&Connection) + Send>;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("too many reads are waiting: try again shortly")]
+    Busy,
+    #[error("the collector is stopping")]
+    Stopping,
+    #[error("cannot read the store")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("a kept report cannot be read")]
+    Codec(#[from] CodecError),
+}
+
+/// A handle on the reading threads.
+#[derive(Clone, Debug)]
+pub(crate) struct Readers {
+    jobs: mpsc::SyncSender<Job>,
+}
+
+impl Readers {
+    /// Starts the threads; they end when the last handle is dropped.
+    pub(crate) fn start(path: &Path) -> Result<Self, rusqlite::Error> {
+        let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE_MAX);
+        let queue = Arc::new(Mutex::new(queue));
+        for n in 0..THREADS {
+            let connection = open_reader(path)?;
+            let queue = Arc::clone(&queue);
+            thread::Builder::new()
+                .name(format!("store-read-{n}"))
+                .spawn(move || serve(&connection, &queue))
+                .map_err(|_| rusqlite::Error::InvalidPath(PathBuf::from(path)))?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Runs a read on one of the threads.
+    pub(crate) async fn read<T, F>(&self, read: F) -> Result<T, ReadError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, ReadError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            // The asker may have gone away meanwhile.
+            drop(answer.send(read(connection)));
+        });
+        self.jobs.try_send(job).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => ReadError::Busy,
+            mpsc::TrySendError::Disconnected(_) => ReadError::Stopping,
+        })?;
+        answered.await.map_err(|_| ReadError::Stopping)?
+    }
+
+    /// One page of reports.
+    pub(crate) async fn page(&self, selection: Selection) -> Result<Page, ReadError> {
+        self.read(move |connection| reports::page(connection, &selection))
+            .await
+    }
+}
+
+fn serve(connection: &Connection, queue: &Mutex<mpsc::Receiver<Job>>) {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match next {
+            Ok(job) => job(connection),
+            Err(mpsc::RecvError) => return,
+        }
+    }
+}

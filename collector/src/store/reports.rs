@@ -1,0 +1,191 @@
+//! Reading reports page by page, in the order of their window's end.
+
+use std::{fmt, fmt::Write as _, str::FromStr};
+
+use monitor_proto::v1;
+use rusqlite::{Connection, Row, params_from_iter, types::Value};
+
+use super::{from_sql, reader::ReadError, to_sql};
+use crate::codec;
+
+/// A page ends early where its bodies get larger than this, compressed.
+const PAGE_BODY_BYTES_MAX: usize = 4 << 20;
+
+/// Which hosts' reports.
+#[derive(Clone, Debug)]
+pub(crate) enum Filter {
+    All,
+    /// The keys of `hosts`; names may be shared.
+    Hosts(Vec<i64>),
+}
+
+/// Which reports.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    pub(crate) filter: Filter,
+    /// Windows that end then or later.
+    pub(crate) since_ns: u64,
+    /// Windows that end before.
+    pub(crate) until_ns: u64,
+    pub(crate) after: Option<Cursor>,
+    pub(crate) limit: usize,
+}
+
+/// The place of a report in the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    pub(crate) window_end_ns: u64,
+    pub(crate) host: i64,
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+}
+
+/// The text is not a cursor of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("the cursor is not one that this collector gave out: take next_cursor as it is")]
+pub(crate) struct BadCursor;
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            window_end_ns,
+            host,
+            epoch,
+            sequence,
+        } = self;
+        write!(f, "{window_end_ns:x}-{host:x}-{epoch:x}-{sequence:x}")
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = BadCursor;
+
+    fn from_str(text: &str) -> Result<Self, BadCursor> {
+        let mut parts = text.split('-').map(|part| {
+            i64::from_str_radix(part, 16)
+                .ok()
+                .filter(|n| *n >= 0)
+                .ok_or(BadCursor)
+        });
+        let mut next = || parts.next().unwrap_or(Err(BadCursor));
+        let cursor = Self {
+            window_end_ns: from_sql(next()?),
+            host: next()?,
+            epoch: from_sql(next()?),
+            sequence: from_sql(next()?),
+        };
+        match parts.next() {
+            None => Ok(cursor),
+            Some(_) => Err(BadCursor),
+        }
+    }
+}
+
+/// A report as it is kept.
+#[derive(Debug)]
+pub(crate) struct StoredReport {
+    pub(crate) at: Cursor,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Some reports, and where the next ones begin.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) reports: Vec<v1::Report>,
+    pub(crate) next: Option<Cursor>,
+}
+
+/// One page of reports.
+pub(crate) fn page(connection: &Connection, selection: &Selection) -> Result<Page, ReadError> {
+    let (sql, parameters) = query(selection);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(parameters))?;
+    let mut reports = Vec::new();
+    let mut last = None;
+    let mut body_bytes = 0;
+    while let Some(row) = rows.next()? {
+        // The query asks for one more than the limit, to know of a next page.
+        if reports.len() == selection.limit || body_bytes > PAGE_BODY_BYTES_MAX {
+            return Ok(Page {
+                reports,
+                next: last,
+            });
+        }
+        let stored = from_row(row)?;
+        body_bytes += stored.body.len();
+        last = Some(stored.at);
+        reports.push(codec::decode(&stored.body)?);
+    }
+    Ok(Page {
+        reports,
+        next: None,
+    })
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<StoredReport> {
+    Ok(StoredReport {
+        at: Cursor {
+            window_end_ns: from_sql(row.get(0)?),
+            host: row.get(1)?,
+            epoch: from_sql(row.get(2)?),
+            sequence: from_sql(row.get(3)?),
+        },
+        body: row.get(4)?,
+    })
+}
+
+fn query(selection: &Selection) -> (String, Vec<Value>) {
+    let mut sql = "SELECT window_end_ns, host, epoch, sequence, body FROM reports
+                   WHERE window_end_ns >= ? AND window_end_ns < ?"
+        .to_owned();
+    let mut parameters = vec![
+        Value::Integer(to_sql(selection.since_ns)),
+        Value::Integer(to_sql(selection.until_ns)),
+    ];
+    if let Filter::Hosts(keys) = &selection.filter {
+        let marks = vec!["?"; keys.len()].join(",");
+        // A String takes any text.
+        write!(sql, " AND host IN ({marks})").expect("writing to a String never fails");
+        parameters.extend(keys.iter().map(|&key| Value::Integer(key)));
+    }
+    if let Some(after) = selection.after {
+        sql.push_str(" AND (window_end_ns, host, epoch, sequence) > (?, ?, ?, ?)");
+        parameters.extend([
+            Value::Integer(to_sql(after.window_end_ns)),
+            Value::Integer(after.host),
+            Value::Integer(to_sql(after.epoch)),
+            Value::Integer(to_sql(after.sequence)),
+        ]);
+    }
+    sql.push_str(" ORDER BY window_end_ns, host, epoch, sequence LIMIT ?");
+    let one_more = i64::try_from(selection.limit).map_or(i64::MAX, |n| n.saturating_add(1));
+    parameters.push(Value::Integer(one_more));
+    (sql, parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_its_text_and_nothing_else_does() {
+        let cursor = Cursor {
+            window_end_ns: 1_763_860_000_123_000_000,
+            host: 3,
+            epoch: 1_763_860_000_123,
+            sequence: 7,
+        };
+        assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        for text in [
+            "",
+            "1-2-3",
+            "1-2-3-4-5",
+            "x-1-1-1",
+            "-1-1-1-1",
+            "1-2-3-'; DROP",
+            "ffffffffffffffff-1-1-1",
+        ] {
+            assert!(text.parse::<Cursor>().is_err(), "{text:?}");
+        }
+    }
+}

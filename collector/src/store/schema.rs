@@ -1,0 +1,47 @@
+//! The tables.
+
+use rusqlite::Connection;
+
+/// "SpMi": tells our files from others'.
+pub(super) const APPLICATION_ID: i32 = 0x5370_4d69;
+/// Which tables a file has.
+pub(super) const VERSION: i32 = 1;
+
+/// A report's primary key orders it by host and age, so one host's range is
+/// one run of pages; `WITHOUT ROWID` keeps the body in that very tree.  The
+/// indices hold the primary key too, and so answer counts without a body.
+const TABLES: &str = "
+CREATE TABLE hosts (
+  key            INTEGER PRIMARY KEY,
+  id             TEXT NOT NULL UNIQUE,
+  first_seen_ns  INTEGER NOT NULL,
+  last_seen_ns   INTEGER NOT NULL,
+  reports        INTEGER NOT NULL,
+  conflicts      INTEGER NOT NULL,
+  epoch          INTEGER NOT NULL,
+  sequence_first INTEGER NOT NULL,
+  sequence_last  INTEGER NOT NULL,
+  epoch_reports  INTEGER NOT NULL
+) STRICT;
+CREATE TABLE reports (
+  host          INTEGER NOT NULL REFERENCES hosts(key),
+  epoch         INTEGER NOT NULL,
+  sequence      INTEGER NOT NULL,
+  window_end_ns INTEGER NOT NULL,
+  body          BLOB NOT NULL,
+  PRIMARY KEY (host, epoch, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX reports_by_end ON reports (window_end_ns);
+CREATE INDEX reports_by_host_and_end ON reports (host, window_end_ns);
+";
+
+/// Makes the tables in an empty file.
+pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         {TABLES}
+         PRAGMA application_id = {APPLICATION_ID};
+         PRAGMA user_version = {VERSION};
+         COMMIT;"
+    ))
+}

@@ -1,0 +1,154 @@
+//! Starting, stopping and refusing to start.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Output};
+
+use common::{Agent, Collector, command, report};
+use monitor_proto::v1::ExportOutcome;
+
+fn run(args: &[&str]) -> Output {
+    command().args(args).output().unwrap()
+}
+
+#[track_caller]
+fn refused(output: &Output, code: i32, words: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(stderr.contains(words), "{stderr}");
+    assert!(output.stdout.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_it_with_0_even_while_agents_and_watchers_are_connected() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    let watcher = ureq::get(collector.url("/api/v1/live")).call().unwrap();
+    assert_eq!(agent.export(report("web", 1)).await, ExportOutcome::Stored);
+    assert_eq!(collector.terminate(), Some(0));
+    let goodbye = agent.answer().await.unwrap_err();
+    assert_eq!(goodbye.code(), tonic::Code::Unavailable, "{goodbye}");
+    drop(watcher);
+    let again = Collector::start(dir.path());
+    assert_eq!(again.all_reports("").len(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_answer_cannot_hold_up_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    assert_eq!(agent.export(report("web", 1)).await, ExportOutcome::Stored);
+    // The agent shares this thread, which waits for the end.
+    assert_eq!(collector.terminate(), Some(0));
+}
+
+#[test]
+fn the_token_is_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("made/by/the/collector");
+    let collector = Collector::start(&data);
+    assert_eq!(collector.token.len(), 64);
+    let mode = fs::metadata(data.join("token"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_given_token_counts_instead_of_a_made_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("given");
+    fs::write(&file, "a-token-of-our-own\n").unwrap();
+    let data = dir.path().join("data");
+    let collector = Collector::start_with(&data, &["--token-file", file.to_str().unwrap()]);
+    assert!(!data.join("token").exists());
+    assert!(
+        Agent::connect(&collector, "Bearer a-token-of-our-own")
+            .await
+            .is_ok()
+    );
+}
+
+#[test]
+fn bad_usage_and_configuration_end_with_64() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    refused(&run(&["run", "--no-such-flag"]), 64, "--no-such-flag");
+    refused(
+        &run(&["run", "--listen-grpc", "nowhere"]),
+        64,
+        "--listen-grpc",
+    );
+    refused(
+        &run(&["run", "--data-dir", data, "--listen-http", "0.0.0.0:0"]),
+        64,
+        "loopback",
+    );
+    refused(
+        &run(&["run", "--data-dir", "/proc/nowhere"]),
+        64,
+        "--data-dir",
+    );
+    let missing = ["run", "--data-dir", data, "--token-file", "/nowhere/token"];
+    refused(&run(&missing), 64, "/nowhere/token");
+}
+
+#[test]
+fn a_taken_port_and_a_taken_directory_end_with_1_and_say_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let same_dir = ["run", "--data-dir", dir.path().to_str().unwrap()];
+    refused(&run(&same_dir), 1, "another collector uses");
+    let other = tempfile::tempdir().unwrap();
+    let same_port = [
+        "run",
+        "--data-dir",
+        other.path().to_str().unwrap(),
+        "--listen-http",
+        &collector.http,
+        "--listen-grpc",
+        "127.0.0.1:0",
+    ];
+    refused(&run(&same_port), 1, "--listen-http");
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_set_aside_and_the_collector_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(
+        dir.path().join("collector.db"),
+        "this is not a store".repeat(1000),
+    )
+    .unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    assert_eq!(agent.export(report("web", 1)).await, ExportOutcome::Stored);
+    assert!(Path::exists(&dir.path().join("collector.db.set-aside-1")));
+}
+
+#[test]
+fn help_version_completions_and_man_are_there() {
+    for (args, words) in [
+        (&["--help"][..], "Examples:"),
+        (&["run", "--help"], "--data-dir"),
+        (&["--version"], "0.1.0"),
+        (&["completions", "bash"], "speedmimi-collector"),
+        (&["man"], ".TH"),
+    ] {
+        let output = run(args);
+        assert!(output.status.success());
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(stdout.contains(words), "{args:?}: {stdout}");
+    }
+}
+
+#[test]
+fn the_log_can_be_json_and_the_ready_line_is_never_hidden() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start_with(dir.path(), &["--log-format", "json"]);
+    assert!(collector.http.starts_with("127.0.0.1:"));
+}
