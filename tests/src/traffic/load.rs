@@ -33,6 +33,7 @@ pub struct Load {
     requests: Option<u64>,
     duration: Option<Duration>,
     give_up_after: Duration,
+    pause: Duration,
     mix: Vec<Exchange>,
 }
 
@@ -53,6 +54,7 @@ impl Load {
             requests: Some(1),
             duration: None,
             give_up_after: Duration::from_secs(120),
+            pause: Duration::ZERO,
             mix: vec![Exchange::get(100)],
         }
     }
@@ -85,6 +87,13 @@ impl Load {
     #[must_use]
     pub fn mix(mut self, mix: impl IntoIterator<Item = Exchange>) -> Self {
         self.mix = mix.into_iter().collect();
+        self
+    }
+
+    /// How long a connection rests between two exchanges.
+    #[must_use]
+    pub fn pause(mut self, pause: Duration) -> Self {
+        self.pause = pause;
         self
     }
 
@@ -160,6 +169,7 @@ struct Slot {
     /// Which exchange of the mix is under way.
     turn: usize,
     watches_write: bool,
+    rests_until: Option<Instant>,
 }
 
 struct Driver<'a> {
@@ -181,6 +191,7 @@ impl<'a> Driver<'a> {
                 left: load.share(slot),
                 turn: slot % load.mix.len(),
                 watches_write: false,
+                rests_until: None,
             })
             .collect();
         Ok(Self {
@@ -206,12 +217,38 @@ impl<'a> Driver<'a> {
                 self.outcome.errors.unfinished += open.count() as u64;
                 break;
             }
-            for slot in self.poller.wait(Duration::from_millis(100))? {
+            for slot in self.poller.wait(self.patience())? {
                 self.drive(slot)?;
             }
+            self.wake()?;
         }
         self.outcome.elapsed_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Ok(self.outcome)
+    }
+
+    /// How long events may be waited for before something else is due.
+    fn patience(&self) -> Duration {
+        let tick = Duration::from_millis(100);
+        if self.load.pause.is_zero() {
+            tick
+        } else {
+            tick.min(self.load.pause)
+        }
+    }
+
+    /// Goes on with the slots that have rested.
+    fn wake(&mut self) -> io::Result<()> {
+        if self.load.pause.is_zero() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        for at in 0..self.slots.len() {
+            if self.slots[at].rests_until.is_some_and(|until| until <= now) {
+                self.slots[at].rests_until = None;
+                self.advance(at)?;
+            }
+        }
+        Ok(())
     }
 
     /// Begins the next exchange of a slot, or closes its connection.
@@ -251,6 +288,14 @@ impl<'a> Driver<'a> {
         let Some(client) = &mut slot.client else {
             return Ok(());
         };
+        if slot.rests_until.is_some() {
+            // Nothing is due to it: an event now is the end of the connection,
+            // and a keep-alive connection that ends counts as an error.
+            self.outcome.errors.connection += 1;
+            slot.rests_until = None;
+            slot.client = None;
+            return self.advance(at);
+        }
         let exchange = &self.load.mix[slot.turn];
         match client.drive(exchange, &mut self.buffer, &mut self.outcome) {
             Next::Wait { write } => {
@@ -264,6 +309,10 @@ impl<'a> Driver<'a> {
             Next::Over => slot.client = None,
         }
         slot.turn = (slot.turn + 1) % self.load.mix.len();
-        self.advance(at)
+        if self.load.pause.is_zero() || slot.client.is_none() {
+            return self.advance(at);
+        }
+        slot.rests_until = Some(Instant::now() + self.load.pause);
+        Ok(())
     }
 }

@@ -1,0 +1,59 @@
+//! The whole path, as a user runs it: real programs, real traffic, this
+//! machine's kernel.
+//!
+//! Every figure is compared with `==` with what the load generator and the
+//! origin carried.  Each test has its own cgroup, pins, store and ports, so
+//! that they run side by side.
+
+#![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
+
+mod exactness;
+mod nginx;
+mod outage;
+mod restart;
+mod scene;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use testkit::{ensure_bpffs, fixtures::Nginx, missing_for_kernel_programs};
+
+/// Tests at once: most of their time they wait for reports.
+const THREADS: usize = 4;
+
+type Case = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    let missing = missing_for_kernel_programs();
+    let needs_nginx = || {
+        Nginx::program()
+            .is_none()
+            .then(|| "nginx is not installed".to_owned())
+    };
+    let cases = [exactness::CASES, outage::CASES, restart::CASES].concat();
+    let mut trials: Vec<Trial> = cases
+        .into_iter()
+        .map(|case| trial(case, missing.clone()))
+        .collect();
+    trials.extend(
+        nginx::CASES
+            .iter()
+            .map(|case| trial(*case, missing.clone().or_else(needs_nginx))),
+    );
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A test, or the reason why this machine cannot run it.
+fn trial((name, run): Case, missing: Option<String>) -> Trial {
+    Trial::ignorable_test(name, move || {
+        if let Some(reason) = missing {
+            return Ok(Completion::ignored_with(reason));
+        }
+        // Mounted once for all, for it may not be yet.
+        ensure_bpffs().map_err(|error| format!("{error:#}"))?;
+        run();
+        Ok(Completion::Completed)
+    })
+}
