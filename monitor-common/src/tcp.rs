@@ -114,6 +114,8 @@ impl Stream {
     pub const RELEASED: u32 = 1 << 7;
     /// The end was counted.
     pub const ENDED: u32 = 1 << 8;
+    /// `connect` was called, and no SYN was sent yet.
+    pub const ATTEMPTED: u32 = 1 << 9;
 
     /// Whether a flag is set.
     #[inline(always)]

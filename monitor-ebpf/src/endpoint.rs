@@ -49,7 +49,7 @@ fn address(family: u32, v4: u32, v6: impl FnOnce() -> [u32; 4]) -> [u8; 16] {
 }
 
 #[inline(always)]
-fn words(a: u32, b: u32, c: u32, d: u32) -> [u8; 16] {
+pub(crate) fn words(a: u32, b: u32, c: u32, d: u32) -> [u8; 16] {
     let high = u64::from(a) | u64::from(b) << 32;
     let low = u64::from(c) | u64::from(d) << 32;
     (u128::from(high) | u128::from(low) << 64).to_le_bytes()
@@ -58,17 +58,16 @@ fn words(a: u32, b: u32, c: u32, d: u32) -> [u8; 16] {
 /// The slot of a connection's endpoint; that of `other`, and a loss, where the
 /// map is full.
 #[inline(always)]
-pub(crate) fn slot(ops: &bpf_sock_ops, role: Role) -> u32 {
-    let key = key(ops, role);
-    if let Some(slot) = maps::slot(&key) {
+pub(crate) fn slot(key: &EndpointKey, role: Role) -> u32 {
+    if let Some(slot) = maps::slot(key) {
         return slot;
     }
     if let Some(free) = maps::take_free_slot() {
-        if maps::assign(&key, free) {
+        if maps::assign(key, free) {
             return free;
         }
         // Another CPU was quicker.
-        if let Some(slot) = maps::slot(&key) {
+        if let Some(slot) = maps::slot(key) {
             return slot;
         }
     }

@@ -109,7 +109,7 @@ fn open(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) {
         maps::lose(Loss::UntrackedCallback);
         return;
     }
-    let slot = endpoint::slot(ops, role);
+    let slot = endpoint::slot(&endpoint::key(ops, role), role);
     let Some(counters) = maps::counters(slot) else {
         maps::lose(Loss::UntrackedCallback);
         return;

@@ -1,14 +1,15 @@
 //! The kernel programs: they count the connections, bytes and HTTP exchanges of
 //! the sockets of one cgroup.
 //!
-//! Four programs, attached to the cgroup that is watched:
+//! Six programs, attached to the cgroup that is watched:
 //!
 //! - `socket_events` (sock_ops) follows each connection from its first SYN to
 //!   its end, and folds the kernel's own stream counters into the endpoint's.
 //! - `ingress` and `egress` (cgroup_skb, level http) find HTTP exchanges at the
 //!   turns of the stream.
-//! - `release` (cgroup_sock) notes that a process let go of a socket, which
-//!   tells an aborted connection attempt from an unreachable peer.
+//! - `connect4`, `connect6` (cgroup_sock_addr) and `release` (cgroup_sock) note
+//!   where an attempt begins and where a process lets go of a socket, which
+//!   tells failed attempts apart.
 //!
 //! Architecture invariant: program types and helpers of the UAPI only, no
 //! offset of the running kernel's structures; no packet is ever dropped or
@@ -18,12 +19,12 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod attempts;
 mod count;
 mod endpoint;
 mod events;
 mod maps;
 mod packets;
-mod release;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -5,8 +5,8 @@ use std::{fs, fs::File, os::fd::AsFd as _, path::Path};
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, ProgramError, SockOps,
-        links::FdLink,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, ProgramError,
+        SockOps, links::FdLink,
     },
 };
 
@@ -30,6 +30,9 @@ pub(super) fn load(ebpf: &mut Ebpf, program: Program) -> Result<(), KernelError>
     let loaded = ebpf.program_mut(program.name()).ok_or(missing)?;
     let result = match program {
         Program::SocketEvents => <&mut SockOps>::try_from(loaded).and_then(SockOps::load),
+        Program::Connect4 | Program::Connect6 => {
+            <&mut CgroupSockAddr>::try_from(loaded).and_then(CgroupSockAddr::load)
+        }
         Program::Release => <&mut CgroupSock>::try_from(loaded).and_then(CgroupSock::load),
         Program::Ingress | Program::Egress => {
             <&mut CgroupSkb>::try_from(loaded).and_then(CgroupSkb::load)
@@ -72,6 +75,11 @@ fn link(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<FdLink, Prog
             let id = loaded.attach(cgroup, mode)?;
             loaded.take_link(id)?.try_into()
         }
+        Program::Connect4 | Program::Connect6 => {
+            let loaded: &mut CgroupSockAddr = loaded.try_into()?;
+            let id = loaded.attach(cgroup, mode)?;
+            loaded.take_link(id)?.try_into()
+        }
         Program::Release => {
             let loaded: &mut CgroupSock = loaded.try_into()?;
             let id = loaded.attach(cgroup, mode)?;
@@ -110,15 +118,22 @@ fn replace(ebpf: &Ebpf, program: Program, pin: &Path) -> Result<(), KernelError>
     syscall::link_update(link.as_fd(), fd.as_fd()).map_err(file("replacing the program of"))
 }
 
-/// Detaches a program by removing its link's pin.
-pub(super) fn detach(program: Program, pins: &Pins) -> Result<(), KernelError> {
+/// Detaches a program and removes its link's pin; says whether there was one.
+pub(super) fn detach(program: Program, pins: &Pins) -> Result<bool, KernelError> {
     let path = pins.path(program.link());
-    match fs::remove_file(&path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(KernelError::File {
-            operation: "detaching",
+    let file = |operation| {
+        let path = path.clone();
+        move |source| KernelError::File {
+            operation,
             path,
             source,
-        }),
-        _ => Ok(()),
+        }
+    };
+    if !path.exists() {
+        return Ok(false);
     }
+    let link = syscall::obj_get(&path).map_err(file("opening the pinned link"))?;
+    syscall::link_detach(link.as_fd()).map_err(file("detaching"))?;
+    fs::remove_file(&path).map_err(file("removing the pin"))?;
+    Ok(true)
 }

@@ -27,18 +27,23 @@ pub(super) const CPUS: &str = "CPUS";
 /// The programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
-    SocketEvents,
+    Connect4,
+    Connect6,
     Release,
+    SocketEvents,
     Ingress,
     Egress,
 }
 
 impl Program {
-    /// In the order in which they are attached: what a packet's program needs
-    /// is set up by the socket's.
-    pub(super) const ALL: [Self; 4] = [
-        Self::Release,
+    /// In the order in which they are attached: what a packet's program needs is
+    /// set up by the socket's, and an attempt is noted only where the SYN that
+    /// takes it back is seen.
+    pub(super) const ALL: [Self; 6] = [
         Self::SocketEvents,
+        Self::Release,
+        Self::Connect4,
+        Self::Connect6,
         Self::Ingress,
         Self::Egress,
     ];
@@ -46,8 +51,10 @@ impl Program {
     /// Its name in the object.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::SocketEvents => "socket_events",
+            Self::Connect4 => "connect4",
+            Self::Connect6 => "connect6",
             Self::Release => "release",
+            Self::SocketEvents => "socket_events",
             Self::Ingress => "ingress",
             Self::Egress => "egress",
         }
@@ -56,8 +63,10 @@ impl Program {
     /// Its link's name among the pins.
     pub(super) const fn link(self) -> &'static str {
         match self {
-            Self::SocketEvents => "link_socket_events",
+            Self::Connect4 => "link_connect4",
+            Self::Connect6 => "link_connect6",
             Self::Release => "link_release",
+            Self::SocketEvents => "link_socket_events",
             Self::Ingress => "link_ingress",
             Self::Egress => "link_egress",
         }

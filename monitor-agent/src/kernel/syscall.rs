@@ -1,4 +1,4 @@
-//! The one `bpf(2)` command that aya has no call for with cgroup links.
+//! The commands of `bpf(2)` that aya has no call for with cgroup links.
 
 use std::{
     io,
@@ -9,6 +9,7 @@ use std::{
 
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// `union bpf_attr` for `BPF_LINK_UPDATE`, as the UAPI has it.
 #[repr(C)]
@@ -18,6 +19,12 @@ struct LinkUpdate {
     new_prog_fd: u32,
     flags: u32,
     old_prog_fd: u32,
+}
+
+/// `union bpf_attr` for `BPF_LINK_DETACH`, as the UAPI has it.
+#[repr(C)]
+struct LinkDetach {
+    link_fd: u32,
 }
 
 /// `union bpf_attr` for `BPF_OBJ_GET`, as the UAPI has it.
@@ -63,4 +70,13 @@ pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
         ..LinkUpdate::default()
     };
     bpf(BPF_LINK_UPDATE, &attr).map(drop)
+}
+
+/// Detaches a link at once; removing its pin alone would do so some time later.
+/// Since Linux 5.9.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = LinkDetach {
+        link_fd: link.as_raw_fd().cast_unsigned(),
+    };
+    bpf(BPF_LINK_DETACH, &attr).map(drop)
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{KernelError, bpffs, pins::Pins};
+use super::{KernelError, attach, bpffs, object::Program, pins::Pins};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,9 +26,15 @@ pub fn uninstall(pin_dir: &Path) -> Result<Removed, KernelError> {
         let label = label.as_ref().and_then(|m| m.label()).unwrap_or("a target");
         locks.push(pins.lock(label)?);
     }
-    let pins = bpffs::remove_dir(pin_dir)?;
-    Ok(Removed {
+    let mut removed = Removed {
         targets: targets.len(),
-        pins,
-    })
+        pins: 0,
+    };
+    for pins in &targets {
+        for program in Program::ALL {
+            removed.pins += usize::from(attach::detach(program, pins)?);
+        }
+    }
+    removed.pins += bpffs::remove_dir(pin_dir)?;
+    Ok(removed)
 }

@@ -11,8 +11,12 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
 use crate::{Case, Watch};
 
-pub(crate) const CASES: [Case; 2] = [
+pub(crate) const CASES: [Case; 3] = [
     ("a_closed_port_refuses", a_closed_port_refuses),
+    (
+        "an_attempt_without_a_free_port_is_told",
+        without_a_free_port,
+    ),
     (
         "an_attempt_that_is_given_up_is_aborted",
         given_up_is_aborted,
@@ -68,5 +72,37 @@ fn given_up_is_aborted(watch: &Watch) -> Result<(), Failed> {
     assert_eq!(counters.connections_failed.iter().sum::<u64>(), aborted);
     assert_eq!(aborted + counters.connections_closed, 4);
     assert_eq!(counters.connections_active(), 0);
+    Ok(())
+}
+
+/// Bound to a port from which the peer is connected to already, a second
+/// attempt dies before its SYN.
+fn without_a_free_port(watch: &Watch) -> Result<(), Failed> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let first = TcpStream::connect(address)?;
+    let _accepted = listener.accept()?;
+    let local = first.local_addr()?;
+    for _ in 0..3 {
+        let second = socket_with(
+            AddressFamily::INET,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        for socket in [second.as_fd(), first.as_fd()] {
+            rustix::net::sockopt::set_socket_reuseaddr(socket, true)?;
+        }
+        rustix::net::bind(&second, &local)?;
+        // Twice on one socket: each is an attempt.
+        assert!(connect(&second, &address).is_err());
+        assert!(connect(&second, &address).is_err());
+    }
+    let counters = watch.until(Role::Upstream, address, |c| c.failed_before_syn >= 6);
+    assert_eq!(
+        (counters.failed_before_syn, counters.connections_opened),
+        (6, 1)
+    );
+    assert_eq!(counters.connections_failed, [0; 6]);
     Ok(())
 }
