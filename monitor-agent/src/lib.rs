@@ -5,7 +5,9 @@
 //! Architecture invariant: `window` and what it calls (`host`'s parsers,
 //! `pace`, `units`) are pure; files, clocks and sockets are at the edge.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod host;
 pub mod kernel;
 pub mod pace;
@@ -13,5 +15,6 @@ pub mod queue;
 pub mod source;
 pub mod spool;
 pub mod target;
+pub mod token;
 pub mod units;
 pub mod window;

@@ -1,3 +1,283 @@
 //! What is watched: named cgroups, or the whole host.
+//!
+//! A socket belongs to the cgroup of the process that made it, so cgroups are
+//! what a process, a unit and a container come down to.
 
+mod candidates;
+mod mount;
 pub mod names;
+mod processes;
+
+use std::{
+    fs, io,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+pub use candidates::{Candidate, candidates};
+pub use mount::cgroup2_mount;
+
+use crate::kernel::Target;
+
+/// How many directories are searched for a unit's cgroup.
+const SEARCHED_DIRS_MAX: usize = 20_000;
+
+/// What was asked to be watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetRequest {
+    /// Cgroups by path.
+    pub cgroups: Vec<PathBuf>,
+    /// The cgroups of these processes.
+    pub pids: Vec<u32>,
+    /// The cgroups of these systemd units.
+    pub units: Vec<String>,
+    /// Everything.
+    pub whole_host: bool,
+    /// Whether a process may share its cgroup with unrelated ones.
+    pub force: bool,
+}
+
+/// Where the kernel shows processes and cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roots {
+    /// `/proc`.
+    pub proc: PathBuf,
+    /// Where cgroup2 is mounted.
+    pub cgroup: PathBuf,
+}
+
+/// Why a target cannot be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// There is no cgroup2.
+    #[error(
+        "no cgroup2 filesystem is mounted; mount one with: \
+         mount -t cgroup2 none /sys/fs/cgroup/unified"
+    )]
+    NoCgroup2,
+    /// Nothing was asked for.
+    #[error("nothing to watch: give --cgroup, --pid, --unit or --whole-host")]
+    Nothing,
+    /// The path is no cgroup.
+    #[error("{path} is no cgroup below {mount}")]
+    NoCgroup {
+        /// What was asked for.
+        path: PathBuf,
+        /// Where cgroups are.
+        mount: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The root cgroup needs to be asked for by its own name.
+    #[error("{0} is the whole host; to watch all of it, say --whole-host")]
+    Root(PathBuf),
+    /// There is no such process, or it has no cgroup2.
+    #[error("process {pid} has no cgroup2 that can be read: is it running?")]
+    Process {
+        /// Which one.
+        pid: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// Unrelated processes would be watched too.
+    #[error(
+        "process {pid} shares its cgroup {label} with {others}; give it a cgroup of its own \
+         (a systemd unit has one), or add --force to watch them all"
+    )]
+    Shared {
+        /// Which process.
+        pid: u32,
+        /// Its cgroup.
+        label: String,
+        /// Some of the others.
+        others: String,
+    },
+    /// There is no such unit.
+    #[error("unit {unit} has no cgroup below {mount}: is it running?")]
+    NoUnit {
+        /// Which one.
+        unit: String,
+        /// Where cgroups are.
+        mount: PathBuf,
+    },
+    /// There are several of that name.
+    #[error("unit {unit} has several cgroups; name one with --cgroup: {paths}")]
+    ManyUnits {
+        /// Which one.
+        unit: String,
+        /// Where.
+        paths: String,
+    },
+    /// One target lies within another.
+    #[error("{inner} lies within {outer}: its sockets would be counted twice; watch one of them")]
+    Nested {
+        /// The one within.
+        inner: String,
+        /// The one around.
+        outer: String,
+    },
+}
+
+impl Roots {
+    /// This machine's.
+    ///
+    /// # Errors
+    /// Where no cgroup2 is mounted.
+    pub fn detect() -> Result<Self, TargetError> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Ok(Self {
+            proc: "/proc".into(),
+            cgroup: cgroup2_mount(&mounts).ok_or(TargetError::NoCgroup2)?,
+        })
+    }
+
+    /// The target in this directory, which must be a cgroup.
+    fn target(&self, dir: &Path) -> Result<Target, TargetError> {
+        let no_cgroup = |source| TargetError::NoCgroup {
+            path: dir.to_owned(),
+            mount: self.cgroup.clone(),
+            source,
+        };
+        let dir = dir.canonicalize().map_err(no_cgroup)?;
+        fs::metadata(dir.join("cgroup.procs")).map_err(no_cgroup)?;
+        let mount = self.cgroup.canonicalize().map_err(no_cgroup)?;
+        let below = dir.strip_prefix(&mount);
+        let below = below.map_err(|e| no_cgroup(io::Error::other(e)))?;
+        Ok(Target {
+            label: Arc::from(format!("/{}", below.display())),
+            path: dir,
+        })
+    }
+}
+
+/// Finds what was asked for.
+///
+/// # Errors
+/// Where something is not there, would watch more than was meant, or lies within
+/// something else.
+pub fn resolve(request: &TargetRequest, roots: &Roots) -> Result<Vec<Target>, TargetError> {
+    let mut targets = Vec::new();
+    for path in &request.cgroups {
+        let target = roots.target(&below_mount(path, &roots.cgroup))?;
+        if &*target.label == "/" {
+            return Err(TargetError::Root(path.clone()));
+        }
+        targets.push(target);
+    }
+    for &pid in &request.pids {
+        targets.push(of_process(pid, request.force, roots)?);
+    }
+    for unit in &request.units {
+        targets.push(of_unit(unit, roots)?);
+    }
+    if request.whole_host {
+        targets.push(roots.target(&roots.cgroup)?);
+    }
+    targets.sort_by(|a, b| a.label.cmp(&b.label));
+    targets.dedup();
+    if targets.is_empty() {
+        return Err(TargetError::Nothing);
+    }
+    refuse_nested(&targets)?;
+    Ok(targets)
+}
+
+/// The command of the first process of a target; empty where there is none.
+#[must_use]
+pub fn first_process(target: &Target) -> String {
+    let pid = processes::first_pid(&target.path);
+    pid.map(|pid| processes::command(Path::new("/proc"), pid))
+        .unwrap_or_default()
+}
+
+/// A path as `/proc/PID/cgroup` has it, or relative to the mount, or absolute.
+fn below_mount(path: &Path, mount: &Path) -> PathBuf {
+    if path.starts_with(mount) {
+        return path.to_owned();
+    }
+    let named = path
+        .components()
+        .filter(|c| !matches!(c, Component::RootDir));
+    mount.join(named.collect::<PathBuf>())
+}
+
+fn of_process(pid: u32, force: bool, roots: &Roots) -> Result<Target, TargetError> {
+    let label = processes::cgroup_of(&roots.proc, pid);
+    let label = label.map_err(|source| TargetError::Process { pid, source })?;
+    let target = roots.target(&below_mount(Path::new(&label), &roots.cgroup))?;
+    let others = processes::unrelated(&roots.proc, &target.path, pid);
+    if !force && (&*target.label == "/" || !others.is_empty()) {
+        let others = if others.is_empty() {
+            "the whole host".to_owned()
+        } else {
+            others.join(", ")
+        };
+        let label = target.label.to_string();
+        return Err(TargetError::Shared { pid, label, others });
+    }
+    Ok(target)
+}
+
+fn of_unit(unit: &str, roots: &Roots) -> Result<Target, TargetError> {
+    let known = [".service", ".scope", ".slice"];
+    let full = if known.iter().any(|suffix| unit.ends_with(suffix)) {
+        unit.to_owned()
+    } else {
+        format!("{unit}.service")
+    };
+    let found = find_dirs(&roots.cgroup, &full);
+    match found.as_slice() {
+        [] => Err(TargetError::NoUnit {
+            unit: full,
+            mount: roots.cgroup.clone(),
+        }),
+        [dir] => roots.target(dir),
+        dirs => {
+            let paths: Vec<_> = dirs.iter().map(|d| d.display().to_string()).collect();
+            let paths = paths.join(" ");
+            Err(TargetError::ManyUnits { unit: full, paths })
+        }
+    }
+}
+
+/// The directories of this name, nearest to the root first; a bounded search.
+fn find_dirs(root: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut level = vec![root.to_owned()];
+    let mut searched = 0;
+    while !level.is_empty() && searched < SEARCHED_DIRS_MAX {
+        let mut next = Vec::new();
+        for dir in level {
+            searched += 1;
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+                    continue;
+                }
+                if entry.file_name() == name {
+                    found.push(entry.path());
+                } else {
+                    next.push(entry.path());
+                }
+            }
+        }
+        level = next;
+    }
+    found
+}
+
+fn refuse_nested(targets: &[Target]) -> Result<(), TargetError> {
+    for outer in targets {
+        for inner in targets {
+            if inner.path != outer.path && inner.path.starts_with(&outer.path) {
+                return Err(TargetError::Nested {
+                    inner: inner.label.to_string(),
+                    outer: outer.label.to_string(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

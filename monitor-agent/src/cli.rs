@@ -1,0 +1,276 @@
+//! The command line, as it was written; `config` makes sense of it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use serde::Deserialize;
+
+/// Where pins are unless told otherwise.
+pub const PIN_DIR: &str = "/sys/fs/bpf/speedmimi";
+
+const EXAMPLES: &str = "\
+Examples:
+  speedmimi-agent doctor
+  speedmimi-agent run --unit nginx.service --token-file /etc/speedmimi/token
+  speedmimi-agent run --config /etc/speedmimi/agent.toml
+  speedmimi-agent snapshot
+  speedmimi-agent level tcp";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  speedmimi-agent run --cgroup system.slice/haproxy.service --level tcp
+  speedmimi-agent run --pid $(pidof -s envoy) --collector http://127.0.0.1:7600
+  speedmimi-agent run --whole-host --report-interval 10s --spool-bytes 1GiB";
+
+/// Lets the kernel count what a proxy does, and reports it.
+#[derive(Debug, Parser)]
+#[command(name = "speedmimi-agent", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Counts, samples and reports until it is told to stop
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Box<RunArgs>),
+    /// Prints what is counted now as one JSON report
+    Snapshot(PinArgs),
+    /// Checks what the agent needs of this machine
+    Doctor(DoctorArgs),
+    /// Shows or sets what the running agent's programs look at
+    Level(LevelArgs),
+    /// Prints the running agent's state as JSON
+    Status(SocketArgs),
+    /// Stops counting, and removes every program, map and pin
+    Uninstall(PinArgs),
+    /// Prints completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Prints the manual page
+    Man,
+}
+
+/// Where the pins are.
+#[derive(Args, Clone, Debug)]
+pub struct PinArgs {
+    /// Directory of the pins, on a BPF filesystem
+    #[arg(long, value_name = "DIR", default_value = PIN_DIR)]
+    pub pin_dir: PathBuf,
+}
+
+/// Which agent to ask.
+#[derive(Args, Clone, Debug)]
+pub struct SocketArgs {
+    /// Where the pins are: tells the control socket's place.
+    #[command(flatten)]
+    pub pins: PinArgs,
+    /// Control socket of the running agent [default: /run/NAME.sock, after --pin-dir's last part]
+    #[arg(long, value_name = "PATH")]
+    pub control_socket: Option<PathBuf>,
+}
+
+/// How to show checks.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Where the pins are or will be.
+    #[command(flatten)]
+    pub pins: PinArgs,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// What to do with the level.
+#[derive(Args, Clone, Debug)]
+pub struct LevelArgs {
+    /// The level to set; without it, the current one is shown
+    #[arg(value_enum)]
+    pub level: Option<LevelName>,
+    /// Which agent.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// Forms of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// What the kernel's programs look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LevelName {
+    /// Connections and their bytes
+    Tcp,
+    /// HTTP requests, responses and their times as well
+    Http,
+}
+
+/// How much the kernel's programs log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelLogName {
+    /// Nothing, at no cost
+    #[default]
+    Off,
+    /// What is unusual
+    Info,
+    /// Every connection
+    Debug,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// The flags of `run`, which are the keys of its configuration file too.  What
+/// is given as a flag wins.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RunArgs {
+    /// Configuration file (.toml, .yaml or .yml); its keys are these flags' names
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Where reports go [default: http://127.0.0.1:7600]
+    #[arg(long, value_name = "URL")]
+    pub collector: Option<String>,
+    /// Watches this cgroup: a path below the cgroup2 mount, or an absolute one
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<PathBuf>,
+    /// Watches the cgroup of this process
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Watches the cgroup of this systemd unit
+    #[arg(long, value_name = "NAME")]
+    pub unit: Vec<String>,
+    /// Watches the whole host
+    #[arg(long)]
+    pub whole_host: bool,
+    /// Takes a --pid whose cgroup holds unrelated processes too
+    #[arg(long)]
+    pub force: bool,
+    /// What the kernel's programs look at [default: http]
+    #[arg(long, value_enum)]
+    pub level: Option<LevelName>,
+    /// Directory of the pins, on a BPF filesystem [default: /sys/fs/bpf/speedmimi]
+    #[arg(long, value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
+    /// Control socket [default: /run/NAME.sock, after --pin-dir's last part]
+    #[arg(long, value_name = "PATH")]
+    pub control_socket: Option<PathBuf>,
+    /// File with the collector's token; read again for every connection
+    /// [env: SPEEDMIMI_TOKEN=the token itself]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Shortest time between two samples [default: 100ms]
+    #[arg(long, value_name = "DURATION")]
+    pub sample_interval: Option<String>,
+    /// Length of a window [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    pub report_interval: Option<String>,
+    /// Where reports wait for the collector [default: /var/lib/speedmimi-agent]
+    #[arg(long, value_name = "DIR")]
+    pub spool_dir: Option<PathBuf>,
+    /// The most that waiting reports may take [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub spool_bytes: Option<String>,
+    /// How much the kernel's programs log [default: off]
+    #[arg(long, value_enum)]
+    pub kernel_log: Option<KernelLogName>,
+    /// How log lines look [default: text]
+    #[arg(long, value_enum)]
+    pub log_format: Option<LogFormat>,
+}
+
+impl RunArgs {
+    /// These, and the file's where these say nothing.  Targets are taken from
+    /// one of both as a whole: two lists would be a surprise.
+    #[must_use]
+    pub fn over(self, file: Self) -> Self {
+        let targets = |a: &Self| {
+            a.whole_host || !(a.cgroup.is_empty() && a.pid.is_empty() && a.unit.is_empty())
+        };
+        let named = if targets(&self) {
+            self.clone()
+        } else {
+            file.clone()
+        };
+        Self {
+            config: self.config,
+            collector: self.collector.or(file.collector),
+            cgroup: named.cgroup,
+            pid: named.pid,
+            unit: named.unit,
+            whole_host: named.whole_host,
+            force: self.force || file.force,
+            level: self.level.or(file.level),
+            pin_dir: self.pin_dir.or(file.pin_dir),
+            control_socket: self.control_socket.or(file.control_socket),
+            token_file: self.token_file.or(file.token_file),
+            sample_interval: self.sample_interval.or(file.sample_interval),
+            report_interval: self.report_interval.or(file.report_interval),
+            spool_dir: self.spool_dir.or(file.spool_dir),
+            spool_bytes: self.spool_bytes.or(file.spool_bytes),
+            kernel_log: self.kernel_log.or(file.kernel_log),
+            log_format: self.log_format.or(file.log_format),
+        }
+    }
+}
+
+impl From<LevelName> for crate::source::Level {
+    fn from(name: LevelName) -> Self {
+        match name {
+            LevelName::Tcp => Self::Tcp,
+            LevelName::Http => Self::Http,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_targets_are_taken_as_a_whole() {
+        let file = RunArgs {
+            collector: Some("http://a:1".to_owned()),
+            unit: vec!["nginx".to_owned()],
+            level: Some(LevelName::Tcp),
+            ..RunArgs::default()
+        };
+        let flags = RunArgs {
+            pid: vec![7],
+            level: Some(LevelName::Http),
+            ..RunArgs::default()
+        };
+        let both = flags.over(file);
+        assert_eq!((both.pid, both.unit.len()), (vec![7], 0));
+        assert_eq!(both.level, Some(LevelName::Http));
+        assert_eq!(both.collector.as_deref(), Some("http://a:1"));
+    }
+}

@@ -1,0 +1,346 @@
+//! What `run` was told, made sense of once: nothing here can be nonsense.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    cli::{KernelLogName, LevelName, LogFormat, PIN_DIR, RunArgs},
+    kernel::KernelLog,
+    source::Level,
+    target::TargetRequest,
+    token::{Token, TokenError},
+    units::{UnitError, parse_bytes, parse_duration},
+};
+
+/// A configuration file is small.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A spool must hold a report of the largest size, and one before it.
+const SPOOL_BYTES_MIN: u64 = 16 << 20;
+
+const SAMPLE_INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
+const REPORT_INTERVALS: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(3_600));
+
+/// Why a configuration is refused.  The agent exits with 64 then.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration file {path} cannot be read")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no configuration file by its name or its size.
+    #[error("configuration file {path} {what}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The file's content is not understood.
+    #[error("configuration file {path}: {message}")]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        message: String,
+    },
+    /// A duration or a size is not understood.
+    #[error("{flag}: {source}")]
+    Unit {
+        /// Which flag.
+        flag: &'static str,
+        /// Why.
+        source: UnitError,
+    },
+    /// A value is out of its range.
+    #[error("{flag} must be {range}")]
+    Range {
+        /// Which flag.
+        flag: &'static str,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// The collector's address is not understood.
+    #[error("--collector {url}: {what}")]
+    Collector {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The token cannot be had.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+/// Where the control socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSocket {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether it was asked for: then the agent does not start without it.
+    pub required: bool,
+}
+
+/// What `run` does.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where reports go.
+    pub collector: tonic::transport::Uri,
+    /// The collector's token.
+    pub token: Token,
+    /// What is watched.
+    pub targets: TargetRequest,
+    /// What the kernel's programs look at.
+    pub level: Level,
+    /// Where the pins are.
+    pub pin_dir: PathBuf,
+    /// Where the agent can be asked.
+    pub control_socket: ControlSocket,
+    /// The shortest time between two samples.
+    pub sample_interval: Duration,
+    /// The length of a window.
+    pub report_interval: Duration,
+    /// Where reports wait.
+    pub spool_dir: PathBuf,
+    /// How much of them.
+    pub spool_bytes: u64,
+    /// How much the kernel's programs log.
+    pub kernel_log: KernelLog,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+impl Config {
+    /// Makes sense of the flags, and of the file that they name.
+    ///
+    /// # Errors
+    /// Where anything is not understood or out of its range.
+    pub fn new(flags: RunArgs, environment_token: Option<String>) -> Result<Self, ConfigError> {
+        let args = match &flags.config {
+            Some(path) => {
+                let file = read_file(path)?;
+                flags.over(file)
+            }
+            None => flags,
+        };
+        let pin_dir = args.pin_dir.unwrap_or_else(|| PIN_DIR.into());
+        let sample_interval = duration("--sample-interval", args.sample_interval, 100)?;
+        let report_interval = duration("--report-interval", args.report_interval, 5_000)?;
+        let spool_bytes = bytes("--spool-bytes", args.spool_bytes, 256 << 20)?;
+        check(
+            between(sample_interval, SAMPLE_INTERVALS),
+            "--sample-interval",
+            "10ms to 60s",
+        )?;
+        check(
+            between(report_interval, REPORT_INTERVALS) && report_interval >= sample_interval,
+            "--report-interval",
+            "100ms to 1h, and not below --sample-interval",
+        )?;
+        check(
+            spool_bytes >= SPOOL_BYTES_MIN,
+            "--spool-bytes",
+            "16MiB or more",
+        )?;
+        Ok(Self {
+            collector: collector(args.collector.as_deref().unwrap_or("http://127.0.0.1:7600"))?,
+            token: Token::new(args.token_file, environment_token)?,
+            targets: TargetRequest {
+                cgroups: args.cgroup,
+                pids: args.pid,
+                units: args.unit,
+                whole_host: args.whole_host,
+                force: args.force,
+            },
+            level: args.level.unwrap_or(LevelName::Http).into(),
+            control_socket: ControlSocket {
+                required: args.control_socket.is_some(),
+                path: args
+                    .control_socket
+                    .unwrap_or_else(|| control_socket(&pin_dir)),
+            },
+            pin_dir,
+            sample_interval,
+            report_interval,
+            spool_dir: args
+                .spool_dir
+                .unwrap_or_else(|| "/var/lib/speedmimi-agent".into()),
+            spool_bytes,
+            kernel_log: match args.kernel_log.unwrap_or_default() {
+                KernelLogName::Off => KernelLog::Off,
+                KernelLogName::Info => KernelLog::Info,
+                KernelLogName::Debug => KernelLog::Debug,
+            },
+            log_format: args.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+/// Where the control socket of the agent with these pins is unless told
+/// otherwise: no two agents share their pins, so neither do they share this.
+#[must_use]
+pub fn control_socket(pin_dir: &Path) -> PathBuf {
+    let name = pin_dir.file_name().unwrap_or("speedmimi".as_ref());
+    let mut file = name.to_owned();
+    file.push(".sock");
+    Path::new("/run").join(file)
+}
+
+fn read_file(path: &Path) -> Result<RunArgs, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    if fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
+        return Err(ConfigError::File {
+            path: path.to_owned(),
+            what: "is larger than 1MiB",
+        });
+    }
+    let text = fs::read_to_string(path).map_err(unreadable)?;
+    let parsed = match path.extension().and_then(|e| e.to_str()) {
+        Some("toml") => toml::from_str(&text).map_err(|e| e.to_string()),
+        Some("yaml" | "yml") if text.trim().is_empty() => Ok(RunArgs::default()),
+        Some("yaml" | "yml") => serde_saphyr::from_str(&text).map_err(|e| e.to_string()),
+        _ => {
+            return Err(ConfigError::File {
+                path: path.to_owned(),
+                what: "must end in .toml, .yaml or .yml",
+            });
+        }
+    };
+    parsed.map_err(|message| ConfigError::Syntax {
+        path: path.to_owned(),
+        message,
+    })
+}
+
+fn collector(url: &str) -> Result<tonic::transport::Uri, ConfigError> {
+    let refuse = |what| ConfigError::Collector {
+        url: url.to_owned(),
+        what,
+    };
+    let uri: tonic::transport::Uri = url
+        .parse()
+        .map_err(|_| refuse("is no URL; give one like http://127.0.0.1:7600"))?;
+    if uri.scheme_str() != Some("http") {
+        return Err(refuse(
+            "must begin with http://; where the collector takes only TLS, put a TLS tunnel or \
+             a collector on this host between",
+        ));
+    }
+    if uri.authority().is_none() || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(refuse("must be http://HOST:PORT and nothing more"));
+    }
+    Ok(uri)
+}
+
+fn duration(
+    flag: &'static str,
+    text: Option<String>,
+    default_ms: u64,
+) -> Result<Duration, ConfigError> {
+    let parsed = text.map(|t| parse_duration(&t)).transpose();
+    let parsed = parsed.map_err(|source| ConfigError::Unit { flag, source })?;
+    Ok(parsed.unwrap_or(Duration::from_millis(default_ms)))
+}
+
+fn bytes(flag: &'static str, text: Option<String>, default: u64) -> Result<u64, ConfigError> {
+    let parsed = text.map(|t| parse_bytes(&t)).transpose();
+    let parsed = parsed.map_err(|source| ConfigError::Unit { flag, source })?;
+    Ok(parsed.unwrap_or(default))
+}
+
+fn between(value: Duration, (low, high): (Duration, Duration)) -> bool {
+    (low..=high).contains(&value)
+}
+
+fn check(holds: bool, flag: &'static str, range: &'static str) -> Result<(), ConfigError> {
+    holds
+        .then_some(())
+        .ok_or(ConfigError::Range { flag, range })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(name: &str, text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        let flags = RunArgs {
+            config: Some(path),
+            ..RunArgs::default()
+        };
+        Config::new(flags, None)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_help() {
+        let config = Config::new(RunArgs::default(), None).unwrap();
+        assert_eq!(config.collector.to_string(), "http://127.0.0.1:7600/");
+        assert_eq!(config.sample_interval, Duration::from_millis(100));
+        assert_eq!(config.report_interval, Duration::from_secs(5));
+        assert_eq!((config.spool_bytes, config.level), (256 << 20, Level::Http));
+        assert_eq!(config.control_socket.path, Path::new("/run/speedmimi.sock"));
+        assert!(!config.control_socket.required);
+    }
+
+    #[test]
+    fn a_file_has_the_same_keys_in_toml_and_yaml() {
+        let toml = "unit = [\"nginx.service\"]\nlevel = \"tcp\"\nreport-interval = \"1s\"\n";
+        let yaml = "unit: [nginx.service]\nlevel: tcp\nreport-interval: 1s\n";
+        for config in [written("a.toml", toml), written("a.yaml", yaml)] {
+            let config = config.unwrap();
+            assert_eq!(config.targets.units, ["nginx.service"]);
+            assert_eq!(config.level, Level::Tcp);
+            assert_eq!(config.report_interval, Duration::from_secs(1));
+        }
+        assert!(written("empty.yml", "\n").is_ok());
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        for name in ["a.toml", "a.yaml"] {
+            let text = if name == "a.toml" {
+                "colector = \"x\""
+            } else {
+                "colector: x"
+            };
+            let error = written(name, text).unwrap_err().to_string();
+            assert!(
+                error.contains("colector") && error.contains("collector"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_in_words() {
+        let refused = [
+            ("a.toml", "sample-interval = \"1ms\"", "10ms to 60s"),
+            ("a.toml", "report-interval = \"50ms\"", "100ms to 1h"),
+            ("a.toml", "spool-bytes = \"1MiB\"", "16MiB or more"),
+            ("a.toml", "spool-bytes = \"many\"", "whole number"),
+            ("a.toml", "collector = \"https://h:1\"", "http://"),
+            ("a.toml", "collector = \"http://h:1/x\"", "nothing more"),
+            ("a.toml", "level = \"udp\"", "udp"),
+            ("a.ini", "", ".toml"),
+            ("a.yaml", "unit: [", "a.yaml"),
+        ];
+        for (name, text, expected) in refused {
+            let error = written(name, text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

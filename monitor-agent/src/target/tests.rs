@@ -1,0 +1,174 @@
+use tempfile::TempDir;
+
+use super::*;
+
+/// A made-up machine: cgroups, and processes in them.
+struct Machine {
+    _dir: TempDir,
+    roots: Roots,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        let roots = Roots {
+            proc: base.join("proc"),
+            cgroup: base.join("cgroup"),
+        };
+        let machine = Self { _dir: dir, roots };
+        machine.cgroup("", &[]);
+        machine
+    }
+
+    fn cgroup(&self, path: &str, pids: &[u32]) {
+        let dir = self.roots.cgroup.join(path);
+        fs::create_dir_all(&dir).unwrap();
+        let lines: String = pids.iter().map(|p| format!("{p}\n")).collect();
+        fs::write(dir.join("cgroup.procs"), lines).unwrap();
+    }
+
+    fn process(&self, pid: u32, parent: u32, program: &str, cgroup: &str) {
+        let dir = self.roots.proc.join(pid.to_string());
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("stat"), format!("{pid} (a) b) S {parent} 1 1")).unwrap();
+        fs::write(dir.join("comm"), format!("{program}\n")).unwrap();
+        fs::write(dir.join("cgroup"), format!("4:memory:/x\n0::{cgroup}\n")).unwrap();
+        std::os::unix::fs::symlink(format!("/bin/{program}"), dir.join("exe")).unwrap();
+    }
+
+    fn resolve(&self, request: &TargetRequest) -> Result<Vec<Target>, TargetError> {
+        resolve(request, &self.roots)
+    }
+
+    fn labels(&self, request: &TargetRequest) -> Vec<String> {
+        let targets = self.resolve(request).unwrap();
+        targets.iter().map(|t| t.label.to_string()).collect()
+    }
+}
+
+fn cgroups(paths: &[&str]) -> TargetRequest {
+    TargetRequest {
+        cgroups: paths.iter().map(PathBuf::from).collect(),
+        ..TargetRequest::default()
+    }
+}
+
+fn pid(pid: u32, force: bool) -> TargetRequest {
+    TargetRequest {
+        pids: vec![pid],
+        force,
+        ..TargetRequest::default()
+    }
+}
+
+#[test]
+fn a_cgroup_is_named_from_the_mount_or_in_full() {
+    let machine = Machine::new();
+    machine.cgroup("web/a", &[]);
+    let full = machine.roots.cgroup.join("web/a");
+    for path in ["web/a", "/web/a", full.to_str().unwrap(), "web/../web/a"] {
+        assert_eq!(machine.labels(&cgroups(&[path])), ["/web/a"]);
+    }
+    let twice = machine.labels(&cgroups(&["web/a", "/web/a"]));
+    assert_eq!(twice, ["/web/a"], "the same one twice is one");
+}
+
+#[test]
+fn what_is_no_cgroup_of_this_mount_is_refused() {
+    let machine = Machine::new();
+    fs::create_dir(machine.roots.cgroup.join("plain")).unwrap();
+    for path in ["missing", "plain", "../proc"] {
+        let error = machine.resolve(&cgroups(&[path])).unwrap_err();
+        assert!(
+            matches!(error, TargetError::NoCgroup { .. }),
+            "{path}: {error}"
+        );
+    }
+}
+
+#[test]
+fn the_whole_host_must_be_asked_for_by_name() {
+    let machine = Machine::new();
+    let root = machine.resolve(&cgroups(&["/"]));
+    assert!(matches!(root, Err(TargetError::Root(_))));
+    let nothing = machine.resolve(&TargetRequest::default());
+    assert!(matches!(nothing, Err(TargetError::Nothing)));
+    let whole = TargetRequest {
+        whole_host: true,
+        ..TargetRequest::default()
+    };
+    assert_eq!(machine.labels(&whole), ["/"]);
+}
+
+#[test]
+fn a_target_within_another_is_refused() {
+    let machine = Machine::new();
+    for path in ["web", "web/a", "web-b"] {
+        machine.cgroup(path, &[]);
+    }
+    let nested = machine.resolve(&cgroups(&["web", "web/a"]));
+    assert!(matches!(nested, Err(TargetError::Nested { .. })));
+    assert_eq!(
+        machine.labels(&cgroups(&["web-b", "web"])),
+        ["/web", "/web-b"]
+    );
+}
+
+#[test]
+fn a_server_s_master_and_workers_share_their_cgroup_rightly() {
+    let machine = Machine::new();
+    machine.cgroup("web", &[10, 11, 12]);
+    machine.process(1, 0, "init", "/");
+    machine.process(10, 1, "nginx", "/web");
+    machine.process(11, 10, "nginx", "/web");
+    machine.process(12, 10, "nginx", "/web");
+    for one in [10, 11] {
+        assert_eq!(machine.labels(&pid(one, false)), ["/web"], "{one}");
+    }
+}
+
+#[test]
+fn a_process_among_strangers_is_refused_unless_forced() {
+    let machine = Machine::new();
+    machine.cgroup("session", &[10, 20]);
+    machine.cgroup("session/below", &[30]);
+    machine.process(10, 1, "nginx", "/session");
+    machine.process(20, 1, "bash", "/session");
+    machine.process(30, 1, "cron", "/session/below");
+    let error = machine.resolve(&pid(10, false)).unwrap_err().to_string();
+    assert!(
+        error.contains("bash (20)") && error.contains("cron (30)"),
+        "{error}"
+    );
+    assert_eq!(machine.labels(&pid(10, true)), ["/session"]);
+}
+
+#[test]
+fn a_process_in_the_root_cgroup_is_refused_unless_forced() {
+    let machine = Machine::new();
+    machine.process(10, 1, "nginx", "/");
+    let refused = machine.resolve(&pid(10, false));
+    assert!(matches!(refused, Err(TargetError::Shared { .. })));
+    assert_eq!(machine.labels(&pid(10, true)), ["/"]);
+    let gone = machine.resolve(&pid(99, false));
+    assert!(matches!(gone, Err(TargetError::Process { pid: 99, .. })));
+}
+
+#[test]
+fn a_unit_is_found_wherever_it_is_and_must_be_one() {
+    let machine = Machine::new();
+    machine.cgroup("system.slice/nginx.service", &[]);
+    let unit = |name: &str| TargetRequest {
+        units: vec![name.to_owned()],
+        ..TargetRequest::default()
+    };
+    for name in ["nginx", "nginx.service"] {
+        assert_eq!(machine.labels(&unit(name)), ["/system.slice/nginx.service"]);
+    }
+    let missing = machine.resolve(&unit("haproxy"));
+    assert!(matches!(missing, Err(TargetError::NoUnit { .. })));
+    machine.cgroup("user.slice/nginx.service", &[]);
+    let many = machine.resolve(&unit("nginx"));
+    assert!(matches!(many, Err(TargetError::ManyUnits { .. })));
+}
