@@ -9,6 +9,8 @@ pub mod cli;
 pub mod config;
 pub mod driver;
 pub mod explain;
+pub mod fetch;
+pub mod health;
 pub mod http;
 pub mod serve;
 pub mod state;

@@ -10,6 +10,7 @@ use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError};
 use crate::driver::listener::{self, ListenError};
 use crate::driver::run::{Orders, spawn_workers};
+use crate::health::Watch;
 use crate::state::{ResolveError, Table};
 
 /// Why the proxy could not start, or ended badly.
@@ -66,6 +67,7 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         .local_addr()
         .map_err(ServeError::system("the listener has no address"))?;
     let table = Arc::new(Table::build(config, None)?);
+    let watched = Arc::clone(&table);
     let (orders, received) = watch::channel(Orders {
         table,
         draining: false,
@@ -81,6 +83,7 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
             signal(SignalKind::terminate()).map_err(ServeError::system("cannot await SIGTERM"))?;
         let mut interrupt =
             signal(SignalKind::interrupt()).map_err(ServeError::system("cannot await SIGINT"))?;
+        let _watch = Watch::start(&watched);
         tracing::info!(%listen, workers, "ready");
         notify(NotifyState::Ready);
         tokio::select! {

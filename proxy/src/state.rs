@@ -28,7 +28,13 @@ pub struct Backend {
     next_address: AtomicUsize,
     healthy: AtomicBool,
     disconnected: AtomicBool,
+    ejected: AtomicBool,
+    failures: AtomicU32,
+    utilisation: AtomicU32,
 }
+
+/// The bits of no load; no share of 1 has them.
+const UNKNOWN: u32 = u32::MAX;
 
 impl Backend {
     fn new(upstream: &str, config: RawBackend, addresses: Vec<SocketAddr>) -> Self {
@@ -43,6 +49,9 @@ impl Backend {
             next_address: AtomicUsize::new(0),
             healthy: AtomicBool::new(true),
             disconnected: AtomicBool::new(false),
+            ejected: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            utilisation: AtomicU32::new(UNKNOWN),
             config,
         }
     }
@@ -70,12 +79,83 @@ impl Backend {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether new exchanges may go there.
+    /// Whether new exchanges may go there: it is switched on, connected and
+    /// passes its checks.
     #[must_use]
-    pub fn is_available(&self) -> bool {
-        self.config.active
-            && self.healthy.load(Ordering::Relaxed)
-            && !self.disconnected.load(Ordering::Relaxed)
+    pub fn is_usable(&self) -> bool {
+        self.config.active && self.is_healthy() && !self.is_disconnected()
+    }
+
+    /// Whether new exchanges should go there: it has not failed of late either.
+    #[must_use]
+    pub fn is_preferred(&self) -> bool {
+        self.is_usable() && !self.is_ejected()
+    }
+
+    /// Whether it passes its active checks.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it passes its active checks; gives what was so before.
+    pub fn set_healthy(&self, healthy: bool) -> bool {
+        self.healthy.swap(healthy, Ordering::Relaxed)
+    }
+
+    /// Whether it was taken out by hand.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.disconnected.load(Ordering::Relaxed)
+    }
+
+    /// Takes it out, or back in, by hand. Exchanges in flight end on their own.
+    pub fn set_disconnected(&self, disconnected: bool) {
+        self.disconnected.store(disconnected, Ordering::Relaxed);
+    }
+
+    /// Whether it failed too often of late.
+    #[must_use]
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Notes a request that it failed; the `failures_max`th in a row ejects it.
+    /// Who watches over ejected backends brings it back in time.
+    pub fn note_failure(&self, failures_max: u32) {
+        let failures = self
+            .failures
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
+        if failures_max > 0 && failures >= failures_max {
+            self.ejected.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes a request that it served. Costs a read while all is well.
+    pub fn note_success(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Brings it back after its ejection.
+    pub fn readmit(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.ejected.store(false, Ordering::Relaxed);
+    }
+
+    /// The load of its host from 0 to 1, while known.
+    #[must_use]
+    pub fn utilisation(&self) -> Option<f32> {
+        let bits = self.utilisation.load(Ordering::Relaxed);
+        (bits != UNKNOWN).then(|| f32::from_bits(bits))
+    }
+
+    /// Says what is known of the load of its host.
+    pub fn set_utilisation(&self, utilisation: Option<f32>) {
+        let bits = utilisation.map_or(UNKNOWN, f32::to_bits);
+        self.utilisation.store(bits, Ordering::Relaxed);
     }
 
     /// The address to connect to.

@@ -258,6 +258,7 @@ impl Conn {
     ) -> Head {
         self.first = false;
         self.ahead_count += 1;
+        self.worker.earn_retry();
         let worker = Rc::clone(&self.worker);
         let local = worker.table();
         let config = &local.table.config;

@@ -15,7 +15,7 @@ use super::worker::Scratch;
 use crate::config::Algorithm;
 use crate::http::Version;
 use crate::http::body::Body;
-use crate::http::reject::Reject;
+use crate::http::reject::{Reject, Side};
 use crate::http::response::Asked;
 
 /// What is kept of a request while it is answered.
@@ -63,7 +63,7 @@ pub struct Exchange {
     /// Whether the client is watched for its end while it waits.
     client_watched: bool,
     pub(super) interim_count: u8,
-    attempts: u8,
+    attempts: u32,
 }
 
 impl Default for Exchange {
@@ -133,11 +133,13 @@ impl Conn {
             if exchange.up.is_none() {
                 match Box::pin(self.connect(exchange)).await {
                     Ok(io) => exchange.up = Some(io),
-                    Err(reject) if self.choose_again(exchange, true) => {
-                        tracing::debug!(%reject, "the request is sent to another backend");
+                    Err(reject) => {
+                        self.note_failure(exchange);
+                        if !self.choose_again(exchange, true) {
+                            return self.give_up(exchange, reject).await;
+                        }
                         continue;
                     }
-                    Err(reject) => return self.give_up(exchange, reject).await,
                 }
             }
             self.arm_exchange(exchange);
@@ -145,14 +147,28 @@ impl Conn {
                 End::Done => return self.finish(exchange),
                 End::Switched => return Box::pin(self.tunnel(exchange)).await,
                 End::UpstreamFailed(reject) => {
+                    if !exchange.reused {
+                        self.note_failure(exchange);
+                    }
                     let retry = exchange.replayable && exchange.interim_count == 0;
                     if !(retry && self.choose_again(exchange, false)) {
                         return self.give_up(exchange, reject).await;
                     }
                 }
-                End::Refused(reject) => return self.give_up(exchange, reject).await,
+                End::Refused(reject) => {
+                    if reject.side() == Side::Upstream {
+                        self.note_failure(exchange);
+                    }
+                    return self.give_up(exchange, reject).await;
+                }
                 End::Broken => return Next::Abort,
             }
+        }
+    }
+
+    fn note_failure(&self, exchange: &Exchange) {
+        if let Some(lease) = &exchange.lease {
+            self.worker.note_failure(&lease.backend);
         }
     }
 
@@ -193,21 +209,30 @@ impl Conn {
     /// ones always, others once a stale pooled connection or a failure ended
     /// them before an answer.
     fn choose_again(&mut self, exchange: &mut Exchange, unsent: bool) -> bool {
+        // The backend closed a pooled connection while the request was on its
+        // way: that is no failure, and the next connection is a new one.
         let stale = exchange.reused && !unsent;
-        let attempts_max = 1 + u8::from(stale);
-        if exchange.attempts >= attempts_max {
-            return false;
+        if !stale {
+            let attempts_max = self.worker.table().table.config.raw.retries.attempts;
+            if exchange.attempts >= attempts_max || !self.worker.spend_retry() {
+                return false;
+            }
+            exchange.attempts += 1;
         }
-        exchange.attempts += 1;
         let (upstream, algorithm, client) = exchange.route;
         let failed = exchange.lease.take().map(|lease| Rc::clone(&lease.backend));
-        // A stale connection says nothing about its backend.
         let but = failed.as_ref().filter(|_| !stale);
-        let chosen = self
-            .worker
-            .choose(upstream, algorithm, client, but)
-            .or_else(|_| self.worker.choose(upstream, algorithm, client, None));
-        let Ok(lease) = chosen else { return false };
+        let lease = match (self.worker.choose(upstream, algorithm, client, but), failed) {
+            (Ok(lease), _) => lease,
+            // There is no other backend, but perhaps another of its addresses.
+            (Err(_), Some(failed)) if !unsent || failed.shared.addresses.len() > 1 => {
+                let Some(lease) = Lease::acquire(&failed) else {
+                    return false;
+                };
+                lease
+            }
+            _ => return false,
+        };
         exchange.lease = Some(lease);
         exchange.up = None;
         exchange.reused = false;

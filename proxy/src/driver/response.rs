@@ -103,6 +103,13 @@ impl Conn {
             }
             return Ok(());
         }
+        if let Some(lease) = &exchange.lease {
+            if head.status >= 500 {
+                self.worker.note_failure(&lease.backend);
+            } else {
+                lease.backend.shared.note_success();
+            }
+        }
         exchange.answered = true;
         exchange.switched = head.status == 101;
         exchange.response = Body::new(head.framing);

@@ -22,6 +22,10 @@ pub const SCRATCH_BYTES: usize = 64 << 10;
 /// Spare buffers that a worker keeps, and the largest of them.
 const SPARES_MAX: usize = 1024;
 const SPARE_BYTES_MAX: usize = 4 << 10;
+/// A retry costs as much as a hundred requests earn at one percent; ten may be
+/// saved up, so that a quiet proxy can retry too.
+const RETRY_COST: u32 = 100;
+const RETRY_CREDIT_MAX: u32 = 10 * RETRY_COST;
 
 /// Counts that hold for all workers together.
 #[derive(Debug, Default)]
@@ -137,6 +141,7 @@ pub struct Worker {
     exchanges: RefCell<Vec<Box<Exchange>>>,
     random: Cell<u64>,
     ticket: Cell<u64>,
+    retry_credit: Cell<u32>,
 }
 
 impl Worker {
@@ -162,6 +167,7 @@ impl Worker {
             exchanges: RefCell::default(),
             random: Cell::new(balance::mix(seed.wrapping_add(1))),
             ticket: Cell::new(balance::mix(seed)),
+            retry_credit: Cell::new(RETRY_CREDIT_MAX),
         };
         Rc::new(worker)
     }
@@ -247,7 +253,7 @@ impl Worker {
         let table = self.table.borrow();
         let backends = table.upstreams.get(upstream).map_or(&[][..], Vec::as_slice);
         if let ([only], None) = (backends, but) {
-            if !only.shared.is_available() {
+            if !only.shared.is_usable() {
                 return Err(Reject::NoBackend);
             }
             return Lease::acquire(only).ok_or(Reject::BackendsFull);
@@ -263,10 +269,43 @@ impl Worker {
                     // Another worker was faster.
                     None => candidates[index].in_flight = candidates[index].in_flight_max,
                 },
-                Choice::Unavailable => return Err(Reject::NoBackend),
+                // Backends that failed of late are better than none at all.
+                Choice::Unavailable => {
+                    let mut found = false;
+                    for (candidate, local) in candidates.iter_mut().zip(backends) {
+                        let avoided = but.is_some_and(|but| Rc::ptr_eq(but, local));
+                        candidate.available = local.shared.is_usable() && !avoided;
+                        found |= candidate.available;
+                    }
+                    if !found {
+                        return Err(Reject::NoBackend);
+                    }
+                }
                 Choice::Full => return Err(Reject::BackendsFull),
             }
         }
+    }
+
+    /// Notes a request that `backend` failed.
+    pub fn note_failure(&self, backend: &LocalBackend) {
+        let failures_max = self.table.borrow().table.config.raw.passive_health.failures;
+        backend.shared.note_failure(failures_max);
+    }
+
+    /// Pays a request into the budget for retries.
+    pub fn earn_retry(&self) {
+        let percent = self.table.borrow().table.config.raw.retries.budget_percent;
+        let earned = self.retry_credit.get().saturating_add(percent);
+        self.retry_credit.set(earned.min(RETRY_CREDIT_MAX));
+    }
+
+    /// Takes one retry from the budget, where there is one.
+    #[must_use]
+    pub fn spend_retry(&self) -> bool {
+        let left = self.retry_credit.get().checked_sub(RETRY_COST);
+        self.retry_credit
+            .set(left.unwrap_or(self.retry_credit.get()));
+        left.is_some()
     }
 
     fn draw(&self, algorithm: Algorithm, client: IpAddr) -> Draw {
@@ -317,12 +356,12 @@ fn candidate(local: &Rc<LocalBackend>, but: Option<&Rc<LocalBackend>>) -> Candid
     let shared = &local.shared;
     let avoided = but.is_some_and(|but| Rc::ptr_eq(but, local));
     Candidate {
-        available: shared.is_available() && !avoided,
+        available: shared.is_preferred() && !avoided,
         in_flight: shared.in_flight(),
         in_flight_max: shared.in_flight_max,
         weight: shared.config.weight,
         identity: shared.identity,
-        utilisation: None,
+        utilisation: shared.utilisation(),
     }
 }
 

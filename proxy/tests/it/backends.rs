@@ -1,0 +1,235 @@
+//! Which backend is used: limits, health, retries.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+
+use super::support::{Backend, Proxy, eventually, unused_port};
+
+fn named(name: &'static str) -> Backend {
+    Backend::new(move |_, peer| {
+        peer.send(
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}",
+                name.len()
+            )
+            .as_bytes(),
+        );
+    })
+}
+
+fn config(backends: &[(&str, u16, &str)], more: &str) -> String {
+    let list: Vec<String> = backends
+        .iter()
+        .map(|(id, port, more)| format!("{{id: {id}, host: 127.0.0.1, port: {port}{more}}}"))
+        .collect();
+    format!(
+        "server: {{host: 127.0.0.1, port: 0, trusted_proxies: [127.0.0.1]}}\n\
+         backends: {{u: [{}]}}\n{more}\n",
+        list.join(", ")
+    )
+}
+
+#[test]
+fn a_full_backend_is_told_apart_from_a_missing_one() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let backend = Backend::new(move |_, peer| {
+        wait.lock().unwrap().recv().unwrap();
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    });
+    let port = backend.address.port();
+    let text = config(
+        &[("b", port, ", max_conn: 2")],
+        "routing: {r: {upstream: u}}",
+    );
+    let proxy = Proxy::with_arguments(&text, &["--workers", "3"]);
+    let mut busy = [proxy.client(), proxy.client()];
+    for client in &mut busy {
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    eventually("both requests", || {
+        (backend.received().len() == 2).then_some(())
+    });
+    for _ in 0..10 {
+        let response = proxy.client().get("/");
+        assert_eq!(response.status(), 503);
+        let status = response.field("proxy-status").unwrap();
+        assert!(
+            status.contains("connection_limit_reached") && status.contains("every backend"),
+            "{status}"
+        );
+    }
+    go.send(()).unwrap();
+    go.send(()).unwrap();
+    for client in &mut busy {
+        assert_eq!(client.response().status(), 200);
+    }
+    go.send(()).unwrap();
+    assert_eq!(proxy.client().get("/").status(), 200);
+    let off = config(
+        &[("b", port, ", active: false")],
+        "routing: {r: {upstream: u}}",
+    );
+    let response = Proxy::with(&off).client().get("/");
+    assert_eq!(response.status(), 503);
+    assert!(
+        response
+            .field("proxy-status")
+            .unwrap()
+            .contains("destination_unavailable")
+    );
+}
+
+#[test]
+fn weights_and_client_addresses_decide() {
+    let (a, b) = (named("a"), named("b"));
+    let list = [
+        ("a", a.address.port(), ", weight: 100"),
+        ("b", b.address.port(), ", weight: 300"),
+    ];
+    let proxy = Proxy::with(&config(
+        &list,
+        "routing: {w: {path: /w, upstream: u, load_balancer: weight}, i: {path: /i, upstream: u, load_balancer: ip_hash},\n\
+         p: {path: /p, upstream: u, load_balancer: weight, protocols: {sse: ip_hash}}}",
+    ));
+    let mut client = proxy.client();
+    let hits = (0..100).filter(|_| client.get("/w").text() == "b").count();
+    assert!(
+        (70..=80).contains(&hits),
+        "{hits} of 100 went to the one with 3/4 of the weight"
+    );
+    let mut by_client = |path: &str, ip: u8| {
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\nX-Real-IP: 203.0.113.{ip}\r\n\r\n"
+        ));
+        client.response().text()
+    };
+    let first: Vec<String> = (0..40).map(|ip| by_client("/i", ip)).collect();
+    assert!(
+        first.contains(&"a".to_owned()) && first.contains(&"b".to_owned()),
+        "{first:?}"
+    );
+    let again: Vec<String> = (0..40).map(|ip| by_client("/p", ip)).collect();
+    assert_eq!(
+        first, again,
+        "the override for event streams is the same choice"
+    );
+}
+
+#[test]
+fn a_backend_that_fails_its_checks_is_left_alone_until_it_passes_again() {
+    let sick = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&sick);
+    let a = Backend::new(move |request, peer| {
+        let bad = request.head.starts_with("GET /health") && asked.load(Ordering::SeqCst);
+        let status = if bad { "500 Bad" } else { "200 OK" };
+        peer.send(format!("HTTP/1.1 {status}\r\nContent-Length: 1\r\n\r\na").as_bytes());
+    });
+    let b = named("b");
+    let check = ", health_check: {path: /health, interval: 50ms, timeout: 1s, failures: 2}";
+    let list = [("a", a.address.port(), check), ("b", b.address.port(), "")];
+    let proxy = Proxy::with(&config(&list, "routing: {r: {upstream: u}}"));
+    let mut client = proxy.client();
+    let mut both = || {
+        let texts: Vec<String> = (0..20).map(|_| client.get("/").text()).collect();
+        (
+            texts.contains(&"a".to_owned()),
+            texts.contains(&"b".to_owned()),
+        )
+    };
+    assert_eq!(both(), (true, true));
+    sick.store(true, Ordering::SeqCst);
+    proxy.wait_for_line("the backend is unhealthy");
+    assert_eq!(both(), (false, true));
+    sick.store(false, Ordering::SeqCst);
+    proxy.wait_for_line("the backend is healthy again");
+    assert_eq!(both(), (true, true));
+}
+
+#[test]
+fn a_backend_that_fails_requests_is_ejected_and_tried_again() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let state = Arc::clone(&broken);
+    let a = Backend::new(move |_, peer| {
+        let status = if state.load(Ordering::SeqCst) {
+            "500 Bad"
+        } else {
+            "200 OK"
+        };
+        peer.send(format!("HTTP/1.1 {status}\r\nContent-Length: 1\r\n\r\na").as_bytes());
+    });
+    let b = named("b");
+    let list = [("a", a.address.port(), ""), ("b", b.address.port(), "")];
+    let more = "routing: {r: {upstream: u}}\npassive_health: {failures: 3, eject_for: 500ms}";
+    let proxy = Proxy::with(&config(&list, more));
+    let mut client = proxy.client();
+    let mut failures = 0;
+    for _ in 0..200 {
+        failures += usize::from(client.get("/").status() == 500);
+    }
+    assert!((3..30).contains(&failures), "{failures} of 200 failed");
+    broken.store(false, Ordering::SeqCst);
+    eventually("the return of the backend", || {
+        (client.get("/").text() == "a").then_some(())
+    });
+}
+
+#[test]
+fn requests_move_to_another_backend_only_where_that_is_safe() {
+    let hits = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&hits);
+    let closing = Backend::new(move |_, peer| {
+        count.fetch_add(1, Ordering::SeqCst);
+        peer.close();
+    });
+    let good = named("good");
+    let list = [
+        ("closing", closing.address.port(), ", weight: 1000000"),
+        ("good", good.address.port(), ", weight: 1"),
+    ];
+    let more = "routing: {r: {upstream: u, load_balancer: weight}}\npassive_health: {failures: 0}";
+    let proxy = Proxy::with(&config(&list, more));
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").text(), "good", "a GET may be sent again");
+    assert_eq!(hits.load(Ordering::SeqCst), 1);
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
+    assert_eq!(
+        client.response().status(),
+        502,
+        "a POST that was sent may not"
+    );
+    assert_eq!(hits.load(Ordering::SeqCst), 2);
+    let gone = [("gone", unused_port(), ", weight: 1000000"), list[1]];
+    let proxy = Proxy::with(&config(&gone, more));
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
+    assert_eq!(
+        client.response().text(),
+        "good",
+        "a POST that was never sent may"
+    );
+}
+
+#[test]
+fn retries_have_a_budget() {
+    let hits = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&hits);
+    let closing = Backend::new(move |_, peer| {
+        count.fetch_add(1, Ordering::SeqCst);
+        peer.close();
+    });
+    let port = closing.address.port();
+    let more = "routing: {r: {upstream: u}}\npassive_health: {failures: 0}\nretries: {attempts: 1, budget_percent: 20}";
+    let proxy = Proxy::with(&config(&[("a", port, ""), ("b", port, "")], more));
+    let mut client = proxy.client();
+    for _ in 0..200 {
+        assert_eq!(client.get("/").status(), 502);
+    }
+    let retries = hits.load(Ordering::SeqCst) - 200;
+    assert!(
+        (40..=52).contains(&retries),
+        "{retries} retries of 200 requests"
+    );
+}
