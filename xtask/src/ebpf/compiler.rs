@@ -27,11 +27,12 @@ pub(super) enum Compiler {
 }
 
 impl Compiler {
-    /// Chooses the compiler of this distribution, and installs what is missing.
-    pub(super) fn prepare(workspace: &Workspace) -> Result<Self> {
+    /// Chooses the compiler of this distribution, unless nightly is asked for,
+    /// and installs what is missing.
+    pub(super) fn prepare(workspace: &Workspace, nightly: bool) -> Result<Self> {
         let manifest = workspace.path("monitor-ebpf/Cargo.toml");
         ensure!(manifest.exists(), "{} is missing", manifest.display());
-        if debian::is_debian() {
+        if debian::is_debian() && !nightly {
             if !debian::offers(DEBIAN_PACKAGES[1]) && rustix::process::geteuid().is_root() {
                 debian::update_lists_once()?;
             }

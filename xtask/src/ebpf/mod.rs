@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Lint the kernel programs too; a warning is a failure.
     #[arg(long, conflicts_with = "check")]
     lint: bool,
+    /// Use rustup's nightly, as other distributions do, on Debian too.
+    #[arg(long, conflicts_with = "check")]
+    nightly: bool,
 }
 
 /// Runs the command.
@@ -41,7 +44,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     if args.check {
         return check(workspace.root());
     }
-    let compiler = Compiler::prepare(workspace)?;
+    let compiler = Compiler::prepare(workspace, args.nightly)?;
     if args.lint {
         lint(workspace, &compiler)?;
     }
@@ -58,7 +61,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
 
 /// Builds and lints, for `ci`: returns the freshly built object.
 pub(crate) fn build_fresh(workspace: &Workspace) -> Result<PathBuf> {
-    let compiler = Compiler::prepare(workspace)?;
+    let compiler = Compiler::prepare(workspace, false)?;
     lint(workspace, &compiler)?;
     let built = build(workspace, &compiler)?;
     let object = workspace.target().join("bpf/speedmimi.bpf.o");
