@@ -31,6 +31,8 @@ use crate::{
 
 /// Hosts that one collector keeps.
 const HOSTS_MAX: usize = 10_000;
+/// How often the store is looked through for what is too old or too much.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long open requests may take to end when stopping.
 const STOP_MAX: Duration = Duration::from_secs(3);
 
@@ -45,6 +47,14 @@ pub fn run(config: Config) -> Result<()> {
         .build()
         .context("cannot start the threads that serve requests")?
         .block_on(serve(config))
+}
+
+/// Copies the store in `data_dir` to `file`; how many bytes that has.
+///
+/// # Errors
+/// Where there is no store or the copy cannot be made.
+pub fn backup(data_dir: &Path, file: &Path) -> Result<u64> {
+    Ok(store::backup(&data_dir.join(store::FILE_NAME), file)?)
 }
 
 /// Two collectors on one store would answer from different memories.
@@ -81,8 +91,10 @@ async fn serve(config: Config) -> Result<()> {
     let store_path: PathBuf = config.data_dir.join(store::FILE_NAME);
     let connection = store::open(&store_path)?;
     let readers = Readers::start(&store_path).context("cannot read the store")?;
-    let (writer, writer_thread) = Writer::start(connection, told.clone(), HOSTS_MAX)
-        .context("cannot read the hosts in the store")?;
+    let (writer, writer_thread) =
+        Writer::start(connection, told.clone(), HOSTS_MAX, config.retention)
+            .context("cannot read the hosts in the store")?;
+    let tidying = tokio::spawn(tidy(writer.clone()));
 
     let (stop, stopping) = watch::channel(false);
     let ingest = Ingest {
@@ -110,7 +122,9 @@ async fn serve(config: Config) -> Result<()> {
         _ = interrupt.recv() => {}
         result = &mut grpc => bail!("the gRPC server ended by itself: {result:?}"),
         result = &mut http => bail!("the HTTP server ended by itself: {result:?}"),
+        () = writer.ended() => bail!("the store's writer ended by itself"),
     }
+    tidying.abort();
     tracing::info!("stopping");
     notify(&[sd_notify::NotifyState::Stopping]);
     // The receivers live in the tasks that are to be stopped.
@@ -126,6 +140,14 @@ async fn serve(config: Config) -> Result<()> {
     })
     .await
     .context("the writer did not finish in time")
+}
+
+async fn tidy(writer: Writer) {
+    let mut ticks = tokio::time::interval(TIDY_INTERVAL);
+    loop {
+        ticks.tick().await;
+        writer.tidy();
+    }
 }
 
 async fn until_stopped(mut stopping: Stopping) {

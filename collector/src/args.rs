@@ -38,6 +38,20 @@ pub enum Command {
     /// Run the collector until SIGTERM or SIGINT.
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Copy the store to a file, while a collector runs or not.
+    #[command(after_help = BACKUP_EXAMPLES)]
+    Backup {
+        /// Where the store is kept.
+        #[arg(
+            long,
+            value_name = "DIR",
+            env = "SPEEDMIMI_COLLECTOR_DATA_DIR",
+            default_value = DATA_DIR
+        )]
+        data_dir: PathBuf,
+        /// The copy; it must not exist yet.
+        file: PathBuf,
+    },
     /// Print the completions of a shell.
     Completions {
         /// For which shell.
@@ -46,6 +60,15 @@ pub enum Command {
     /// Print the manual page (roff).
     Man,
 }
+
+const DATA_DIR: &str = "/var/lib/speedmimi-collector";
+
+const BACKUP_EXAMPLES: &str = "\
+Example:
+  speedmimi-collector backup /backup/speedmimi-2026-01-31.db
+
+To restore, stop the collector and put the copy into its data directory as
+collector.db, without collector.db-wal and collector.db-shm beside it.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -69,9 +92,16 @@ pub struct RunArgs {
         long,
         value_name = "DIR",
         env = "SPEEDMIMI_COLLECTOR_DATA_DIR",
-        default_value = "/var/lib/speedmimi-collector"
+        default_value = DATA_DIR
     )]
     pub data_dir: PathBuf,
+    /// How long reports are kept: s, m, h, d or w.
+    #[arg(long, value_name = "AGE", default_value = "30d")]
+    pub retention_age: String,
+    /// How large the store may get: KiB, MiB, GiB or TiB; the oldest reports
+    /// are deleted first.
+    #[arg(long, value_name = "SIZE", default_value = "10GiB")]
+    pub retention_bytes: String,
     /// A file with the token that writers must show, instead of DATA_DIR/token
     /// (env: SPEEDMIMI_TOKEN holds the token itself).
     #[arg(long, value_name = "FILE")]

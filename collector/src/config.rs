@@ -4,10 +4,13 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::{
     args::RunArgs,
+    store::Retention,
+    time,
     token::{Token, TokenError},
 };
 
@@ -18,6 +21,7 @@ pub struct Config {
     pub(crate) listen_http: SocketAddr,
     pub(crate) data_dir: PathBuf,
     pub(crate) token: Token,
+    pub(crate) retention: Retention,
 }
 
 /// Why the flags cannot be used.
@@ -42,6 +46,12 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
+    /// Not a duration.
+    #[error("--retention-age {0:?}: give a duration of a second or more such as 12h, 30d or 52w")]
+    RetentionAge(String),
+    /// Not a size.
+    #[error("--retention-bytes {0:?}: give a size of 1MiB or more such as 500MiB or 10GiB")]
+    RetentionBytes(String),
     /// There is no usable token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -55,6 +65,7 @@ impl Config {
     pub fn try_new(args: &RunArgs) -> Result<Self, ConfigError> {
         loopback("listen-grpc", args.listen_grpc)?;
         loopback("listen-http", args.listen_http)?;
+        let retention = retention(args)?;
         make_data_dir(&args.data_dir).map_err(|source| ConfigError::DataDir {
             path: args.data_dir.clone(),
             source,
@@ -64,8 +75,37 @@ impl Config {
             listen_http: args.listen_http,
             data_dir: args.data_dir.clone(),
             token: token(args)?,
+            retention,
         })
     }
+}
+
+fn retention(args: &RunArgs) -> Result<Retention, ConfigError> {
+    const AGE_MIN: Duration = Duration::from_secs(1);
+    const BYTES_MIN: u64 = 1 << 20;
+    let age = time::age_ns(&args.retention_age)
+        .map(Duration::from_nanos)
+        .filter(|age| *age >= AGE_MIN)
+        .ok_or_else(|| ConfigError::RetentionAge(args.retention_age.clone()))?;
+    let bytes = bytes(&args.retention_bytes)
+        .filter(|bytes| *bytes >= BYTES_MIN)
+        .ok_or_else(|| ConfigError::RetentionBytes(args.retention_bytes.clone()))?;
+    Ok(Retention { age, bytes })
+}
+
+/// A size such as `10GiB`.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit {
+        "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 fn loopback(flag: &'static str, address: SocketAddr) -> Result<(), ConfigError> {
@@ -93,5 +133,19 @@ fn token(args: &RunArgs) -> Result<Token, TokenError> {
     match std::env::var("SPEEDMIMI_TOKEN") {
         Ok(text) => Token::try_new(&text, "SPEEDMIMI_TOKEN"),
         Err(_) => Token::read_or_make(&args.data_dir.join("token")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_need_a_unit_and_fit() {
+        assert_eq!(bytes("10GiB"), Some(10 << 30));
+        assert_eq!(bytes("512B"), Some(512));
+        for text in ["", "10", "GiB", "10GB", "1.5GiB", "-1MiB", "99999999999TiB"] {
+            assert_eq!(bytes(text), None, "{text:?}");
+        }
     }
 }

@@ -70,6 +70,12 @@ impl Fleet {
         }
     }
 
+    /// Forgets a host.
+    pub(crate) fn remove(&self, id: &str) {
+        let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
+        hosts.remove(id);
+    }
+
     /// All hosts, by name and then id.
     pub(crate) fn all(&self) -> Vec<Arc<HostState>> {
         let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);

@@ -35,6 +35,13 @@ fn main() -> ExitCode {
                 Err(error) => failed(1, &error),
             }
         }
+        Command::Backup { data_dir, file } => match app::backup(&data_dir, &file) {
+            Ok(bytes) => {
+                eprintln!("{} has {bytes} bytes", file.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(1, &error),
+        },
         Command::Completions { shell } => {
             collector::args::print_completions(shell);
             ExitCode::SUCCESS

@@ -57,6 +57,12 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
         read(&stats.commit_ns) as f64 / 1e9,
     );
     plain(
+        "speedmimi_collector_retired_reports_total",
+        Kind::Counter,
+        "Reports deleted for their age or the size of the store.",
+        read(&stats.retired) as f64,
+    );
+    plain(
         "speedmimi_collector_streams_active",
         Kind::Gauge,
         "Agents connected.",

@@ -132,6 +132,45 @@ pub(super) fn newest_body(
         .optional()
 }
 
+/// Forgets a host of which no report is left.
+pub(super) fn remove(connection: &Connection, key: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM hosts WHERE key = ?")?
+        .execute([key])
+        .map(drop)
+}
+
+/// The first kept sequence of the row's epoch.
+pub(super) fn first_sequence(connection: &Connection, row: &HostRow) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached("SELECT min(sequence) FROM reports WHERE host = ? AND epoch = ?")?
+        .query_row(params![row.key, to_sql(row.epoch)], |row| {
+            row.get::<_, Option<i64>>(0)
+        })
+        .map(|sequence| sequence.map_or(row.sequence_last, from_sql))
+}
+
+/// Finds the newest epoch that is left and counts what is kept of it.
+pub(super) fn recount(connection: &Connection, row: &mut HostRow) -> rusqlite::Result<()> {
+    let counted = connection.query_row(
+        "SELECT epoch, min(sequence), max(sequence), count(*) FROM reports
+         WHERE host = ?1 AND epoch = (SELECT max(epoch) FROM reports WHERE host = ?1)
+         GROUP BY epoch",
+        [row.key],
+        |found| {
+            let number = |i| found.get::<_, i64>(i).map(from_sql);
+            Ok((number(0)?, number(1)?, number(2)?, number(3)?))
+        },
+    )?;
+    (
+        row.epoch,
+        row.sequence_first,
+        row.sequence_last,
+        row.epoch_reports,
+    ) = counted;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,17 +4,22 @@
 //! answers a report only after the commit that holds it (`synchronous=FULL`).
 //! Readers have connections of their own and see the last commit (WAL).
 
+mod backup;
+mod commit;
 mod hosts;
 mod open;
 mod reader;
 mod reports;
+mod retention;
 mod schema;
 mod writer;
 
+pub(crate) use backup::backup;
 pub(crate) use hosts::HostRow;
 pub(crate) use open::open;
 pub(crate) use reader::{ReadError, Readers};
 pub(crate) use reports::{Filter, Selection};
+pub(crate) use retention::Retention;
 pub(crate) use writer::{DRAIN_MAX, Incoming, Outcome, Told, WriteError, Writer};
 
 /// The store's file below the data directory.

@@ -140,12 +140,12 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     ))
 }
 
-/// A connection that can only read.
+/// A connection that cannot change this file.
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.execute_batch("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF;")?;
+    connection.execute_batch("PRAGMA trusted_schema = OFF;")?;
     Ok(connection)
 }
 

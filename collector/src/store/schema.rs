@@ -8,8 +8,8 @@ pub(super) const APPLICATION_ID: i32 = 0x5370_4d69;
 pub(super) const VERSION: i32 = 1;
 
 /// A report's primary key orders it by host and age, so one host's range is
-/// one run of pages; `WITHOUT ROWID` keeps the body in that very tree.  The
-/// indices hold the primary key too, and so answer counts without a body.
+/// one run of pages; `WITHOUT ROWID` keeps the body in that very tree.  Each
+/// `stored_ns` is larger than all before it: it orders reports as they came.
 const TABLES: &str = "
 CREATE TABLE hosts (
   key            INTEGER PRIMARY KEY,
@@ -28,9 +28,11 @@ CREATE TABLE reports (
   epoch         INTEGER NOT NULL,
   sequence      INTEGER NOT NULL,
   window_end_ns INTEGER NOT NULL,
+  stored_ns     INTEGER NOT NULL,
   body          BLOB NOT NULL,
   PRIMARY KEY (host, epoch, sequence)
 ) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX reports_by_storing ON reports (stored_ns);
 CREATE INDEX reports_by_end ON reports (window_end_ns);
 CREATE INDEX reports_by_host_and_end ON reports (host, window_end_ns);
 ";

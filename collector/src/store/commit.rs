@@ -1,0 +1,228 @@
+//! One transaction of reports, and what is known of the hosts.
+
+use std::{collections::HashMap, sync::Arc};
+
+use rusqlite::{Connection, TransactionBehavior, params};
+
+use super::{
+    from_sql,
+    hosts::{self, HostRow},
+    to_sql,
+    writer::{Answer, Incoming, Outcome, Told, WriteError},
+};
+use crate::{
+    codec,
+    fleet::{Fleet, Newest},
+    live::LiveReport,
+};
+
+/// A host whose newest report cannot be read is shown without one.
+fn publish_all(
+    connection: &Connection,
+    hosts: &HashMap<String, HostRow>,
+    fleet: &Fleet,
+) -> Result<(), rusqlite::Error> {
+    for row in hosts.values() {
+        let Some(body) = hosts::newest_body(connection, row)? else {
+            continue;
+        };
+        match codec::decode(&body) {
+            Ok(report) => fleet.publish(
+                row.clone(),
+                Some(Newest {
+                    host: report.host.unwrap_or_default(),
+                    agent: report.agent.unwrap_or_default(),
+                    window_end_ns: report.window_end_unix_ns,
+                    body: body.into(),
+                }),
+            ),
+            Err(error) => {
+                tracing::error!(host = row.id, %error, "the newest report of a host is unreadable");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the writer thread holds.
+pub(super) struct State {
+    pub(super) connection: Connection,
+    pub(super) hosts: HashMap<String, HostRow>,
+    pub(super) told: Told,
+    next_key: i64,
+    hosts_max: usize,
+    /// The `stored_ns` of the last report.
+    stored_ns: u64,
+}
+
+/// The rows that a transaction changes: they count only once it is committed.
+#[derive(Default)]
+struct Changes {
+    rows: HashMap<String, HostRow>,
+    newest: HashMap<String, Newest>,
+    stored: Vec<usize>,
+    added: usize,
+}
+
+impl State {
+    /// Loads the hosts and shows them.
+    pub(super) fn load(
+        connection: Connection,
+        told: Told,
+        hosts_max: usize,
+    ) -> rusqlite::Result<Self> {
+        let hosts = hosts::load(&connection)?;
+        publish_all(&connection, &hosts, &told.fleet)?;
+        let next_key = hosts.values().map(|row| row.key).max().unwrap_or(0) + 1;
+        let stored_ns: Option<i64> =
+            connection.query_row("SELECT max(stored_ns) FROM reports", [], |row| row.get(0))?;
+        Ok(Self {
+            connection,
+            hosts,
+            told,
+            next_key,
+            hosts_max,
+            stored_ns: stored_ns.map_or(0, from_sql),
+        })
+    }
+
+    /// One transaction; on an error nothing of it was kept.
+    pub(super) fn commit(&mut self, batch: &[Incoming]) -> rusqlite::Result<Vec<Answer>> {
+        let mut changes = Changes::default();
+        let first_new_key = self.next_key;
+        let result = self.write(batch, &mut changes);
+        match result {
+            Ok(outcomes) => {
+                self.tell(batch, changes);
+                Ok(outcomes)
+            }
+            Err(error) => {
+                self.next_key = first_new_key;
+                Err(error)
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        batch: &[Incoming],
+        changes: &mut Changes,
+    ) -> rusqlite::Result<Vec<Answer>> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for (i, incoming) in batch.iter().enumerate() {
+            let known = changes
+                .rows
+                .get(&incoming.host.id)
+                .or_else(|| self.hosts.get(&incoming.host.id));
+            let mut row = match known {
+                Some(row) => row.clone(),
+                None if self.hosts.len() + changes.added >= self.hosts_max => {
+                    outcomes.push(Err(WriteError::TooManyHosts(self.hosts_max)));
+                    continue;
+                }
+                None => {
+                    let key = self.next_key;
+                    self.next_key += 1;
+                    changes.added += 1;
+                    let row = HostRow::new(key, incoming.host.id.clone(), incoming.received_ns);
+                    hosts::save(&transaction, &row)?;
+                    row
+                }
+            };
+            let stored_ns = incoming.received_ns.max(self.stored_ns + 1);
+            let outcome = insert(&transaction, row.key, stored_ns, incoming)?;
+            row.last_seen_ns = row.last_seen_ns.max(incoming.received_ns);
+            match outcome {
+                Outcome::Stored => {
+                    self.stored_ns = stored_ns;
+                    changes.stored.push(i);
+                    if row.count(incoming.agent.epoch, incoming.sequence) {
+                        changes
+                            .newest
+                            .insert(row.id.clone(), Newest::from(incoming));
+                    }
+                }
+                Outcome::Duplicate => {}
+                Outcome::Conflict => row.conflicts += 1,
+            }
+            changes.rows.insert(row.id.clone(), row);
+            outcomes.push(Ok(outcome));
+        }
+        for row in changes.rows.values() {
+            hosts::save(&transaction, row)?;
+        }
+        transaction.commit()?;
+        Ok(outcomes)
+    }
+
+    fn tell(&mut self, batch: &[Incoming], mut changes: Changes) {
+        for &i in &changes.stored {
+            self.told.live.send(LiveReport::from(&batch[i]));
+        }
+        for (id, row) in changes.rows {
+            self.told
+                .fleet
+                .publish(row.clone(), changes.newest.remove(&id));
+            self.hosts.insert(id, row);
+        }
+    }
+}
+
+fn insert(
+    connection: &Connection,
+    host: i64,
+    stored_ns: u64,
+    incoming: &Incoming,
+) -> rusqlite::Result<Outcome> {
+    let (epoch, sequence) = (to_sql(incoming.agent.epoch), to_sql(incoming.sequence));
+    let inserted = connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO reports (host, epoch, sequence, window_end_ns, stored_ns, body)
+             VALUES (?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            host,
+            epoch,
+            sequence,
+            to_sql(incoming.window_end_ns),
+            to_sql(stored_ns),
+            &*incoming.body,
+        ])?;
+    if inserted == 1 {
+        return Ok(Outcome::Stored);
+    }
+    let kept: Vec<u8> = connection
+        .prepare_cached("SELECT body FROM reports WHERE host = ? AND epoch = ? AND sequence = ?")?
+        .query_row(params![host, epoch, sequence], |row| row.get(0))?;
+    // A kept body that cannot be read cannot be the same.
+    Ok(match codec::same_report(&kept, &incoming.body) {
+        Ok(true) => Outcome::Duplicate,
+        Ok(false) | Err(_) => Outcome::Conflict,
+    })
+}
+
+impl From<&Incoming> for Newest {
+    fn from(incoming: &Incoming) -> Self {
+        Self {
+            host: incoming.host.clone(),
+            agent: incoming.agent.clone(),
+            window_end_ns: incoming.window_end_ns,
+            body: Arc::clone(&incoming.body),
+        }
+    }
+}
+
+impl From<&Incoming> for LiveReport {
+    fn from(incoming: &Incoming) -> Self {
+        Self {
+            host_id: incoming.host.id.as_str().into(),
+            host_name: incoming.host.name.as_str().into(),
+            epoch: incoming.agent.epoch,
+            sequence: incoming.sequence,
+            body: Arc::clone(&incoming.body),
+        }
+    }
+}

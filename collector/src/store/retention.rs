@@ -1,0 +1,198 @@
+//! What is kept for how long, and how the file gets smaller.
+//!
+//! Age counts from when a report was stored: a host whose clock is wrong loses
+//! nothing early and keeps nothing for ever.  Deleting is done in small steps
+//! between commits, so that no agent waits for it.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, TransactionBehavior, params};
+
+use super::{
+    commit::State,
+    from_sql,
+    hosts::{self, HostRow},
+    to_sql,
+};
+use crate::time::now_ns;
+
+/// Reports deleted in one transaction.
+const STEP_REPORTS: u32 = 500;
+/// Pages given back to the file system in one transaction.
+const STEP_PAGES: u32 = 2000;
+/// How long the writer may be kept from its queue.
+const STEPS_TIME: Duration = Duration::from_millis(200);
+
+/// The bounds of the store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retention {
+    pub(crate) age: Duration,
+    pub(crate) bytes: u64,
+}
+
+/// The pages of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pages {
+    size: u64,
+    all: u64,
+    free: u64,
+}
+
+impl Pages {
+    fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let pragma = |name: &str| {
+            connection
+                .query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+                .map(from_sql)
+        };
+        Ok(Self {
+            size: pragma("page_size")?,
+            all: pragma("page_count")?,
+            free: pragma("freelist_count")?,
+        })
+    }
+
+    fn used_bytes(self) -> u64 {
+        self.size * self.all.saturating_sub(self.free)
+    }
+}
+
+impl Retention {
+    /// Deletes and shrinks for a while; how many reports were deleted.
+    pub(super) fn enforce(self, state: &mut State) -> rusqlite::Result<u64> {
+        let started = Instant::now();
+        let mut deleted = 0;
+        let mut shrunk = false;
+        while started.elapsed() < STEPS_TIME {
+            let age_ns = u64::try_from(self.age.as_nanos()).unwrap_or(u64::MAX);
+            let cutoff_ns = now_ns().saturating_sub(age_ns);
+            let excess = Pages::read(&state.connection)?
+                .used_bytes()
+                .saturating_sub(self.bytes);
+            let n = if excess > 0 {
+                delete(state, u64::MAX, excess)?
+            } else {
+                delete(state, cutoff_ns, u64::MAX)?
+            };
+            deleted += n;
+            shrunk |= n == 0 && shrink(&state.connection)?;
+            if n == 0 && !shrunk {
+                return Ok(deleted);
+            }
+            if n == 0 && Pages::read(&state.connection)?.free == 0 {
+                break;
+            }
+        }
+        // The file itself gets smaller only by a checkpoint.
+        state
+            .connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        Ok(deleted)
+    }
+}
+
+/// Gives free pages back; whether there were any.
+fn shrink(connection: &Connection) -> rusqlite::Result<bool> {
+    let before = Pages::read(connection)?;
+    if before.free == 0 {
+        return Ok(false);
+    }
+    // The pragma gives one row a page: it works only as far as it is read.
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({STEP_PAGES})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(Pages::read(connection)? != before)
+}
+
+/// What was deleted of one host.
+#[derive(Default)]
+struct Deleted {
+    reports: u64,
+    keys: Vec<(u64, u64)>,
+}
+
+/// Deletes the oldest reports that were stored before `cutoff_ns`, and no more
+/// than hold `bytes_wanted`; how many.
+fn delete(state: &mut State, cutoff_ns: u64, bytes_wanted: u64) -> rusqlite::Result<u64> {
+    let transaction = state
+        .connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let by_host = delete_oldest(&transaction, cutoff_ns, bytes_wanted)?;
+    let mut rows = Vec::new();
+    for row in state.hosts.values() {
+        let Some(deleted) = by_host.get(&row.key) else {
+            continue;
+        };
+        let mut row = row.clone();
+        forget(&transaction, &mut row, deleted)?;
+        if row.reports == 0 {
+            hosts::remove(&transaction, row.key)?;
+        } else {
+            hosts::save(&transaction, &row)?;
+        }
+        rows.push(row);
+    }
+    transaction.commit()?;
+    for row in rows {
+        if row.reports == 0 {
+            state.told.fleet.remove(&row.id);
+            state.hosts.remove(&row.id);
+        } else {
+            state.told.fleet.publish(row.clone(), None);
+            state.hosts.insert(row.id.clone(), row);
+        }
+    }
+    Ok(by_host.values().map(|deleted| deleted.reports).sum())
+}
+
+fn delete_oldest(
+    connection: &Connection,
+    cutoff_ns: u64,
+    bytes_wanted: u64,
+) -> rusqlite::Result<BTreeMap<i64, Deleted>> {
+    let mut oldest = connection.prepare_cached(&format!(
+        "SELECT host, epoch, sequence, length(body) FROM reports
+         WHERE stored_ns < ? ORDER BY stored_ns LIMIT {STEP_REPORTS}"
+    ))?;
+    let mut delete = connection
+        .prepare_cached("DELETE FROM reports WHERE host = ? AND epoch = ? AND sequence = ?")?;
+    let mut rows = oldest.query(params![to_sql(cutoff_ns)])?;
+    let mut chosen: Vec<(i64, i64, i64)> = Vec::new();
+    let mut bytes = 0;
+    while bytes < bytes_wanted
+        && let Some(row) = rows.next()?
+    {
+        chosen.push((row.get(0)?, row.get(1)?, row.get(2)?));
+        bytes += from_sql(row.get(3)?);
+    }
+    let mut by_host: BTreeMap<i64, Deleted> = BTreeMap::new();
+    for (host, epoch, sequence) in chosen {
+        delete.execute(params![host, epoch, sequence])?;
+        let deleted = by_host.entry(host).or_default();
+        deleted.reports += 1;
+        deleted.keys.push((from_sql(epoch), from_sql(sequence)));
+    }
+    Ok(by_host)
+}
+
+/// Counts a host's deleted reports off its row.
+fn forget(connection: &Connection, row: &mut HostRow, deleted: &Deleted) -> rusqlite::Result<()> {
+    row.reports = row.reports.saturating_sub(deleted.reports);
+    let of_epoch = deleted.keys.iter().filter(|(epoch, _)| *epoch == row.epoch);
+    row.epoch_reports = row.epoch_reports.saturating_sub(of_epoch.count() as u64);
+    if row.reports == 0 {
+        return Ok(());
+    }
+    let newest_gone = deleted.keys.contains(&(row.epoch, row.sequence_last));
+    if newest_gone {
+        // Only where reports came out of order: the newest is not the last
+        // that was stored.
+        hosts::recount(connection, row)
+    } else {
+        row.sequence_first = hosts::first_sequence(connection, row)?;
+        Ok(())
+    }
+}

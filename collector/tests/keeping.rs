@@ -1,0 +1,206 @@
+//! What is kept, for how long, and what happens when there is no room.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{fs, path::Path, process::Command};
+
+use common::{Agent, Collector, command, eventually, report};
+use monitor_proto::v1::{self, ExportOutcome};
+
+/// A report that does not compress: about 64 KiB in the store.
+fn bulky(host: &str, sequence: u64) -> v1::Report {
+    let mut r = report(host, sequence);
+    let mut state = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    r.incomplete_reasons = (0..16)
+        .map(|_| {
+            let letter = |_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                char::from(b'0' + (state % 75) as u8)
+            };
+            (0..4000).map(letter).collect()
+        })
+        .collect();
+    r
+}
+
+async fn fill(agent: &mut Agent, sequences: std::ops::RangeInclusive<u64>) {
+    for sequence in sequences {
+        assert_eq!(
+            agent.export(bulky("web", sequence)).await,
+            ExportOutcome::Stored
+        );
+    }
+}
+
+fn store_bytes(dir: &Path) -> u64 {
+    fs::metadata(dir.join("collector.db")).unwrap().len()
+}
+
+#[tokio::test]
+async fn the_oldest_reports_go_when_the_store_gets_too_large_and_the_file_shrinks() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    fill(&mut agent, 1..=80).await;
+    assert_eq!(collector.all_reports("limit=20").len(), 80);
+    drop(agent);
+    assert_eq!(collector.terminate(), Some(0));
+    let before = store_bytes(dir.path());
+    assert!(before > 3 << 20, "{before}");
+
+    let small = Collector::start_with(dir.path(), &["--retention-bytes", "1MiB"]);
+    eventually("the file shrinks", || store_bytes(dir.path()) <= 1 << 20);
+    let kept = small.all_reports("");
+    assert!(!kept.is_empty() && kept.len() < 40, "{}", kept.len());
+    let first = kept[0]["sequence"].as_u64().unwrap();
+    assert_eq!(kept.last().unwrap()["sequence"], 80, "the newest are kept");
+    assert_eq!(kept.len() as u64, 80 - first + 1);
+    let host = &small.json("/api/v1/hosts")["hosts"][0];
+    assert_eq!(host["reports"], kept.len());
+    assert_eq!(
+        host["missing_reports"], 0,
+        "what was deleted is not missing"
+    );
+}
+
+#[tokio::test]
+async fn reports_and_hosts_go_when_they_are_too_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start_with(dir.path(), &["--retention-age", "2s"]);
+    let mut agent = collector.agent().await;
+    agent.export(report("old", 1)).await;
+    assert_eq!(collector.all_reports("").len(), 1);
+    eventually("the host is forgotten", || {
+        let hosts = collector.json("/api/v1/hosts");
+        hosts["hosts"].as_array().unwrap().is_empty()
+    });
+    assert!(collector.all_reports("").is_empty());
+    assert!(
+        !collector
+            .get("/metrics")
+            .body
+            .contains("host_id=\"id-old\"")
+    );
+    // It may come back.
+    assert_eq!(agent.export(report("old", 1)).await, ExportOutcome::Stored);
+    assert_eq!(collector.json("/api/v1/hosts")["hosts"][0]["reports"], 1);
+}
+
+#[tokio::test]
+async fn a_backup_taken_under_load_is_whole_and_can_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    fill(&mut agent, 1..=10).await;
+    for sequence in 11..=40 {
+        agent.send(bulky("web", sequence)).await;
+    }
+    let other = tempfile::tempdir().unwrap();
+    let copy = other.path().join("collector.db");
+    let backup = || {
+        let mut backup = command();
+        backup
+            .arg("backup")
+            .arg("--data-dir")
+            .arg(dir.path())
+            .arg(&copy);
+        backup.output().unwrap()
+    };
+    let output = backup();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let again = backup();
+    assert_eq!(
+        again.status.code(),
+        Some(1),
+        "an existing file is never overwritten"
+    );
+    drop(collector);
+
+    let restored = Collector::start(other.path());
+    let kept = restored.all_reports("limit=20");
+    assert!(kept.len() >= 10);
+    for (n, report) in (1..).zip(&kept) {
+        assert_eq!(report["sequence"], n);
+    }
+    assert!(!other.path().join("collector.db.set-aside-1").exists());
+    let mut agent = restored.agent().await;
+    let next = kept.len() as u64 + 1;
+    assert_eq!(
+        agent.export(report("web", next)).await,
+        ExportOutcome::Stored
+    );
+}
+
+/// A small file system of its own; unmounted when dropped.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    /// `None`, said so, where this user may not mount.
+    fn mount(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(dir.path())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("SKIPPED: a tmpfs cannot be mounted here");
+        }
+        mounted.then_some(Self(dir))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Lazily: a process that was killed may still be ending.
+        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_reading_goes_on_and_room_makes_it_well_again() {
+    let Some(disk) = Tmpfs::mount("4m") else {
+        return;
+    };
+    let data = disk.0.path().join("data");
+    let ballast = disk.0.path().join("ballast");
+    let collector = Collector::start(&data);
+    fs::write(&ballast, vec![1; 2 << 20]).unwrap();
+    let mut agent = collector.agent().await;
+    let mut acked = 0;
+    let refusal = loop {
+        agent.send(bulky("web", acked + 1)).await;
+        match agent.answer().await {
+            Ok(answer) => acked = answer.sequence,
+            Err(status) => break status,
+        }
+        assert!(acked < 100, "the disk does not get full");
+    };
+    assert_eq!(refusal.code(), tonic::Code::ResourceExhausted, "{refusal}");
+    assert!(refusal.message().contains("disk is full"), "{refusal}");
+    assert_eq!(
+        collector.all_reports("limit=10").len() as u64,
+        acked,
+        "reading goes on"
+    );
+    let metrics = collector.get("/metrics").body;
+    assert!(metrics.contains("speedmimi_collector_refused_total{reason=\"disk_full\"} 1\n"));
+
+    fs::remove_file(&ballast).unwrap();
+    let mut agent = collector.agent().await;
+    assert_eq!(
+        agent.export(bulky("web", acked + 1)).await,
+        ExportOutcome::Stored
+    );
+    assert_eq!(collector.all_reports("limit=10").len() as u64, acked + 1);
+    collector.kill_9();
+    let again = Collector::start(&data);
+    assert_eq!(again.all_reports("limit=10").len() as u64, acked + 1);
+}
