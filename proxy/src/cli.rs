@@ -17,7 +17,11 @@ pub struct Cli {
 const EXAMPLES: &str = "Examples:
   speedmimi-proxy example-config > proxy.yaml
   speedmimi-proxy check --config proxy.yaml
-  speedmimi-proxy run --config proxy.yaml --workers 4";
+  speedmimi-proxy run --config proxy.yaml --workers 4
+  kill -HUP $(pidof speedmimi-proxy)    # read the configuration again
+
+Environment:
+  SPEEDMIMI_TOKEN    the admin API's token, instead of --token-file";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -50,6 +54,15 @@ pub struct RunArgs {
     /// Worker threads; one per core by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
+    /// The file with the admin API's token
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The directory in which a token is made on the first start
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/speedmimi-proxy")]
+    pub data_dir: PathBuf,
+    /// The admin API's token itself
+    #[arg(long, hide = true, env = "SPEEDMIMI_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
     /// The format of the log on standard error
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

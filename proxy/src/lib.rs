@@ -4,9 +4,11 @@
 //! kernel counts. What is here parses strictly, forwards, and bounds everything
 //! that comes from outside.
 
+pub mod admin;
 pub mod balance;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod driver;
 pub mod explain;
 pub mod fetch;

@@ -1,17 +1,22 @@
 //! The life of the process: listeners, workers, signals, the end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::admin;
+use crate::admin::token::{Sources, Token, TokenError};
 use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError};
+use crate::control::Control;
 use crate::driver::listener::{self, ListenError};
 use crate::driver::run::{Orders, spawn_workers};
-use crate::health::Watch;
-use crate::state::{ResolveError, Table};
+use crate::explain;
+use crate::state::{BuildError, Table};
 
 /// Why the proxy could not start, or ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +27,12 @@ pub enum ServeError {
     /// The address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// A backend's host name has no address.
+    /// A host name or certificate cannot be used.
     #[error(transparent)]
-    Resolve(#[from] ResolveError),
+    Build(#[from] BuildError),
+    /// There is no token for the admin API.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The operating system refused something.
     #[error("{what}: {source}")]
     System {
@@ -42,7 +50,7 @@ impl ServeError {
     /// Whether the user has to change the configuration.
     #[must_use]
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Config(_))
+        matches!(self, Self::Config(_) | Self::Build(_) | Self::Token(_))
     }
 
     fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
@@ -50,24 +58,28 @@ impl ServeError {
     }
 }
 
+/// How often the files are looked at for a change.
+const FILE_WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Runs the proxy until it is told to stop.
 ///
 /// # Errors
 /// What could not be started, or failed.
 pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     let config = Config::load(&args.config)?;
-    for warning in crate::explain::warnings(&config) {
+    for warning in explain::warnings(&config) {
         tracing::warn!("{warning}");
     }
     raise_descriptor_limit();
     let workers = args.workers.map_or_else(default_workers, usize::from);
     let (host, port) = &config.listen;
     let listeners = listener::open(listener::resolve(host, *port)?, workers)?;
+    let admin = admin_listener(&config)?;
+    let token = token(args, &config, admin.as_ref())?;
     let listen = listeners[0]
         .local_addr()
         .map_err(ServeError::system("the listener has no address"))?;
     let table = Arc::new(Table::build(config, None)?);
-    let watched = Arc::clone(&table);
     let (orders, received) = watch::channel(Orders {
         table,
         draining: false,
@@ -79,21 +91,11 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         .build()
         .map_err(ServeError::system("cannot start the control runtime"))?;
     runtime.block_on(async {
-        let mut terminate =
-            signal(SignalKind::terminate()).map_err(ServeError::system("cannot await SIGTERM"))?;
-        let mut interrupt =
-            signal(SignalKind::interrupt()).map_err(ServeError::system("cannot await SIGINT"))?;
-        let _watch = Watch::start(&watched);
-        tracing::info!(%listen, workers, "ready");
-        notify(NotifyState::Ready);
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        notify(NotifyState::Stopping);
-        tracing::info!("stopping: connections in flight may end");
-        orders.send_modify(|orders| orders.draining = true);
-        Ok::<(), ServeError>(())
+        let loopback = admin
+            .as_ref()
+            .is_some_and(|(_, address)| address.ip().is_loopback());
+        let control = Arc::new(Control::new(&args.config, orders, token, loopback));
+        control_until_stopped(&control, listen, admin, workers).await
     })?;
     for thread in threads {
         if thread.join().is_err() {
@@ -101,6 +103,91 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         }
     }
     tracing::info!("stopped");
+    Ok(())
+}
+
+type AdminListener = (std::net::TcpListener, SocketAddr);
+
+fn admin_listener(config: &Config) -> Result<Option<AdminListener>, ServeError> {
+    let Some((host, port)) = &config.admin else {
+        return Ok(None);
+    };
+    let mut listeners = listener::open(listener::resolve(host, *port)?, 1)?;
+    let Some(listener) = listeners.pop() else {
+        return Ok(None);
+    };
+    let address = listener
+        .local_addr()
+        .map_err(ServeError::system("the admin listener has no address"))?;
+    Ok(Some((listener, address)))
+}
+
+/// The token. Where none can be had, an API that others can reach is not
+/// opened; on loopback it can still be read.
+fn token(
+    args: &RunArgs,
+    config: &Config,
+    admin: Option<&AdminListener>,
+) -> Result<Option<Token>, ServeError> {
+    let Some((_, address)) = admin else {
+        return Ok(None);
+    };
+    let sources = Sources {
+        file: args.token_file.clone(),
+        environment: args.token.clone(),
+        data_dir: args.data_dir.clone(),
+    };
+    match Token::find(&sources, &config.raw.admin) {
+        Ok(token) => Ok(Some(token)),
+        Err(error @ TokenError::File { .. })
+            if address.ip().is_loopback() && args.token_file.is_none() =>
+        {
+            tracing::warn!("{error}; the admin API can be read but not written: give --token-file");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn control_until_stopped(
+    control: &Arc<Control>,
+    listen: SocketAddr,
+    admin: Option<AdminListener>,
+    workers: usize,
+) -> Result<(), ServeError> {
+    let on = |kind, what| signal(kind).map_err(ServeError::system(what));
+    let mut terminate = on(SignalKind::terminate(), "cannot await SIGTERM")?;
+    let mut interrupt = on(SignalKind::interrupt(), "cannot await SIGINT")?;
+    let mut hangup = on(SignalKind::hangup(), "cannot await SIGHUP")?;
+    match admin {
+        Some((listener, address)) => {
+            let listener = tokio::net::TcpListener::from_std(listener)
+                .map_err(ServeError::system("cannot use the admin listener"))?;
+            tokio::spawn(admin::serve(listener, Arc::clone(control)));
+            tracing::info!(%listen, admin = %address, workers, "ready");
+        }
+        None => tracing::info!(%listen, workers, "ready"),
+    }
+    notify(NotifyState::Ready);
+    let mut seen = control.fingerprint();
+    let mut looks = tokio::time::interval(FILE_WATCH_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => control.reload(),
+            _ = looks.tick() => {
+                let now = control.fingerprint();
+                if now != seen {
+                    control.reload();
+                }
+                seen = now;
+            }
+        }
+    }
+    notify(NotifyState::Stopping);
+    tracing::info!("stopping: connections in flight may end");
+    control.drain();
     Ok(())
 }
 

@@ -11,6 +11,33 @@ use crate::balance;
 use crate::config::raw::RawBackend;
 use crate::config::{Config, Route};
 
+/// What changes about a backend. It is kept over reloads for as long as the
+/// backend is named, even where its configuration changes.
+#[derive(Debug)]
+struct Live {
+    in_flight: AtomicU32,
+    healthy: AtomicBool,
+    disconnected: AtomicBool,
+    ejected: AtomicBool,
+    failures: AtomicU32,
+    utilisation: AtomicU32,
+    reports: AtomicU32,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            healthy: AtomicBool::new(true),
+            disconnected: AtomicBool::new(false),
+            ejected: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            utilisation: AtomicU32::new(UNKNOWN),
+            reports: AtomicU32::new(0),
+        }
+    }
+}
+
 /// One backend, shared by all workers.
 #[derive(Debug)]
 pub struct Backend {
@@ -24,20 +51,20 @@ pub struct Backend {
     pub identity: u64,
     /// Most exchanges at once; `u32::MAX`: no limit.
     pub in_flight_max: u32,
-    in_flight: AtomicU32,
     next_address: AtomicUsize,
-    healthy: AtomicBool,
-    disconnected: AtomicBool,
-    ejected: AtomicBool,
-    failures: AtomicU32,
-    utilisation: AtomicU32,
+    live: Arc<Live>,
 }
 
 /// The bits of no load; no share of 1 has them.
 const UNKNOWN: u32 = u32::MAX;
 
 impl Backend {
-    fn new(upstream: &str, config: RawBackend, addresses: Vec<SocketAddr>) -> Self {
+    fn new(
+        upstream: &str,
+        config: RawBackend,
+        addresses: Vec<SocketAddr>,
+        live: Arc<Live>,
+    ) -> Self {
         let identity = balance::identity(format!("{upstream}/{}", config.id).as_bytes());
         let limit = u32::try_from(config.max_conn).unwrap_or(0);
         Self {
@@ -45,13 +72,8 @@ impl Backend {
             addresses,
             identity,
             in_flight_max: if limit == 0 { u32::MAX } else { limit },
-            in_flight: AtomicU32::new(0),
             next_address: AtomicUsize::new(0),
-            healthy: AtomicBool::new(true),
-            disconnected: AtomicBool::new(false),
-            ejected: AtomicBool::new(false),
-            failures: AtomicU32::new(0),
-            utilisation: AtomicU32::new(UNKNOWN),
+            live,
             config,
         }
     }
@@ -59,14 +81,14 @@ impl Backend {
     /// Exchanges and tunnels in flight, over all workers.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.live.in_flight.load(Ordering::Relaxed)
     }
 
     /// Takes one place; `false` where all are taken. Each place taken must be
     /// given back by [`Backend::release`].
     #[must_use]
     pub fn try_acquire(&self) -> bool {
-        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let before = self.live.in_flight.fetch_add(1, Ordering::Relaxed);
         if before < self.in_flight_max {
             return true;
         }
@@ -76,7 +98,7 @@ impl Backend {
 
     /// Gives a place back.
     pub fn release(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.live.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether new exchanges may go there: it is switched on, connected and
@@ -95,67 +117,83 @@ impl Backend {
     /// Whether it passes its active checks.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+        self.live.healthy.load(Ordering::Relaxed)
     }
 
     /// Says whether it passes its active checks; gives what was so before.
     pub fn set_healthy(&self, healthy: bool) -> bool {
-        self.healthy.swap(healthy, Ordering::Relaxed)
+        self.live.healthy.swap(healthy, Ordering::Relaxed)
     }
 
     /// Whether it was taken out by hand.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
-        self.disconnected.load(Ordering::Relaxed)
+        self.live.disconnected.load(Ordering::Relaxed)
     }
 
     /// Takes it out, or back in, by hand. Exchanges in flight end on their own.
     pub fn set_disconnected(&self, disconnected: bool) {
-        self.disconnected.store(disconnected, Ordering::Relaxed);
+        self.live
+            .disconnected
+            .store(disconnected, Ordering::Relaxed);
     }
 
     /// Whether it failed too often of late.
     #[must_use]
     pub fn is_ejected(&self) -> bool {
-        self.ejected.load(Ordering::Relaxed)
+        self.live.ejected.load(Ordering::Relaxed)
     }
 
     /// Notes a request that it failed; the `failures_max`th in a row ejects it.
     /// Who watches over ejected backends brings it back in time.
     pub fn note_failure(&self, failures_max: u32) {
         let failures = self
+            .live
             .failures
             .fetch_add(1, Ordering::Relaxed)
             .saturating_add(1);
         if failures_max > 0 && failures >= failures_max {
-            self.ejected.store(true, Ordering::Relaxed);
+            self.live.ejected.store(true, Ordering::Relaxed);
         }
     }
 
     /// Notes a request that it served. Costs a read while all is well.
     pub fn note_success(&self) {
-        if self.failures.load(Ordering::Relaxed) != 0 {
-            self.failures.store(0, Ordering::Relaxed);
+        if self.live.failures.load(Ordering::Relaxed) != 0 {
+            self.live.failures.store(0, Ordering::Relaxed);
         }
     }
 
     /// Brings it back after its ejection.
     pub fn readmit(&self) {
-        self.failures.store(0, Ordering::Relaxed);
-        self.ejected.store(false, Ordering::Relaxed);
+        self.live.failures.store(0, Ordering::Relaxed);
+        self.live.ejected.store(false, Ordering::Relaxed);
     }
 
     /// The load of its host from 0 to 1, while known.
     #[must_use]
     pub fn utilisation(&self) -> Option<f32> {
-        let bits = self.utilisation.load(Ordering::Relaxed);
+        let bits = self.live.utilisation.load(Ordering::Relaxed);
         (bits != UNKNOWN).then(|| f32::from_bits(bits))
     }
 
-    /// Says what is known of the load of its host.
-    pub fn set_utilisation(&self, utilisation: Option<f32>) {
-        let bits = utilisation.map_or(UNKNOWN, f32::to_bits);
-        self.utilisation.store(bits, Ordering::Relaxed);
+    /// Says what the load of its host is; the number is for [`Backend::expire`].
+    #[must_use]
+    pub fn report(&self, utilisation: f32) -> u32 {
+        self.live
+            .utilisation
+            .store(utilisation.to_bits(), Ordering::Relaxed);
+        self.live
+            .reports
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1)
+    }
+
+    /// Forgets the load unless it was reported anew.
+    pub fn expire(&self, report: u32) {
+        if self.live.reports.load(Ordering::Relaxed) == report {
+            self.live.utilisation.store(UNKNOWN, Ordering::Relaxed);
+        }
     }
 
     /// The address to connect to.
@@ -185,14 +223,21 @@ pub struct Table {
     pub upstreams: Vec<Vec<Arc<Backend>>>,
 }
 
-/// A backend's host name has no address.
+/// Why a configuration that is valid in itself cannot be used here.
 #[derive(Debug, thiserror::Error)]
-#[error("backends.{upstream}: cannot resolve \"{host}\" of backend \"{id}\": {source}")]
-pub struct ResolveError {
-    upstream: String,
-    id: String,
-    host: String,
-    source: std::io::Error,
+pub enum BuildError {
+    /// A backend's host name has no address.
+    #[error("backends.{upstream}: cannot resolve \"{host}\" of backend \"{id}\": {source}")]
+    Resolve {
+        /// The upstream.
+        upstream: String,
+        /// The backend.
+        id: String,
+        /// Its host.
+        host: String,
+        /// The reason.
+        source: std::io::Error,
+    },
 }
 
 impl Table {
@@ -200,8 +245,8 @@ impl Table {
     /// unchanged are kept with their state.
     ///
     /// # Errors
-    /// [`ResolveError`] where a host name has no address.
-    pub fn build(config: Config, earlier: Option<&Table>) -> Result<Self, ResolveError> {
+    /// [`BuildError`] where a host name has no address.
+    pub fn build(config: Config, earlier: Option<&Table>) -> Result<Self, BuildError> {
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for upstream in &config.upstreams {
             let mut backends = Vec::with_capacity(upstream.backends.len());
@@ -227,23 +272,24 @@ fn backend_for(
     upstream: &str,
     config: &RawBackend,
     earlier: Option<&Table>,
-) -> Result<Arc<Backend>, ResolveError> {
+) -> Result<Arc<Backend>, BuildError> {
     let addresses = resolve(upstream, config)?;
-    let known = earlier
+    let mut all = earlier
         .into_iter()
-        .flat_map(|table| table.upstreams.iter().flatten())
-        .find(|one| {
-            one.upstream == upstream && one.config == *config && one.addresses == addresses
-        });
+        .flat_map(|table| table.upstreams.iter().flatten());
+    let known = all.find(|one| one.upstream == upstream && one.config.id == config.id);
     let backend = match known {
-        Some(known) => Arc::clone(known),
-        None => Arc::new(Backend::new(upstream, config.clone(), addresses)),
+        Some(known) if known.config == *config && known.addresses == addresses => Arc::clone(known),
+        known => {
+            let live = known.map_or_else(Arc::default, |known| Arc::clone(&known.live));
+            Arc::new(Backend::new(upstream, config.clone(), addresses, live))
+        }
     };
     Ok(backend)
 }
 
-fn resolve(upstream: &str, config: &RawBackend) -> Result<Vec<SocketAddr>, ResolveError> {
-    let error = |source| ResolveError {
+fn resolve(upstream: &str, config: &RawBackend) -> Result<Vec<SocketAddr>, BuildError> {
+    let error = |source| BuildError::Resolve {
         upstream: upstream.to_owned(),
         id: config.id.clone(),
         host: config.host.clone(),
@@ -282,9 +328,15 @@ mod tests {
         let first = table(text);
         assert!(first.upstreams[0][0].try_acquire());
         assert!(!first.upstreams[0][0].try_acquire());
-        let text = text.replace("port: 2", "port: 3");
+        let text = text
+            .replace("port: 2", "port: 3")
+            .replace("port: 1,", "port: 1, weight: 7,");
         let second = Table::build(Config::parse(&text).unwrap(), Some(&first)).unwrap();
-        assert_eq!(second.upstreams[0][0].in_flight(), 1);
+        assert_eq!(
+            second.upstreams[0][0].in_flight(),
+            1,
+            "a changed weight keeps the count"
+        );
         assert!(!Arc::ptr_eq(
             &first.upstreams[0][1],
             &second.upstreams[0][1]

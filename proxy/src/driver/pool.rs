@@ -64,6 +64,11 @@ impl LocalBackend {
             .retain_mut(|one| one.since >= oldest && one.io.is_quiet());
     }
 
+    /// Closes all.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
     /// Closes all and keeps none from now on.
     pub fn retire(&self) {
         self.retired.set(true);

@@ -201,6 +201,9 @@ impl Worker {
             .now()
             .saturating_sub(self.ticks.get().upstream_idle);
         for backend in self.table.borrow().backends() {
+            if backend.shared.is_disconnected() {
+                backend.clear();
+            }
             backend.prune(oldest);
         }
     }

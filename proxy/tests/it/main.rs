@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod admin;
 mod backends;
 mod forwarding;
 mod framing;
 mod lifecycle;
 mod refusals;
+mod reload;
 mod support;
 mod timeouts;
 mod tunnels;

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// The longest that anything in a test may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The admin API's token of every proxy here.
+pub(crate) const TOKEN: &str = "0123456789abcdef-test";
+
 /// Polls `condition` until it gives something.
 pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -30,6 +33,9 @@ pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>
 pub(crate) struct Proxy {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Where the admin API listens, if there is one.
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) config_path: std::path::PathBuf,
     lines: Receiver<String>,
     log: Mutex<Vec<String>>,
     _directory: tempfile::TempDir,
@@ -60,6 +66,7 @@ impl Proxy {
             .arg("--config")
             .arg(&config_path)
             .args(arguments)
+            .env("SPEEDMIMI_TOKEN", TOKEN)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -75,12 +82,15 @@ impl Proxy {
         let mut proxy = Self {
             child,
             address: ([127, 0, 0, 1], 0).into(),
+            admin: None,
+            config_path,
             lines,
             log: Mutex::default(),
             _directory: directory,
         };
         let ready = proxy.wait_for_line("ready listen=");
         proxy.address = address_after(&ready, "listen=").unwrap();
+        proxy.admin = address_after(&ready, "admin=");
         proxy
     }
 
@@ -101,6 +111,21 @@ impl Proxy {
 
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.address)
+    }
+
+    /// Speaks to the admin API: method, path and body, with the token.
+    pub(crate) fn admin(&self, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+        let mut client = Client::connect(self.admin.expect("the admin API is enabled"));
+        client.send(format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let response = client.response();
+        (
+            response.status(),
+            serde_json::from_slice(&response.body).unwrap(),
+        )
     }
 
     pub(crate) fn signal(&self, name: &str) {

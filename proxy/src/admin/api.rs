@@ -1,0 +1,317 @@
+//! What the admin API can do.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::reply::{Reply, Request};
+use super::stats;
+use crate::balance;
+use crate::config::raw::{RawBackend, RawConfig};
+use crate::control::{ApplyError, Control};
+use crate::state::Backend;
+
+/// What stands for a secret in `GET /api/v1/config`.
+const REDACTED: &str = "[redacted]";
+
+/// A backend by its names.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    upstream: String,
+    backend_id: String,
+}
+
+/// A backend with its upstream.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Placed {
+    upstream: String,
+    backend: RawBackend,
+}
+
+/// A report on the host of a backend.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Report {
+    upstream: String,
+    backend_id: String,
+    performance: Performance,
+}
+
+/// The values that matter here; the others of a report are let pass.
+#[derive(Debug, Deserialize)]
+struct Performance {
+    /// Percent.
+    cpu_usage: f64,
+    /// Percent.
+    memory_usage: f64,
+    /// Runnable tasks.
+    load_avg_1: f64,
+    /// By which the load is a share.
+    #[serde(default = "one_core")]
+    cores: f64,
+}
+
+fn one_core() -> f64 {
+    1.0
+}
+
+/// Answers one request; an `Err` is an answer too.
+pub(super) async fn handle(control: &Control, request: &Request) -> Result<Reply, Reply> {
+    let reading = request.method == "GET";
+    authorize(control, request, reading)?;
+    match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/api/v1/config") => Ok(Reply::ok(redacted(&control.raw()))),
+        ("PUT", "/api/v1/config") => put_config(control, request),
+        ("POST", "/api/v1/config/reload-ssl") => reload_ssl(control),
+        ("GET", "/api/v1/backends") => backends(control, request),
+        ("POST", "/api/v1/backends/add") => add(control, &request.json()?),
+        ("DELETE", "/api/v1/backends/remove") => remove(control, &named(request)?),
+        ("PUT", "/api/v1/backends/update") => update(control, &request.json()?),
+        ("POST", "/api/v1/backends/disconnect") => connect(control, &request.json()?, true),
+        ("POST", "/api/v1/backends/reconnect") => connect(control, &request.json()?, false),
+        ("GET", "/api/v1/stats/server") => stats::server(control).await,
+        ("GET", "/api/v1/stats/backend") => stats::backend(control, request).await,
+        ("POST", "/api/v1/report") => report(control, &request.json()?),
+        (_, path) if PATHS.contains(&path) => Err(Reply::error(
+            405,
+            format!("{} is not possible here", request.method),
+        )),
+        _ => Err(Reply::error(404, format!("there is: {}", PATHS.join(", ")))),
+    }
+}
+
+const PATHS: [&str; 11] = [
+    "/api/v1/config",
+    "/api/v1/config/reload-ssl",
+    "/api/v1/backends",
+    "/api/v1/backends/add",
+    "/api/v1/backends/remove",
+    "/api/v1/backends/update",
+    "/api/v1/backends/disconnect",
+    "/api/v1/backends/reconnect",
+    "/api/v1/stats/server",
+    "/api/v1/stats/backend",
+    "/api/v1/report",
+];
+
+/// Reading is open on loopback; everything else needs the token.
+fn authorize(control: &Control, request: &Request, reading: bool) -> Result<(), Reply> {
+    if reading && control.admin_is_loopback() {
+        return Ok(());
+    }
+    let given = request.bearer.as_deref().unwrap_or_default();
+    let allowed = control.token().is_some_and(|token| token.matches(given));
+    if !allowed {
+        return Err(Reply::error(
+            401,
+            "send the token as \"Authorization: Bearer TOKEN\"",
+        ));
+    }
+    // A browser cannot send this type to another site without being asked.
+    let typed = matches!(
+        request.content_type.as_str(),
+        "application/json" | "application/yaml"
+    );
+    if !reading && !request.body.is_empty() && !typed {
+        return Err(Reply::error(
+            415,
+            "send the body as Content-Type: application/json",
+        ));
+    }
+    Ok(())
+}
+
+fn redacted(raw: &RawConfig) -> Value {
+    let mut raw = raw.clone();
+    if raw.admin.token.is_some() {
+        raw.admin.token = Some(REDACTED.to_owned());
+    }
+    serde_json::to_value(raw).unwrap_or_default()
+}
+
+fn put_config(control: &Control, request: &Request) -> Result<Reply, Reply> {
+    let text = std::str::from_utf8(&request.body)
+        .map_err(|_| Reply::error(422, "the configuration is not UTF-8"))?;
+    let config =
+        crate::config::Config::parse(text).map_err(|error| Reply::error(422, error.to_string()))?;
+    let mut raw = config.raw;
+    if raw.admin.token.as_deref() == Some(REDACTED) {
+        raw.admin.token = control.raw().admin.token;
+    }
+    control.apply(raw)?;
+    Ok(Reply::ok(
+        json!({"status": "applied", "warnings": control.warnings()}),
+    ))
+}
+
+impl From<ApplyError> for Reply {
+    fn from(error: ApplyError) -> Self {
+        let status = match error {
+            ApplyError::Restart(_) => 409,
+            ApplyError::Config(_) | ApplyError::Build(_) => 422,
+        };
+        Self::error(status, error.to_string())
+    }
+}
+
+fn reload_ssl(control: &Control) -> Result<Reply, Reply> {
+    let raw = control.raw();
+    if !raw.ssl.enabled {
+        return Err(Reply::error(409, "ssl is not enabled"));
+    }
+    control.apply(raw)?;
+    Ok(Reply::ok(json!({"status": "reloaded"})))
+}
+
+fn backends(control: &Control, request: &Request) -> Result<Reply, Reply> {
+    let table = control.table();
+    let mut upstreams = serde_json::Map::new();
+    for (upstream, backends) in table.config.upstreams.iter().zip(&table.upstreams) {
+        let list: Vec<Value> = backends.iter().map(|backend| describe(backend)).collect();
+        upstreams.insert(upstream.name.clone(), Value::Array(list));
+    }
+    match request.parameter("upstream") {
+        None => Ok(Reply::ok(json!({"upstreams": upstreams}))),
+        Some(name) => match upstreams.remove(name) {
+            Some(list) => Ok(Reply::ok(json!({"upstream": name, "backends": list}))),
+            None => Err(Reply::error(404, format!("there is no upstream {name}"))),
+        },
+    }
+}
+
+fn describe(backend: &Backend) -> Value {
+    let mut value = serde_json::to_value(&backend.config).unwrap_or_default();
+    if let Some(map) = value.as_object_mut() {
+        map.insert("healthy".to_owned(), json!(backend.is_healthy()));
+        map.insert("ejected".to_owned(), json!(backend.is_ejected()));
+        map.insert("disconnected".to_owned(), json!(backend.is_disconnected()));
+        map.insert("connections".to_owned(), json!(backend.in_flight()));
+        map.insert("utilisation".to_owned(), json!(backend.utilisation()));
+    }
+    value
+}
+
+/// Names in the query or in the body: not every client sends a body with DELETE.
+fn named(request: &Request) -> Result<Named, Reply> {
+    if !request.body.is_empty() {
+        return request.json();
+    }
+    let (upstream, backend_id) = (
+        request.required("upstream")?,
+        request.required("backend_id")?,
+    );
+    Ok(Named {
+        upstream: upstream.to_owned(),
+        backend_id: backend_id.to_owned(),
+    })
+}
+
+fn list_of<'a>(raw: &'a mut RawConfig, upstream: &str) -> Result<&'a mut Vec<RawBackend>, Reply> {
+    let missing = || Reply::error(404, format!("there is no upstream {upstream}"));
+    raw.backends.get_mut(upstream).ok_or_else(missing)
+}
+
+fn position(list: &[RawBackend], upstream: &str, id: &str) -> Result<usize, Reply> {
+    list.iter()
+        .position(|backend| backend.id == id)
+        .ok_or_else(|| {
+            Reply::error(
+                404,
+                format!("there is no backend {id} in upstream {upstream}"),
+            )
+        })
+}
+
+fn add(control: &Control, placed: &Placed) -> Result<Reply, Reply> {
+    let mut raw = control.raw();
+    let list = list_of(&mut raw, &placed.upstream)?;
+    if list.iter().any(|backend| backend.id == placed.backend.id) {
+        return Err(Reply::error(
+            409,
+            format!("there already is a backend {}", placed.backend.id),
+        ));
+    }
+    list.push(placed.backend.clone());
+    control.apply(raw)?;
+    Ok(Reply::ok(json!({"status": "added"})))
+}
+
+fn remove(control: &Control, named: &Named) -> Result<Reply, Reply> {
+    let mut raw = control.raw();
+    let list = list_of(&mut raw, &named.upstream)?;
+    let at = position(list, &named.upstream, &named.backend_id)?;
+    list.remove(at);
+    control.apply(raw)?;
+    Ok(Reply::ok(json!({"status": "removed"})))
+}
+
+fn update(control: &Control, placed: &Placed) -> Result<Reply, Reply> {
+    let mut raw = control.raw();
+    let list = list_of(&mut raw, &placed.upstream)?;
+    let at = position(list, &placed.upstream, &placed.backend.id)?;
+    list[at] = placed.backend.clone();
+    control.apply(raw)?;
+    Ok(Reply::ok(json!({"status": "updated"})))
+}
+
+fn connect(control: &Control, named: &Named, disconnect: bool) -> Result<Reply, Reply> {
+    let backend = control
+        .find(&named.upstream, &named.backend_id)
+        .ok_or_else(|| {
+            let detail = format!(
+                "there is no backend {} in upstream {}",
+                named.backend_id, named.upstream
+            );
+            Reply::error(404, detail)
+        })?;
+    backend.set_disconnected(disconnect);
+    let status = if disconnect { "draining" } else { "connected" };
+    Ok(Reply::ok(
+        json!({"status": status, "connections": backend.in_flight()}),
+    ))
+}
+
+fn report(control: &Control, report: &Report) -> Result<Reply, Reply> {
+    let backend = control
+        .find(&report.upstream, &report.backend_id)
+        .ok_or_else(|| {
+            let detail = format!(
+                "there is no backend {} in upstream {}",
+                report.backend_id, report.upstream
+            );
+            Reply::error(404, detail)
+        })?;
+    let given = &report.performance;
+    let values = [
+        given.cpu_usage,
+        given.memory_usage,
+        given.load_avg_1,
+        given.cores,
+    ];
+    if values
+        .iter()
+        .any(|value| !value.is_finite() || *value < 0.0)
+        || given.cores < 1.0
+    {
+        return Err(Reply::error(
+            422,
+            "performance: percentages and loads are not negative, cores is 1 or more",
+        ));
+    }
+    let utilisation = balance::utilisation(
+        given.cpu_usage / 100.0,
+        given.memory_usage / 100.0,
+        given.load_avg_1 / given.cores,
+    );
+    let generation = backend.report(utilisation);
+    let expiry = control.raw().collector.report_expiry.0;
+    tokio::spawn(async move {
+        tokio::time::sleep(expiry).await;
+        backend.expire(generation);
+    });
+    Ok(Reply {
+        status: 202,
+        body: json!({"status": "accepted", "utilisation": utilisation}),
+    })
+}

@@ -1,0 +1,158 @@
+//! The token that writes need.
+
+use std::fmt;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::raw::RawAdmin;
+
+/// Bytes of randomness in a token that is made here.
+const TOKEN_BYTES: usize = 24;
+
+/// A secret that is compared in constant time and never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Token([redacted])")
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file cannot be read or made.
+    #[error("cannot use the token file {path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The file or variable holds nothing.
+    #[error("{0} is empty: write a token of at least 16 characters into it")]
+    Short(String),
+}
+
+/// Where a token may come from, the first that is given wins.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// `--token-file`.
+    pub file: Option<PathBuf>,
+    /// `SPEEDMIMI_TOKEN`.
+    pub environment: Option<String>,
+    /// `--data-dir`, where one is made on the first start.
+    pub data_dir: PathBuf,
+}
+
+impl Token {
+    /// Finds the token, or makes one in the data directory.
+    ///
+    /// # Errors
+    /// [`TokenError`] where a file cannot be used or a token is too short.
+    pub fn find(sources: &Sources, admin: &RawAdmin) -> Result<Self, TokenError> {
+        if let Some(path) = &sources.file {
+            return Self::read(path);
+        }
+        if let Some(text) = &sources.environment {
+            return Self::check(text, "SPEEDMIMI_TOKEN");
+        }
+        if let Some(text) = &admin.token {
+            return Self::check(text, "admin.token");
+        }
+        if let Some(path) = &admin.token_file {
+            return Self::read(path);
+        }
+        let path = sources.data_dir.join("token");
+        if path.exists() {
+            Self::read(&path)
+        } else {
+            Self::make(&path)
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, TokenError> {
+        let text = std::fs::read_to_string(path).map_err(|source| file_error(path, source))?;
+        Self::check(&text, &path.display().to_string())
+    }
+
+    fn check(text: &str, origin: &str) -> Result<Self, TokenError> {
+        let text = text.trim();
+        if text.len() < 16 {
+            return Err(TokenError::Short(origin.to_owned()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn make(path: &Path) -> Result<Self, TokenError> {
+        let error = |source| file_error(path, source);
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(error)?;
+        }
+        let mut random = [0_u8; TOKEN_BYTES];
+        let mut source = std::fs::File::open("/dev/urandom").map_err(error)?;
+        std::io::Read::read_exact(&mut source, &mut random).map_err(error)?;
+        let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(error)?;
+        writeln!(file, "{text}").map_err(error)?;
+        tracing::info!(path = %path.display(), "made a token for the admin API");
+        Ok(Self(text))
+    }
+
+    /// Whether `given` is the token, in a time that does not depend on how much
+    /// of it is right.
+    #[must_use]
+    pub fn matches(&self, given: &[u8]) -> bool {
+        let own = self.0.as_bytes();
+        let differing = own.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b));
+        own.len() == given.len() && std::hint::black_box(differing) == 0
+    }
+}
+
+fn file_error(path: &Path, source: std::io::Error) -> TokenError {
+    TokenError::File {
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_made_once_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let sources = Sources {
+            data_dir: directory.path().join("new"),
+            ..Sources::default()
+        };
+        let first = Token::find(&sources, &RawAdmin::default()).unwrap();
+        assert_eq!(first, Token::find(&sources, &RawAdmin::default()).unwrap());
+        let mode = std::fs::metadata(sources.data_dir.join("token"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!format!("{first:?}").contains(&first.0));
+    }
+
+    #[test]
+    fn only_the_whole_token_matches() {
+        let token = Token::check(" 0123456789abcdef\n", "test").unwrap();
+        assert!(token.matches(b"0123456789abcdef"));
+        assert!(!token.matches(b"0123456789abcdeg"));
+        assert!(!token.matches(b"0123456789abcde"));
+        assert!(!token.matches(b""));
+        assert!(Token::check("short", "test").is_err());
+    }
+}

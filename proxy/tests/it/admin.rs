@@ -1,0 +1,265 @@
+//! The admin API.
+
+use super::support::{Backend, Client, Proxy, eventually};
+
+fn named(name: &'static str) -> Backend {
+    Backend::new(move |_, peer| {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}",
+            name.len()
+        );
+        peer.send(head.as_bytes());
+    })
+}
+
+fn config(backends: &[(&str, &Backend)], more: &str) -> String {
+    let list: Vec<String> = backends
+        .iter()
+        .map(|(id, one)| {
+            format!(
+                "{{id: {id}, host: 127.0.0.1, port: {}}}",
+                one.address.port()
+            )
+        })
+        .collect();
+    format!(
+        "server: {{host: 127.0.0.1, port: 0}}\nadmin: {{enabled: true, port: 0, token: 0123456789abcdef-test}}\n\
+         backends: {{u: [{}]}}\nrouting: {{r: {{upstream: u}}}}\n{more}\n",
+        list.join(", ")
+    )
+}
+
+fn texts(proxy: &Proxy) -> Vec<String> {
+    let mut client = proxy.client();
+    let mut texts: Vec<String> = (0..20).map(|_| client.get("/").text()).collect();
+    texts.sort();
+    texts.dedup();
+    texts
+}
+
+#[test]
+fn backends_can_be_added_changed_drained_and_removed() {
+    let (a, b) = (named("a"), named("b"));
+    let proxy = Proxy::with(&config(&[("a", &a)], ""));
+    assert_eq!(texts(&proxy), ["a"]);
+    let port = b.address.port();
+    let add = format!(
+        r#"{{"upstream": "u", "backend": {{"id": "b", "host": "127.0.0.1", "port": {port}}}}}"#
+    );
+    assert_eq!(proxy.admin("POST", "/api/v1/backends/add", &add).0, 200);
+    assert_eq!(proxy.admin("POST", "/api/v1/backends/add", &add).0, 409);
+    eventually("both backends", || {
+        (texts(&proxy) == ["a", "b"]).then_some(())
+    });
+    let which = r#"{"upstream": "u", "backend_id": "a"}"#;
+    let (status, reply) = proxy.admin("POST", "/api/v1/backends/disconnect", which);
+    assert_eq!(
+        (status, &reply["status"]),
+        (200, &serde_json::json!("draining"))
+    );
+    assert_eq!(texts(&proxy), ["b"]);
+    let (_, list) = proxy.admin("GET", "/api/v1/backends?upstream=u", "");
+    assert_eq!(list["backends"][0]["disconnected"], true);
+    assert_eq!(list["backends"][1]["healthy"], true);
+    assert_eq!(
+        proxy.admin("POST", "/api/v1/backends/reconnect", which).0,
+        200
+    );
+    assert_eq!(texts(&proxy), ["a", "b"]);
+    let off = add.replace("\"id\"", "\"active\": false, \"id\"");
+    assert_eq!(proxy.admin("PUT", "/api/v1/backends/update", &off).0, 200);
+    eventually("the one that is left", || {
+        (texts(&proxy) == ["a"]).then_some(())
+    });
+    assert_eq!(
+        proxy
+            .admin(
+                "DELETE",
+                "/api/v1/backends/remove?upstream=u&backend_id=b",
+                ""
+            )
+            .0,
+        200
+    );
+    let (_, list) = proxy.admin("GET", "/api/v1/backends", "");
+    assert_eq!(list["upstreams"]["u"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        proxy.admin("DELETE", "/api/v1/backends/remove", which).0,
+        200
+    );
+    eventually("no backend", || {
+        (proxy.client().get("/").status() == 503).then_some(())
+    });
+}
+
+#[test]
+fn nothing_is_written_without_the_token_or_for_another_site() {
+    let a = named("a");
+    let proxy = Proxy::with(&config(&[("a", &a)], ""));
+    let ask = |head: &str, body: &str| {
+        let mut client = Client::connect(proxy.admin.unwrap());
+        client.send(format!(
+            "{head}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        client.response().status()
+    };
+    let path = "POST /api/v1/backends/disconnect HTTP/1.1";
+    let body = r#"{"upstream": "u", "backend_id": "a"}"#;
+    let json = "Content-Type: application/json";
+    let bearer = "Authorization: Bearer 0123456789abcdef-test";
+    assert_eq!(
+        ask(&format!("{path}\r\nHost: localhost\r\n{json}"), body),
+        401
+    );
+    assert_eq!(
+        ask(
+            &format!("{path}\r\nHost: localhost\r\n{json}\r\n{bearer}x"),
+            body
+        ),
+        401
+    );
+    assert_eq!(
+        ask(&format!("{path}\r\nHost: localhost\r\n{bearer}"), body),
+        415
+    );
+    assert_eq!(
+        ask(
+            &format!("{path}\r\nHost: evil.example\r\n{json}\r\n{bearer}"),
+            body
+        ),
+        403
+    );
+    assert_eq!(texts(&proxy), ["a"], "none of them had an effect");
+    assert_eq!(
+        ask("GET /api/v1/backends HTTP/1.1\r\nHost: 127.0.0.1", ""),
+        200
+    );
+    assert_eq!(
+        ask(
+            &format!("{path}\r\nHost: localhost\r\n{json}\r\n{bearer}"),
+            body
+        ),
+        200
+    );
+    assert_eq!(ask("GET /nowhere HTTP/1.1\r\nHost: localhost", ""), 404);
+    let wrong = format!("GET /api/v1/report HTTP/1.1\r\nHost: localhost\r\n{bearer}");
+    assert_eq!(ask(&wrong, ""), 405);
+}
+
+#[test]
+fn the_configuration_is_shown_without_secrets_and_replaced_whole_or_not_at_all() {
+    let (a, b) = (named("a"), named("b"));
+    let proxy = Proxy::with(&config(&[("a", &a)], ""));
+    let (_, mut shown) = proxy.admin("GET", "/api/v1/config", "");
+    assert_eq!(shown["admin"]["token"], "[redacted]");
+    assert_eq!(shown["timeouts"]["connect"], "5s");
+    let mut wrong = shown.clone();
+    wrong["routing"]["r"]["upstream"] = "nope".into();
+    let (status, reply) = proxy.admin("PUT", "/api/v1/config", &wrong.to_string());
+    assert_eq!(status, 422);
+    assert!(
+        reply["detail"]
+            .as_str()
+            .unwrap()
+            .contains("no upstream \"nope\""),
+        "{reply}"
+    );
+    wrong["routnig"] = 1.into();
+    let (status, reply) = proxy.admin("PUT", "/api/v1/config", &wrong.to_string());
+    assert_eq!(status, 422);
+    assert!(
+        reply["detail"]
+            .as_str()
+            .unwrap()
+            .contains("did you mean \"routing\""),
+        "{reply}"
+    );
+    assert_eq!(texts(&proxy), ["a"]);
+    let mut moved = shown.clone();
+    moved["server"]["port"] = 1.into();
+    assert_eq!(
+        proxy.admin("PUT", "/api/v1/config", &moved.to_string()).0,
+        409
+    );
+    shown["backends"]["u"][0]["port"] = b.address.port().into();
+    assert_eq!(
+        proxy.admin("PUT", "/api/v1/config", &shown.to_string()).0,
+        200
+    );
+    eventually("the new backend", || (texts(&proxy) == ["b"]).then_some(()));
+    assert_eq!(
+        proxy.admin("GET", "/api/v1/config", "").1["admin"]["token"],
+        "[redacted]"
+    );
+}
+
+#[test]
+fn reported_load_moves_requests_until_it_expires() {
+    let (a, b) = (named("a"), named("b"));
+    let more = "collector: {report_expiry: 400ms}";
+    let text = config(&[("a", &a), ("b", &b)], more).replace(
+        "upstream: u}",
+        "upstream: u, load_balancer: performance_least_connections_weight}",
+    );
+    let proxy = Proxy::with(&text);
+    let report = |id: &str, cpu: u32| {
+        let body = format!(
+            r#"{{"upstream": "u", "backend_id": "{id}", "performance": {{"cpu_usage": {cpu}, "memory_usage": 10, "load_avg_1": 0.1, "disk_usage": 3}}}}"#
+        );
+        proxy.admin("POST", "/api/v1/report", &body).0
+    };
+    assert_eq!((report("a", 90), report("b", 10)), (202, 202));
+    assert_eq!(texts(&proxy), ["b"]);
+    eventually("the expiry of the reports", || {
+        (texts(&proxy) == ["a", "b"]).then_some(())
+    });
+    assert_eq!(report("c", 1), 404);
+    let bad = r#"{"upstream": "u", "backend_id": "a", "performance": {"cpu_usage": -1, "memory_usage": 0, "load_avg_1": 0}}"#;
+    assert_eq!(proxy.admin("POST", "/api/v1/report", bad).0, 422);
+}
+
+#[test]
+fn statistics_come_from_the_collector_or_not_at_all() {
+    let a = named("a");
+    let proxy = Proxy::with(&config(&[("a", &a)], ""));
+    let (status, reply) = proxy.admin("GET", "/api/v1/stats/server", "");
+    assert_eq!(status, 503);
+    assert!(
+        reply["detail"]
+            .as_str()
+            .unwrap()
+            .contains("collector.host_id"),
+        "{reply}"
+    );
+    let collector = Backend::new(|request, peer| {
+        let known = request.head.starts_with("GET /api/v1/hosts/host-1/stats ");
+        let body = r#"{"stats": {"cpu_usage": 0.12, "timestamp": 1762275204}}"#;
+        let status = if known { "200 OK" } else { "404 Not Found" };
+        peer.send(
+            format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .as_bytes(),
+        );
+    });
+    let more = format!(
+        "collector: {{url: \"http://{}\", host_id: host-1}}",
+        collector.address
+    );
+    let text = config(&[("a", &a)], &more).replace("id: a,", "id: a, host_id: other,");
+    let proxy = Proxy::with(&text);
+    let (status, reply) = proxy.admin("GET", "/api/v1/stats/server", "");
+    assert_eq!(
+        (status, &reply["stats"]["cpu_usage"]),
+        (200, &serde_json::json!(0.12))
+    );
+    assert!(reply["age_seconds"].as_u64().unwrap() > 1000, "{reply}");
+    let path = "/api/v1/stats/backend?upstream=u&backend_id=a";
+    assert_eq!(proxy.admin("GET", path, "").0, 404);
+    assert_eq!(
+        proxy.admin("GET", "/api/v1/stats/backend?upstream=u", "").0,
+        400
+    );
+}
