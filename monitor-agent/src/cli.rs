@@ -150,8 +150,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Where reports go [default: http://127.0.0.1:7600]
-    #[arg(long, value_name = "URL")]
+    /// Where reports go.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where reports go [default: http://127.0.0.1:7600]"
+    )]
     pub collector: Option<String>,
     /// Watches this cgroup: a path below the cgroup2 mount, or an absolute one
     #[arg(long, value_name = "PATH")]
@@ -177,9 +181,12 @@ pub struct RunArgs {
     /// Control socket [default: /run/NAME.sock, after --pin-dir's last part]
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
-    /// File with the collector's token; read again for every connection
-    /// [env: SPEEDMIMI_TOKEN=the token itself]
-    #[arg(long, value_name = "FILE")]
+    /// File with the collector's token, read again for every connection.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "File with the collector's token [env: SPEEDMIMI_TOKEN, the token itself]"
+    )]
     pub token_file: Option<PathBuf>,
     /// Shortest time between two samples [default: 100ms]
     #[arg(long, value_name = "DURATION")]

@@ -8,13 +8,36 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
+pub mod delivery;
 pub mod host;
 pub mod kernel;
+pub mod logging;
 pub mod pace;
 pub mod queue;
+pub mod reporter;
+pub mod run;
+pub mod sampler;
+pub mod snapshot;
 pub mod source;
 pub mod spool;
 pub mod target;
 pub mod token;
 pub mod units;
 pub mod window;
+
+/// An error with all its causes on one line.
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Errors that are transparent for their cause would repeat it.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,2 +1,201 @@
-//! `speedmimi-agent`.
-fn main() {}
+//! `speedmimi-agent`: parses, runs, and maps what happens to an exit code.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+use monitor_agent::{
+    cli::{Cli, Command, DoctorArgs, LevelArgs, LogFormat, Output, PinArgs, RunArgs, SocketArgs},
+    config::{Config, ConfigError, control_socket},
+    control, error_chain,
+    host::identity,
+    kernel::{self, Kernel, KernelOptions, doctor},
+    logging,
+    run::{self, Opened, RunError},
+    snapshot,
+    source::Detail,
+    target::{self, Roots, TargetError},
+};
+use serde_json::json;
+
+/// sysexits' `EX_USAGE`: bad usage or configuration.
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come as errors, too, and are none.
+            let failed = error.use_stderr();
+            error.print().ok();
+            return ExitCode::from(if failed { EXIT_USAGE } else { 0 });
+        }
+    };
+    match execute(cli.command) {
+        Ok(code) => code,
+        Err(error) if is_usage(&error) => {
+            eprintln!("speedmimi-agent: {}", error_chain(error.as_ref()));
+            ExitCode::from(EXIT_USAGE)
+        }
+        Err(error) => {
+            eprintln!("speedmimi-agent: {}", error_chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<ConfigError>() || error.is::<TargetError>()
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => run(*args)?,
+        Command::Snapshot(args) => snapshot(&args)?,
+        Command::Doctor(args) => return doctor(&args),
+        Command::Level(args) => level(&args)?,
+        Command::Status(args) => print(&ask(&args, "status")?)?,
+        Command::Uninstall(args) => uninstall(&args)?,
+        Command::Completions { shell } => {
+            let mut command = Cli::command();
+            clap_complete::generate(shell, &mut command, "speedmimi-agent", &mut io::stdout());
+        }
+        Command::Man => clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(args: RunArgs) -> anyhow::Result<()> {
+    let config = Config::new(args, std::env::var("SPEEDMIMI_TOKEN").ok())?;
+    logging::init(config.log_format);
+    let roots = Roots::detect()?;
+    let targets = target::resolve(&config.targets, &roots)
+        .inspect_err(|error| list_candidates(error, &roots))?;
+    let options = KernelOptions {
+        level: config.level,
+        log: config.kernel_log,
+        ..KernelOptions::new(config.pin_dir.clone())
+    };
+    let watched = targets.clone();
+    let open = move || -> anyhow::Result<Opened> {
+        let kernel = Kernel::open(&options, &watched)?;
+        let level = kernel.level();
+        Ok(Opened {
+            source: Box::new(kernel),
+            level,
+        })
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the operating system refuses a runtime")?;
+    runtime.block_on(run::run(config, targets, open))
+}
+
+/// Without a target: what one could be.
+fn list_candidates(error: &TargetError, roots: &Roots) {
+    if !matches!(error, TargetError::Nothing) {
+        return;
+    }
+    let candidates = target::candidates(&roots.proc);
+    if candidates.is_empty() {
+        return;
+    }
+    eprintln!("cgroups with listeners:");
+    for candidate in candidates {
+        let listeners: Vec<_> = candidate
+            .listeners
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let processes: Vec<_> = candidate.processes.iter().map(String::as_str).collect();
+        let flag = match candidate.cgroup.as_str() {
+            "/" => "--whole-host".to_owned(),
+            cgroup => format!("--cgroup {cgroup}"),
+        };
+        let (processes, listeners) = (processes.join(", "), listeners.join(" "));
+        eprintln!("  {flag}  ({processes}: {listeners})");
+    }
+}
+
+fn snapshot(args: &PinArgs) -> anyhow::Result<()> {
+    logging::init(LogFormat::Text);
+    let kernel = Kernel::open_pinned(&args.pin_dir)?;
+    let host = identity::read(&std::env::temp_dir()).context("this host has no id")?;
+    let labels = kernel.targets();
+    let sample = kernel.read(Detail::Full);
+    let report = snapshot::report(host, sample, kernel.level(), &labels);
+    print(&serde_json::to_value(report)?)
+}
+
+fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let checks = doctor::checks(&args.pins.pin_dir);
+    let failed = checks.iter().any(|c| c.required && !c.ok);
+    match args.output {
+        Output::Json => {
+            let check = |c: &doctor::Check| json!({"name": c.name, "ok": c.ok, "required": c.required, "detail": c.detail, "advice": c.advice});
+            let all: Vec<_> = checks.iter().map(check).collect();
+            print(&json!({"ok": !failed, "checks": all}))?;
+        }
+        Output::Table => {
+            for c in &checks {
+                let mark = match (c.ok, c.required) {
+                    (true, _) => "ok",
+                    (false, true) => "FAILED",
+                    (false, false) => "missing",
+                };
+                println!("{:<8} {:<14} {}", mark, c.name, c.detail);
+                if !c.advice.is_empty() {
+                    println!("{:23} {}", "", c.advice);
+                }
+            }
+        }
+    }
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn level(args: &LevelArgs) -> anyhow::Result<()> {
+    let question = match args.level {
+        None => "level".to_owned(),
+        Some(level) => {
+            let value = clap::ValueEnum::to_possible_value(&level);
+            let name = value.context("a level without a name")?;
+            format!("level {}", name.get_name())
+        }
+    };
+    print(&ask(&args.socket, &question)?)
+}
+
+fn ask(args: &SocketArgs, question: &str) -> anyhow::Result<serde_json::Value> {
+    let default = || control_socket(&args.pins.pin_dir);
+    let path = args.control_socket.clone().unwrap_or_else(default);
+    let answer = control::ask(&path, question)
+        .with_context(|| format!("no agent answers on {}: is one running?", path.display()))?;
+    match answer.get("error") {
+        Some(error) => anyhow::bail!("the agent answers: {error}"),
+        None => Ok(answer),
+    }
+}
+
+fn uninstall(args: &PinArgs) -> anyhow::Result<()> {
+    logging::init(LogFormat::Text);
+    let removed = kernel::uninstall(&args.pin_dir)?;
+    print(&json!({"targets": removed.targets, "pins": removed.pins}))
+}
+
+fn print(value: &serde_json::Value) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    out.write_all(b"\n")?;
+    Ok(())
+}
+
+// The compiler checks that every error of `run` has a place in the exit codes.
+const _: fn(RunError) -> anyhow::Error = anyhow::Error::from;

@@ -1,0 +1,219 @@
+//! The control socket: one line asked, one line of JSON answered.
+//!
+//! Questions are `status`, `level`, `level tcp` and `level http`.  The socket is
+//! its owner's alone (mode 0600), which is all the authentication there is.
+
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use monitor_proto::json::rfc3339;
+use rustix::{
+    fs::{Mode, fchmod},
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen as listen_on,
+        socket_with,
+    },
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader as AsyncBufReader},
+    net::{UnixListener, UnixStream},
+    time::timeout,
+};
+
+use crate::{
+    delivery::{Progress, SharedSpool, lock},
+    sampler::{Asker, Newest, Shared},
+    source::Level,
+};
+
+/// The longest question.
+const QUESTION_BYTES_MAX: u64 = 256;
+
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// How long one who asks may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Answers about, and changes, the running agent.
+#[derive(Debug)]
+pub struct Control {
+    /// Asks the sampler.
+    pub asker: Asker,
+    /// The sampler's newest.
+    pub shared: Arc<Shared>,
+    /// The reports that wait.
+    pub spool: SharedSpool,
+    /// What became of the others.
+    pub progress: Arc<Progress>,
+    /// Where they go.
+    pub collector: String,
+    /// What is watched.
+    pub targets: Vec<String>,
+}
+
+/// Makes the socket, in the place of one that nobody listens on any more.
+///
+/// # Errors
+/// Where another agent listens on it, or it cannot be made.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another agent listens on it",
+        ));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket: OwnedFd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // Linux gives the file the socket's own mode, so that there is no moment at
+    // which others could connect.
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen_on(&socket, 16)?;
+    UnixListener::from_std(socket.into())
+}
+
+/// Asks a running agent.
+///
+/// # Errors
+/// Where none answers.
+pub fn ask(path: &Path, question: &str) -> io::Result<Value> {
+    let mut stream = std::os::unix::net::UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(format!("{question}\n").as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(io::Read::take(stream, ANSWER_BYTES_MAX)).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+impl Control {
+    /// Answers one after the other, until it is dropped.
+    pub async fn serve(self, listener: UnixListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let answered = timeout(PATIENCE, self.answer(stream)).await;
+                    if !matches!(answered, Ok(Ok(()))) {
+                        tracing::debug!("someone asked and did not wait for the answer");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket fails");
+                    tokio::time::sleep(PATIENCE).await;
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, mut stream: UnixStream) -> io::Result<()> {
+        let (reader, mut writer) = stream.split();
+        let mut line = String::new();
+        let mut reader = AsyncBufReader::new(reader.take(QUESTION_BYTES_MAX));
+        reader.read_line(&mut line).await?;
+        let mut answer = self.answer_to(line.trim()).await.to_string();
+        answer.push('\n');
+        writer.write_all(answer.as_bytes()).await
+    }
+
+    async fn answer_to(&self, question: &str) -> Value {
+        match question {
+            "status" => self.status(),
+            "level" => json!({"level": self.level_name()}),
+            "level tcp" => self.set_level(Level::Tcp).await,
+            "level http" => self.set_level(Level::Http).await,
+            _ => json!({"error": "ask for: status, level, level tcp, level http"}),
+        }
+    }
+
+    async fn set_level(&self, level: Level) -> Value {
+        match self.asker.set_level(level).await {
+            Ok(()) => json!({"level": name(level)}),
+            Err(error) => json!({"error": crate::error_chain(&error)}),
+        }
+    }
+
+    fn level_name(&self) -> Option<&'static str> {
+        Some(name(self.shared.newest.load().as_ref()?.level))
+    }
+
+    fn status(&self) -> Value {
+        let (next, pending, bytes, dropped) = {
+            let spool = lock(&self.spool);
+            (
+                spool.next_key(),
+                spool.pending(),
+                spool.bytes(),
+                spool.dropped(),
+            )
+        };
+        let progress = &self.progress;
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "targets": self.targets,
+            "collector": self.collector,
+            "connected": progress.connected.load(Ordering::Relaxed),
+            "last_error": progress.last_error(),
+            "epoch": next.epoch,
+            "next_sequence": next.sequence,
+            "reports_pending": pending,
+            "reports_delivered": progress.delivered.load(Ordering::Relaxed),
+            "reports_rejected": progress.rejected.load(Ordering::Relaxed),
+            "reports_conflicting": progress.conflicts.load(Ordering::Relaxed),
+            "reports_dropped": dropped,
+            "spool_bytes": bytes,
+            "samples_dropped": self.shared.samples.dropped(),
+            "samples_failed": self.shared.failures(),
+            "newest": self.shared.newest.load().as_deref().map(newest),
+        })
+    }
+}
+
+fn newest(newest: &Newest) -> Value {
+    let [
+        cpu,
+        memory,
+        disk,
+        load_1,
+        load_5,
+        load_15,
+        network_in,
+        network_out,
+    ] = newest.gauges;
+    let endpoints = newest.kernel.as_ref().map(|k| k.endpoints.len());
+    let active = newest.kernel.as_ref().map(|k| {
+        let active = k.endpoints.iter().map(|e| e.counters.connections_active());
+        active.sum::<u64>()
+    });
+    json!({
+        "at": rfc3339(newest.at.unix_ns),
+        "level": name(newest.level),
+        "interval_ms": newest.interval.as_millis() as u64,
+        "endpoints": endpoints,
+        "connections_active": active,
+        "cpu_usage": cpu,
+        "memory_usage": memory,
+        "disk_usage": disk,
+        "load_avg_1": load_1,
+        "load_avg_5": load_5,
+        "load_avg_15": load_15,
+        "network_in": network_in,
+        "network_out": network_out,
+    })
+}
+
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Tcp => "tcp",
+        Level::Http => "http",
+    }
+}

@@ -1,0 +1,180 @@
+//! Brings the spool's reports to the collector.
+//!
+//! One stream; every report is answered in order.  Whatever the collector does
+//! (refuse, stall, close, answer nonsense), the reports stay in the spool, the
+//! stream is made anew after a while, and everything unanswered is sent again:
+//! to the collector that is a duplicate.
+
+pub mod backoff;
+mod stream;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
+use tonic::transport::Uri;
+
+use crate::{
+    spool::{Spool, SpoolError},
+    token::Token,
+};
+
+/// The longest that a connection, or the next acknowledgement, may take.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many reports may be under way at once.
+pub const REPORTS_MAX: usize = 100;
+
+/// How many bytes of reports may be under way at once.
+pub const REPORTS_BYTES_MAX: usize = 8 << 20;
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// No connection.
+    #[error("the collector cannot be reached")]
+    Connect(#[source] tonic::transport::Error),
+    /// No connection, or no acknowledgement, in time.
+    #[error("the collector did not answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
+    /// The collector answered with a status.
+    #[error("the collector answered {:?}: {}", .0.code(), .0.message())]
+    Status(#[source] Box<tonic::Status>),
+    /// The collector closed the stream.
+    #[error("the collector closed the stream")]
+    Closed,
+    /// The collector acknowledged something else than the oldest report.
+    #[error("the collector answered for a report that was not its turn")]
+    OutOfTurn,
+    /// The collector acknowledged a report without saying what became of it.
+    #[error("the collector did not say what became of a report")]
+    NoOutcome,
+    /// The spool cannot be read.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+/// What became of the reports, for `status` and for the reports' losses.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Stored by the collector, or found there.
+    pub delivered: AtomicU64,
+    /// Refused by the collector for good.
+    pub rejected: AtomicU64,
+    /// Found there with another body.
+    pub conflicts: AtomicU64,
+    /// Whether the last attempt was answered.
+    pub connected: AtomicBool,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Progress {
+    /// Why the last stream ended; `None` since an answer came.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        lock(&self.last_error).clone()
+    }
+
+    fn answered(&self) {
+        if !self.connected.swap(true, Ordering::Relaxed) {
+            tracing::info!("the collector takes reports");
+            *lock(&self.last_error) = None;
+        }
+    }
+
+    /// Tells a failure, and the first of several in a row aloud.
+    fn failed(&self, error: &DeliveryError) {
+        let text = crate::error_chain(error);
+        let was_connected = self.connected.swap(false, Ordering::Relaxed);
+        let before = lock(&self.last_error).replace(text.clone());
+        if was_connected || before.as_ref() != Some(&text) {
+            tracing::warn!(error = text, "reports wait in the spool");
+        } else {
+            tracing::debug!(error = text, "reports still wait in the spool");
+        }
+    }
+}
+
+/// The spool, as the reporter and the delivery share it.  The lock is never
+/// held while anyone waits for the network.
+pub type SharedSpool = Arc<Mutex<Spool>>;
+
+/// Locks something whose statements cannot be interrupted half-way by a panic.
+pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The delivery's ends.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Where to.
+    pub collector: Uri,
+    /// What the collector asks for.
+    pub token: Token,
+    /// Where reports are.
+    pub spool: SharedSpool,
+    /// Told whenever there is a new one.
+    pub wake: Arc<Notify>,
+    /// What became of them.
+    pub progress: Arc<Progress>,
+    /// True when what is there should be brought away and nothing else.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Delivery {
+    /// Delivers until told to stop, and then until nothing waits any more or
+    /// the collector cannot be had.
+    pub async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            if !self.wait_for_work().await {
+                return;
+            }
+            let delivered = self.progress.delivered.load(Ordering::Relaxed);
+            let Err(error) = self.stream().await else {
+                return;
+            };
+            self.progress.failed(&error);
+            if *self.stop.borrow() {
+                return;
+            }
+            let went_well = self.progress.delivered.load(Ordering::Relaxed) > delivered;
+            failures = if went_well { 1 } else { failures + 1 };
+            let pause = backoff::wait(failures, fastrand::f64());
+            // Told to stop, one more attempt is made at once.
+            timeout(pause, self.stop.wait_for(|stop| *stop)).await.ok();
+        }
+    }
+
+    /// Whether there is something to deliver; false when told to stop without.
+    async fn wait_for_work(&mut self) -> bool {
+        loop {
+            if self.pending() > 0 {
+                return true;
+            }
+            if *self.stop.borrow() {
+                return false;
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                // The sender is gone when the agent ends.
+                changed = self.stop.changed() => if changed.is_err() { return false },
+            }
+        }
+    }
+
+    fn pending(&self) -> u64 {
+        lock(&self.spool).pending()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! Closes a window, makes its report durable and tells the delivery.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, atomic::Ordering},
+};
+
+use monitor_proto::v1;
+use prost::Message;
+use tokio::sync::Notify;
+
+use crate::{
+    delivery::{Progress, SharedSpool, lock},
+    queue::SAMPLES_MAX,
+    sampler::{Asker, SamplerError, Shared},
+    spool::{Recovered, ReportKey, SpoolError},
+    window::{Baseline, Sample, Surroundings, Windows},
+};
+
+/// Why there is no report; its window stays open.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The counters could not be read.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// The report could not be made durable.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+/// Makes the reports.
+#[derive(Debug)]
+pub struct Reporter {
+    windows: Windows,
+    asker: Asker,
+    shared: Arc<Shared>,
+    spool: SharedSpool,
+    wake: Arc<Notify>,
+    progress: Arc<Progress>,
+    // Of the window that is open: kept until its report is durable.
+    samples: VecDeque<Sample>,
+    reasons: BTreeSet<String>,
+    samples_dropped: u64,
+    reports_held_back: u64,
+}
+
+/// What a reporter works with.
+#[derive(Debug)]
+pub struct ReporterParts {
+    /// This host.
+    pub host: v1::Host,
+    /// What an earlier agent left.
+    pub recovered: Recovered,
+    /// Everything but the kernel's counters when this agent began.
+    pub start: Surroundings,
+    /// Asks the sampler.
+    pub asker: Asker,
+    /// The sampler's samples.
+    pub shared: Arc<Shared>,
+    /// Where reports go.
+    pub spool: SharedSpool,
+    /// Told of every report.
+    pub wake: Arc<Notify>,
+    /// What became of the reports.
+    pub progress: Arc<Progress>,
+}
+
+impl Reporter {
+    /// Goes on where an earlier agent stopped.
+    #[must_use]
+    pub fn new(parts: ReporterParts) -> Self {
+        let mut reasons = BTreeSet::new();
+        if parts.recovered.damaged {
+            reasons.insert("the spool was damaged".to_owned());
+        }
+        let bytes = &parts.recovered.baseline;
+        let baseline = Baseline::decode(bytes);
+        if baseline.is_none() && !bytes.is_empty() {
+            reasons.insert("the totals reported before cannot be read".to_owned());
+        }
+        Self {
+            windows: Windows::new(parts.host, baseline, parts.start),
+            asker: parts.asker,
+            shared: parts.shared,
+            spool: parts.spool,
+            wake: parts.wake,
+            progress: parts.progress,
+            samples: VecDeque::new(),
+            reasons,
+            samples_dropped: 0,
+            reports_held_back: 0,
+        }
+    }
+
+    /// Closes the window now.
+    ///
+    /// # Errors
+    /// Where there is no report; the next one covers this window too.
+    pub async fn report(&mut self) -> Result<ReportKey, ReportError> {
+        let reported = self.try_report().await;
+        if reported.is_err() {
+            self.reports_held_back += 1;
+        }
+        reported
+    }
+
+    async fn try_report(&mut self) -> Result<ReportKey, ReportError> {
+        let mut reading = self.asker.read().await?;
+        self.take_samples();
+        self.reasons.append(&mut reading.incomplete_reasons);
+        reading.incomplete_reasons.clone_from(&self.reasons);
+        reading.surroundings.losses = self.losses().into();
+        let key = lock(&self.spool).next_key();
+        let samples = self.samples.make_contiguous();
+        let closed = self.windows.close(key, reading, samples);
+        let report = closed.report.encode_to_vec();
+        let baseline = closed.baseline.encode();
+        let key = lock(&self.spool).append(&report, &baseline)?;
+        self.windows.commit(closed);
+        self.samples.clear();
+        self.reasons.clear();
+        self.wake.notify_one();
+        Ok(key)
+    }
+
+    fn take_samples(&mut self) {
+        self.samples.extend(self.shared.samples.drain());
+        let over = self.samples.len().saturating_sub(SAMPLES_MAX);
+        self.samples.drain(..over);
+        self.samples_dropped += over as u64;
+    }
+
+    /// What the agent itself lost since it began, by reason.
+    #[must_use]
+    pub fn losses(&self) -> [(&'static str, u64); 6] {
+        let samples_dropped = self.shared.samples.dropped() + self.samples_dropped;
+        [
+            ("samples_dropped", samples_dropped),
+            ("samples_failed", self.shared.failures()),
+            ("reports_dropped", lock(&self.spool).dropped()),
+            ("reports_held_back", self.reports_held_back),
+            (
+                "reports_rejected",
+                self.progress.rejected.load(Ordering::Relaxed),
+            ),
+            (
+                "reports_conflicting",
+                self.progress.conflicts.load(Ordering::Relaxed),
+            ),
+        ]
+    }
+}

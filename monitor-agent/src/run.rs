@@ -1,0 +1,260 @@
+//! `run`: everything tied together, until a signal.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use sd_notify::NotifyState;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+
+use crate::{
+    clock,
+    config::Config,
+    control::{self, Control},
+    delivery::{Delivery, Progress, lock},
+    host::{HostReader, identity},
+    kernel::Target,
+    reporter::{Reporter, ReporterParts},
+    sampler::{Sampler, SamplerOptions, surroundings},
+    source::{CounterSource, Level},
+    spool::{Spool, SpoolError},
+};
+
+/// How long the last report may take to be acknowledged.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The host's id can neither be read nor kept.
+    #[error("this host has no /etc/machine-id, and an id cannot be kept in {dir}")]
+    Identity {
+        /// Where it would be kept.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The control socket that was asked for.
+    #[error("control socket {path} cannot be used")]
+    Control {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Threads, signals.
+    #[error("the operating system refuses {what}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Runs until SIGTERM or SIGINT.  `open` loads the programs; it is called after
+/// everything that can fail more cheaply, with the spool's lock held.
+///
+/// # Errors
+/// Where the agent cannot start.
+pub async fn run<E: From<RunError>>(
+    config: Config,
+    targets: Vec<Target>,
+    open: impl FnOnce() -> Result<Opened, E>,
+) -> Result<(), E> {
+    let mut signals = Signals::new()?;
+    let spool = Spool::open(&config.spool_dir, config.spool_bytes, clock::unix_ms());
+    let (spool, recovered) = spool.map_err(RunError::from)?;
+    let host = identity::read(&config.spool_dir).map_err(|source| RunError::Identity {
+        dir: config.spool_dir.clone(),
+        source,
+    })?;
+    let listener = control_listener(&config)?;
+    let start = surroundings(
+        &mut HostReader::open("/proc".as_ref(), "/".as_ref()),
+        &targets,
+    );
+    let opened = open()?;
+    let level = opened.level;
+    let options = SamplerOptions {
+        interval: config.sample_interval,
+        level,
+        targets: targets.clone(),
+    };
+    let sampler = Sampler::start(opened.source, options).map_err(system("a thread"))?;
+    let spool = Arc::new(Mutex::new(spool));
+    let (wake, progress) = (Arc::new(Notify::new()), Arc::new(Progress::default()));
+    let (stop, stopped) = watch::channel(false);
+    let delivery = Delivery {
+        collector: config.collector.clone(),
+        token: config.token.clone(),
+        spool: Arc::clone(&spool),
+        wake: Arc::clone(&wake),
+        progress: Arc::clone(&progress),
+        stop: stopped,
+    };
+    let delivery = tokio::spawn(delivery.run());
+    let mut reporter = Reporter::new(ReporterParts {
+        host,
+        recovered,
+        start,
+        asker: sampler.asker(),
+        shared: sampler.shared(),
+        spool: Arc::clone(&spool),
+        wake: Arc::clone(&wake),
+        progress: Arc::clone(&progress),
+    });
+    let control = Control {
+        asker: sampler.asker(),
+        shared: sampler.shared(),
+        spool: Arc::clone(&spool),
+        progress,
+        collector: config.collector.to_string(),
+        targets: targets.iter().map(|t| t.label.to_string()).collect(),
+    };
+    let control = listener.map(|listener| tokio::spawn(control.serve(listener)));
+    ready(&config, &targets, level);
+    report_until(&mut signals, &mut reporter, config.report_interval).await;
+    notify(&[NotifyState::Stopping]);
+    if let Some(control) = control {
+        control.abort();
+    }
+    report(&mut reporter).await;
+    drop(sampler);
+    farewell(&stop, delivery).await;
+    let pending = lock(&spool).pending();
+    tracing::info!(pending, "stopped; the kernel goes on counting");
+    Ok(())
+}
+
+/// The kernel's counters, opened.
+pub struct Opened {
+    /// Reads them.
+    pub source: Box<dyn CounterSource>,
+    /// What the programs look at.
+    pub level: Level,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened")
+            .field("level", &self.level)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn report_until(signals: &mut Signals, reporter: &mut Reporter, interval: Duration) {
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => report(reporter).await,
+            name = signals.recv() => {
+                tracing::info!(signal = name, "stopping");
+                return;
+            }
+        }
+    }
+}
+
+async fn report(reporter: &mut Reporter) {
+    match reporter.report().await {
+        Ok(key) => tracing::debug!(sequence = key.sequence, "reported"),
+        Err(error) => {
+            let error = crate::error_chain(&error);
+            tracing::warn!(error, "no report: the next one covers this window too");
+        }
+    }
+}
+
+/// Gives the delivery its time.  It ends by itself as soon as nothing waits, or
+/// the collector is not there.
+async fn farewell(stop: &watch::Sender<bool>, delivery: JoinHandle<()>) {
+    stop.send_replace(true);
+    let aborter = delivery.abort_handle();
+    if timeout(FAREWELL, delivery).await.is_err() {
+        tracing::warn!("the collector takes too long; reports stay in the spool");
+        aborter.abort();
+    }
+}
+
+fn ready(config: &Config, targets: &[Target], level: Level) {
+    let targets: Vec<_> = targets.iter().map(|t| &*t.label).collect();
+    let collector = config.collector.to_string();
+    tracing::info!(
+        targets = %targets.join(","),
+        level = %level_name(level),
+        collector = %collector.trim_end_matches('/'),
+        "pin-dir" = %config.pin_dir.display(),
+        "ready"
+    );
+    notify(&[NotifyState::Ready]);
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Tcp => "tcp",
+        Level::Http => "http",
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager cannot be told");
+    }
+}
+
+/// The control socket; a default place that cannot be used is not worth not
+/// counting for.
+fn control_listener(config: &Config) -> Result<Option<UnixListener>, RunError> {
+    let path = &config.control_socket.path;
+    match control::listen(path) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(source) if config.control_socket.required => Err(RunError::Control {
+            path: path.clone(),
+            source,
+        }),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no control socket: `level` and `status` will not reach this agent");
+            Ok(None)
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, RunError> {
+        let listen = |kind| signal(kind).map_err(system("a signal handler"));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
+    move |source| RunError::System { what, source }
+}

@@ -1,0 +1,344 @@
+//! The thread that owns the kernel's counters and samples them.
+//!
+//! It has a thread of its own so that nothing else, a slow disk least of all,
+//! makes a sample late.  Others ask it over a channel, or look at the newest
+//! sample through one atomic pointer.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant as StdInstant},
+};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::oneshot;
+
+use crate::{
+    clock::{Instant, process_cpu_ns},
+    host::{
+        HostReader, HostSample,
+        gauges::{self, Gauges},
+        read_cgroup,
+    },
+    kernel::{KernelSample, Target},
+    pace::{JUDGED_OVER, Pace},
+    queue::{DropOldest, SAMPLES_MAX},
+    source::{CounterSource, Detail, Level, SourceError},
+    target,
+    window::{Reading, Sample, Surroundings, TargetReading, round_trips, saw_traffic},
+};
+
+/// The newest sample, as anyone may read it.
+#[derive(Clone, Debug)]
+pub struct Newest {
+    /// When it was taken.
+    pub at: Instant,
+    /// The host's gauges.
+    pub gauges: Gauges,
+    /// The kernel's counters but for the histograms; absent where they could
+    /// not be read.
+    pub kernel: Option<Arc<KernelSample>>,
+    /// The time until the next sample.
+    pub interval: Duration,
+    /// What the programs look at.
+    pub level: Level,
+}
+
+/// What the sampler shares with everyone.
+#[derive(Debug)]
+pub struct Shared {
+    /// Samples that wait for their report.
+    pub samples: DropOldest<Sample>,
+    /// One atomic pointer; readers never wait.
+    pub newest: ArcSwapOption<Newest>,
+    failures: AtomicU64,
+}
+
+impl Shared {
+    /// How many times the kernel's counters could not be read.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+}
+
+/// Why the sampler did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SamplerError {
+    /// The kernel's counters cannot be read, or its programs not be changed.
+    #[error("the kernel's counters cannot be used")]
+    Source(#[source] SourceError),
+    /// Its thread has ended.
+    #[error("the sampler has ended")]
+    Ended,
+}
+
+enum Command {
+    Read(oneshot::Sender<Result<Reading, SourceError>>),
+    SetLevel(Level, oneshot::Sender<Result<(), SourceError>>),
+    Stop,
+}
+
+/// The running sampler; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Sampler {
+    commands: Sender<Command>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a sampler samples.
+#[derive(Debug)]
+pub struct SamplerOptions {
+    /// The shortest time between two samples.
+    pub interval: Duration,
+    /// What the programs look at now.
+    pub level: Level,
+    /// The watched cgroups.
+    pub targets: Vec<Target>,
+}
+
+impl Sampler {
+    /// Starts sampling.
+    ///
+    /// # Errors
+    /// Where no thread can be made.
+    pub fn start(source: Box<dyn CounterSource>, options: SamplerOptions) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            samples: DropOldest::new(SAMPLES_MAX),
+            newest: ArcSwapOption::empty(),
+            failures: AtomicU64::new(0),
+        });
+        let (commands, receiver) = channel();
+        let state = State::new(source, options, Arc::clone(&shared));
+        let thread = std::thread::Builder::new()
+            .name("sampler".to_owned())
+            .spawn(move || state.run(&receiver))?;
+        Ok(Self {
+            commands,
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// What everyone may look at.
+    #[must_use]
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Someone who can ask.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker {
+            commands: self.commands.clone(),
+        }
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to stop.
+        self.commands.send(Command::Stop).ok();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+/// Asks the sampler.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    commands: Sender<Command>,
+}
+
+impl Asker {
+    /// Everything at this instant, histograms included.
+    ///
+    /// # Errors
+    /// Where the counters cannot be read.
+    pub async fn read(&self) -> Result<Reading, SamplerError> {
+        self.ask(Command::Read).await
+    }
+
+    /// Changes what the programs look at.
+    ///
+    /// # Errors
+    /// Where they cannot be changed.
+    pub async fn set_level(&self, level: Level) -> Result<(), SamplerError> {
+        self.ask(|reply| Command::SetLevel(level, reply)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, SourceError>>) -> Command,
+    ) -> Result<T, SamplerError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(command(reply));
+        sent.map_err(|_| SamplerError::Ended)?;
+        let answer = answer.await.map_err(|_| SamplerError::Ended)?;
+        answer.map_err(SamplerError::Source)
+    }
+}
+
+struct State {
+    source: Box<dyn CounterSource>,
+    level: Level,
+    targets: Vec<Target>,
+    host: HostReader,
+    pace: Pace,
+    shared: Arc<Shared>,
+    earlier_at: Instant,
+    earlier_host: HostSample,
+    earlier: Option<Arc<KernelSample>>,
+    judged: (Instant, u64),
+    reasons: BTreeSet<String>,
+}
+
+impl State {
+    fn new(source: Box<dyn CounterSource>, options: SamplerOptions, shared: Arc<Shared>) -> Self {
+        let mut host = HostReader::open(Path::new("/proc"), Path::new("/"));
+        let earlier_host = host.sample();
+        let at = Instant::now();
+        Self {
+            source,
+            level: options.level,
+            targets: options.targets,
+            host,
+            pace: Pace::new(options.interval),
+            shared,
+            earlier_at: at,
+            earlier_host,
+            earlier: None,
+            judged: (at, process_cpu_ns()),
+            reasons: BTreeSet::new(),
+        }
+    }
+
+    fn run(mut self, commands: &Receiver<Command>) {
+        let mut due = StdInstant::now();
+        loop {
+            let wait = due.saturating_duration_since(StdInstant::now());
+            match commands.recv_timeout(wait) {
+                Err(RecvTimeoutError::Timeout) => due = StdInstant::now() + self.sample(),
+                // Who asked may have gone in the meantime.
+                Ok(Command::Read(reply)) => drop(reply.send(self.read())),
+                Ok(Command::SetLevel(level, reply)) => drop(reply.send(self.set_level(level))),
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Takes one sample and says how long to wait for the next.
+    fn sample(&mut self) -> Duration {
+        let at = Instant::now();
+        let host = self.host.sample();
+        let elapsed_ns = at.boot_ns.saturating_sub(self.earlier_at.boot_ns);
+        let gauges = gauges::between(&self.earlier_host, &host, elapsed_ns);
+        let kernel = self.read_kernel();
+        let both = self.earlier.as_deref().zip(kernel.as_deref());
+        let traffic = both.is_some_and(|(earlier, later)| saw_traffic(earlier, later));
+        self.shared.samples.push(Sample {
+            elapsed_ns,
+            gauges,
+            round_trips: both.map(|(a, b)| round_trips(a, b)).unwrap_or_default(),
+        });
+        self.judge(at);
+        let interval = self.pace.next(traffic);
+        self.shared.newest.store(Some(Arc::new(Newest {
+            at,
+            gauges,
+            kernel: kernel.clone(),
+            interval,
+            level: self.level,
+        })));
+        self.earlier_at = at;
+        self.earlier_host = host;
+        self.earlier = kernel.or(self.earlier.take());
+        interval
+    }
+
+    fn read_kernel(&mut self) -> Option<Arc<KernelSample>> {
+        match self.source.sample(Detail::Hot) {
+            Ok(sample) => Some(Arc::new(sample)),
+            Err(error) => {
+                // The first one is told; `status` and the reports have the count.
+                if self.shared.failures.fetch_add(1, Ordering::Relaxed) == 0 {
+                    tracing::warn!(%error, "the kernel's counters cannot be read");
+                }
+                None
+            }
+        }
+    }
+
+    fn judge(&mut self, at: Instant) {
+        let (judged_at, judged_cpu_ns) = self.judged;
+        let elapsed = Duration::from_nanos(at.boot_ns.saturating_sub(judged_at.boot_ns));
+        if elapsed >= JUDGED_OVER {
+            let cpu_ns = process_cpu_ns();
+            let used = Duration::from_nanos(cpu_ns.saturating_sub(judged_cpu_ns));
+            self.pace.consumed(used, elapsed);
+            self.judged = (at, cpu_ns);
+        }
+    }
+
+    fn read(&mut self) -> Result<Reading, SourceError> {
+        let kernel = self.source.sample(Detail::Full)?;
+        Ok(Reading {
+            surroundings: surroundings(&mut self.host, &self.targets),
+            kernel,
+            level: self.level,
+            incomplete_reasons: std::mem::take(&mut self.reasons),
+        })
+    }
+
+    fn set_level(&mut self, level: Level) -> Result<(), SourceError> {
+        if level != self.level {
+            // Attempts that fail half-way changed something, too.
+            self.reasons.insert("the level was changed".to_owned());
+            self.source.set_level(level)?;
+            self.level = level;
+        }
+        Ok(())
+    }
+}
+
+/// Everything but the kernel's counters, now.
+#[must_use]
+pub fn surroundings(host: &mut HostReader, targets: &[Target]) -> Surroundings {
+    Surroundings {
+        at: Instant::now(),
+        host: host.detail(),
+        targets: targets.iter().map(target_reading).collect(),
+        agent_cpu_ns: process_cpu_ns(),
+        agent_memory_bytes: resident_bytes(),
+        ..Surroundings::default()
+    }
+}
+
+fn target_reading(target: &Target) -> TargetReading {
+    TargetReading {
+        label: Arc::clone(&target.label),
+        // A cgroup's id is its directory's inode number.
+        cgroup_id: fs::metadata(&target.path).map_or(0, |m| m.ino()),
+        process: target::first_process(target),
+        usage: read_cgroup(&target.path),
+    }
+}
+
+fn resident_bytes() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+use std::sync::atomic::AtomicBool;
+
+use monitor_common::{counters::EndpointCounters, endpoint::Role};
+
+use super::*;
+use crate::kernel::{EndpointAddress, EndpointId, EndpointSample};
+
+/// Counts one byte per reading while `busy`.
+struct Fake {
+    busy: Arc<AtomicBool>,
+    failing: Arc<AtomicBool>,
+    bytes: u64,
+}
+
+impl CounterSource for Fake {
+    fn sample(&mut self, _: Detail) -> Result<KernelSample, SourceError> {
+        if self.failing.load(Ordering::Relaxed) {
+            return Err("the maps are gone".into());
+        }
+        self.bytes += u64::from(self.busy.load(Ordering::Relaxed));
+        let counters = EndpointCounters {
+            bytes_received: self.bytes,
+            ..EndpointCounters::ZERO
+        };
+        let id = EndpointId {
+            target: Arc::from("/web"),
+            role: Role::Downstream,
+            address: EndpointAddress::Other,
+        };
+        let endpoint = EndpointSample {
+            id,
+            counters: Box::new(counters),
+            since_unix_ns: 1,
+        };
+        Ok(KernelSample {
+            endpoints: vec![endpoint],
+            losses: vec![],
+            since_unix_ns: 1,
+            ..KernelSample::default()
+        })
+    }
+
+    fn set_level(&mut self, _: Level) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+struct Running {
+    sampler: Sampler,
+    busy: Arc<AtomicBool>,
+    failing: Arc<AtomicBool>,
+}
+
+fn start() -> Running {
+    let (busy, failing) = (Arc::default(), Arc::default());
+    let source = Fake {
+        busy: Arc::clone(&busy),
+        failing: Arc::clone(&failing),
+        bytes: 0,
+    };
+    let options = SamplerOptions {
+        interval: Duration::from_millis(10),
+        level: Level::Http,
+        targets: vec![],
+    };
+    let sampler = Sampler::start(Box::new(source), options).unwrap();
+    Running {
+        sampler,
+        busy,
+        failing,
+    }
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = StdInstant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(StdInstant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn samples_slow_down_without_traffic_and_the_newest_is_there_for_all() {
+    let running = start();
+    let shared = running.sampler.shared();
+    eventually("idle samples are further apart", || {
+        let newest = shared.newest.load_full();
+        newest.is_some_and(|n| n.interval > Duration::from_millis(100))
+    });
+    running.busy.store(true, Ordering::Relaxed);
+    eventually("traffic brings the pace back", || {
+        let newest = shared.newest.load_full().unwrap();
+        let bytes = newest.kernel.as_ref().unwrap().endpoints[0]
+            .counters
+            .bytes_received;
+        bytes > 0 && newest.interval < Duration::from_millis(100)
+    });
+    assert!(!shared.samples.drain().is_empty());
+}
+
+#[test]
+fn a_source_that_fails_is_counted_and_sampling_goes_on() {
+    let running = start();
+    let shared = running.sampler.shared();
+    running.failing.store(true, Ordering::Relaxed);
+    eventually("failures are counted", || shared.failures() > 1);
+    let newest = shared.newest.load_full().unwrap();
+    assert!(newest.kernel.is_none() && newest.gauges[3].is_some());
+    running.failing.store(false, Ordering::Relaxed);
+    eventually("it recovers", || {
+        shared.newest.load_full().unwrap().kernel.is_some()
+    });
+}
+
+#[tokio::test]
+async fn a_level_change_is_told_once() {
+    let running = start();
+    let asker = running.sampler.asker();
+    asker.set_level(Level::Tcp).await.unwrap();
+    asker.set_level(Level::Tcp).await.unwrap();
+    let reading = asker.read().await.unwrap();
+    assert_eq!(reading.level, Level::Tcp);
+    assert_eq!(reading.incomplete_reasons.len(), 1);
+    let reading = asker.read().await.unwrap();
+    assert!(reading.incomplete_reasons.is_empty());
+    assert!(reading.surroundings.agent_memory_bytes > 0);
+}
+
+#[tokio::test]
+async fn who_asks_an_ended_sampler_is_told() {
+    let running = start();
+    let asker = running.sampler.asker();
+    drop(running.sampler);
+    assert!(matches!(asker.read().await, Err(SamplerError::Ended)));
+}
