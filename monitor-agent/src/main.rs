@@ -14,11 +14,12 @@ use monitor_agent::{
     host::identity,
     kernel::{self, Kernel, KernelOptions, doctor},
     logging,
-    run::{self, Opened, RunError},
+    run::{self, Opened},
     snapshot,
     source::Detail,
     target::{self, Roots, TargetError},
 };
+use serde::Serialize;
 use serde_json::json;
 
 /// sysexits' `EX_USAGE`: bad usage or configuration.
@@ -61,9 +62,15 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Uninstall(args) => uninstall(&args)?,
         Command::Completions { shell } => {
             let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "speedmimi-agent", &mut io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "speedmimi-agent", &mut script);
+            write(&script)?;
         }
-        Command::Man => clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?,
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            write(&page)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -92,7 +99,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the operating system refuses a runtime")?;
-    runtime.block_on(run::run(config, targets, open))
+    runtime.block_on(async { run::run(config, targets, run::signals()?, open).await })
 }
 
 /// Without a target: what one could be.
@@ -128,7 +135,7 @@ fn snapshot(args: &PinArgs) -> anyhow::Result<()> {
     let labels = kernel.targets();
     let sample = kernel.read(Detail::Full);
     let report = snapshot::report(host, sample, kernel.level(), &labels);
-    print(&serde_json::to_value(report)?)
+    print(&report)
 }
 
 fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
@@ -140,25 +147,29 @@ fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
             let all: Vec<_> = checks.iter().map(check).collect();
             print(&json!({"ok": !failed, "checks": all}))?;
         }
-        Output::Table => {
-            for c in &checks {
-                let mark = match (c.ok, c.required) {
-                    (true, _) => "ok",
-                    (false, true) => "FAILED",
-                    (false, false) => "missing",
-                };
-                println!("{:<8} {:<14} {}", mark, c.name, c.detail);
-                if !c.advice.is_empty() {
-                    println!("{:23} {}", "", c.advice);
-                }
-            }
-        }
+        Output::Table => write(table(&checks).as_bytes())?,
     }
     Ok(if failed {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
     })
+}
+
+fn table(checks: &[doctor::Check]) -> String {
+    let mut table = String::new();
+    for c in checks {
+        let mark = match (c.ok, c.required) {
+            (true, _) => "ok",
+            (false, true) => "FAILED",
+            (false, false) => "missing",
+        };
+        table += &format!("{mark:<8} {:<14} {}\n", c.name, c.detail);
+        if !c.advice.is_empty() {
+            table += &format!("{:23} {}\n", "", c.advice);
+        }
+    }
+    table
 }
 
 fn level(args: &LevelArgs) -> anyhow::Result<()> {
@@ -190,12 +201,16 @@ fn uninstall(args: &PinArgs) -> anyhow::Result<()> {
     print(&json!({"targets": removed.targets, "pins": removed.pins}))
 }
 
-fn print(value: &serde_json::Value) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    out.write_all(b"\n")?;
-    Ok(())
+fn print(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    write(&line)
 }
 
-// The compiler checks that every error of `run` has a place in the exit codes.
-const _: fn(RunError) -> anyhow::Error = anyhow::Error::from;
+/// Writes to stdout; a reader that has seen enough is no failure.
+fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(bytes) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

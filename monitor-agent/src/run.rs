@@ -3,6 +3,7 @@
 use std::{
     io,
     path::PathBuf,
+    pin::pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use std::{
 use sd_notify::NotifyState;
 use tokio::{
     net::UnixListener,
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval_at, timeout},
@@ -64,17 +65,18 @@ pub enum RunError {
     },
 }
 
-/// Runs until SIGTERM or SIGINT.  `open` loads the programs; it is called after
-/// everything that can fail more cheaply, with the spool's lock held.
+/// Runs until `stop` gives the reason to stop.  `open` loads the programs; it is
+/// called after everything that can fail more cheaply, with the spool's lock
+/// held.
 ///
 /// # Errors
 /// Where the agent cannot start.
 pub async fn run<E: From<RunError>>(
     config: Config,
     targets: Vec<Target>,
+    stop: impl Future<Output = &'static str>,
     open: impl FnOnce() -> Result<Opened, E>,
 ) -> Result<(), E> {
-    let mut signals = Signals::new()?;
     let spool = Spool::open(&config.spool_dir, config.spool_bytes, clock::unix_ms());
     let (spool, recovered) = spool.map_err(RunError::from)?;
     let host = identity::read(&config.spool_dir).map_err(|source| RunError::Identity {
@@ -96,7 +98,7 @@ pub async fn run<E: From<RunError>>(
     let sampler = Sampler::start(opened.source, options).map_err(system("a thread"))?;
     let spool = Arc::new(Mutex::new(spool));
     let (wake, progress) = (Arc::new(Notify::new()), Arc::new(Progress::default()));
-    let (stop, stopped) = watch::channel(false);
+    let (stop_delivery, stopped) = watch::channel(false);
     let delivery = Delivery {
         collector: config.collector.clone(),
         token: config.token.clone(),
@@ -126,14 +128,14 @@ pub async fn run<E: From<RunError>>(
     };
     let control = listener.map(|listener| tokio::spawn(control.serve(listener)));
     ready(&config, &targets, level);
-    report_until(&mut signals, &mut reporter, config.report_interval).await;
+    report_until(stop, &mut reporter, config.report_interval).await;
     notify(&[NotifyState::Stopping]);
     if let Some(control) = control {
         control.abort();
     }
     report(&mut reporter).await;
     drop(sampler);
-    farewell(&stop, delivery).await;
+    farewell(&stop_delivery, delivery).await;
     let pending = lock(&spool).pending();
     tracing::info!(pending, "stopped; the kernel goes on counting");
     Ok(())
@@ -155,14 +157,19 @@ impl std::fmt::Debug for Opened {
     }
 }
 
-async fn report_until(signals: &mut Signals, reporter: &mut Reporter, interval: Duration) {
+async fn report_until(
+    stop: impl Future<Output = &'static str>,
+    reporter: &mut Reporter,
+    interval: Duration,
+) {
+    let mut stop = pin!(stop);
     let mut ticks = interval_at(Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = ticks.tick() => report(reporter).await,
-            name = signals.recv() => {
-                tracing::info!(signal = name, "stopping");
+            why = &mut stop => {
+                tracing::info!(why, "stopping");
                 return;
             }
         }
@@ -233,26 +240,20 @@ fn control_listener(config: &Config) -> Result<Option<UnixListener>, RunError> {
     }
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, RunError> {
-        let listen = |kind| signal(kind).map_err(system("a signal handler"));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn recv(&mut self) -> &'static str {
+/// Waits for SIGTERM or SIGINT, from the moment of this call on.
+///
+/// # Errors
+/// Where the operating system refuses a signal handler.
+pub fn signals() -> Result<impl Future<Output = &'static str>, RunError> {
+    let listen = |kind| signal(kind).map_err(system("a signal handler"));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    Ok(async move {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
         }
-    }
+    })
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {

@@ -291,6 +291,8 @@ impl State {
     }
 
     fn read(&mut self) -> Result<Reading, SourceError> {
+        // However far apart samples are, every window has one, at its end.
+        self.sample();
         let kernel = self.source.sample(Detail::Full)?;
         Ok(Reading {
             surroundings: surroundings(&mut self.host, &self.targets),

@@ -429,8 +429,8 @@ async fn a_dead_collector_costs_nothing_but_spool_space() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let bytes = 64 << 10;
-    let agent = Agent::with_spool(address, None, 3_000, bytes);
+    let bytes = 16 << 10;
+    let agent = Agent::with_spool(address, None, 500, bytes);
     eventually("the failure is told", || {
         agent.progress.last_error().is_some()
     })
@@ -440,7 +440,7 @@ async fn a_dead_collector_costs_nothing_but_spool_space() {
         (spool.pending(), spool.dropped(), spool.bytes())
     };
     assert!(dropped > 0 && held <= bytes);
-    assert_eq!(pending + dropped, 3_000);
+    assert_eq!(pending + dropped, 500);
     agent.farewell().await;
 }
 

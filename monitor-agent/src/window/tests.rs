@@ -71,6 +71,7 @@ fn reading(seconds: u64, endpoints: Vec<EndpointSample>) -> Reading {
             endpoints,
             losses: vec![("endpoint_map_full", 0)],
             since_unix_ns: SINCE,
+            ..KernelSample::default()
         },
         level: Level::Http,
         incomplete_reasons: BTreeSet::new(),

@@ -1,0 +1,117 @@
+//! A kernel that counts by itself and, as the real one, goes on while no agent
+//! runs.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use monitor_agent::{
+    kernel::{EndpointAddress, EndpointId, EndpointSample, KernelSample, Target},
+    source::{CounterSource, Detail, Level, SourceError},
+};
+use monitor_common::{
+    counters::EndpointCounters,
+    endpoint::Role,
+    http::{Method, code_index},
+};
+
+#[derive(Clone)]
+pub(crate) struct FakeKernel {
+    sample: Arc<Mutex<KernelSample>>,
+    counting: Arc<AtomicBool>,
+}
+
+impl FakeKernel {
+    /// Begins to count requests on two endpoints.
+    pub(crate) fn start() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let since_unix_ns = since.as_nanos() as u64;
+        let endpoint = |role| EndpointSample {
+            id: EndpointId {
+                target: Arc::from("/web"),
+                role,
+                address: EndpointAddress::Socket(([127, 0, 0, 1], 80).into()),
+            },
+            counters: Box::new(EndpointCounters::ZERO),
+            since_unix_ns,
+        };
+        let sample = KernelSample {
+            endpoints: vec![endpoint(Role::Downstream), endpoint(Role::Upstream)],
+            losses: vec![("endpoint_map_full", 0)],
+            since_unix_ns,
+            ..KernelSample::default()
+        };
+        let kernel = Self {
+            sample: Arc::new(Mutex::new(sample)),
+            counting: Arc::new(AtomicBool::new(true)),
+        };
+        let counting = kernel.clone();
+        std::thread::spawn(move || counting.count());
+        kernel
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            path: "/nonexistent/web".into(),
+            label: Arc::from("/web"),
+        }
+    }
+
+    fn count(&self) {
+        while self.counting.load(Ordering::Relaxed) {
+            let mut sample = self.sample.lock().unwrap();
+            if self.counting.load(Ordering::Relaxed) {
+                for endpoint in &mut sample.endpoints {
+                    let c = &mut endpoint.counters;
+                    c.requests[Method::Get as usize] += 1;
+                    c.responses[code_index(200).unwrap()] += 1;
+                    c.bytes_received += 123;
+                    c.exchange.buckets[usize::from(c.bytes_received as u8) % 100] += 1;
+                }
+            }
+            drop(sample);
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    /// From when this returns on nothing is counted.
+    pub(crate) fn stop_counting(&self) {
+        let _sample = self.sample.lock().unwrap();
+        self.counting.store(false, Ordering::Relaxed);
+    }
+
+    /// Requests and bytes, over both endpoints.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        let sample = self.sample.lock().unwrap();
+        let counters = sample.endpoints.iter().map(|e| &e.counters);
+        counters.fold((0, 0), |(requests, bytes), c| {
+            (
+                requests + c.requests.iter().sum::<u64>(),
+                bytes + c.bytes_received,
+            )
+        })
+    }
+}
+
+impl Drop for FakeKernel {
+    fn drop(&mut self) {
+        // The counting thread holds one of two references to the sample.
+        if Arc::strong_count(&self.sample) <= 2 {
+            self.counting.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl CounterSource for FakeKernel {
+    fn sample(&mut self, _: Detail) -> Result<KernelSample, SourceError> {
+        Ok(self.sample.lock().unwrap().clone())
+    }
+
+    fn set_level(&mut self, _: Level) -> Result<(), SourceError> {
+        Ok(())
+    }
+}

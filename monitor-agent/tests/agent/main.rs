@@ -1,0 +1,178 @@
+//! The whole agent but for the kernel, against a collector of the test's own.
+
+mod collector;
+mod kernel;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use monitor_agent::{
+    cli::RunArgs,
+    config::Config,
+    control,
+    run::{self, Opened, RunError},
+    source::Level,
+};
+use tokio::sync::oneshot;
+
+use self::{collector::Collector, kernel::FakeKernel};
+
+/// How an agent is ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// As SIGTERM does.
+    Graceful,
+    /// As SIGKILL does: nothing is finished.
+    Killed,
+}
+
+/// An agent with a runtime of its own, as in a process of its own.
+struct Agent {
+    end: oneshot::Sender<End>,
+    thread: JoinHandle<()>,
+}
+
+impl Agent {
+    fn start(dir: &Path, collector: SocketAddr, kernel: &FakeKernel) -> Self {
+        let args = RunArgs {
+            collector: Some(format!("http://{collector}")),
+            spool_dir: Some(dir.join("spool")),
+            control_socket: Some(dir.join("control.sock")),
+            sample_interval: Some("10ms".to_owned()),
+            report_interval: Some("100ms".to_owned()),
+            ..RunArgs::default()
+        };
+        let config = Config::new(args, None).unwrap();
+        let kernel = kernel.clone();
+        let (end, ended) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = { runtime }.enable_all().build().unwrap();
+            runtime.block_on(Self::run(config, kernel, ended));
+        });
+        Self { end, thread }
+    }
+
+    async fn run(config: Config, kernel: FakeKernel, ended: oneshot::Receiver<End>) {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async {
+            stopped.await.unwrap();
+            "the test"
+        };
+        let targets = vec![kernel.target()];
+        let open = || -> Result<Opened, RunError> {
+            Ok(Opened {
+                source: Box::new(kernel),
+                level: Level::Http,
+            })
+        };
+        let mut running = std::pin::pin!(run::run(config, targets, stopped, open));
+        tokio::select! {
+            ended_by_itself = &mut running => panic!("ended by itself: {ended_by_itself:?}"),
+            end = ended => if end == Ok(End::Killed) { return },
+        }
+        stop.send(()).unwrap();
+        running.await.unwrap();
+    }
+
+    fn end(self, end: End) {
+        self.end.send(end).ok();
+        self.thread.join().unwrap();
+    }
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Killed, restarted, without a collector for a while: every request is
+/// reported exactly once, and no key ever has two bodies.
+#[test]
+fn windows_sum_up_to_what_was_counted_whatever_is_restarted() {
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = FakeKernel::start();
+    let collector = Collector::default();
+    let server = collector.serve(([127, 0, 0, 1], 0).into());
+    let address = server.address();
+    for end in [End::Killed, End::Graceful, End::Killed] {
+        let agent = Agent::start(dir.path(), address, &kernel);
+        let before = collector.reports();
+        eventually("reports arrive", || collector.reports() > before + 3);
+        agent.end(end);
+    }
+    drop(server);
+    let agent = Agent::start(dir.path(), address, &kernel);
+    let spool = dir.path().join("control.sock");
+    eventually("reports wait in the spool", || {
+        let status = control::ask(&spool, "status");
+        status.is_ok_and(|s| s["reports_pending"].as_u64() > Some(3) && !s["last_error"].is_null())
+    });
+    let _server = collector.serve(address);
+    let before = collector.reports();
+    eventually("the spool is delivered", || {
+        collector.reports() > before + 3
+    });
+    kernel.stop_counting();
+    agent.end(End::Graceful);
+    assert_eq!(collector.conflicts(), 0);
+    let (windows, totals) = collector.sums();
+    assert_eq!(totals, kernel.counted());
+    assert_eq!(windows, totals);
+    assert_eq!(collector.missing(), 0, "no sequence is left out");
+}
+
+#[test]
+fn the_running_agent_is_asked_over_its_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = FakeKernel::start();
+    let collector = Collector::default();
+    let server = collector.serve(([127, 0, 0, 1], 0).into());
+    let agent = Agent::start(dir.path(), server.address(), &kernel);
+    let socket = dir.path().join("control.sock");
+    eventually("a sample is there", || {
+        let status = control::ask(&socket, "status");
+        status.is_ok_and(|s| s["newest"]["endpoints"].as_u64() == Some(2))
+    });
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&socket).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    let level = |question: &str| control::ask(&socket, question).unwrap()["level"].clone();
+    assert_eq!(level("level tcp"), "tcp");
+    eventually("a sample at the new level", || level("level") == "tcp");
+    for hostile in ["", "level udp", &"x".repeat(100_000)] {
+        // The longest question is cut off, and its sender not waited for.
+        let answer = control::ask(&socket, hostile);
+        assert!(answer.is_err() || !answer.unwrap()["error"].is_null());
+    }
+    assert_eq!(level("level http"), "http");
+    eventually("a report tells the change", || {
+        collector.has_reason("the level was changed")
+    });
+    agent.end(End::Graceful);
+}
+
+#[test]
+fn two_agents_share_neither_spool_nor_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = FakeKernel::start();
+    let nobody: SocketAddr = ([127, 0, 0, 1], 9).into();
+    let agent = Agent::start(dir.path(), nobody, &kernel);
+    let socket = dir.path().join("control.sock");
+    eventually("it answers", || control::ask(&socket, "status").is_ok());
+    let second = Agent::start(dir.path(), nobody, &kernel);
+    let panicked = second.thread.join().unwrap_err();
+    let message = panicked.downcast_ref::<String>().unwrap();
+    assert!(message.contains("Locked"), "{message}");
+    assert!(
+        control::ask(&socket, "status").is_ok(),
+        "the first one runs on"
+    );
+    agent.end(End::Graceful);
+}
