@@ -14,7 +14,8 @@ use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError};
 use crate::control::Control;
 use crate::driver::listener::{self, ListenError};
-use crate::driver::run::{Orders, spawn_workers};
+use crate::driver::run::{CLOSE_GRACE, Orders, spawn_workers};
+use crate::driver::steer;
 use crate::explain;
 use crate::state::{BuildError, Table};
 
@@ -74,6 +75,9 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     let workers = args.workers.map_or_else(default_workers, usize::from);
     let (host, port) = &config.listen;
     let listeners = listener::open(listener::resolve(host, *port)?, workers)?;
+    let steering = listeners[0]
+        .try_clone()
+        .map_err(ServeError::system("cannot keep a hold on the listener"))?;
     let admin = admin_listener(&config)?;
     let token = token(args, &config, admin.as_ref())?;
     let listen = listeners[0]
@@ -95,7 +99,9 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
             .as_ref()
             .is_some_and(|(_, address)| address.ip().is_loopback());
         let control = Arc::new(Control::new(&args.config, orders, token, loopback));
-        control_until_stopped(&control, listen, admin, workers).await
+        control_until_stopped(&control, listen, admin, workers).await?;
+        hand_over(&control, steering, workers).await;
+        Ok::<(), ServeError>(())
     })?;
     for thread in threads {
         if thread.join().is_err() {
@@ -187,8 +193,26 @@ async fn control_until_stopped(
     }
     notify(NotifyState::Stopping);
     tracing::info!("stopping: connections in flight may end");
-    control.drain();
     Ok(())
+}
+
+/// Leads new connections to a newer process where there is one, and has the
+/// workers stop. The listener is held a little longer than theirs, because it
+/// takes the steering back: left in place it would outlive this process.
+async fn hand_over(control: &Control, steering: std::net::TcpListener, workers: usize) {
+    let steered = steer::attach(&steering, workers);
+    if let Err(error) = &steered {
+        tracing::debug!(%error, "cannot lead new connections elsewhere");
+    }
+    control.drain();
+    let drain = control.table().config.timeouts.drain;
+    tokio::time::sleep(drain.min(CLOSE_GRACE)).await;
+    if steered.is_ok()
+        && let Err(error) = steer::detach(&steering)
+    {
+        tracing::debug!(%error, "cannot take the steering back");
+    }
+    drop(steering);
 }
 
 fn default_workers() -> usize {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use super::exchange::{Exchange, Next};
 use super::io::{Io, Pending};
-use super::timers::Timer;
+use super::timers::{Timer, Wait};
 use super::worker::{Admission, Scratch, Worker};
 use crate::config::{Algorithm, Config, Route};
 use crate::http::Framing;
@@ -22,6 +22,9 @@ use crate::http::response::Asked;
 /// a reset, in ticks; and how many bytes at most.
 const LINGER_TICKS: u32 = 40;
 const LINGER_BYTES_MAX: usize = 1 << 20;
+/// How long a connection that came while the worker stops may take to send its
+/// first request, in ticks.
+const LATE_TICKS: u32 = 20;
 /// Bodies that came with the head are copied behind it up to this size.
 const COPY_BYTES_MAX: usize = 4 << 10;
 
@@ -222,13 +225,13 @@ impl Conn {
         }
         self.armed = true;
         let ticks = self.worker.ticks.get();
+        let draining = self.worker.draining.get();
         match (self.left.is_empty(), self.first) {
-            (true, false) => self.timer.arm_idle(ticks.keep_alive),
-            (true, true) => self.timer.arm_idle(ticks.request_head),
+            (true, false) if draining => self.timer.arm_for(Wait::Next, 0),
+            (true, true) if draining => self.timer.arm_for(Wait::First, LATE_TICKS),
+            (true, false) => self.timer.arm_for(Wait::Next, ticks.keep_alive),
+            (true, true) => self.timer.arm_for(Wait::First, ticks.request_head),
             (false, _) => self.timer.arm(ticks.request_head),
-        }
-        if self.left.is_empty() && self.worker.draining.get() {
-            self.timer.arm_idle(0);
         }
     }
 

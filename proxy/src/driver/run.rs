@@ -5,16 +5,17 @@ use std::io;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::client::Conn;
 use super::io::Io;
-use super::timers::TICK;
+use super::timers::{TICK, Wait};
 use super::worker::{Shared, Worker};
 use crate::state::Table;
 
@@ -22,6 +23,12 @@ use crate::state::Table;
 const TIDY_TICKS: u32 = 20;
 /// The pause after a failed accept: descriptors come back when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a worker that stops goes on accepting: handshakes that began before
+/// new connections were led elsewhere still end here.
+const ACCEPT_GRACE: Duration = Duration::from_millis(500);
+/// When all workers have closed their listeners.
+pub const CLOSE_GRACE: Duration = ACCEPT_GRACE.saturating_add(Duration::from_millis(100));
 
 /// What the workers are told.
 #[derive(Debug, Clone)]
@@ -39,7 +46,7 @@ pub struct Orders {
 pub fn spawn_workers(
     listeners: Vec<StdListener>,
     orders: &watch::Receiver<Orders>,
-) -> io::Result<Vec<JoinHandle<()>>> {
+) -> io::Result<Vec<std::thread::JoinHandle<()>>> {
     let shared = Arc::new(Shared::default());
     let mut threads = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
@@ -86,7 +93,8 @@ fn work(
             Err(error) => return tracing::error!(%error, "a worker cannot use its listener"),
         };
         let ticker = tokio::task::spawn_local(tick(Rc::clone(&worker)));
-        let acceptor = tokio::task::spawn_local(accept(Rc::clone(&worker), listener));
+        let listener = Rc::new(listener);
+        let acceptor = tokio::task::spawn_local(accept(Rc::clone(&worker), Rc::clone(&listener)));
         while orders.changed().await.is_ok() {
             let now = orders.borrow_and_update().clone();
             worker.set_table(now.table);
@@ -94,28 +102,52 @@ fn work(
                 break;
             }
         }
-        drain(&worker, acceptor).await;
+        drain(&worker, acceptor, listener).await;
         ticker.abort();
     });
 }
 
-/// Stops accepting, lets what is in flight end, and cuts what has not by the
-/// deadline.
-async fn drain(worker: &Rc<Worker>, acceptor: tokio::task::JoinHandle<Infallible>) {
+/// Lets what is in flight end, and cuts what has not by the deadline.
+async fn drain(worker: &Rc<Worker>, acceptor: JoinHandle<Infallible>, listener: Rc<TcpListener>) {
+    let start = tokio::time::Instant::now();
+    let drain = worker.table().table.config.timeouts.drain;
     worker.draining.set(true);
+    worker.timers.fire(Wait::Next);
+    tokio::time::sleep(drain.min(ACCEPT_GRACE)).await;
     acceptor.abort();
-    worker.timers.fire_idle();
-    let deadline = worker.table().table.config.timeouts.drain;
+    let ended = acceptor.await;
+    debug_assert!(ended.is_err(), "the acceptor only ends by being told to");
+    worker.timers.fire(Wait::First);
+    sweep(worker, listener);
     let emptied = async {
         while worker.live() > 0 {
             worker.emptied.notified().await;
         }
     };
-    if tokio::time::timeout(deadline, emptied).await.is_err() {
+    if tokio::time::timeout_at(start + drain, emptied)
+        .await
+        .is_err()
+    {
         tracing::warn!(
             connections = worker.live(),
             "connections cut at the drain deadline"
         );
+    }
+}
+
+/// Takes what is still in the listener's queue, and closes it.
+fn sweep(worker: &Rc<Worker>, listener: Rc<TcpListener>) {
+    let Some(Ok(listener)) = Rc::into_inner(listener).map(TcpListener::into_std) else {
+        return;
+    };
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream));
+        match stream {
+            Ok(stream) => greet(worker, stream, peer.ip()),
+            Err(error) => tracing::debug!(%error, "cannot use a connection"),
+        }
     }
 }
 
@@ -139,7 +171,7 @@ async fn tick(worker: Rc<Worker>) {
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener) -> Infallible {
+async fn accept(worker: Rc<Worker>, listener: Rc<TcpListener>) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => greet(&worker, stream, peer.ip()),

@@ -15,11 +15,22 @@ pub const TICK: Duration = Duration::from_millis(50);
 const NEVER: u32 = u32::MAX;
 const FIRED: u32 = 0;
 
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Something that belongs to a request.
+    Busy,
+    /// Its first request.
+    First,
+    /// A further request.
+    Next,
+}
+
 #[derive(Default)]
 struct Slots {
     deadlines: Vec<u32>,
     wakers: Vec<Option<Waker>>,
-    idle: Vec<bool>,
+    waits: Vec<Wait>,
     free: Vec<u32>,
 }
 
@@ -77,24 +88,21 @@ impl Timers {
         }
     }
 
-    /// Fires the deadline of every connection that waits for a next request.
-    pub fn fire_idle(&self) {
+    /// Fires the deadline of every connection that waits so.
+    pub fn fire(&self, wait: Wait) {
         let mut slots = self.slots.borrow_mut();
         let slots = &mut *slots;
-        for (index, idle) in slots.idle.iter().enumerate() {
-            if *idle {
-                slots.deadlines[index] = FIRED;
-                if let Some(waker) = &slots.wakers[index] {
-                    waker.wake_by_ref();
-                }
+        for (index, _) in slots
+            .waits
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| **one == wait)
+        {
+            slots.deadlines[index] = FIRED;
+            if let Some(waker) = &slots.wakers[index] {
+                waker.wake_by_ref();
             }
         }
-    }
-
-    /// Fires every deadline.
-    pub fn fire_all(&self) {
-        self.slots.borrow_mut().idle.fill(true);
-        self.fire_idle();
     }
 
     /// A deadline for the connection that calls.
@@ -104,7 +112,7 @@ impl Timers {
         let index = slots.free.pop().unwrap_or_else(|| {
             slots.deadlines.push(NEVER);
             slots.wakers.push(None);
-            slots.idle.push(false);
+            slots.waits.push(Wait::Busy);
             u32::try_from(slots.deadlines.len() - 1).expect("fewer connections than descriptors")
         });
         Timer {
@@ -130,20 +138,15 @@ impl Timer {
 
     /// Sets the deadline `ticks` from now.
     pub fn arm(&self, ticks: u32) {
-        self.set(ticks, false);
+        self.arm_for(Wait::Busy, ticks);
     }
 
-    /// Sets the deadline of a connection that waits for a next request; a stop
-    /// may fire it at any time.
-    pub fn arm_idle(&self, ticks: u32) {
-        self.set(ticks, true);
-    }
-
-    fn set(&self, ticks: u32, idle: bool) {
+    /// Sets the deadline of a wait that a stop may cut short.
+    pub fn arm_for(&self, wait: Wait, ticks: u32) {
         let mut slots = self.timers.slots.borrow_mut();
         // The current tick is partly over, so one more keeps the promise.
         slots.deadlines[self.index as usize] = self.timers.now.get() + ticks + 1;
-        slots.idle[self.index as usize] = idle;
+        slots.waits[self.index as usize] = wait;
     }
 
     /// Whether the deadline has passed.
@@ -159,7 +162,7 @@ impl Drop for Timer {
         let at = self.index as usize;
         slots.deadlines[at] = NEVER;
         slots.wakers[at] = None;
-        slots.idle[at] = false;
+        slots.waits[at] = Wait::Busy;
         slots.free.push(self.index);
     }
 }
@@ -185,9 +188,9 @@ mod tests {
     fn a_stop_fires_only_those_that_wait_for_a_next_request() {
         let timers = Timers::new();
         let (idle, busy) = (timers.timer(), timers.timer());
-        idle.arm_idle(100);
+        idle.arm_for(Wait::Next, 100);
         busy.arm(100);
-        timers.fire_idle();
+        timers.fire(Wait::Next);
         assert!(idle.fired());
         assert!(!busy.fired());
     }

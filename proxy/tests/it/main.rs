@@ -12,3 +12,4 @@ mod reload;
 mod support;
 mod timeouts;
 mod tunnels;
+mod upgrade;
