@@ -110,18 +110,26 @@ fn key(endpoint: &Value) -> (String, String) {
 
 /// Every counter of an endpoint, or of its totals.
 fn counters(of: &Value) -> Counts {
-    const PLAIN: [&str; 11] = [
+    const PLAIN: [&str; 19] = [
         "bytes_received",
         "bytes_sent",
         "bytes_unacked",
         "connections_adopted",
         "connections_closed",
+        "connections_established",
         "connections_opened",
+        "exchanges",
         "failed_before_syn",
         "packets_received",
         "packets_sent",
+        "pipelined",
         "requests",
+        "requests_without_response",
         "retransmits",
+        "suspected",
+        "unparsed",
+        "wire_bytes_received",
+        "wire_bytes_sent",
     ];
     let mut counts = Counts::new();
     for name in PLAIN {
@@ -129,7 +137,7 @@ fn counters(of: &Value) -> Counts {
             counts.insert(name.to_owned(), value);
         }
     }
-    for group in ["connections_failed", "responses"] {
+    for group in ["connections_failed", "requests_by_method", "responses"] {
         for (name, value) in of[group].as_object().into_iter().flatten() {
             if let Some(value) = value.as_u64() {
                 counts.insert(format!("{group}.{name}"), value);

@@ -136,7 +136,7 @@ pub(crate) fn assert_endpoint(sums: &Endpoints, role: &str, at: SocketAddr, expe
         .collect();
     assert!(
         differences.is_empty(),
-        "{role} {at}:\n  {}",
+        "{role} {at}:\n  {}\nof {counted:?}",
         differences.join("\n  ")
     );
 }
