@@ -31,7 +31,7 @@ pub mod state {
 
 /// What the kernel says of a socket at a callback: the fields of
 /// `struct bpf_sock_ops` by their own names.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// Sequence space received in order.
     pub bytes_received: u64,

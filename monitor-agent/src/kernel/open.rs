@@ -6,7 +6,8 @@ use aya_log::EbpfLogger;
 use monitor_common::losses::{LOSSES, Loss};
 
 use super::{
-    KernelError, KernelLog, KernelOptions, KernelSample, Target, pins::Pins, watched::Watched,
+    KernelError, KernelLog, KernelOptions, KernelSample, Target, floors::Floors, pins::Pins,
+    watched::Watched,
 };
 use crate::source::{CounterSource, Detail, Level, SourceError};
 
@@ -17,6 +18,7 @@ type Logger = EbpfLogger<&'static dyn log::Log>;
 pub struct Kernel {
     watched: Vec<Watched>,
     loggers: Vec<Logger>,
+    floors: Floors,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -50,7 +52,11 @@ impl Kernel {
                 }
             }
         }
-        Ok(Self { watched, loggers })
+        Ok(Self {
+            watched,
+            loggers,
+            floors: Floors::default(),
+        })
     }
 
     /// Reads what is pinned, whether an agent runs or not.
@@ -70,10 +76,11 @@ impl Kernel {
         Ok(Self {
             watched,
             loggers: Vec::new(),
+            floors: Floors::default(),
         })
     }
 
-    /// Reads every counter.
+    /// Reads every counter, as it is at this moment.
     #[must_use]
     pub fn read(&self, detail: Detail) -> KernelSample {
         let mut sample = KernelSample {
@@ -87,7 +94,7 @@ impl Kernel {
         };
         let mut lost = [0; LOSSES];
         for watched in &self.watched {
-            watched.sample(detail, &mut sample.endpoints);
+            watched.sample(detail, &mut sample);
             watched.losses(&mut lost);
         }
         sample.endpoints.sort_by(|a, b| a.id.cmp(&b.id));
@@ -126,7 +133,9 @@ impl CounterSource for Kernel {
         for logger in &mut self.loggers {
             logger.flush();
         }
-        Ok(self.read(detail))
+        let mut sample = self.read(detail);
+        self.floors.raise(&mut sample.endpoints);
+        Ok(sample)
     }
 
     fn set_level(&mut self, level: Level) -> Result<(), SourceError> {

@@ -7,6 +7,8 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
+use super::LiveSocket;
+
 /// The address that an endpoint is counted under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointAddress {
@@ -47,6 +49,15 @@ pub struct EndpointSample {
     pub since_unix_ns: u64,
 }
 
+/// A live socket of a target.
+#[derive(Clone, Debug)]
+pub struct SocketSample {
+    /// The endpoint that it is counted under.
+    pub endpoint: EndpointId,
+    /// The socket itself.
+    pub live: LiveSocket,
+}
+
 /// Everything that the kernel has counted so far.
 #[derive(Clone, Debug, Default)]
 pub struct KernelSample {
@@ -54,6 +65,8 @@ pub struct KernelSample {
     pub endpoints: Vec<EndpointSample>,
     /// What went uncounted, by reason, since `since_unix_ns`.
     pub losses: Vec<(&'static str, u64)>,
+    /// The live sockets of the targets; at full detail alone.
+    pub sockets: Vec<SocketSample>,
     /// When the oldest target's counters began: its maps were made then, by
     /// this agent or by one before it.
     pub since_unix_ns: u64,

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -20,12 +20,13 @@ use monitor_common::{
 };
 
 use super::{
-    EndpointAddress, EndpointId, EndpointSample, KernelError, KernelLog, KernelOptions, Target,
-    attach,
+    EndpointAddress, EndpointId, EndpointSample, KernelError, KernelLog, KernelOptions,
+    KernelSample, SocketSample, Target, attach,
     error::hint,
     mapped::Mapped,
     object::{self, Program, maps},
     pins::Pins,
+    sockets, syscall,
 };
 use crate::source::{Detail, Level};
 
@@ -45,6 +46,8 @@ pub(super) struct Watched {
     counters: Mapped<EndpointCounters>,
     keys: Mapped<SlotKey>,
     lost: Mapped<Lost>,
+    /// The map of the sockets' storage, for the dump.
+    sockets: OwnedFd,
 }
 
 struct Attached {
@@ -101,6 +104,12 @@ impl Watched {
         let counters = Mapped::new(&pins.map(maps::COUNTERS)?, maps::COUNTERS, slots * cpus)?;
         let keys = Mapped::new(&pins.map(maps::KEYS)?, maps::KEYS, slots)?;
         let lost = Mapped::new(&pins.map(maps::LOST)?, maps::LOST, cpus)?;
+        let path = pins.path(maps::SOCKETS);
+        let sockets = syscall::obj_get(&path).map_err(|source| KernelError::File {
+            operation: "opening the pinned map",
+            path,
+            source,
+        })?;
         Ok(Self {
             label,
             meta,
@@ -110,6 +119,7 @@ impl Watched {
             counters,
             keys,
             lost,
+            sockets,
         })
     }
 
@@ -154,25 +164,74 @@ impl Watched {
         self.attached.as_mut().map(|a| &mut a.ebpf)
     }
 
-    /// Adds every endpoint's counters, summed over the CPUs.
-    pub(super) fn sample(&self, detail: Detail, endpoints: &mut Vec<EndpointSample>) {
-        for slot in 0..self.meta.endpoints_max + OTHER_SLOTS {
-            let Some((role, address)) = self.key(slot) else {
+    /// Adds every endpoint's counters, summed over the CPUs, and at full detail
+    /// what the live sockets have on top.
+    pub(super) fn sample(&self, detail: Detail, sample: &mut KernelSample) {
+        let first = sample.endpoints.len();
+        let slots: Vec<u32> = (0..self.meta.endpoints_max + OTHER_SLOTS)
+            .filter(|&slot| self.sample_slot(slot, detail, &mut sample.endpoints))
+            .collect();
+        // After the counters: what is folded in between is then missing from
+        // both for a moment, and never counted twice.
+        if detail == Detail::Full {
+            self.add_live(&slots, &mut sample.endpoints[first..], &mut sample.sockets);
+        }
+    }
+
+    fn sample_slot(&self, slot: u32, detail: Detail, endpoints: &mut Vec<EndpointSample>) -> bool {
+        let Some((role, address)) = self.key(slot) else {
+            return false;
+        };
+        let counters = self.sum(slot, detail);
+        // The overflow endpoints exist where something overflowed.
+        if address == EndpointAddress::Other && counters.connections_opened == 0 {
+            return false;
+        }
+        endpoints.push(EndpointSample {
+            id: EndpointId {
+                target: Arc::clone(&self.label),
+                role,
+                address,
+            },
+            counters,
+            since_unix_ns: self.meta.since_unix_ns,
+        });
+        true
+    }
+
+    fn add_live(
+        &self,
+        slots: &[u32],
+        endpoints: &mut [EndpointSample],
+        sockets: &mut Vec<SocketSample>,
+    ) {
+        let live = match sockets::dump(Some(&self.sockets)) {
+            Ok(live) => live,
+            Err(error) => {
+                tracing::debug!(%error, "the live sockets cannot be read");
+                return;
+            }
+        };
+        for live in live {
+            let Some(storage) = live.storage else {
                 continue;
             };
-            let counters = self.sum(slot, detail);
-            // The overflow endpoints exist where something overflowed.
-            if address == EndpointAddress::Other && counters.connections_opened == 0 {
+            let Ok(index) = slots.binary_search(&storage.exchange.slot) else {
                 continue;
-            }
-            endpoints.push(EndpointSample {
-                id: EndpointId {
-                    target: Arc::clone(&self.label),
-                    role,
-                    address,
-                },
-                counters,
-                since_unix_ns: self.meta.since_unix_ns,
+            };
+            let Some(endpoint) = endpoints.get_mut(index) else {
+                continue;
+            };
+            let remainder = live.remainder();
+            let counters = &mut endpoint.counters;
+            counters.bytes_received += remainder.bytes_received;
+            counters.bytes_sent += remainder.bytes_sent;
+            counters.packets_received += remainder.packets_received;
+            counters.packets_sent += remainder.packets_sent;
+            counters.retransmits += remainder.retransmits;
+            sockets.push(SocketSample {
+                endpoint: endpoint.id.clone(),
+                live,
             });
         }
     }

@@ -13,7 +13,7 @@ use monitor_agent::{
 };
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
-use crate::{Case, Watch};
+use crate::{Case, Watch, watch::fresh};
 
 pub(crate) const CASES: [Case; 4] = [
     (
@@ -91,7 +91,7 @@ fn requests(counters: &EndpointCounters) -> u64 {
 
 fn goes_on_without_an_agent(watch: &Watch) -> Result<(), Failed> {
     let own = Own::new("restart");
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = TcpListener::bind(fresh())?;
     let address = listener.local_addr()?;
     let mut before = own.open(watch);
     let since = before.read(Detail::Hot).since_unix_ns;
@@ -141,7 +141,7 @@ fn levels_change(watch: &Watch) -> Result<(), Failed> {
     use monitor_agent::source::CounterSource as _;
     let mut own = Own::new("levels");
     own.options.level = Level::Tcp;
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = TcpListener::bind(fresh())?;
     let address = listener.local_addr()?;
     let mut kernel = own.open(watch);
     assert_eq!(kernel.level(), Level::Tcp);
@@ -182,7 +182,7 @@ fn overflow(watch: &Watch) -> Result<(), Failed> {
     let kernel = own.open(watch);
     // Other tests' endpoints come here too, so only sums are certain.
     for _ in 0..20 {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let listener = TcpListener::bind(fresh())?;
         Conversation::new(&listener).exchange();
     }
     let sample = kernel.read(Detail::Full);

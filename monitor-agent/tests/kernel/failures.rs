@@ -2,14 +2,14 @@
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
 };
 
 use libtest_mimic::Failed;
 use monitor_common::{counters::Failure, endpoint::Role};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
-use crate::{Case, Watch};
+use crate::{Case, Watch, watch::fresh};
 
 pub(crate) const CASES: [Case; 3] = [
     ("a_closed_port_refuses", a_closed_port_refuses),
@@ -25,7 +25,7 @@ pub(crate) const CASES: [Case; 3] = [
 
 fn a_closed_port_refuses(watch: &Watch) -> Result<(), Failed> {
     let address = {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let listener = TcpListener::bind(fresh())?;
         listener.local_addr()?
     };
     for _ in 0..3 {
@@ -50,7 +50,7 @@ fn given_up_is_aborted(watch: &Watch) -> Result<(), Failed> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let stream = || socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
     let listener = stream()?;
-    rustix::net::bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    rustix::net::bind(&listener, &fresh())?;
     rustix::net::listen(&listener, 0)?;
     let address = SocketAddr::try_from(rustix::net::getsockname(&listener)?)?;
     // One fits into the queue of length 0; the others wait for an answer.
@@ -78,22 +78,21 @@ fn given_up_is_aborted(watch: &Watch) -> Result<(), Failed> {
 /// Bound to a port from which the peer is connected to already, a second
 /// attempt dies before its SYN.
 fn without_a_free_port(watch: &Watch) -> Result<(), Failed> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = TcpListener::bind(fresh())?;
     let address = listener.local_addr()?;
-    let first = TcpStream::connect(address)?;
+    let bound = |local: &SocketAddr| -> Result<OwnedFd, Failed> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, local)?;
+        Ok(socket)
+    };
+    let first = bound(&fresh())?;
+    connect(&first, &address)?;
     let _accepted = listener.accept()?;
-    let local = first.local_addr()?;
+    let local = SocketAddr::try_from(rustix::net::getsockname(&first)?)?;
     for _ in 0..3 {
-        let second = socket_with(
-            AddressFamily::INET,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        for socket in [second.as_fd(), first.as_fd()] {
-            rustix::net::sockopt::set_socket_reuseaddr(socket, true)?;
-        }
-        rustix::net::bind(&second, &local)?;
+        let second = bound(&local)?;
         // Twice on one socket: each is an attempt.
         assert!(connect(&second, &address).is_err());
         assert!(connect(&second, &address).is_err());

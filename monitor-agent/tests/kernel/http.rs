@@ -14,7 +14,7 @@ use monitor_common::{
     http::{Method, code_index},
 };
 
-use crate::{Case, Watch};
+use crate::{Case, Watch, watch::fresh};
 
 pub(crate) const CASES: [Case; 8] = [
     ("requests_and_responses_are_counted", requests_and_responses),
@@ -42,7 +42,7 @@ struct Talk {
 
 impl Talk {
     fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(fresh()).unwrap();
         let address = listener.local_addr().unwrap();
         let client = TcpStream::connect(address).unwrap();
         let server = listener.accept().unwrap().0;
@@ -240,7 +240,7 @@ fn without_response(watch: &Watch) -> Result<(), Failed> {
 
 /// With `TCP_DEFER_ACCEPT` the connection is made by its first request.
 fn with_the_handshake(watch: &Watch) -> Result<(), Failed> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = TcpListener::bind(fresh())?;
     let address = listener.local_addr()?;
     let seconds: libc::c_int = 5;
     // SAFETY: a live socket, and an option value of the size given.

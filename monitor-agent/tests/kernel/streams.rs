@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
     time::Duration,
 };
@@ -11,9 +11,9 @@ use libtest_mimic::Failed;
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 use rustix::net::sockopt::set_socket_linger;
 
-use crate::{Case, Watch};
+use crate::{Case, Watch, watch::fresh};
 
-pub(crate) const CASES: [Case; 8] = [
+pub(crate) const CASES: [Case; 9] = [
     ("the_client_closes_first", the_client_closes_first),
     ("the_server_closes_first", the_server_closes_first),
     ("both_close_at_once", both_close_at_once),
@@ -30,6 +30,7 @@ pub(crate) const CASES: [Case; 8] = [
         "ipv6_and_mapped_addresses_are_endpoints",
         ipv6_and_mapped_addresses,
     ),
+    ("live_sockets_are_right_without_callbacks", live_sockets),
     (
         "connections_are_active_while_they_are_open",
         active_while_open,
@@ -45,7 +46,7 @@ struct Pair {
     server: TcpStream,
 }
 
-fn pair(address: &str) -> Pair {
+fn pair(address: SocketAddr) -> Pair {
     let listener = TcpListener::bind(address).unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let server = listener.accept().unwrap().0;
@@ -117,7 +118,7 @@ fn read_to_end(mut stream: &TcpStream) -> usize {
 }
 
 fn the_client_closes_first(watch: &Watch) -> Result<(), Failed> {
-    let pair = pair("127.0.0.1:0");
+    let pair = pair(fresh());
     pair.exchange(ASKED, ANSWERED);
     pair.client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&pair.server), 0);
@@ -127,7 +128,7 @@ fn the_client_closes_first(watch: &Watch) -> Result<(), Failed> {
 }
 
 fn the_server_closes_first(watch: &Watch) -> Result<(), Failed> {
-    let pair = pair("127.0.0.1:0");
+    let pair = pair(fresh());
     pair.exchange(ASKED, ANSWERED);
     pair.server.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&pair.client), 0);
@@ -140,7 +141,7 @@ fn both_close_at_once(watch: &Watch) -> Result<(), Failed> {
     // Whether the two FINs cross is the scheduler's choice, so it is tried
     // often; every order must give the same counts.
     for _ in 0..50 {
-        let pair = pair("127.0.0.1:0");
+        let pair = pair(fresh());
         pair.exchange(b"hello", b"world!");
         std::thread::scope(|scope| {
             scope.spawn(|| pair.client.shutdown(Shutdown::Both).unwrap());
@@ -152,7 +153,7 @@ fn both_close_at_once(watch: &Watch) -> Result<(), Failed> {
 }
 
 fn a_half_closed_connection_goes_on(watch: &Watch) -> Result<(), Failed> {
-    let pair = pair("127.0.0.1:0");
+    let pair = pair(fresh());
     (&pair.client).write_all(ASKED).unwrap();
     pair.client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&pair.server), ASKED.len());
@@ -172,7 +173,7 @@ fn closes_with_data_on_its_way(watch: &Watch) -> Result<(), Failed> {
         listener,
         client,
         mut server,
-    } = pair("127.0.0.1:0");
+    } = pair(fresh());
     let address = listener.local_addr()?;
     let reader = std::thread::spawn(move || read_to_end(&client));
     server.write_all(ANSWERED)?;
@@ -197,7 +198,7 @@ fn a_reset_ends_a_connection(watch: &Watch) -> Result<(), Failed> {
         listener,
         client,
         server,
-    } = pair("127.0.0.1:0");
+    } = pair(fresh());
     let address = listener.local_addr()?;
     (&client).write_all(ASKED)?;
     (&server).read_exact(&mut vec![0; ASKED.len()])?;
@@ -215,7 +216,7 @@ fn a_reset_ends_a_connection(watch: &Watch) -> Result<(), Failed> {
 }
 
 fn ipv6_and_mapped_addresses(watch: &Watch) -> Result<(), Failed> {
-    let six = pair("[::1]:0");
+    let six = pair("[::1]:0".parse()?);
     six.exchange(b"hello", b"world!");
     six.client.shutdown(Shutdown::Both)?;
     six.server.shutdown(Shutdown::Both)?;
@@ -234,7 +235,7 @@ fn ipv6_and_mapped_addresses(watch: &Watch) -> Result<(), Failed> {
 }
 
 fn active_while_open(watch: &Watch) -> Result<(), Failed> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = TcpListener::bind(fresh())?;
     let address = listener.local_addr()?;
     let clients: Vec<_> = (0..20)
         .map(|_| TcpStream::connect(address).unwrap())
@@ -253,4 +254,40 @@ fn active_while_open(watch: &Watch) -> Result<(), Failed> {
         );
     }
     Ok(())
+}
+
+/// An upload that the server never answers brings it no round-trip callback.
+fn live_sockets(watch: &Watch) -> Result<(), Failed> {
+    let mut pair = pair(fresh());
+    let address = pair.listener.local_addr()?;
+    let mut total = 0;
+    for part in [1, 999, 70_000, 1_000_000] {
+        pair.client.write_all(&vec![b'u'; part])?;
+        pair.server.read_exact(&mut vec![0; part])?;
+        total += part as u64;
+        let server = watch.until(Role::Downstream, address, |c| c.bytes_received >= total);
+        let client = watch.until(Role::Upstream, address, |c| c.bytes_sent >= total);
+        assert_eq!((server.bytes_received, server.bytes_sent), (total, 0));
+        assert_eq!((client.bytes_received, client.bytes_sent), (0, total));
+    }
+    let sockets = watch.sockets(address);
+    assert_eq!(sockets.len(), 2, "both sides, once each");
+    for socket in sockets {
+        let (received, sent) = match socket.endpoint.role {
+            Role::Downstream => (total, 0),
+            Role::Upstream => (0, total + 1),
+        };
+        assert_eq!(socket.live.reading.bytes_received, received);
+        assert_eq!(
+            socket.live.reading.bytes_acked, sent,
+            "with the SYN of who opened"
+        );
+        assert_eq!(
+            socket.live.storage.unwrap().stream.cookie,
+            socket.live.cookie
+        );
+    }
+    pair.client.shutdown(Shutdown::Both)?;
+    pair.server.shutdown(Shutdown::Both)?;
+    pair.check(watch, usize::try_from(total)?, 0)
 }

@@ -3,12 +3,15 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use monitor_agent::{
-    kernel::{EndpointAddress, Kernel, KernelOptions, Target, uninstall},
+    kernel::{EndpointAddress, Kernel, KernelOptions, SocketSample, Target, uninstall},
     source::{CounterSource as _, Detail},
 };
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
@@ -25,6 +28,14 @@ pub(crate) struct Watch {
 /// How long the kernel may take to end a connection, time-wait not included.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// A loopback address that no other listener has had: ports are used again, and
+/// an endpoint keeps its counts.
+pub(crate) fn fresh() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    ([127, 1, high, low], 0).into()
+}
+
 impl Watch {
     pub(crate) fn start() -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
@@ -37,7 +48,10 @@ impl Watch {
             path: cgroup.path().to_owned(),
             label: format!("/{name}").into(),
         };
-        let kernel = Kernel::open(&KernelOptions::new(pin_dir.clone()), &[target.clone()]);
+        let kernel = Kernel::open(
+            &KernelOptions::new(pin_dir.clone()),
+            std::slice::from_ref(&target),
+        );
         match kernel {
             Ok(kernel) => Ok(Self {
                 cgroup,
@@ -76,6 +90,14 @@ impl Watch {
             .iter()
             .find(|e| e.id.role == role && e.id.address == address);
         found.map_or(EndpointCounters::ZERO, |e| *e.counters)
+    }
+
+    /// The live sockets of an endpoint, both roles.
+    pub(crate) fn sockets(&self, address: SocketAddr) -> Vec<SocketSample> {
+        let mut sample = self.kernel.lock().unwrap().sample(Detail::Full).unwrap();
+        let address = EndpointAddress::Socket(address);
+        sample.sockets.retain(|s| s.endpoint.address == address);
+        sample.sockets
     }
 
     /// The counters once so many connections have ended, well or not.
