@@ -25,6 +25,12 @@ impl Instant {
     }
 }
 
+/// The clock of the kernel's programs: time since boot without sleep.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    timespec_ns(clock_gettime(ClockId::Monotonic))
+}
+
 /// The CPU time that this process has used so far.
 #[must_use]
 pub fn process_cpu_ns() -> u64 {

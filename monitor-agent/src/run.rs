@@ -132,6 +132,8 @@ pub async fn run<E: From<RunError>>(
     notify(&[NotifyState::Stopping]);
     if let Some(control) = control {
         control.abort();
+        // Nobody answers any more; one that stays behind is replaced anyway.
+        std::fs::remove_file(&config.control_socket.path).ok();
     }
     report(&mut reporter).await;
     drop(sampler);

@@ -22,7 +22,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
 use crate::{
-    clock::{Instant, process_cpu_ns},
+    clock::{Instant, monotonic_ns, process_cpu_ns},
     host::{
         HostReader, HostSample,
         gauges::{self, Gauges},
@@ -318,6 +318,7 @@ impl State {
 pub fn surroundings(host: &mut HostReader, targets: &[Target]) -> Surroundings {
     Surroundings {
         at: Instant::now(),
+        monotonic_ns: monotonic_ns(),
         host: host.detail(),
         targets: targets.iter().map(target_reading).collect(),
         agent_cpu_ns: process_cpu_ns(),

@@ -8,6 +8,7 @@ mod baseline;
 mod fit;
 mod ledger;
 mod sample;
+mod sockets;
 mod wire;
 
 use std::{
@@ -57,6 +58,8 @@ pub struct TargetReading {
 pub struct Surroundings {
     /// When.
     pub at: Instant,
+    /// The same by the clock that the programs use.
+    pub monotonic_ns: u64,
     /// The host's counters.
     pub host: HostDetail,
     /// The watched cgroups.
@@ -126,6 +129,7 @@ impl Windows {
             reading.kernel.since_unix_ns,
             &losses_between(&self.start, &end),
         );
+        let top_sockets = sockets::top(&reading.kernel.sockets, end.monotonic_ns);
         let watched = end.targets.iter().map(|t| &*t.label).collect();
         let ledger = Ledger::compare(baseline, reading.kernel, &watched);
         let mut reasons = reading.incomplete_reasons;
@@ -141,6 +145,7 @@ impl Windows {
             window_end_unix_ns: span.end.unix_ns,
             window_duration_ns: span.duration_ns,
             host_metrics: Some(self.host_metrics(&end, samples)),
+            top_sockets,
             losses: losses.window.clone(),
             losses_totals: losses.totals.clone(),
             losses_since_unix_ns: losses.since_unix_ns,
