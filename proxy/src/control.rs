@@ -158,25 +158,43 @@ impl Control {
         self.orders.send_modify(|orders| orders.draining = true);
     }
 
-    /// What can be seen of the files that matter, to notice a change: the
-    /// configuration, certificate and key.
+    /// What can be seen of the files that matter: configuration, certificate
+    /// and key.
     #[must_use]
-    pub fn fingerprint(&self) -> Vec<Option<(SystemTime, u64)>> {
+    pub fn fingerprint(&self) -> Fingerprint {
         let table = self.table();
         let tls = table.config.tls.as_ref();
-        let paths = [
-            Some(&self.path),
-            tls.map(|(cert, _)| cert),
-            tls.map(|(_, key)| key),
-        ];
-        paths
-            .iter()
-            .map(|path| path.and_then(|path| seen(path)))
-            .collect()
+        let tls = tls.map(|(cert, key)| (seen(cert), seen(key)));
+        Fingerprint {
+            config: seen(&self.path),
+            tls,
+        }
+    }
+
+    /// Acts on a change of the files since `earlier`.
+    pub fn follow(&self, earlier: &Fingerprint, now: &Fingerprint) {
+        if earlier.config != now.config {
+            self.reload();
+        } else if earlier.tls != now.tls {
+            match self.apply(self.raw()) {
+                Ok(()) => tracing::info!("certificate reloaded"),
+                Err(error) => tracing::error!("the certificate stays as it was: {error}"),
+            }
+        }
     }
 }
 
-fn seen(path: &Path) -> Option<(SystemTime, u64)> {
+/// What can be seen of the files that matter, to notice a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    config: Option<Seen>,
+    tls: Option<(Option<Seen>, Option<Seen>)>,
+}
+
+/// Time of the last change, and size.
+type Seen = (SystemTime, u64);
+
+fn seen(path: &Path) -> Option<Seen> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }

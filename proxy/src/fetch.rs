@@ -2,10 +2,14 @@
 //! the collector's statistics. One request a connection, everything bounded.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::http::body::Body;
 use crate::http::request::header_slots;
@@ -38,7 +42,7 @@ pub enum FetchError {
     CutOff,
 }
 
-/// Asks for `path` and gives status and body.
+/// Asks for `path`, by TLS where it is given, and gives status and body.
 ///
 /// # Errors
 /// [`FetchError`] where there is no whole answer in time.
@@ -47,10 +51,17 @@ pub async fn get(
     host: &str,
     path: &str,
     timeout: Duration,
+    tls: Option<&(Arc<ClientConfig>, ServerName<'static>)>,
 ) -> Result<(u16, Vec<u8>), FetchError> {
     let fetching = async {
         let stream = TcpStream::connect(address).await?;
-        exchange(stream, host, path).await
+        match tls {
+            None => exchange(stream, host, path).await,
+            Some((config, name)) => {
+                let connector = TlsConnector::from(Arc::clone(config));
+                exchange(connector.connect(name.clone(), stream).await?, host, path).await
+            }
+        }
     };
     tokio::time::timeout(timeout, fetching)
         .await

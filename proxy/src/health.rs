@@ -67,7 +67,15 @@ async fn check_once(backend: &Backend, check: &RawHealthCheck) -> Result<(), Str
         .address()
         .ok_or_else(|| "it has no address".to_owned())?;
     let host = format!("{}:{}", backend.config.host, backend.config.port);
-    match fetch::get(address, &host, &check.path, check.timeout.0).await {
+    match fetch::get(
+        address,
+        &host,
+        &check.path,
+        check.timeout.0,
+        backend.tls.as_ref(),
+    )
+    .await
+    {
         Ok((200..=399, _)) => Ok(()),
         Ok((status, _)) => Err(format!("{} answered {status}", check.path)),
         Err(error) => Err(format!("{}: {error}", check.path)),

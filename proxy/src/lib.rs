@@ -16,3 +16,4 @@ pub mod health;
 pub mod http;
 pub mod serve;
 pub mod state;
+pub mod tls;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use proxy::cli::{self, Cli, Command, LogFormat, RunArgs};
 use proxy::config::{Config, EXAMPLE};
+use proxy::state::Table;
 use proxy::{explain, serve};
 
 /// Bad usage or configuration.
@@ -46,6 +47,11 @@ fn check(path: &Path) -> ExitCode {
     match Config::load(path) {
         Ok(config) => {
             let text = explain::explain(&config);
+            // Names and certificates are part of what has to be right.
+            if let Err(error) = Table::build(config, None) {
+                eprintln!("{}: {error}", path.display());
+                return ExitCode::from(EXIT_USAGE);
+            }
             match std::io::stdout().lock().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(_) => ExitCode::FAILURE,

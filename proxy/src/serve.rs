@@ -60,7 +60,7 @@ impl ServeError {
 }
 
 /// How often the files are looked at for a change.
-const FILE_WATCH_INTERVAL: Duration = Duration::from_millis(500);
+const FILE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs the proxy until it is told to stop.
 ///
@@ -175,7 +175,8 @@ async fn control_until_stopped(
         None => tracing::info!(%listen, workers, "ready"),
     }
     notify(NotifyState::Ready);
-    let mut seen = control.fingerprint();
+    let mut used = control.fingerprint();
+    let mut before = used;
     let mut looks = tokio::time::interval(FILE_WATCH_INTERVAL);
     loop {
         tokio::select! {
@@ -184,10 +185,12 @@ async fn control_until_stopped(
             _ = hangup.recv() => control.reload(),
             _ = looks.tick() => {
                 let now = control.fingerprint();
-                if now != seen {
-                    control.reload();
+                // A file that is still being written looks new again next time.
+                if now == before && now != used {
+                    control.follow(&used, &now);
+                    used = now;
                 }
-                seen = now;
+                before = now;
             }
         }
     }

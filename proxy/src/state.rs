@@ -7,9 +7,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
+use rustls::pki_types::ServerName;
+
 use crate::balance;
-use crate::config::raw::RawBackend;
+use crate::config::raw::{RawBackend, Scheme};
 use crate::config::{Config, Route};
+use crate::tls::{self, TlsError};
 
 /// What changes about a backend. It is kept over reloads for as long as the
 /// backend is named, even where its configuration changes.
@@ -51,6 +54,8 @@ pub struct Backend {
     pub identity: u64,
     /// Most exchanges at once; `u32::MAX`: no limit.
     pub in_flight_max: u32,
+    /// How to speak TLS to it, and the name in its certificate.
+    pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     next_address: AtomicUsize,
     live: Arc<Live>,
 }
@@ -63,6 +68,7 @@ impl Backend {
         upstream: &str,
         config: RawBackend,
         addresses: Vec<SocketAddr>,
+        tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
         live: Arc<Live>,
     ) -> Self {
         let identity = balance::identity(format!("{upstream}/{}", config.id).as_bytes());
@@ -72,6 +78,7 @@ impl Backend {
             addresses,
             identity,
             in_flight_max: if limit == 0 { u32::MAX } else { limit },
+            tls,
             next_address: AtomicUsize::new(0),
             live,
             config,
@@ -221,6 +228,8 @@ pub struct Table {
     pub config: Config,
     /// Backends by upstream, in the order of [`Config::upstreams`].
     pub upstreams: Vec<Vec<Arc<Backend>>>,
+    /// TLS for clients, where they speak it.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// Why a configuration that is valid in itself cannot be used here.
@@ -238,6 +247,9 @@ pub enum BuildError {
         /// The reason.
         source: std::io::Error,
     },
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Table {
@@ -255,7 +267,15 @@ impl Table {
             }
             upstreams.push(backends);
         }
-        Ok(Self { config, upstreams })
+        let tls = match &config.tls {
+            Some((cert, key)) => Some(tls::server(cert, key)?),
+            None => None,
+        };
+        Ok(Self {
+            config,
+            upstreams,
+            tls,
+        })
     }
 
     /// The route with the longest prefix of `path`.
@@ -282,10 +302,26 @@ fn backend_for(
         Some(known) if known.config == *config && known.addresses == addresses => Arc::clone(known),
         known => {
             let live = known.map_or_else(Arc::default, |known| Arc::clone(&known.live));
-            Arc::new(Backend::new(upstream, config.clone(), addresses, live))
+            Arc::new(Backend::new(
+                upstream,
+                config.clone(),
+                addresses,
+                tls(config)?,
+                live,
+            ))
         }
     };
     Ok(backend)
+}
+
+fn tls(
+    config: &RawBackend,
+) -> Result<Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>, TlsError> {
+    if config.scheme == Scheme::Http {
+        return Ok(None);
+    }
+    let name = tls::server_name(&config.host)?;
+    Ok(Some((tls::client(config.ca_file.as_deref())?, name)))
 }
 
 fn resolve(upstream: &str, config: &RawBackend) -> Result<Vec<SocketAddr>, BuildError> {

@@ -63,7 +63,7 @@ async fn ask(url: &str, host_id: &str) -> Result<Reply, Reply> {
         .await
         .map_err(|error| failed(error.to_string()))?;
     let path = format!("{prefix}/api/v1/hosts/{}/stats", encode(host_id));
-    let (status, body) = fetch::get(address, authority, &path, PATIENCE)
+    let (status, body) = fetch::get(address, authority, &path, PATIENCE, None)
         .await
         .map_err(|error| failed(error.to_string()))?;
     if status == 404 {

@@ -124,6 +124,14 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] where it cannot be used.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        // A file that was emptied to be written anew must not be taken for one
+        // in which everything is left to its default.
+        if text.trim().is_empty() {
+            return Err(ConfigError::Yaml {
+                line: 1,
+                message: "there is nothing here".to_owned(),
+            });
+        }
         let raw = serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(&error))?;
         Self::try_new(raw)
     }

@@ -107,6 +107,7 @@ impl Conn {
     pub fn new(worker: Rc<Worker>, io: Io, peer: IpAddr, admission: Admission) -> Self {
         let peer = peer.to_canonical();
         let timer = worker.timers.timer();
+        let secure = io.is_tls();
         let table = worker.table();
         let trusted = table
             .table
@@ -123,7 +124,7 @@ impl Conn {
             ahead_count: 0,
             armed: false,
             first: true,
-            secure: false,
+            secure,
             trusted,
             peer,
             peer_text: AddressText::new(peer),

@@ -4,9 +4,13 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::client::{Conn, Refusal};
 use super::io::{Io, Pending};
@@ -196,13 +200,40 @@ impl Conn {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
-                Ok(Io::Tcp(stream))
+                match &backend.shared.tls {
+                    None => Ok(Io::Tcp(stream)),
+                    Some((config, name)) => self.secure(stream, config, name).await,
+                }
             }
             Err(reject) => {
                 backend.shared.rotate_address();
                 Err(reject)
             }
         }
+    }
+
+    /// The TLS handshake with a backend.
+    async fn secure(
+        &self,
+        stream: TcpStream,
+        config: &Arc<ClientConfig>,
+        name: &ServerName<'static>,
+    ) -> Result<Io, Reject> {
+        let connector = TlsConnector::from(Arc::clone(config));
+        let mut shaking = std::pin::pin!(connector.connect(name.clone(), stream));
+        poll_fn(|cx| {
+            if self.timer.fired() {
+                return Poll::Ready(Err(Reject::ConnectTimeout));
+            }
+            shaking.as_mut().poll(cx).map(|shaken| match shaken {
+                Ok(stream) => Ok(Io::Tls(Box::new(stream.into()))),
+                Err(error) => {
+                    tracing::debug!(%error, "the TLS handshake with a backend failed");
+                    Err(Reject::UpstreamTls)
+                }
+            })
+        })
+        .await
     }
 
     /// Chooses another backend for a request that may be sent again: `unsent`
@@ -283,6 +314,10 @@ impl Conn {
     fn poll_exchange(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Poll<End> {
         if self.timer.fired() {
             return Poll::Ready(self.exchange_timeout(exchange));
+        }
+        // TLS may hold back what it has taken; a failure shows when reading.
+        if let Some(up @ Io::Tls(_)) = &mut exchange.up {
+            drop(up.poll_flush(cx));
         }
         let mut moved_once = false;
         loop {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
 /// A connection. Reading through `poll_read` (rather than `try_read`) lets tokio
 /// note that a short read has drained the socket, which saves the call that
@@ -15,6 +16,8 @@ use tokio::net::TcpStream;
 pub enum Io {
     /// Plain TCP.
     Tcp(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Io {
@@ -23,6 +26,7 @@ impl Io {
         let mut buf = ReadBuf::new(into);
         let read = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, &mut buf),
         };
         ready!(read)?;
         Poll::Ready(Ok(buf.filled().len()))
@@ -41,13 +45,33 @@ impl Io {
                 let slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
                 Pin::new(stream).poll_write_vectored(cx, &slices)
             }
+            (Self::Tls(stream), [first, second]) => {
+                let slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
+                Pin::new(stream).poll_write_vectored(cx, &slices)
+            }
         }
+    }
+
+    /// The connection below TLS.
+    #[must_use]
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether the bytes are encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
     }
 
     /// Waits until what was written has left for the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -55,26 +79,22 @@ impl Io {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
     /// Looks for an end without reading: `Ready(true)` where the peer has
     /// ended, `Ready(false)` where bytes wait.
     pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        match self {
-            Self::Tcp(stream) => {
-                let mut byte = [0_u8; 1];
-                let seen = ready!(stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)))?;
-                Poll::Ready(Ok(seen == 0))
-            }
-        }
+        let mut byte = [0_u8; 1];
+        let seen = ready!(self.tcp().poll_peek(cx, &mut ReadBuf::new(&mut byte)))?;
+        Poll::Ready(Ok(seen == 0))
     }
 
     /// Has the connection reset when it is dropped, so that the peer cannot
     /// take a cut-off body for a whole one.
     pub fn abort(&self) {
-        let Self::Tcp(stream) = self;
-        if let Err(error) = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
+        if let Err(error) = socket2::SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO)) {
             tracing::debug!(%error, "cannot have the connection reset");
         }
     }
@@ -86,6 +106,11 @@ impl Io {
             Self::Tcp(stream) => {
                 let seen = stream.try_read(&mut [0_u8; 1]);
                 matches!(seen, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            // Session tickets may have come: reading takes them in.
+            Self::Tls(_) => {
+                let mut cx = Context::from_waker(std::task::Waker::noop());
+                self.poll_read(&mut cx, &mut [0_u8; 1]).is_pending()
             }
         }
     }

@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use std::time::{Duration, Instant};
 
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use super::client::Conn;
 use super::io::Io;
@@ -197,10 +199,39 @@ fn greet(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::IpAddr) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let (admission, full) = worker.admit();
-    let conn = Conn::new(Rc::clone(worker), Io::Tcp(stream), peer, admission);
+    let worker = Rc::clone(worker);
+    if let Some(tls) = worker.table().table.tls.clone() {
+        let securing = Box::pin(async move {
+            if let Some(io) = secure(&worker, stream, tls).await {
+                let conn = Conn::new(worker, io, peer, admission);
+                if full {
+                    conn.turn_away().await;
+                } else {
+                    conn.serve().await;
+                }
+            }
+        });
+        drop(tokio::task::spawn_local(securing));
+        return;
+    }
+    let conn = Conn::new(worker, Io::Tcp(stream), peer, admission);
     if full {
         drop(tokio::task::spawn_local(conn.turn_away()));
     } else {
         drop(tokio::task::spawn_local(conn.serve()));
+    }
+}
+
+/// The TLS handshake with a client, which may take as long as a head.
+async fn secure(worker: &Worker, stream: TcpStream, tls: Arc<ServerConfig>) -> Option<Io> {
+    let patience = worker.table().table.config.timeouts.request_head;
+    let shaking = TlsAcceptor::from(tls).accept(stream);
+    match tokio::time::timeout(patience, shaking).await {
+        Ok(Ok(stream)) => Some(Io::Tls(Box::new(stream.into()))),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the TLS handshake with a client failed");
+            None
+        }
+        Err(_) => None,
     }
 }

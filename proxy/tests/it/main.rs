@@ -9,6 +9,7 @@ mod framing;
 mod lifecycle;
 mod refusals;
 mod reload;
+mod secure;
 mod support;
 mod timeouts;
 mod tunnels;

@@ -1,0 +1,207 @@
+//! TLS on both sides.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+};
+
+use super::support::{Backend, PATIENCE, Proxy, eventually};
+
+struct Certificate {
+    der: CertificateDer<'static>,
+    key: Vec<u8>,
+    cert_pem: String,
+    key_pem: String,
+}
+
+fn certificate() -> Certificate {
+    let names = vec!["localhost".to_owned()];
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
+    Certificate {
+        der: cert.der().clone(),
+        key: signing_key.serialize_der(),
+        cert_pem: cert.pem(),
+        key_pem: signing_key.serialize_pem(),
+    }
+}
+
+fn client_trusting(der: &CertificateDer<'static>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(der.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Tls {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    StreamOwned::new(
+        ClientConnection::new(Arc::clone(config), name).unwrap(),
+        stream,
+    )
+}
+
+/// One request; the whole answer up to the end of the body.
+fn get(tls: &mut Tls, path: &str) -> std::io::Result<Vec<u8>> {
+    write!(tls, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = Vec::new();
+    loop {
+        let mut chunk = [0; 16384];
+        let read = tls.read(&mut chunk)?;
+        answer.extend_from_slice(&chunk[..read]);
+        let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else {
+            if read == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            continue;
+        };
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        let length: usize = super::support::field(&head, "content-length")
+            .unwrap()
+            .parse()
+            .unwrap();
+        if answer.len() >= end + 4 + length {
+            return Ok(answer.split_off(end + 4));
+        }
+    }
+}
+
+fn config(directory: &Path, backend: &Backend, certificate: &Certificate) -> String {
+    std::fs::write(directory.join("cert.pem"), &certificate.cert_pem).unwrap();
+    std::fs::write(directory.join("key.pem"), &certificate.key_pem).unwrap();
+    format!(
+        "server: {{host: 127.0.0.1, port: 0}}\nssl: {{enabled: true, cert_file: {0}/cert.pem, key_file: {0}/key.pem}}\n\
+         backends: {{u: [{{id: b, host: 127.0.0.1, port: {1}}}]}}\nrouting: {{r: {{upstream: u}}}}\n",
+        directory.display(),
+        backend.address.port()
+    )
+}
+
+#[test]
+fn clients_speak_tls_and_large_bodies_arrive_whole() {
+    let backend = Backend::new(|request, peer| {
+        let body = vec![
+            b'x';
+            if request.head.starts_with("GET /big") {
+                2_000_000
+            } else {
+                2
+            }
+        ];
+        peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes());
+        peer.send(&body);
+    });
+    let (directory, certificate) = (tempfile::tempdir().unwrap(), certificate());
+    let proxy = Proxy::with(&config(directory.path(), &backend, &certificate));
+    let trusting = client_trusting(&certificate.der);
+    let mut tls = connect(proxy.address, &trusting);
+    assert_eq!(get(&mut tls, "/").unwrap(), b"xx");
+    assert_eq!(get(&mut tls, "/big").unwrap().len(), 2_000_000);
+    assert_eq!(get(&mut tls, "/").unwrap(), b"xx");
+    assert_eq!(
+        backend.received()[0].field("x-forwarded-proto").as_deref(),
+        Some("https")
+    );
+    // Plain HTTP on this port is no handshake and ends the connection.
+    let mut plain = proxy.client();
+    plain.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    plain.rest();
+}
+
+#[test]
+fn a_changed_certificate_is_used_and_open_connections_live_on() {
+    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let (directory, first, second) = (tempfile::tempdir().unwrap(), certificate(), certificate());
+    let proxy = Proxy::with(&config(directory.path(), &backend, &first));
+    let mut open = connect(proxy.address, &client_trusting(&first.der));
+    assert_eq!(get(&mut open, "/").unwrap(), b"ok");
+    let trusting = client_trusting(&second.der);
+    assert!(get(&mut connect(proxy.address, &trusting), "/").is_err());
+    // A pair that does not fit is not used.
+    std::fs::write(directory.path().join("cert.pem"), &second.cert_pem).unwrap();
+    proxy.wait_for_line("the certificate stays as it was");
+    std::fs::write(directory.path().join("key.pem"), &second.key_pem).unwrap();
+    eventually("the new certificate", || {
+        get(&mut connect(proxy.address, &trusting), "/")
+            .ok()
+            .filter(|body| body == b"ok")
+    });
+    assert_eq!(get(&mut open, "/").unwrap(), b"ok");
+}
+
+/// A backend that speaks TLS and answers every connection's only request.
+fn secure_backend(certificate: &Certificate) -> SocketAddr {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = PrivateKeyDer::try_from(certificate.key.clone()).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der.clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let config = Arc::clone(&config);
+            std::thread::spawn(move || {
+                let connection = ServerConnection::new(config).unwrap();
+                let mut tls = StreamOwned::new(connection, stream);
+                let mut request = [0; 4096];
+                while tls.read(&mut request).is_ok_and(|read| read > 0) {
+                    let sent = tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret");
+                    if sent.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn backends_are_spoken_to_by_tls_and_their_certificate_is_checked() {
+    let (directory, certificate) = (tempfile::tempdir().unwrap(), certificate());
+    let address = secure_backend(&certificate);
+    let authorities = directory.path().join("ca.pem");
+    let config = |pem: &str| {
+        std::fs::write(&authorities, pem).unwrap();
+        format!(
+            "server: {{host: 127.0.0.1, port: 0}}\n\
+             backends: {{u: [{{id: b, host: localhost, port: {}, scheme: https, ca_file: {}}}]}}\n\
+             routing: {{r: {{upstream: u}}}}\n",
+            address.port(),
+            authorities.display()
+        )
+    };
+    let proxy = Proxy::with(&config(&certificate.cert_pem));
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").text(), "secret");
+    }
+    let proxy = Proxy::with(&config(&super::secure::certificate().cert_pem));
+    let response = proxy.client().get("/");
+    assert_eq!(response.status(), 502);
+    assert!(
+        response
+            .field("proxy-status")
+            .unwrap()
+            .contains("tls_protocol_error")
+    );
+}
