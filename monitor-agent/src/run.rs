@@ -24,8 +24,8 @@ use crate::{
     delivery::{Delivery, Progress, lock},
     host::{HostReader, identity},
     kernel::Target,
-    reporter::{Reporter, ReporterParts},
-    sampler::{Sampler, SamplerOptions, surroundings},
+    reporter::{ReportError, Reporter, ReporterParts},
+    sampler::{Sampler, SamplerError, SamplerOptions, surroundings},
     source::{CounterSource, Level},
     spool::{Spool, SpoolError},
 };
@@ -55,6 +55,9 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+    /// A part of the agent ended though it should not.
+    #[error("the agent's {0} ended unexpectedly")]
+    Ended(&'static str),
     /// Threads, signals.
     #[error("the operating system refuses {what}")]
     System {
@@ -107,7 +110,7 @@ pub async fn run<E: From<RunError>>(
         progress: Arc::clone(&progress),
         stop: stopped,
     };
-    let delivery = tokio::spawn(delivery.run());
+    let mut delivery = tokio::spawn(delivery.run());
     let mut reporter = Reporter::new(ReporterParts {
         host,
         recovered,
@@ -128,14 +131,19 @@ pub async fn run<E: From<RunError>>(
     };
     let control = listener.map(|listener| tokio::spawn(control.serve(listener)));
     ready(&config, &targets, level);
-    report_until(stop, &mut reporter, config.report_interval).await;
+    let stopped = tokio::select! {
+        stopped = report_until(stop, &mut reporter, config.report_interval) => stopped,
+        _ = &mut delivery => Err(RunError::Ended("delivery")),
+    };
     notify(&[NotifyState::Stopping]);
     if let Some(control) = control {
         control.abort();
         // Nobody answers any more; one that stays behind is replaced anyway.
         std::fs::remove_file(&config.control_socket.path).ok();
     }
-    report(&mut reporter).await;
+    // Where a part of the agent failed, the next one's first window covers this.
+    stopped?;
+    report(&mut reporter).await?;
     drop(sampler);
     farewell(&stop_delivery, delivery).await;
     let pending = lock(&spool).pending();
@@ -163,29 +171,32 @@ async fn report_until(
     stop: impl Future<Output = &'static str>,
     reporter: &mut Reporter,
     interval: Duration,
-) {
+) -> Result<(), RunError> {
     let mut stop = pin!(stop);
     let mut ticks = interval_at(Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => report(reporter).await,
+            _ = ticks.tick() => report(reporter).await?,
             why = &mut stop => {
                 tracing::info!(why, "stopping");
-                return;
+                return Ok(());
             }
         }
     }
 }
 
-async fn report(reporter: &mut Reporter) {
+/// Makes one report.  Only a sampler that is gone is worth ending for.
+async fn report(reporter: &mut Reporter) -> Result<(), RunError> {
     match reporter.report().await {
         Ok(key) => tracing::debug!(sequence = key.sequence, "reported"),
+        Err(ReportError::Sampler(SamplerError::Ended)) => return Err(RunError::Ended("sampler")),
         Err(error) => {
             let error = crate::error_chain(&error);
             tracing::warn!(error, "no report: the next one covers this window too");
         }
     }
+    Ok(())
 }
 
 /// Gives the delivery its time.  It ends by itself as soon as nothing waits, or

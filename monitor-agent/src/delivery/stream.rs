@@ -1,6 +1,6 @@
 //! One stream to the collector, from its connection to its end.
 
-use std::{collections::VecDeque, sync::atomic::Ordering};
+use std::{collections::VecDeque, sync::atomic::Ordering, time::Duration};
 
 use monitor_proto::{
     AUTHORIZATION,
@@ -22,6 +22,9 @@ use crate::spool::{Pending, ReportKey};
 
 /// Reports between the spool and the connection's own buffer.
 const SENDING_MAX: usize = 4;
+
+/// How long the collector may take to end its side of a stream.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// An acknowledgement is small.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
@@ -88,6 +91,9 @@ impl Delivery {
         let mut responses = answer.map_err(status)?.into_inner();
         loop {
             if *self.stop.borrow() && self.pending() == 0 {
+                // The collector sees a stream that ended, not one that broke.
+                drop(sender);
+                timeout(PARTING, responses.message()).await.ok();
                 return Ok(());
             }
             waiting = self.fill(&sender, &mut in_flight, waiting)?;

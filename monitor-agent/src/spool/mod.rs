@@ -212,7 +212,7 @@ impl Spool {
             .ok_or(SpoolError::TooLarge(report.len() + baseline.len()))?;
         let mut written = self.write(&record);
         // A full disk may be full of our own reports.
-        while written.is_err() && self.segments.len() > 1 {
+        while written.as_ref().is_err_and(is_full) && self.segments.len() > 1 {
             self.drop_oldest().map_err(SpoolError::Write)?;
             written = self.write(&record);
         }
@@ -337,6 +337,11 @@ impl Spool {
         }
         Ok(())
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 /// Makes and locks the directory; `None` where another process has the lock.

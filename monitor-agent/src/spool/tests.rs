@@ -135,6 +135,25 @@ fn a_report_larger_than_a_record_changes_nothing() {
 }
 
 #[test]
+fn a_disk_that_refuses_changes_nothing() {
+    let (dir, _) = filled(2);
+    let (mut spool, _) = open(dir.path(), MIB);
+    // Nothing can be made where the next segment belongs.
+    let obstacle = Segment::path(dir.path(), 2);
+    fs::create_dir(&obstacle).unwrap();
+    let large = vec![1; (MIB / 4) as usize];
+    for _ in 0..2 {
+        let refused = spool.append(&large, b"baseline");
+        assert!(matches!(refused, Err(SpoolError::Write(_))));
+        assert_eq!((spool.next_key().sequence, spool.pending()), (3, 2));
+    }
+    assert_eq!(spool.dropped(), 0, "no report is given up for it");
+    fs::remove_dir(&obstacle).unwrap();
+    assert_eq!(spool.append(&large, b"baseline").unwrap().sequence, 3);
+    assert_eq!(drain(&mut spool).len(), 3);
+}
+
+#[test]
 fn an_acknowledged_report_that_vanished_begins_an_epoch() {
     let (dir, keys) = filled(2);
     let (mut spool, _) = open(dir.path(), MIB);

@@ -135,6 +135,7 @@ impl Windows {
         let mut reasons = reading.incomplete_reasons;
         reasons.extend(losses.reasons());
         reasons.extend(self.reasons(&ledger, &span));
+        reasons.extend(self.targets_replaced(&end));
         let http =
             reading.level == Level::Http || ledger.rows.iter().any(|r| wire::has_http(&r.delta));
         let mut report = v1::Report {
@@ -198,6 +199,19 @@ impl Windows {
         ];
         let holding = reasons.into_iter().filter(|(holds, _)| *holds);
         holding.map(|(_, reason)| reason.to_owned()).collect()
+    }
+
+    /// A cgroup that is removed takes the programs' links with it, and one that is
+    /// made in its place (a unit that is started again) is another one.
+    fn targets_replaced(&self, end: &Surroundings) -> Vec<String> {
+        let replaced = |now: &&TargetReading| {
+            let before = self.start.targets.iter().find(|t| t.label == now.label);
+            before.is_some_and(|t| t.cgroup_id != now.cgroup_id)
+        };
+        let replaced = end.targets.iter().filter(replaced);
+        replaced
+            .map(|t| format!("the cgroup {} was removed or made again", t.label))
+            .collect()
     }
 
     fn agent(&self, key: ReportKey, end: &Surroundings, level: Level) -> v1::Agent {

@@ -208,6 +208,20 @@ fn at_level_tcp_http_is_absent_until_something_of_it_is_left_to_report() {
 }
 
 #[test]
+fn a_cgroup_that_was_made_again_is_told() {
+    let windows = windows(0, None);
+    let mut again = reading(5, vec![]);
+    again.surroundings.targets[0].cgroup_id = 8;
+    let report = windows.close(key(1), again, &[]).report;
+    let reasons = ["the cgroup /web was removed or made again"];
+    assert_eq!(report.incomplete_reasons, reasons);
+    assert_eq!(
+        report.targets[0].cpu_usage_us, 5_000,
+        "counted from its own zero"
+    );
+}
+
+#[test]
 fn losses_of_the_kernel_and_of_the_agent_are_windows_and_totals() {
     let mut windows = windows(0, None);
     let lossy = |seconds, kernel, own| {
