@@ -26,7 +26,7 @@ use crate::{
     logging::READY_TARGET,
     self_stats::SelfStats,
     stop::{Stopping, stopped},
-    store::{self, Readers, Told, Writer},
+    store::{self, Readers, Roller, Told, Writer},
 };
 
 /// Hosts that one collector keeps.
@@ -94,6 +94,8 @@ async fn serve(config: Config) -> Result<()> {
     let (writer, writer_thread) =
         Writer::start(connection, told.clone(), HOSTS_MAX, config.retention)
             .context("cannot read the hosts in the store")?;
+    let roller =
+        Roller::start(&store_path, writer.clone()).context("cannot read the store's roll-ups")?;
     let tidying = tokio::spawn(tidy(writer.clone()));
 
     let (stop, stopping) = watch::channel(false);
@@ -125,6 +127,7 @@ async fn serve(config: Config) -> Result<()> {
         () = writer.ended() => bail!("the store's writer ended by itself"),
     }
     tidying.abort();
+    drop(roller);
     tracing::info!("stopping");
     notify(&[sd_notify::NotifyState::Stopping]);
     // The receivers live in the tasks that are to be stopped.

@@ -46,6 +46,8 @@ pub(crate) struct SelfStats {
     pub(crate) commits: AtomicU64,
     pub(crate) commits_failed: AtomicU64,
     pub(crate) commit_ns: AtomicU64,
+    /// Endpoints' buckets that were not rolled up: their host has too many.
+    pub(crate) rolls_left_out: AtomicU64,
     /// Reports deleted for their age or the store's size.
     pub(crate) retired: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],

@@ -11,6 +11,7 @@ mod page;
 mod problem;
 mod prometheus;
 mod reports;
+mod series;
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -59,6 +60,7 @@ fn router(state: State) -> Router {
         .route("/api/v1/hosts", get(hosts::list))
         .route("/api/v1/hosts/{id}/stats", get(hosts::stats))
         .route("/api/v1/reports", get(reports::list))
+        .route("/api/v1/series", get(series::read))
         .route("/api/v1/live", get(live::watch))
         .route("/metrics", get(prometheus::scrape))
         .route("/healthz", get(health::alive))

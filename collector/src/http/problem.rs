@@ -53,6 +53,7 @@ impl From<ReadError> for Problem {
             ReadError::Busy | ReadError::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
+            ReadError::TooMuch(_) => Self::bad_request(error.to_string()),
             ReadError::Sqlite(_) | ReadError::Codec(_) => {
                 tracing::error!(error = %chain(&error), "a read failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())

@@ -7,6 +7,7 @@ use super::{
     families::{Family, Source},
     text::{Kind, Labels, line},
 };
+use crate::names;
 
 /// What is read of an endpoint.
 #[derive(Clone, Copy)]
@@ -168,18 +169,10 @@ fn labels(host: &HostSample, endpoint: &v1::Endpoint) -> Labels {
         .with("host", host_name)
         .with("host_id", host_id)
         .with("target", &endpoint.target)
-        .with("role", role(endpoint.role))
+        .with("role", names::role(endpoint.role))
         .with("endpoint", &endpoint.address)
         .with_known("upstream", &endpoint.upstream)
         .with_known("backend", &endpoint.backend)
-}
-
-fn role(role: i32) -> &'static str {
-    match v1::Role::try_from(role) {
-        Ok(v1::Role::Downstream) => "downstream",
-        Ok(v1::Role::Upstream) => "upstream",
-        Ok(v1::Role::Unspecified) | Err(_) => "unspecified",
-    }
 }
 
 /// Every reason is a series from the start, so that its first failure shows as

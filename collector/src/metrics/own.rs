@@ -63,6 +63,12 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
         read(&stats.retired) as f64,
     );
     plain(
+        "speedmimi_collector_rollups_left_out_total",
+        Kind::Counter,
+        "Buckets of endpoints beyond the bound of their host.",
+        read(&stats.rolls_left_out) as f64,
+    );
+    plain(
         "speedmimi_collector_streams_active",
         Kind::Gauge,
         "Agents connected.",

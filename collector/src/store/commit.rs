@@ -1,19 +1,24 @@
 //! One transaction of reports, and what is known of the hosts.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{
     from_sql,
     hosts::{self, HostRow},
-    to_sql,
+    roller::Rolled,
+    rolls, to_sql,
     writer::{Answer, Incoming, Outcome, Told, WriteError},
 };
 use crate::{
     codec,
     fleet::{Fleet, Newest},
     live::LiveReport,
+    rollup::EndpointId,
 };
 
 /// A host whose newest report cannot be read is shown without one.
@@ -156,6 +161,48 @@ impl State {
         }
         transaction.commit()?;
         Ok(outcomes)
+    }
+
+    /// Adds roll-ups to those that are kept; endpoints beyond the bound of
+    /// their host are left out and counted.
+    pub(super) fn roll(&mut self, rolled: &Rolled) -> rusqlite::Result<()> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut keys: HashMap<i64, HashMap<EndpointId, i64>> = HashMap::new();
+        let mut left_out = 0;
+        let known: HashSet<i64> = self.hosts.values().map(|row| row.key).collect();
+        for ((host, bucket), roll) in &rolled.rolls.hosts {
+            if known.contains(host) {
+                rolls::add_host_roll(&transaction, *host, *bucket, roll)?;
+            }
+        }
+        for ((host, id, bucket), roll) in &rolled.rolls.endpoints {
+            if !known.contains(host) {
+                continue;
+            }
+            let keys = match keys.entry(*host) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(rolls::endpoint_keys(&transaction, *host)?),
+            };
+            let key = match keys.get(id) {
+                Some(key) => *key,
+                None if keys.len() >= rolls::ENDPOINTS_MAX => {
+                    left_out += 1;
+                    continue;
+                }
+                None => {
+                    let key = rolls::add_endpoint(&transaction, *host, id)?;
+                    keys.insert(id.clone(), key);
+                    key
+                }
+            };
+            rolls::add_endpoint_roll(&transaction, key, *bucket, roll)?;
+        }
+        rolls::save_progress(&transaction, rolled.stored_ns)?;
+        transaction.commit()?;
+        self.told.stats.rolls_left_out.fetch_add(left_out, Relaxed);
+        Ok(())
     }
 
     fn tell(&mut self, batch: &[Incoming], mut changes: Changes) {

@@ -11,7 +11,10 @@ mod open;
 mod reader;
 mod reports;
 mod retention;
+mod roller;
+mod rolls;
 mod schema;
+mod series;
 mod writer;
 
 pub(crate) use backup::backup;
@@ -20,6 +23,8 @@ pub(crate) use open::open;
 pub(crate) use reader::{ReadError, Readers};
 pub(crate) use reports::{Filter, Selection};
 pub(crate) use retention::Retention;
+pub(crate) use roller::Roller;
+pub(crate) use series::{EndpointFilter, HostSeries, read as read_series};
 pub(crate) use writer::{DRAIN_MAX, Incoming, Outcome, Told, WriteError, Writer};
 
 /// The store's file below the data directory.

@@ -29,6 +29,8 @@ pub(crate) enum ReadError {
     Busy,
     #[error("the collector is stopping")]
     Stopping,
+    #[error("too many {0}")]
+    TooMuch(&'static str),
     #[error("cannot read the store")]
     Sqlite(#[from] rusqlite::Error),
     #[error("a kept report cannot be read")]

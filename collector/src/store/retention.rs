@@ -15,9 +15,9 @@ use super::{
     commit::State,
     from_sql,
     hosts::{self, HostRow},
-    to_sql,
+    rolls, to_sql,
 };
-use crate::time::now_ns;
+use crate::{rollup::TIERS_S, time::now_ns};
 
 /// Reports deleted in one transaction.
 const STEP_REPORTS: u32 = 500;
@@ -25,6 +25,25 @@ const STEP_REPORTS: u32 = 500;
 const STEP_PAGES: u32 = 2000;
 /// How long the writer may be kept from its queue.
 const STEPS_TIME: Duration = Duration::from_millis(200);
+
+/// How often each host's roll-ups are looked at.
+const ROLLS_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Whose roll-ups are to be looked at, and when it is done again.
+#[derive(Debug)]
+pub(super) struct RollsDue {
+    hosts: Vec<String>,
+    next: Instant,
+}
+
+impl RollsDue {
+    pub(super) fn new() -> Self {
+        Self {
+            hosts: Vec::new(),
+            next: Instant::now(),
+        }
+    }
+}
 
 /// The bounds of the store.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +80,31 @@ impl Pages {
 }
 
 impl Retention {
+    /// Deletes roll-ups for a while: those of forgotten hosts at once, the
+    /// others' in turn.
+    pub(super) fn enforce_rolls(
+        self,
+        state: &mut State,
+        due: &mut RollsDue,
+    ) -> rusqlite::Result<()> {
+        let started = Instant::now();
+        if due.hosts.is_empty() && due.next <= started {
+            due.hosts = state.hosts.keys().cloned().collect();
+            due.next = started + ROLLS_INTERVAL;
+        }
+        let forgotten = state.hosts.values().filter(|row| row.reports == 0);
+        due.hosts.extend(forgotten.map(|row| row.id.clone()));
+        while let Some(host) = due.hosts.pop() {
+            if delete_rolls(state, self.age, &host)? {
+                due.hosts.push(host);
+            }
+            if started.elapsed() > STEPS_TIME {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes and shrinks for a while; how many reports were deleted.
     pub(super) fn enforce(self, state: &mut State) -> rusqlite::Result<u64> {
         let started = Instant::now();
@@ -92,6 +136,42 @@ impl Retention {
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         Ok(deleted)
     }
+}
+
+/// Roll-ups are smaller and are kept longer: by these factors of the age.
+const TIER_AGES: [u64; TIERS_S.len()] = [3, 24];
+
+/// Deletes roll-ups of one host that are too old, or all of a host without
+/// reports, which is forgotten when nothing is left; whether there may be more.
+fn delete_rolls(state: &mut State, age: Duration, host_id: &str) -> rusqlite::Result<bool> {
+    let Some(row) = state.hosts.get(host_id) else {
+        return Ok(false);
+    };
+    let forgotten = row.reports == 0;
+    let transaction = state
+        .connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (tier_s, factor) in TIERS_S.into_iter().zip(TIER_AGES) {
+        let age_s = age.as_secs().saturating_mul(factor).max(tier_s);
+        let before_s = if forgotten {
+            u64::MAX
+        } else {
+            (now_ns() / 1_000_000_000).saturating_sub(age_s)
+        };
+        if rolls::delete_of_host(&transaction, row.key, tier_s, before_s)? {
+            transaction.commit()?;
+            return Ok(true);
+        }
+    }
+    if forgotten {
+        rolls::remove_endpoints(&transaction, row.key)?;
+        hosts::remove(&transaction, row.key)?;
+    }
+    transaction.commit()?;
+    if forgotten {
+        state.hosts.remove(host_id);
+    }
+    Ok(false)
 }
 
 /// Gives free pages back; whether there were any.
@@ -128,22 +208,17 @@ fn delete(state: &mut State, cutoff_ns: u64, bytes_wanted: u64) -> rusqlite::Res
         };
         let mut row = row.clone();
         forget(&transaction, &mut row, deleted)?;
-        if row.reports == 0 {
-            hosts::remove(&transaction, row.key)?;
-        } else {
-            hosts::save(&transaction, &row)?;
-        }
+        hosts::save(&transaction, &row)?;
         rows.push(row);
     }
     transaction.commit()?;
     for row in rows {
         if row.reports == 0 {
             state.told.fleet.remove(&row.id);
-            state.hosts.remove(&row.id);
         } else {
             state.told.fleet.publish(row.clone(), None);
-            state.hosts.insert(row.id.clone(), row);
         }
+        state.hosts.insert(row.id.clone(), row);
     }
     Ok(by_host.values().map(|deleted| deleted.reports).sum())
 }

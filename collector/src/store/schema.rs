@@ -2,6 +2,8 @@
 
 use rusqlite::Connection;
 
+use super::rolls;
+
 /// "SpMi": tells our files from others'.
 pub(super) const APPLICATION_ID: i32 = 0x5370_4d69;
 /// Which tables a file has.
@@ -42,8 +44,10 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!(
         "BEGIN IMMEDIATE;
          {TABLES}
+         {}
          PRAGMA application_id = {APPLICATION_ID};
          PRAGMA user_version = {VERSION};
-         COMMIT;"
+         COMMIT;",
+        rolls::tables()
     ))
 }

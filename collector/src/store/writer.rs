@@ -11,7 +11,11 @@ use monitor_proto::v1;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{commit::State, retention::Retention};
+use super::{
+    commit::State,
+    retention::{Retention, RollsDue},
+    roller::Rolled,
+};
 use crate::{fleet::Fleet, live::Live, self_stats::SelfStats};
 
 /// Reports that wait for the writer; beyond it their senders wait.
@@ -67,6 +71,10 @@ enum Request {
         incoming: Box<Incoming>,
         answer: oneshot::Sender<Answer>,
     },
+    Roll {
+        rolled: Box<Rolled>,
+        done: oneshot::Sender<bool>,
+    },
     /// Time to see what is too old or too much.
     Tidy,
     Stop,
@@ -98,6 +106,7 @@ impl Writer {
         let writer = Thread {
             state: State::load(connection, told, hosts_max)?,
             retention,
+            rolls_due: RollsDue::new(),
         };
         let thread = thread::Builder::new()
             .name("store-write".to_owned())
@@ -127,6 +136,17 @@ impl Writer {
         drop(self.requests.try_send(Request::Tidy));
     }
 
+    /// Adds roll-ups to those that are kept, waiting for it; whether it was
+    /// done.  Not to be called from an asynchronous task.
+    pub(super) fn roll(&self, rolled: Rolled) -> bool {
+        let (done, when_done) = oneshot::channel();
+        let rolled = Box::new(rolled);
+        self.requests
+            .blocking_send(Request::Roll { rolled, done })
+            .is_ok()
+            && when_done.blocking_recv().unwrap_or(false)
+    }
+
     /// Returns when the writer has ended, for whatever reason.
     pub(crate) async fn ended(&self) {
         self.requests.closed().await;
@@ -143,6 +163,7 @@ impl Writer {
 struct Thread {
     state: State,
     retention: Retention,
+    rolls_due: RollsDue,
 }
 
 impl Thread {
@@ -151,6 +172,7 @@ impl Thread {
         while queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
             let (mut incoming, mut answers) = (Vec::new(), Vec::new());
             let mut tidy = false;
+            let mut to_roll = None;
             for request in batch.drain(..) {
                 match request {
                     Request::Store {
@@ -160,12 +182,17 @@ impl Thread {
                         incoming.push(*one);
                         answers.push(answer);
                     }
+                    Request::Roll { rolled, done } => to_roll = Some((rolled, done)),
                     Request::Tidy => tidy = true,
                     Request::Stop => queue.close(),
                 }
             }
             if !incoming.is_empty() {
                 self.store(&incoming, answers);
+            }
+            if let Some((rolled, done)) = to_roll {
+                // There is one roller, and it waits.
+                let _gone_if_stopping = done.send(self.roll(&rolled));
             }
             if tidy {
                 self.tidy();
@@ -198,7 +225,20 @@ impl Thread {
         }
     }
 
+    fn roll(&mut self, rolled: &Rolled) -> bool {
+        self.state
+            .roll(rolled)
+            .inspect_err(|error| tracing::warn!(%error, "roll-ups cannot be written"))
+            .is_ok()
+    }
+
     fn tidy(&mut self) {
+        if let Err(error) = self
+            .retention
+            .enforce_rolls(&mut self.state, &mut self.rolls_due)
+        {
+            tracing::warn!(%error, "old roll-ups cannot be deleted");
+        }
         match self.retention.enforce(&mut self.state) {
             Ok(0) => {}
             Ok(deleted) => {

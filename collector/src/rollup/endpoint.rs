@@ -1,0 +1,104 @@
+//! An endpoint over time.
+
+use monitor_proto::{json, v1};
+
+use super::{GaugeRoll, duration_ns, histogram};
+
+/// An endpoint in one bucket: the sums of its windows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct EndpointRoll {
+    /// The time that its windows cover.
+    pub(crate) covered_ns: u64,
+    /// The part of it in which HTTP was counted.
+    pub(crate) http_ns: u64,
+    /// Reports that were not complete.
+    pub(crate) incomplete: u64,
+    /// As each window's end had it.
+    pub(crate) active: GaugeRoll,
+    pub(crate) connections_opened: u64,
+    pub(crate) connections_failed: u64,
+    pub(crate) connections_closed: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) retransmits: u64,
+    pub(crate) requests: u64,
+    pub(crate) exchanges: u64,
+    /// From 1xx to 5xx.
+    pub(crate) responses: [u64; 5],
+    pub(crate) exchange_duration: v1::Histogram,
+    pub(crate) connect_duration: v1::Histogram,
+}
+
+impl EndpointRoll {
+    /// One window.
+    pub(crate) fn new(endpoint: &v1::Endpoint, report: &v1::Report) -> Self {
+        let covered_ns = duration_ns(report);
+        let active = endpoint.connections_active as f64;
+        let mut roll = Self {
+            covered_ns,
+            incomplete: u64::from(!report.complete),
+            active: GaugeRoll {
+                min: active,
+                mean: active,
+                max: active,
+                measured_ns: covered_ns,
+            },
+            ..Self::default()
+        };
+        if let Some(window) = &endpoint.window {
+            roll.count(window);
+        }
+        roll
+    }
+
+    fn count(&mut self, w: &v1::Counters) {
+        self.connections_opened = w.connections_opened;
+        let failed = w.connections_failed.as_ref();
+        self.connections_failed =
+            failed.map_or(0, |failed| json::ConnectionsFailed::from(failed).total());
+        self.connections_closed = w.connections_closed;
+        self.bytes_received = w.bytes_received;
+        self.bytes_sent = w.bytes_sent;
+        self.retransmits = w.retransmits;
+        self.connect_duration = w.connect_duration.clone().unwrap_or_default();
+        if let Some(http) = &w.http {
+            self.http_ns = self.covered_ns;
+            self.requests = http.requests;
+            self.exchanges = http.exchanges;
+            let r = json::Responses::from_codes(&http.responses_by_code);
+            self.responses = [
+                r.informational,
+                r.successful,
+                r.redirection,
+                r.client_error,
+                r.server_error,
+            ];
+            self.exchange_duration = http.exchange_duration.clone().unwrap_or_default();
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let sums = [
+            (&mut self.covered_ns, other.covered_ns),
+            (&mut self.http_ns, other.http_ns),
+            (&mut self.incomplete, other.incomplete),
+            (&mut self.connections_opened, other.connections_opened),
+            (&mut self.connections_failed, other.connections_failed),
+            (&mut self.connections_closed, other.connections_closed),
+            (&mut self.bytes_received, other.bytes_received),
+            (&mut self.bytes_sent, other.bytes_sent),
+            (&mut self.retransmits, other.retransmits),
+            (&mut self.requests, other.requests),
+            (&mut self.exchanges, other.exchanges),
+        ];
+        for (sum, n) in sums {
+            *sum = sum.saturating_add(n);
+        }
+        for (sum, n) in self.responses.iter_mut().zip(other.responses) {
+            *sum = sum.saturating_add(n);
+        }
+        self.active.merge(&other.active);
+        histogram::merge(&mut self.exchange_duration, &other.exchange_duration);
+        histogram::merge(&mut self.connect_duration, &other.connect_duration);
+    }
+}

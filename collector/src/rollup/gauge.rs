@@ -1,0 +1,28 @@
+//! A gauge over time.
+
+/// Smallest, largest and mean, weighted by the time they were measured for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct GaugeRoll {
+    pub(crate) min: f64,
+    pub(crate) mean: f64,
+    pub(crate) max: f64,
+    /// 0 where nothing was measured; the others say nothing then.
+    pub(crate) measured_ns: u64,
+}
+
+impl GaugeRoll {
+    pub(crate) fn merge(&mut self, other: &Self) {
+        if other.measured_ns == 0 {
+            return;
+        }
+        if self.measured_ns == 0 {
+            *self = *other;
+            return;
+        }
+        let (a, b) = (self.measured_ns as f64, other.measured_ns as f64);
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.mean += (other.mean - self.mean) * (b / (a + b));
+        self.measured_ns = self.measured_ns.saturating_add(other.measured_ns);
+    }
+}

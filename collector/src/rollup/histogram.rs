@@ -1,0 +1,96 @@
+//! Adding histograms up.
+
+use monitor_proto::v1::Histogram;
+
+/// More buckets than any histogram within 1 µs to 1 h has, at any usual scale.
+const BUCKETS_MAX: usize = 4096;
+
+/// Adds `other` to `sum`.  Where their scales differ, the finer one is made
+/// coarser, which moves no value across a boundary.
+pub(super) fn merge(sum: &mut Histogram, other: &Histogram) {
+    if other.buckets.is_empty() {
+        return;
+    }
+    if sum.buckets.is_empty() {
+        *sum = other.clone();
+        return;
+    }
+    let mut other = other.clone();
+    let scale = sum.scale.min(other.scale);
+    coarsen(sum, scale);
+    coarsen(&mut other, scale);
+    let first = sum.offset.min(other.offset);
+    let end = |h: &Histogram| i64::from(h.offset) + h.buckets.len() as i64;
+    let length = end(sum).max(end(&other)) - i64::from(first);
+    let Some(length) = usize::try_from(length).ok().filter(|n| *n <= BUCKETS_MAX) else {
+        // Hostile: boundaries of years and of attoseconds in one histogram.
+        return;
+    };
+    let mut buckets = vec![0u64; length];
+    for h in [&*sum, &other] {
+        let from = usize::try_from(i64::from(h.offset) - i64::from(first)).unwrap_or(0);
+        for (to, n) in buckets[from..].iter_mut().zip(&h.buckets) {
+            *to = to.saturating_add(*n);
+        }
+    }
+    sum.offset = first;
+    sum.buckets = buckets;
+    sum.count = sum.count.saturating_add(other.count);
+    sum.sum_ns = sum.sum_ns.saturating_add(other.sum_ns);
+}
+
+/// Each step joins the buckets 2i and 2i + 1.
+fn coarsen(h: &mut Histogram, scale: i32) {
+    while h.scale > scale {
+        let offset = h.offset.div_euclid(2);
+        let mut buckets: Vec<u64> = Vec::with_capacity(h.buckets.len() / 2 + 1);
+        for (index, &n) in (h.offset..).zip(&h.buckets) {
+            let to = usize::try_from(index.div_euclid(2) - offset).unwrap_or(0);
+            if to >= buckets.len() {
+                buckets.push(0);
+            }
+            buckets[to] = buckets[to].saturating_add(n);
+        }
+        h.offset = offset;
+        h.buckets = buckets;
+        h.scale -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn histogram(scale: i32, offset: i32, buckets: &[u64]) -> Histogram {
+        Histogram {
+            count: buckets.iter().sum(),
+            sum_ns: 10,
+            scale,
+            offset,
+            buckets: buckets.to_vec(),
+        }
+    }
+
+    #[test]
+    fn buckets_are_added_where_they_are() {
+        let mut sum = histogram(2, -40, &[1, 2]);
+        merge(&mut sum, &histogram(2, -42, &[5, 0, 7]));
+        assert_eq!((sum.offset, sum.buckets), (-42, vec![5, 0, 8, 2]));
+        assert_eq!((sum.count, sum.sum_ns), (15, 20));
+    }
+
+    #[test]
+    fn a_finer_histogram_is_made_coarser() {
+        let mut sum = histogram(1, -20, &[1]);
+        merge(&mut sum, &histogram(2, -41, &[1, 2, 4]));
+        // At scale 1 the indices -41, -40, -39 are -21, -20, -20.
+        assert_eq!((sum.scale, sum.offset, sum.buckets), (1, -21, vec![1, 7]));
+    }
+
+    #[test]
+    fn hostile_ranges_cost_no_memory() {
+        let mut sum = histogram(2, -100_000, &[1]);
+        merge(&mut sum, &histogram(2, 100_000, &[1]));
+        assert_eq!(sum.buckets.len(), 1);
+    }
+}

@@ -1,0 +1,97 @@
+//! Figures over time, from reports or their roll-ups.  Pure: no store, no
+//! clock.
+
+mod metric;
+mod plan;
+
+use monitor_proto::json;
+use serde::Serialize;
+
+pub(crate) use metric::{Metric, Scope};
+pub(crate) use plan::{Plan, Tier};
+
+use crate::rollup::{EndpointRoll, HostRoll};
+
+/// A figure in one step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Point {
+    /// The step's start, RFC 3339.
+    time: String,
+    /// `null` where nothing was measured.
+    value: Option<f64>,
+    /// The smallest sample; gauges only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min: Option<f64>,
+    /// The largest sample; gauges only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<f64>,
+    /// Which share of the step the reports cover.
+    coverage: f64,
+    /// Whether every report in the step was complete.
+    complete: bool,
+}
+
+/// What was read of one series: roll-ups by the second they count at.
+#[derive(Clone, Debug)]
+pub(crate) enum Samples {
+    Host(Vec<(u64, HostRoll)>),
+    Endpoint(Vec<(u64, EndpointRoll)>),
+}
+
+/// What a step comes to.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Figure {
+    value: Option<f64>,
+    range: Option<(f64, f64)>,
+    covered_ns: u64,
+    incomplete: u64,
+}
+
+/// The points of a series, one a step, gaps included.
+pub(crate) fn points(plan: &Plan, samples: &Samples) -> Vec<Point> {
+    match samples {
+        Samples::Host(samples) => steps(plan, samples, HostRoll::merge)
+            .into_iter()
+            .map(|(start_s, roll)| point(plan, start_s, &plan.metric.of_host(&roll)))
+            .collect(),
+        Samples::Endpoint(samples) => steps(plan, samples, EndpointRoll::merge)
+            .into_iter()
+            .map(|(start_s, roll)| point(plan, start_s, &plan.metric.of_endpoint(&roll)))
+            .collect(),
+    }
+}
+
+/// Sums samples up by step.
+fn steps<R: Clone + Default>(
+    plan: &Plan,
+    samples: &[(u64, R)],
+    merge: fn(&mut R, &R),
+) -> Vec<(u64, R)> {
+    let mut steps: Vec<(u64, R)> = plan
+        .steps()
+        .map(|start_s| (start_s, R::default()))
+        .collect();
+    for (at_s, roll) in samples {
+        if let Some(i) = plan.step_of(*at_s)
+            && let Some((_, sum)) = steps.get_mut(i)
+        {
+            merge(sum, roll);
+        }
+    }
+    steps
+}
+
+fn point(plan: &Plan, start_s: u64, figure: &Figure) -> Point {
+    let coverage = figure.covered_ns as f64 / (plan.step_s as f64 * 1e9);
+    Point {
+        time: json::rfc3339(start_s.saturating_mul(1_000_000_000)),
+        value: figure.value,
+        min: figure.range.map(|(min, _)| min),
+        max: figure.range.map(|(_, max)| max),
+        coverage: coverage.min(1.0),
+        complete: figure.covered_ns > 0 && figure.incomplete == 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Which steps are answered, and from what.
+
+use super::Metric;
+
+/// Steps of one answer.
+const STEPS_MAX: u64 = 2000;
+/// Steps that are chosen where none is given.
+const STEPS_WANTED: u64 = 240;
+/// Two of the usual windows.
+const STEP_MIN_S: u64 = 10;
+/// From more reports than these cover, an answer would take too long.
+const RAW_RANGE_MAX_S: u64 = 6 * 3600;
+
+/// Where samples come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// The reports themselves.
+    Raw,
+    /// Roll-ups of so many seconds.
+    Rolled(u64),
+}
+
+impl Tier {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Rolled(60) => "1m",
+            Self::Rolled(_) => "1h",
+        }
+    }
+}
+
+/// A range cut into steps, aligned so that equal steps of two answers meet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) metric: Metric,
+    pub(crate) tier: Tier,
+    pub(crate) step_s: u64,
+    /// The first step's start.
+    pub(crate) start_s: u64,
+    /// The last step's end.
+    pub(crate) end_s: u64,
+}
+
+/// The range or the step cannot be answered.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadPlan {
+    #[error("until is not after since")]
+    Reversed,
+    #[error("a step of {0} s is too small: the smallest is {STEP_MIN_S} s")]
+    StepTooSmall(u64),
+    #[error("{0} steps are too many for one answer: {STEPS_MAX} at most, take a larger step")]
+    TooManySteps(u64),
+}
+
+impl Plan {
+    /// Cuts a range; `step_s` is rounded up to what the tier can give.
+    pub(crate) fn try_new(
+        metric: Metric,
+        since_s: u64,
+        until_s: u64,
+        step_s: Option<u64>,
+    ) -> Result<Self, BadPlan> {
+        let range_s = until_s.checked_sub(since_s).filter(|range| *range > 0);
+        let range_s = range_s.ok_or(BadPlan::Reversed)?;
+        let step_s = match step_s {
+            Some(step_s) if step_s < STEP_MIN_S => return Err(BadPlan::StepTooSmall(step_s)),
+            Some(step_s) => step_s,
+            None => nice((range_s / STEPS_WANTED).max(STEP_MIN_S)),
+        };
+        let (tier, step_s) = match step_s {
+            ..60 if range_s <= RAW_RANGE_MAX_S => (Tier::Raw, step_s),
+            ..3600 => (Tier::Rolled(60), step_s.next_multiple_of(60)),
+            _ => (Tier::Rolled(3600), step_s.next_multiple_of(3600)),
+        };
+        let start_s = since_s - since_s % step_s;
+        let end_s = until_s.div_ceil(step_s).saturating_mul(step_s);
+        let steps = (end_s - start_s) / step_s;
+        if steps > STEPS_MAX {
+            return Err(BadPlan::TooManySteps(steps));
+        }
+        Ok(Self {
+            metric,
+            tier,
+            step_s,
+            start_s,
+            end_s,
+        })
+    }
+
+    /// The start of every step.
+    pub(super) fn steps(&self) -> impl Iterator<Item = u64> {
+        (0..(self.end_s - self.start_s) / self.step_s).map(|i| self.start_s + i * self.step_s)
+    }
+
+    /// In which step a second lies.
+    pub(super) fn step_of(&self, at_s: u64) -> Option<usize> {
+        let after = at_s.checked_sub(self.start_s)?;
+        usize::try_from(after / self.step_s).ok()
+    }
+}
+
+/// The next length that people count in.
+fn nice(step_s: u64) -> u64 {
+    const NICE_S: [u64; 12] = [
+        10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400,
+    ];
+    NICE_S
+        .into_iter()
+        .find(|nice| *nice >= step_s)
+        .unwrap_or_else(|| step_s.next_multiple_of(86_400))
+}

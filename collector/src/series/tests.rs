@@ -1,0 +1,98 @@
+//! Steps, gaps and figures.
+
+use super::{Metric, Plan, Samples, Tier, plan::BadPlan, points};
+use crate::rollup::{EndpointRoll, GaugeRoll, HostRoll};
+
+fn plan(metric: &str, since_s: u64, until_s: u64, step_s: Option<u64>) -> Result<Plan, BadPlan> {
+    Plan::try_new(Metric::find(metric).unwrap(), since_s, until_s, step_s)
+}
+
+#[test]
+fn the_tier_follows_from_the_step() {
+    let of = |range_s: u64, step_s| {
+        let plan = plan("requests", 7200, 7200 + range_s, step_s).unwrap();
+        (plan.tier, plan.step_s)
+    };
+    assert_eq!(of(300, None), (Tier::Raw, 10));
+    assert_eq!(of(3600, None), (Tier::Raw, 15));
+    assert_eq!(of(86_400, None), (Tier::Rolled(60), 600));
+    assert_eq!(of(7 * 86_400, None), (Tier::Rolled(3600), 3600));
+    assert_eq!(of(86_400, Some(90)), (Tier::Rolled(60), 120));
+    assert_eq!(of(86_400, Some(50)), (Tier::Rolled(60), 60));
+    assert_eq!(of(30 * 86_400, Some(3601)), (Tier::Rolled(3600), 7200));
+}
+
+#[test]
+fn what_cannot_be_answered_is_refused() {
+    assert_eq!(
+        plan("requests", 10, 10, None).unwrap_err(),
+        BadPlan::Reversed
+    );
+    assert_eq!(
+        plan("requests", 0, 60, Some(1)).unwrap_err(),
+        BadPlan::StepTooSmall(1)
+    );
+    assert!(matches!(
+        plan("requests", 0, 86_400 * 30, Some(60)),
+        Err(BadPlan::TooManySteps(_))
+    ));
+    assert!(plan("requests", 0, u64::MAX, None).is_ok_and(|p| p.tier == Tier::Rolled(3600)));
+    assert!(Metric::find("nonsense").is_none());
+}
+
+#[test]
+fn rates_divide_by_the_covered_time_and_gaps_stay_gaps() {
+    let plan = plan("requests", 600, 660, Some(20)).unwrap();
+    let roll = |requests, http_ns| EndpointRoll {
+        covered_ns: 5_000_000_000,
+        http_ns,
+        requests,
+        ..EndpointRoll::default()
+    };
+    let second = 5_000_000_000;
+    let samples = Samples::Endpoint(vec![
+        (604, roll(50, second)),
+        (609, roll(100, second)),
+        (641, roll(0, 0)),
+    ]);
+    let points = points(&plan, &samples);
+    let values: Vec<_> = points.iter().map(|p| p.value).collect();
+    assert_eq!(
+        values,
+        [Some(15.0), None, None],
+        "the last was not measured"
+    );
+    assert!((points[0].coverage - 0.5).abs() < 1e-9);
+    assert!((points[1].coverage).abs() < 1e-9);
+    assert!(points[0].complete && !points[1].complete);
+    assert_eq!(points[0].time, "1970-01-01T00:10:00Z");
+}
+
+#[test]
+fn gauges_have_a_range() {
+    let plan = plan("cpu_usage", 600, 620, Some(20)).unwrap();
+    let roll = |min, mean, max, incomplete| {
+        let mut roll = HostRoll {
+            covered_ns: 1,
+            incomplete,
+            ..HostRoll::default()
+        };
+        roll.gauges[0] = GaugeRoll {
+            min,
+            mean,
+            max,
+            measured_ns: 1,
+        };
+        roll
+    };
+    let samples = Samples::Host(vec![
+        (601, roll(1.0, 2.0, 3.0, 0)),
+        (611, roll(0.5, 4.0, 9.0, 1)),
+    ]);
+    let point = points(&plan, &samples).remove(0);
+    assert_eq!(
+        (point.min, point.value, point.max),
+        (Some(0.5), Some(3.0), Some(9.0))
+    );
+    assert!(!point.complete);
+}

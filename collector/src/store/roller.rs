@@ -1,0 +1,94 @@
+//! The rolling thread: reads reports in the order they were stored, sums them
+//! up, and hands the sums to the writer.
+//!
+//! Decoding thousands of reports takes longer than writing their sums, so only
+//! the latter is done by the writer, in one transaction with the progress: a
+//! report is rolled up exactly once, whenever the process ends.
+
+use std::{path::Path, sync::mpsc, thread, time::Duration};
+
+use rusqlite::Connection;
+
+use super::{from_sql, open::open_reader, rolls, to_sql, writer::Writer};
+use crate::{codec, rollup::Rolls};
+
+/// Reports that are summed up at once; each bucket is written once for them.
+const BATCH_MAX: u32 = 2000;
+/// How far the roll-ups may be behind.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// What is handed to the writer.
+#[derive(Debug)]
+pub(super) struct Rolled {
+    pub(super) rolls: Rolls,
+    /// The last report that is in it.
+    pub(super) stored_ns: u64,
+}
+
+/// The rolling thread; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Roller {
+    _alive: mpsc::Sender<()>,
+}
+
+impl Roller {
+    pub(crate) fn start(path: &Path, writer: Writer) -> Result<Self, rusqlite::Error> {
+        let connection = open_reader(path)?;
+        let progress = rolls::progress(&connection)?;
+        let (alive, ended) = mpsc::channel();
+        thread::Builder::new()
+            .name("store-roll".to_owned())
+            .spawn(move || run(&connection, progress, &writer, &ended))
+            .map_err(|_| rusqlite::Error::InvalidQuery)?;
+        Ok(Self { _alive: alive })
+    }
+}
+
+fn run(connection: &Connection, from: u64, writer: &Writer, ended: &mpsc::Receiver<()>) {
+    let mut progress = from;
+    loop {
+        let more = match sum_up(connection, progress) {
+            Ok(None) => false,
+            Ok(Some(rolled)) => {
+                let next = rolled.stored_ns;
+                let done = writer.roll(rolled);
+                if done {
+                    progress = next;
+                }
+                done
+            }
+            Err(error) => {
+                tracing::warn!(%error, "reports cannot be rolled up");
+                false
+            }
+        };
+        let wait = if more { Duration::ZERO } else { INTERVAL };
+        match ended.recv_timeout(wait) {
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// The sums of what was stored after `progress`; `None` where there is nothing.
+fn sum_up(connection: &Connection, progress: u64) -> rusqlite::Result<Option<Rolled>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT stored_ns, host, body FROM reports WHERE stored_ns > ?
+         ORDER BY stored_ns LIMIT {BATCH_MAX}"
+    ))?;
+    let mut rows = statement.query([to_sql(progress)])?;
+    let mut rolled = None;
+    while let Some(row) = rows.next()? {
+        let rolled = rolled.get_or_insert_with(|| Rolled {
+            rolls: Rolls::default(),
+            stored_ns: 0,
+        });
+        rolled.stored_ns = from_sql(row.get(0)?);
+        let body: Vec<u8> = row.get(2)?;
+        match codec::decode(&body) {
+            Ok(report) => rolled.rolls.add(row.get(1)?, &report),
+            Err(error) => tracing::error!(%error, "a kept report is unreadable"),
+        }
+    }
+    Ok(rolled)
+}

@@ -1,0 +1,420 @@
+//! The roll-ups' tables.
+
+use std::{collections::HashMap, fmt::Write as _};
+
+use monitor_proto::v1;
+use prost::Message;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
+
+use super::{from_sql, to_sql};
+use crate::rollup::{Bucket, EndpointId, EndpointRoll, GAUGES, GaugeRoll, HostRoll};
+
+/// Endpoints of one host that have roll-ups; a proxy has tens, a host that
+/// names ever new ones is not followed without end.
+pub(super) const ENDPOINTS_MAX: usize = 4096;
+
+/// The columns of `endpoint_rolls` after its key.
+const ENDPOINT_COLUMNS: &str = "covered_ns, http_ns, incomplete, active_min, active_mean, \
+     active_max, active_ns, connections_opened, connections_failed, connections_closed, \
+     bytes_received, bytes_sent, retransmits, requests, exchanges, responses_1xx, responses_2xx, \
+     responses_3xx, responses_4xx, responses_5xx, exchange_duration, connect_duration";
+
+/// The tables; a histogram is a column of its encoded message.
+pub(super) fn tables() -> String {
+    let gauges: String = GAUGES.iter().fold(String::new(), |mut columns, gauge| {
+        write!(
+            columns,
+            ",\n  {gauge}_min REAL NOT NULL, {gauge}_mean REAL NOT NULL, \
+             {gauge}_max REAL NOT NULL, {gauge}_ns INTEGER NOT NULL"
+        )
+        .expect("writing to a String never fails");
+        columns
+    });
+    format!(
+        "
+CREATE TABLE endpoints (
+  key     INTEGER PRIMARY KEY,
+  host    INTEGER NOT NULL REFERENCES hosts(key),
+  role    INTEGER NOT NULL,
+  target  TEXT NOT NULL,
+  address TEXT NOT NULL,
+  UNIQUE (host, role, target, address)
+) STRICT;
+CREATE TABLE endpoint_rolls (
+  tier_s             INTEGER NOT NULL,
+  endpoint           INTEGER NOT NULL,
+  start_s            INTEGER NOT NULL,
+  covered_ns         INTEGER NOT NULL,
+  http_ns            INTEGER NOT NULL,
+  incomplete         INTEGER NOT NULL,
+  active_min         REAL NOT NULL,
+  active_mean        REAL NOT NULL,
+  active_max         REAL NOT NULL,
+  active_ns          INTEGER NOT NULL,
+  connections_opened INTEGER NOT NULL,
+  connections_failed INTEGER NOT NULL,
+  connections_closed INTEGER NOT NULL,
+  bytes_received     INTEGER NOT NULL,
+  bytes_sent         INTEGER NOT NULL,
+  retransmits        INTEGER NOT NULL,
+  requests           INTEGER NOT NULL,
+  exchanges          INTEGER NOT NULL,
+  responses_1xx      INTEGER NOT NULL,
+  responses_2xx      INTEGER NOT NULL,
+  responses_3xx      INTEGER NOT NULL,
+  responses_4xx      INTEGER NOT NULL,
+  responses_5xx      INTEGER NOT NULL,
+  exchange_duration  BLOB NOT NULL,
+  connect_duration   BLOB NOT NULL,
+  PRIMARY KEY (tier_s, endpoint, start_s)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE host_rolls (
+  tier_s     INTEGER NOT NULL,
+  host       INTEGER NOT NULL,
+  start_s    INTEGER NOT NULL,
+  covered_ns INTEGER NOT NULL,
+  incomplete INTEGER NOT NULL{gauges},
+  PRIMARY KEY (tier_s, host, start_s)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE progress (
+  name      TEXT PRIMARY KEY,
+  stored_ns INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"
+    )
+}
+
+/// An endpoint and its key.
+#[derive(Clone, Debug)]
+pub(super) struct EndpointRow {
+    pub(super) key: i64,
+    pub(super) id: EndpointId,
+}
+
+/// The endpoints of a host.
+pub(super) fn endpoints(connection: &Connection, host: i64) -> rusqlite::Result<Vec<EndpointRow>> {
+    connection
+        .prepare_cached("SELECT key, role, target, address FROM endpoints WHERE host = ?")?
+        .query_map([host], |row| {
+            Ok(EndpointRow {
+                key: row.get(0)?,
+                id: EndpointId {
+                    role: row.get(1)?,
+                    target: row.get(2)?,
+                    address: row.get(3)?,
+                },
+            })
+        })?
+        .collect()
+}
+
+/// The keys of the endpoints of a host.
+pub(super) fn endpoint_keys(
+    connection: &Connection,
+    host: i64,
+) -> rusqlite::Result<HashMap<EndpointId, i64>> {
+    let rows = endpoints(connection, host)?;
+    Ok(rows.into_iter().map(|row| (row.id, row.key)).collect())
+}
+
+pub(super) fn add_endpoint(
+    connection: &Connection,
+    host: i64,
+    id: &EndpointId,
+) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("INSERT INTO endpoints (host, role, target, address) VALUES (?, ?, ?, ?)")?
+        .execute(params![host, id.role, id.target, id.address])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// Buckets of one series from `start_s` up to `end_s`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    pub(super) tier_s: u64,
+    pub(super) start_s: u64,
+    pub(super) end_s: u64,
+}
+
+/// An endpoint's roll-ups by the start of their bucket.
+pub(super) fn endpoint_rolls(
+    connection: &Connection,
+    endpoint: i64,
+    range: Range,
+) -> rusqlite::Result<Vec<(u64, EndpointRoll)>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT start_s, {ENDPOINT_COLUMNS} FROM endpoint_rolls
+             WHERE tier_s = ? AND endpoint = ? AND start_s >= ? AND start_s < ?"
+        ))?
+        .query_map(
+            params![
+                to_sql(range.tier_s),
+                endpoint,
+                to_sql(range.start_s),
+                to_sql(range.end_s)
+            ],
+            |row| Ok((from_sql(row.get(0)?), endpoint_roll(row, 1)?)),
+        )?
+        .collect()
+}
+
+fn endpoint_roll(row: &Row<'_>, first: usize) -> rusqlite::Result<EndpointRoll> {
+    let number = |i: usize| row.get::<_, i64>(first + i).map(from_sql);
+    let histogram = |i: usize| {
+        let bytes: Vec<u8> = row.get(first + i)?;
+        // Written by this program; what was damaged since is no histogram.
+        Ok::<_, rusqlite::Error>(v1::Histogram::decode(bytes.as_slice()).unwrap_or_default())
+    };
+    Ok(EndpointRoll {
+        covered_ns: number(0)?,
+        http_ns: number(1)?,
+        incomplete: number(2)?,
+        active: gauge(row, first + 3)?,
+        connections_opened: number(7)?,
+        connections_failed: number(8)?,
+        connections_closed: number(9)?,
+        bytes_received: number(10)?,
+        bytes_sent: number(11)?,
+        retransmits: number(12)?,
+        requests: number(13)?,
+        exchanges: number(14)?,
+        responses: [
+            number(15)?,
+            number(16)?,
+            number(17)?,
+            number(18)?,
+            number(19)?,
+        ],
+        exchange_duration: histogram(20)?,
+        connect_duration: histogram(21)?,
+    })
+}
+
+fn gauge(row: &Row<'_>, first: usize) -> rusqlite::Result<GaugeRoll> {
+    Ok(GaugeRoll {
+        min: row.get(first)?,
+        mean: row.get(first + 1)?,
+        max: row.get(first + 2)?,
+        measured_ns: from_sql(row.get(first + 3)?),
+    })
+}
+
+fn gauge_values(gauge: &GaugeRoll) -> [Value; 4] {
+    [
+        Value::Real(gauge.min),
+        Value::Real(gauge.mean),
+        Value::Real(gauge.max),
+        Value::Integer(to_sql(gauge.measured_ns)),
+    ]
+}
+
+/// Adds to what is kept of an endpoint's bucket.
+pub(super) fn add_endpoint_roll(
+    connection: &Connection,
+    endpoint: i64,
+    bucket: Bucket,
+    roll: &EndpointRoll,
+) -> rusqlite::Result<()> {
+    let key = params![to_sql(bucket.tier_s), endpoint, to_sql(bucket.start_s)];
+    let kept = connection
+        .prepare_cached(&format!(
+            "SELECT {ENDPOINT_COLUMNS} FROM endpoint_rolls
+             WHERE tier_s = ? AND endpoint = ? AND start_s = ?"
+        ))?
+        .query_row(key, |row| endpoint_roll(row, 0))
+        .optional()?;
+    let mut sum = kept.unwrap_or_default();
+    sum.merge(roll);
+    let mut values = vec![
+        Value::Integer(to_sql(bucket.tier_s)),
+        Value::Integer(endpoint),
+        Value::Integer(to_sql(bucket.start_s)),
+    ];
+    let numbers = |values: &mut Vec<Value>, numbers: &[u64]| {
+        values.extend(numbers.iter().map(|&n| Value::Integer(to_sql(n))));
+    };
+    numbers(&mut values, &[sum.covered_ns, sum.http_ns, sum.incomplete]);
+    values.extend(gauge_values(&sum.active));
+    numbers(
+        &mut values,
+        &[
+            sum.connections_opened,
+            sum.connections_failed,
+            sum.connections_closed,
+            sum.bytes_received,
+            sum.bytes_sent,
+            sum.retransmits,
+            sum.requests,
+            sum.exchanges,
+        ],
+    );
+    numbers(&mut values, &sum.responses);
+    values.push(Value::Blob(sum.exchange_duration.encode_to_vec()));
+    values.push(Value::Blob(sum.connect_duration.encode_to_vec()));
+    let marks = vec!["?"; values.len()].join(",");
+    connection
+        .prepare_cached(&format!(
+            "INSERT OR REPLACE INTO endpoint_rolls (tier_s, endpoint, start_s, {ENDPOINT_COLUMNS})
+             VALUES ({marks})"
+        ))?
+        .execute(params_from_iter(values))
+        .map(drop)
+}
+
+/// The columns of `host_rolls` after its key.
+fn host_columns() -> String {
+    GAUGES
+        .iter()
+        .fold("covered_ns, incomplete".to_owned(), |mut columns, gauge| {
+            write!(
+                columns,
+                ", {gauge}_min, {gauge}_mean, {gauge}_max, {gauge}_ns"
+            )
+            .expect("writing to a String never fails");
+            columns
+        })
+}
+
+fn host_roll(row: &Row<'_>, first: usize) -> rusqlite::Result<HostRoll> {
+    let mut roll = HostRoll {
+        covered_ns: from_sql(row.get(first)?),
+        incomplete: from_sql(row.get(first + 1)?),
+        ..HostRoll::default()
+    };
+    for (i, kept) in roll.gauges.iter_mut().enumerate() {
+        *kept = gauge(row, first + 2 + 4 * i)?;
+    }
+    Ok(roll)
+}
+
+/// A host's roll-ups by the start of their bucket.
+pub(super) fn host_rolls(
+    connection: &Connection,
+    host: i64,
+    range: Range,
+) -> rusqlite::Result<Vec<(u64, HostRoll)>> {
+    let columns = host_columns();
+    connection
+        .prepare_cached(&format!(
+            "SELECT start_s, {columns} FROM host_rolls
+             WHERE tier_s = ? AND host = ? AND start_s >= ? AND start_s < ?"
+        ))?
+        .query_map(
+            params![
+                to_sql(range.tier_s),
+                host,
+                to_sql(range.start_s),
+                to_sql(range.end_s)
+            ],
+            |row| Ok((from_sql(row.get(0)?), host_roll(row, 1)?)),
+        )?
+        .collect()
+}
+
+/// Adds to what is kept of a host's bucket.
+pub(super) fn add_host_roll(
+    connection: &Connection,
+    host: i64,
+    bucket: Bucket,
+    roll: &HostRoll,
+) -> rusqlite::Result<()> {
+    let columns = host_columns();
+    let kept = connection
+        .prepare_cached(&format!(
+            "SELECT {columns} FROM host_rolls WHERE tier_s = ? AND host = ? AND start_s = ?"
+        ))?
+        .query_row(
+            params![to_sql(bucket.tier_s), host, to_sql(bucket.start_s)],
+            |row| host_roll(row, 0),
+        )
+        .optional()?;
+    let mut sum = kept.unwrap_or_default();
+    sum.merge(roll);
+    let mut values = vec![
+        Value::Integer(to_sql(bucket.tier_s)),
+        Value::Integer(host),
+        Value::Integer(to_sql(bucket.start_s)),
+        Value::Integer(to_sql(sum.covered_ns)),
+        Value::Integer(to_sql(sum.incomplete)),
+    ];
+    values.extend(sum.gauges.iter().flat_map(gauge_values));
+    let marks = vec!["?"; values.len()].join(",");
+    connection
+        .prepare_cached(&format!(
+            "INSERT OR REPLACE INTO host_rolls (tier_s, host, start_s, {columns})
+             VALUES ({marks})"
+        ))?
+        .execute(params_from_iter(values))
+        .map(drop)
+}
+
+/// How far the reports are rolled up.
+pub(super) fn progress(connection: &Connection) -> rusqlite::Result<u64> {
+    connection
+        .query_row(
+            "SELECT stored_ns FROM progress WHERE name = 'rolls'",
+            [],
+            |row| row.get(0),
+        )
+        .optional()
+        .map(|stored_ns| stored_ns.map_or(0, from_sql))
+}
+
+pub(super) fn save_progress(connection: &Connection, stored_ns: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO progress (name, stored_ns) VALUES ('rolls', ?)")?
+        .execute([to_sql(stored_ns)])
+        .map(drop)
+}
+
+/// Rows deleted at once.
+const STEP_ROWS: u32 = 5000;
+
+/// Deletes roll-ups of one series that start before `before_s`, some at once;
+/// whether there may be more.
+fn delete_before(
+    connection: &Connection,
+    (table, of): (&str, &str),
+    key: i64,
+    tier_s: u64,
+    before_s: u64,
+) -> rusqlite::Result<bool> {
+    let deleted = connection
+        .prepare_cached(&format!(
+            "DELETE FROM {table} WHERE tier_s = ?1 AND {of} = ?2 AND start_s IN (
+               SELECT start_s FROM {table}
+               WHERE tier_s = ?1 AND {of} = ?2 AND start_s < ?3
+               ORDER BY start_s LIMIT {STEP_ROWS})"
+        ))?
+        .execute(params![to_sql(tier_s), key, to_sql(before_s)])?;
+    Ok(deleted == STEP_ROWS as usize)
+}
+
+/// Deletes a host's roll-ups of one tier that start before `before_s`, some at
+/// once; whether there may be more.
+pub(super) fn delete_of_host(
+    connection: &Connection,
+    host: i64,
+    tier_s: u64,
+    before_s: u64,
+) -> rusqlite::Result<bool> {
+    if delete_before(connection, ("host_rolls", "host"), host, tier_s, before_s)? {
+        return Ok(true);
+    }
+    for endpoint in endpoint_keys(connection, host)?.into_values() {
+        let table = ("endpoint_rolls", "endpoint");
+        if delete_before(connection, table, endpoint, tier_s, before_s)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Forgets the endpoints of a host whose roll-ups are deleted.
+pub(super) fn remove_endpoints(connection: &Connection, host: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM endpoints WHERE host = ?")?
+        .execute([host])
+        .map(drop)
+}

@@ -1,0 +1,162 @@
+//! Reading the samples of series.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, params};
+
+use super::{
+    reader::ReadError,
+    rolls::{self, EndpointRow, Range},
+    to_sql,
+};
+use crate::{
+    codec,
+    rollup::{EndpointId, EndpointRoll, HostRoll},
+    series::{Plan, Samples, Scope, Tier},
+};
+
+/// Reports that one answer is made from.
+const REPORTS_MAX: usize = 20_000;
+/// Series of one answer.
+const SERIES_MAX: usize = 1000;
+
+/// Which endpoints; `None` means any.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EndpointFilter {
+    pub(crate) role: Option<i32>,
+    pub(crate) address: Option<String>,
+}
+
+impl EndpointFilter {
+    fn takes(&self, id: &EndpointId) -> bool {
+        self.role.is_none_or(|role| role == id.role)
+            && self
+                .address
+                .as_ref()
+                .is_none_or(|address| *address == id.address)
+    }
+}
+
+/// The samples of one series.
+#[derive(Debug)]
+pub(crate) struct HostSeries {
+    pub(crate) host: i64,
+    pub(crate) endpoint: Option<EndpointId>,
+    pub(crate) samples: Samples,
+}
+
+/// The samples of every series of these hosts that the filter takes.
+pub(crate) fn read(
+    connection: &Connection,
+    hosts: &[i64],
+    filter: &EndpointFilter,
+    plan: &Plan,
+) -> Result<Vec<HostSeries>, ReadError> {
+    let mut all = Vec::new();
+    let mut reports = 0;
+    for &host in hosts {
+        match plan.tier {
+            Tier::Raw => all.extend(raw(connection, host, filter, plan, &mut reports)?),
+            Tier::Rolled(tier_s) => all.extend(rolled(connection, host, filter, plan, tier_s)?),
+        }
+        if all.len() > SERIES_MAX {
+            return Err(ReadError::TooMuch(
+                "series: choose a host, a role or an endpoint",
+            ));
+        }
+    }
+    Ok(all)
+}
+
+fn rolled(
+    connection: &Connection,
+    host: i64,
+    filter: &EndpointFilter,
+    plan: &Plan,
+    tier_s: u64,
+) -> Result<Vec<HostSeries>, ReadError> {
+    let range = Range {
+        tier_s,
+        start_s: plan.start_s,
+        end_s: plan.end_s,
+    };
+    if plan.metric.scope() == Scope::Host {
+        let samples = Samples::Host(rolls::host_rolls(connection, host, range)?);
+        return Ok(vec![HostSeries {
+            host,
+            endpoint: None,
+            samples,
+        }]);
+    }
+    let mut all = Vec::new();
+    for EndpointRow { key, id } in rolls::endpoints(connection, host)? {
+        if !filter.takes(&id) {
+            continue;
+        }
+        let samples = rolls::endpoint_rolls(connection, key, range)?;
+        // An endpoint of another time is none of this range.
+        if !samples.is_empty() {
+            all.push(HostSeries {
+                host,
+                endpoint: Some(id),
+                samples: Samples::Endpoint(samples),
+            });
+        }
+    }
+    Ok(all)
+}
+
+fn raw(
+    connection: &Connection,
+    host: i64,
+    filter: &EndpointFilter,
+    plan: &Plan,
+    reports: &mut usize,
+) -> Result<Vec<HostSeries>, ReadError> {
+    // A window that ends on a step's start belongs to the step before.
+    let bound = |s: u64| to_sql(s.saturating_mul(1_000_000_000).saturating_add(1));
+    let mut statement = connection.prepare_cached(
+        "SELECT body FROM reports
+         WHERE host = ? AND window_end_ns >= ? AND window_end_ns < ? ORDER BY window_end_ns",
+    )?;
+    let mut rows = statement.query(params![host, bound(plan.start_s), bound(plan.end_s)])?;
+    let mut of_host: Vec<(u64, HostRoll)> = Vec::new();
+    let mut of_endpoints: HashMap<EndpointId, Vec<(u64, EndpointRoll)>> = HashMap::new();
+    while let Some(row) = rows.next()? {
+        *reports += 1;
+        if *reports > REPORTS_MAX {
+            return Err(ReadError::TooMuch(
+                "reports: choose a host or a larger step",
+            ));
+        }
+        let report = codec::decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        let at_s = report.window_end_unix_ns.saturating_sub(1) / 1_000_000_000;
+        if plan.metric.scope() == Scope::Host {
+            of_host.push((at_s, HostRoll::from(&report)));
+            continue;
+        }
+        for endpoint in &report.endpoints {
+            let id = EndpointId::from(endpoint);
+            if filter.takes(&id) {
+                let roll = EndpointRoll::new(endpoint, &report);
+                of_endpoints.entry(id).or_default().push((at_s, roll));
+            }
+        }
+    }
+    if plan.metric.scope() == Scope::Host {
+        let samples = Samples::Host(of_host);
+        return Ok(vec![HostSeries {
+            host,
+            endpoint: None,
+            samples,
+        }]);
+    }
+    Ok(of_endpoints
+        .into_iter()
+        .map(|(id, samples)| HostSeries {
+            host,
+            endpoint: Some(id),
+            samples: Samples::Endpoint(samples),
+        })
+        .collect())
+}

@@ -1,0 +1,148 @@
+//! Figures over time, from reports and from roll-ups.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Collector, eventually, now_ns, report};
+use monitor_proto::v1::{self, ExportOutcome};
+use serde_json::Value;
+
+const WINDOW_NS: u64 = 5_000_000_000;
+const DOWNSTREAM: &str = "role=downstream&endpoint=127.0.0.1:8080";
+
+/// The report whose window ends so many windows ago.
+fn ago(base_ns: u64, sequence: u64, windows: u64) -> v1::Report {
+    let mut r = report("web", sequence);
+    r.window_end_unix_ns = base_ns - windows * WINDOW_NS;
+    r.window_start_unix_ns = r.window_end_unix_ns - WINDOW_NS;
+    r
+}
+
+/// What the points add up to: rate times covered time.
+fn total(answer: &Value) -> f64 {
+    let step_s = answer["step_s"].as_f64().unwrap();
+    let points = answer["series"][0]["points"].as_array();
+    let points = points.map_or(&[][..], Vec::as_slice);
+    let of = |p: &Value| p["value"].as_f64().unwrap_or(0.0) * p["coverage"].as_f64().unwrap();
+    points.iter().map(of).sum::<f64>() * step_s
+}
+
+fn series(collector: &Collector, query: &str) -> Value {
+    collector.json(&format!("/api/v1/series?host=web&since=30m&{query}"))
+}
+
+#[tokio::test]
+async fn every_tier_holds_every_report_once_also_after_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    // Aligned, so that 12 windows fill a minute.
+    let base_ns = now_ns() / 60_000_000_000 * 60_000_000_000;
+    let mut sequence = 0;
+    for round in 1..=3u64 {
+        let collector = Collector::start(dir.path());
+        let mut agent = collector.agent().await;
+        for _ in 0..24 {
+            sequence += 1;
+            // From the newest to the oldest: the order does not matter.
+            let outcome = agent.export(ago(base_ns, sequence, sequence - 1)).await;
+            assert_eq!(outcome, ExportOutcome::Stored);
+            // A replay is not counted again.
+            let again = agent.export(ago(base_ns, sequence, sequence - 1)).await;
+            assert_eq!(again, ExportOutcome::Duplicate);
+        }
+        let expected = 5.0 * sequence as f64;
+        if round == 2 {
+            // It is killed before it may have rolled up everything.
+            collector.kill_9();
+            continue;
+        }
+        for (step, tier) in [("30s", "raw"), ("1m", "1m"), ("1h", "1h")] {
+            let query = format!("metric=requests&{DOWNSTREAM}&step={step}");
+            eventually(tier, || {
+                let answer = series(&collector, &query);
+                assert_eq!(answer["tier"], tier);
+                let sum = total(&answer);
+                assert!(sum < expected + 0.01, "{tier} counts twice: {sum}");
+                (sum - expected).abs() < 0.01
+            });
+        }
+        let full = series(&collector, &format!("metric=requests&{DOWNSTREAM}&step=1m"));
+        let points = full["series"][0]["points"].as_array().unwrap();
+        let covered = points.iter().filter(|p| p["coverage"] == 1.0).count() as u64;
+        assert_eq!(covered, 2 * round, "{full}");
+        assert!(
+            points.iter().any(|p| p["value"].is_null()),
+            "gaps stay gaps"
+        );
+        collector.kill_9();
+    }
+}
+
+#[tokio::test]
+async fn figures_are_those_of_the_reports() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    let base_ns = now_ns() / 60_000_000_000 * 60_000_000_000;
+    for sequence in 1..=12 {
+        agent.export(ago(base_ns, sequence, sequence - 1)).await;
+    }
+    let value = |metric: &str, filter: &str, step: &str| -> Value {
+        let answer = series(&collector, &format!("metric={metric}&{filter}&step={step}"));
+        let points = answer["series"][0]["points"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let measured = points.into_iter().find(|p| !p["value"].is_null());
+        measured.unwrap_or_default()
+    };
+    for step in ["30s", "1m"] {
+        eventually("it is rolled up", || {
+            value("bytes_sent", DOWNSTREAM, step)["coverage"] == 1.0
+        });
+        let number =
+            |metric: &str, filter: &str| value(metric, filter, step)["value"].as_f64().unwrap();
+        assert!((number("bytes_sent", DOWNSTREAM) - 180.0).abs() < 1e-6);
+        assert!((number("responses_5xx", DOWNSTREAM) - 0.2).abs() < 1e-6);
+        assert!((number("connections_active", DOWNSTREAM) - 3.0).abs() < 1e-6);
+        // 4 of 5 lie below 2^-11.25 s, all of them below 2^-11 s.
+        let p99 = number("exchange_duration_p99", DOWNSTREAM);
+        assert!((0.41..=0.49).contains(&p99), "{p99}");
+        let cpu = value("cpu_usage", "", step);
+        assert_eq!(
+            (&cpu["min"], &cpu["value"], &cpu["max"]),
+            (&0.5.into(), &1.0.into(), &99.0.into())
+        );
+    }
+    let both = series(&collector, "metric=requests&step=30s");
+    let roles: Vec<_> = both["series"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["role"].clone())
+        .collect();
+    assert_eq!(roles, ["downstream", "upstream"]);
+    assert_eq!(both["unit"], "1/s");
+    assert!(both["error_ratio"].is_null());
+}
+
+#[tokio::test]
+async fn bad_questions_are_answered_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    for (query, words) in [
+        ("", "cpu_usage"),
+        ("metric=nonsense", "requests"),
+        ("metric=requests&step=1s", "10 s"),
+        ("metric=requests&step=x", "duration"),
+        ("metric=requests&since=now&until=1h", "not after"),
+        ("metric=requests&since=52w&step=1m", "larger step"),
+        ("metric=requests&role=sideways", "downstream"),
+        ("metric=cpu_usage&role=upstream", "of a host"),
+    ] {
+        let answer = collector.get(&format!("/api/v1/series?{query}"));
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.body.contains(words), "{query}: {}", answer.body);
+    }
+    let unknown = collector.json("/api/v1/series?metric=requests&host=nobody");
+    assert!(unknown["series"].as_array().unwrap().is_empty());
+}
