@@ -162,13 +162,7 @@ impl Control {
     /// and key.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        let table = self.table();
-        let tls = table.config.tls.as_ref();
-        let tls = tls.map(|(cert, key)| (seen(cert), seen(key)));
-        Fingerprint {
-            config: seen(&self.path),
-            tls,
-        }
+        Fingerprint::new(seen(&self.path), &self.table().config)
     }
 
     /// Acts on a change of the files since `earlier`.
@@ -191,10 +185,24 @@ pub struct Fingerprint {
     tls: Option<(Option<Seen>, Option<Seen>)>,
 }
 
-/// Time of the last change, and size.
-type Seen = (SystemTime, u64);
+impl Fingerprint {
+    /// To be taken before the files are read, so that no change is missed.
+    #[must_use]
+    pub fn new(file: Option<Seen>, config: &Config) -> Self {
+        let tls = config
+            .tls
+            .as_ref()
+            .map(|(cert, key)| (seen(cert), seen(key)));
+        Self { config: file, tls }
+    }
+}
 
-fn seen(path: &Path) -> Option<Seen> {
+/// Time of the last change, and size.
+pub type Seen = (SystemTime, u64);
+
+/// What can be seen of one file.
+#[must_use]
+pub fn seen(path: &Path) -> Option<Seen> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }

@@ -4,6 +4,7 @@
 //! kernel counts. What is here parses strictly, forwards, and bounds everything
 //! that comes from outside.
 
+pub mod access_log;
 pub mod admin;
 pub mod balance;
 pub mod cli;

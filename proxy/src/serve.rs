@@ -12,7 +12,7 @@ use crate::admin;
 use crate::admin::token::{Sources, Token, TokenError};
 use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError};
-use crate::control::Control;
+use crate::control::{self, Control, Fingerprint};
 use crate::driver::listener::{self, ListenError};
 use crate::driver::run::{CLOSE_GRACE, Orders, spawn_workers};
 use crate::driver::steer;
@@ -67,7 +67,9 @@ const FILE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// # Errors
 /// What could not be started, or failed.
 pub fn run(args: &RunArgs) -> Result<(), ServeError> {
+    let file = control::seen(&args.config);
     let config = Config::load(&args.config)?;
+    let used = Fingerprint::new(file, &config);
     for warning in explain::warnings(&config) {
         tracing::warn!("{warning}");
     }
@@ -99,7 +101,7 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
             .as_ref()
             .is_some_and(|(_, address)| address.ip().is_loopback());
         let control = Arc::new(Control::new(&args.config, orders, token, loopback));
-        control_until_stopped(&control, listen, admin, workers).await?;
+        control_until_stopped(&control, used, listen, admin, workers).await?;
         hand_over(&control, steering, workers).await;
         Ok::<(), ServeError>(())
     })?;
@@ -157,6 +159,7 @@ fn token(
 
 async fn control_until_stopped(
     control: &Arc<Control>,
+    mut used: Fingerprint,
     listen: SocketAddr,
     admin: Option<AdminListener>,
     workers: usize,
@@ -175,7 +178,6 @@ async fn control_until_stopped(
         None => tracing::info!(%listen, workers, "ready"),
     }
     notify(NotifyState::Ready);
-    let mut used = control.fingerprint();
     let mut before = used;
     let mut looks = tokio::time::interval(FILE_WATCH_INTERVAL);
     loop {

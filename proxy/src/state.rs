@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use rustls::pki_types::ServerName;
 
+use crate::access_log::AccessLog;
 use crate::balance;
 use crate::config::raw::{RawBackend, Scheme};
 use crate::config::{Config, Route};
@@ -230,6 +231,8 @@ pub struct Table {
     pub upstreams: Vec<Vec<Arc<Backend>>>,
     /// TLS for clients, where they speak it.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The access log, where one is written.
+    pub access_log: Option<Arc<AccessLog>>,
 }
 
 /// Why a configuration that is valid in itself cannot be used here.
@@ -244,6 +247,14 @@ pub enum BuildError {
         id: String,
         /// Its host.
         host: String,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The access log cannot be written.
+    #[error("access_log.file: cannot write {path}: {source}")]
+    AccessLog {
+        /// The file.
+        path: String,
         /// The reason.
         source: std::io::Error,
     },
@@ -271,10 +282,12 @@ impl Table {
             Some((cert, key)) => Some(tls::server(cert, key)?),
             None => None,
         };
+        let access_log = access_log(&config, earlier)?;
         Ok(Self {
             config,
             upstreams,
             tls,
+            access_log,
         })
     }
 
@@ -286,6 +299,26 @@ impl Table {
             .iter()
             .find(|route| path.starts_with(&route.prefix) || path == "*")
     }
+}
+
+/// The log of `earlier` where it is the same, so that there is one writer.
+fn access_log(
+    config: &Config,
+    earlier: Option<&Table>,
+) -> Result<Option<Arc<AccessLog>>, BuildError> {
+    let wanted = &config.raw.access_log;
+    if !wanted.enabled {
+        return Ok(None);
+    }
+    let known = earlier.and_then(|table| table.access_log.as_ref());
+    if let Some(known) = known.filter(|known| known.config == *wanted) {
+        return Ok(Some(Arc::clone(known)));
+    }
+    let started = AccessLog::start(wanted).map_err(|source| BuildError::AccessLog {
+        path: wanted.file.display().to_string(),
+        source,
+    })?;
+    Ok(Some(Arc::new(started)))
 }
 
 fn backend_for(

@@ -4,19 +4,22 @@ use std::future::poll_fn;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::exchange::{Exchange, Next};
 use super::io::{Io, Pending};
 use super::timers::{Timer, Wait};
 use super::worker::{Admission, Scratch, Worker};
+use crate::access_log::Entry;
 use crate::config::{Algorithm, Config, Route};
-use crate::http::Framing;
 use crate::http::body::Body;
 use crate::http::forward::{self, Client};
 use crate::http::reject::{self, Reject};
 use crate::http::request::{RequestHead, header_slots, is_idempotent, parse_request};
 use crate::http::response::Asked;
+use crate::http::{Framing, Version};
+use crate::state::Backend;
 
 /// How long a closed connection is read from, so that the answer is not lost to
 /// a reset, in ticks; and how many bytes at most.
@@ -68,6 +71,12 @@ pub struct Conn {
     /// Whether the deadline of the current wait is set.
     armed: bool,
     first: bool,
+    /// What the access log will say; empty where there is none.
+    log_line: Vec<u8>,
+    /// The status of the latest final answer.
+    pub(super) status: u16,
+    /// Who gave it, where the access log asks.
+    pub(super) answered_by: Option<Arc<Backend>>,
     secure: bool,
     trusted: bool,
     peer: IpAddr,
@@ -124,6 +133,9 @@ impl Conn {
             ahead_count: 0,
             armed: false,
             first: true,
+            log_line: Vec::new(),
+            status: 0,
+            answered_by: None,
             secure,
             trusted,
             peer,
@@ -149,6 +161,7 @@ impl Conn {
                     next
                 }
             };
+            self.log();
             match next {
                 Next::KeepAlive => self.ahead = !self.left.is_empty(),
                 Next::Close => return self.close().await,
@@ -236,6 +249,22 @@ impl Conn {
         }
     }
 
+    /// Tells the access log of the request that was just answered.
+    fn log(&mut self) {
+        let status = std::mem::take(&mut self.status);
+        let worker = &self.worker;
+        worker.with_access_log(|log| {
+            let line = std::mem::take(&mut self.log_line);
+            let backend = self.answered_by.take();
+            log.push(Entry {
+                client: self.peer,
+                line,
+                status,
+                backend,
+            });
+        });
+    }
+
     /// Keeps bytes for later.
     pub(super) fn keep(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
@@ -263,6 +292,16 @@ impl Conn {
         self.first = false;
         self.ahead_count += 1;
         self.worker.earn_retry();
+        self.worker.with_access_log(|_| {
+            self.log_line.clear();
+            let version = match head.version {
+                Version::Http10 => " HTTP/1.0",
+                Version::Http11 => " HTTP/1.1",
+            };
+            for part in [head.method, " ", head.target, version] {
+                self.log_line.extend_from_slice(part.as_bytes());
+            }
+        });
         let worker = Rc::clone(&self.worker);
         let local = worker.table();
         let config = &local.table.config;
@@ -313,7 +352,7 @@ impl Conn {
             reject,
             html: reject::wants_html(head.accept),
             head_only: head.method == "HEAD",
-            keep_alive: keep_alive && head.version == crate::http::Version::Http11,
+            keep_alive: keep_alive && head.version == Version::Http11,
         })
     }
 
@@ -350,6 +389,7 @@ impl Conn {
     /// Answers in the proxy's own name.
     pub(super) async fn refuse(&mut self, refusal: Refusal) -> Next {
         let keep_alive = refusal.keep_alive && !self.worker.draining.get();
+        self.status = refusal.reject.status();
         let mut answer = self.worker.spare();
         reject::write_rejection(
             &mut answer,

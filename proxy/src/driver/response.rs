@@ -1,6 +1,8 @@
 //! What a backend sends: heads are judged and written anew, bodies followed to
 //! their end.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Context;
 
 use super::client::Conn;
@@ -109,6 +111,11 @@ impl Conn {
             } else {
                 lease.backend.shared.note_success();
             }
+        }
+        self.status = head.status;
+        if let Some(lease) = &exchange.lease {
+            let worker = Rc::clone(&self.worker);
+            worker.with_access_log(|_| self.answered_by = Some(Arc::clone(&lease.backend.shared)));
         }
         exchange.answered = true;
         exchange.switched = head.status == 101;

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::exchange::Exchange;
 use super::pool::{Lease, LocalBackend};
 use super::timers::{Timers, ticks};
+use crate::access_log::AccessLog;
 use crate::balance::{self, Candidate, Choice, Draw};
 use crate::config::{Algorithm, Timeouts};
 use crate::http::reject::Reject;
@@ -346,6 +347,13 @@ impl Worker {
             },
             before >= most,
         )
+    }
+
+    /// Does `then` with the access log, where there is one.
+    pub fn with_access_log(&self, then: impl FnOnce(&AccessLog)) {
+        if let Some(log) = &self.table.borrow().table.access_log {
+            then(log);
+        }
     }
 
     /// Client connections of this worker.
