@@ -20,7 +20,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::{
     config::Config,
     fleet::Fleet,
-    grpc::Ingest,
+    grpc::{Ingest, Query},
     http,
     live::Live,
     logging::READY_TARGET,
@@ -103,6 +103,14 @@ async fn serve(config: Config) -> Result<()> {
         writer: writer.clone(),
         token: config.token,
         stats: Arc::clone(&told.stats),
+        rates: Arc::default(),
+        stopping: stopping.clone(),
+    };
+    let query = Query {
+        fleet: told.fleet.clone(),
+        live: told.live.clone(),
+        readers: readers.clone(),
+        stats: Arc::clone(&told.stats),
         stopping: stopping.clone(),
     };
     let state = http::State::new(told, readers, stopping.clone(), store_path);
@@ -111,6 +119,7 @@ async fn serve(config: Config) -> Result<()> {
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
             .add_service(ingest.into_server())
+            .add_service(query.into_server())
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(grpc_listener).with_nodelay(Some(true)),
                 until_stopped(stopping.clone()),

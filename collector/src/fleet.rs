@@ -12,6 +12,43 @@ use monitor_proto::v1;
 
 use crate::{codec, store::HostRow};
 
+/// What is asked of every report so often that it is kept decoded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// `None` where it was not measured: an unknown load is not an idle one.
+    pub(crate) load: Option<v1::BackendLoad>,
+    /// The addresses of the downstream endpoints.
+    pub(crate) listeners: Arc<[String]>,
+}
+
+impl From<&v1::Report> for Facts {
+    fn from(report: &v1::Report) -> Self {
+        let downstream = i32::from(v1::Role::Downstream);
+        Self {
+            load: load(report),
+            listeners: report
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.role == downstream)
+                .map(|endpoint| endpoint.address.clone())
+                .collect(),
+        }
+    }
+}
+
+fn load(report: &v1::Report) -> Option<v1::BackendLoad> {
+    let host = report.host.as_ref()?;
+    let metrics = report.host_metrics.as_ref()?;
+    Some(v1::BackendLoad {
+        host_id: host.id.clone(),
+        host_name: host.name.clone(),
+        cpu_ratio: metrics.cpu_usage?.last / 100.0,
+        memory_ratio: metrics.memory_usage?.last / 100.0,
+        load1_ratio: metrics.load_avg_1?.last / f64::from(host.cores.max(1)),
+        measured_unix_ns: report.window_end_unix_ns,
+    })
+}
+
 /// A host's newest report.
 #[derive(Clone, Debug)]
 pub(crate) struct Newest {
@@ -19,6 +56,7 @@ pub(crate) struct Newest {
     pub(crate) agent: v1::Agent,
     pub(crate) window_end_ns: u64,
     pub(crate) body: Arc<[u8]>,
+    pub(crate) facts: Facts,
 }
 
 /// What is known of one host.
@@ -115,6 +153,7 @@ mod tests {
             agent: v1::Agent::default(),
             window_end_ns: 0,
             body: Arc::from([]),
+            facts: Facts::default(),
         };
         let row = HostRow {
             key: 1,

@@ -16,6 +16,7 @@ pub mod config;
 mod fleet;
 mod grpc;
 mod http;
+mod limits;
 mod live;
 pub mod logging;
 mod metrics;

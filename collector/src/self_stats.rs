@@ -15,6 +15,8 @@ pub(crate) enum Refusal {
     Invalid,
     /// Too many streams at once.
     Streams,
+    /// More bytes than a host may send.
+    Rate,
     /// Too many hosts.
     Hosts,
     /// The disk is full.
@@ -25,10 +27,11 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// All reasons, in the order of their names.
-    pub(crate) const ALL: [(Self, &'static str); 6] = [
+    pub(crate) const ALL: [(Self, &'static str); 7] = [
         (Self::DiskFull, "disk_full"),
         (Self::Hosts, "hosts"),
         (Self::Invalid, "invalid"),
+        (Self::Rate, "rate"),
         (Self::Store, "store"),
         (Self::Streams, "streams"),
         (Self::Unauthenticated, "unauthenticated"),

@@ -8,6 +8,7 @@
 use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
 };
 
 use monitor_proto::{
@@ -17,12 +18,15 @@ use monitor_proto::{
         report_service_server::{ReportService, ReportServiceServer},
     },
 };
+use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     auth, codec,
+    fleet::Facts,
+    limits::HostRates,
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
     store::{Incoming, Outcome, WriteError, Writer},
@@ -43,6 +47,7 @@ pub(crate) struct Ingest {
     pub(crate) writer: Writer,
     pub(crate) token: Token,
     pub(crate) stats: Arc<SelfStats>,
+    pub(crate) rates: Arc<HostRates>,
     pub(crate) stopping: Stopping,
 }
 
@@ -123,14 +128,29 @@ impl Ingest {
                 message: invalid.to_string(),
             });
         }
+        if let Err(status) = self.allow(&report) {
+            return Pending::Broken(status);
+        }
         match self.submit(report).await {
             Ok(pending) => pending,
             Err(error) => Pending::Broken(self.status(&error)),
         }
     }
 
+    fn allow(&self, report: &v1::Report) -> Result<(), Status> {
+        let host = report.host.as_ref().map_or("", |host| host.id.as_str());
+        if self.rates.take(host, report.encoded_len(), Instant::now()) {
+            return Ok(());
+        }
+        self.stats.refuse(Refusal::Rate);
+        Err(Status::resource_exhausted(
+            "this host sends more than the collector takes of one host: send again later",
+        ))
+    }
+
     async fn submit(&self, report: v1::Report) -> Result<Pending, WriteError> {
         let body = codec::encode(&report).map_err(|e| WriteError::Failed(e.to_string()))?;
+        let facts = Facts::from(&report);
         let agent = report.agent.unwrap_or_default();
         let (epoch, sequence) = (agent.epoch, report.sequence);
         let answered = self
@@ -142,6 +162,7 @@ impl Ingest {
                 window_end_ns: report.window_end_unix_ns,
                 received_ns: now_ns(),
                 body: body.into(),
+                facts,
             })
             .await?;
         Ok(Pending::Committing {

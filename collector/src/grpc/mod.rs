@@ -1,5 +1,8 @@
 //! The gRPC services.
 
 mod ingest;
+mod loads;
+mod query;
 
 pub(crate) use ingest::Ingest;
+pub(crate) use query::Query;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     codec,
-    fleet::{Fleet, Newest},
+    fleet::{Facts, Fleet, Newest},
     live::LiveReport,
     rollup::EndpointId,
 };
@@ -35,6 +35,7 @@ fn publish_all(
             Ok(report) => fleet.publish(
                 row.clone(),
                 Some(Newest {
+                    facts: Facts::from(&report),
                     host: report.host.unwrap_or_default(),
                     agent: report.agent.unwrap_or_default(),
                     window_end_ns: report.window_end_unix_ns,
@@ -206,14 +207,15 @@ impl State {
     }
 
     fn tell(&mut self, batch: &[Incoming], mut changes: Changes) {
-        for &i in &changes.stored {
-            self.told.live.send(LiveReport::from(&batch[i]));
-        }
         for (id, row) in changes.rows {
             self.told
                 .fleet
                 .publish(row.clone(), changes.newest.remove(&id));
             self.hosts.insert(id, row);
+        }
+        // Who is told of a report finds it in the fleet.
+        for &i in &changes.stored {
+            self.told.live.send(LiveReport::from(&batch[i]));
         }
     }
 }
@@ -258,6 +260,7 @@ impl From<&Incoming> for Newest {
             agent: incoming.agent.clone(),
             window_end_ns: incoming.window_end_ns,
             body: Arc::clone(&incoming.body),
+            facts: incoming.facts.clone(),
         }
     }
 }

@@ -16,7 +16,11 @@ use super::{
     retention::{Retention, RollsDue},
     roller::Rolled,
 };
-use crate::{fleet::Fleet, live::Live, self_stats::SelfStats};
+use crate::{
+    fleet::{Facts, Fleet},
+    live::Live,
+    self_stats::SelfStats,
+};
 
 /// Reports that wait for the writer; beyond it their senders wait.
 const QUEUE_MAX: usize = 1024;
@@ -32,6 +36,7 @@ pub(crate) struct Incoming {
     pub(crate) window_end_ns: u64,
     pub(crate) received_ns: u64,
     pub(crate) body: Arc<[u8]>,
+    pub(crate) facts: Facts,
 }
 
 /// What became of a report.

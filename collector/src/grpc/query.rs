@@ -1,0 +1,290 @@
+//! What programs read by gRPC.
+
+use std::{collections::HashMap, pin::Pin, sync::Arc};
+
+use monitor_proto::v1::{
+    self,
+    query_service_server::{QueryService, QueryServiceServer},
+};
+use tokio::sync::{
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
+    mpsc,
+};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status};
+
+use super::loads;
+use crate::{
+    codec,
+    fleet::Fleet,
+    live::{Live, LiveReport},
+    self_stats::{Place, SelfStats, take_place},
+    stop::{Stopping, stopped},
+    store::{Filter, ReadError, Readers, Selection},
+};
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+/// Watchers at once; each costs a task and a few messages.
+const WATCHERS_MAX: u64 = 1024;
+/// Messages that wait for a watcher's connection; then the lag is counted.
+const MESSAGES_MAX: usize = 4;
+/// Names that one request may ask for.
+const HOSTS_ASKED_MAX: usize = 10_000;
+
+/// The service that answers questions.
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    pub(crate) fleet: Fleet,
+    pub(crate) live: Live,
+    pub(crate) readers: Readers,
+    pub(crate) stats: Arc<SelfStats>,
+    pub(crate) stopping: Stopping,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
+
+impl Query {
+    pub(crate) fn into_server(self) -> QueryServiceServer<Self> {
+        QueryServiceServer::new(self)
+    }
+
+    fn place(&self) -> Result<Place, Status> {
+        take_place(&self.stats, |s| &s.watchers_active, WATCHERS_MAX).ok_or_else(|| {
+            Status::resource_exhausted(format!(
+                "{WATCHERS_MAX} watchers are connected already: try again later"
+            ))
+        })
+    }
+
+    /// Sends reports on until the watcher goes or the collector stops.
+    async fn forward(
+        mut self,
+        host: String,
+        answers: mpsc::Sender<Result<v1::WatchResponse, Status>>,
+        _place: Place,
+    ) {
+        let mut reports = self.live.watch();
+        let mut skipped = 0u64;
+        loop {
+            let next = tokio::select! {
+                next = reports.recv() => next,
+                () = answers.closed() => return,
+                () = stopped(&mut self.stopping) => {
+                    drop(answers.send(Err(goodbye())).await);
+                    return;
+                }
+            };
+            match next {
+                Ok(live) if live.is_of(&host) => {
+                    let Some(report) = decoded(&live) else {
+                        continue;
+                    };
+                    let answer = v1::WatchResponse {
+                        report: Some(report),
+                        skipped: std::mem::take(&mut skipped),
+                    };
+                    if answers.send(Ok(answer)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(n)) => {
+                    // On to the newest, and its answer says so.
+                    skipped += n + skip_to_newest(&mut reports);
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Sends the loads that changed, as reports come.
+    async fn forward_loads(
+        mut self,
+        hosts: Vec<String>,
+        answers: mpsc::Sender<Result<v1::WatchBackendLoadsResponse, Status>>,
+        _place: Place,
+    ) {
+        let mut reports = self.live.watch();
+        let mut sent: HashMap<String, v1::BackendLoad> = HashMap::new();
+        let mut first = true;
+        loop {
+            let loads: Vec<_> = loads::of(&self.fleet, &hosts)
+                .into_iter()
+                .filter(|load| sent.get(&load.host_id) != Some(load))
+                .collect();
+            // The first answer comes at once, also where there is nothing yet.
+            if !loads.is_empty() || first {
+                first = false;
+                sent.extend(
+                    loads
+                        .iter()
+                        .map(|load| (load.host_id.clone(), load.clone())),
+                );
+                let answer = v1::WatchBackendLoadsResponse { loads };
+                if answers.send(Ok(answer)).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                next = reports.recv() => if let Err(RecvError::Closed) = next { return },
+                () = answers.closed() => return,
+                () = stopped(&mut self.stopping) => {
+                    drop(answers.send(Err(goodbye())).await);
+                    return;
+                }
+            }
+            // What came together is looked at together.
+            while reports.try_recv().is_ok() {}
+        }
+    }
+}
+
+/// Takes out all but the newest report; how many those were.
+fn skip_to_newest(reports: &mut broadcast::Receiver<LiveReport>) -> u64 {
+    let mut skipped = 0;
+    while reports.len() > 1 {
+        skipped += match reports.try_recv() {
+            Ok(_) => 1,
+            Err(TryRecvError::Lagged(n)) => n,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+        };
+    }
+    skipped
+}
+
+fn goodbye() -> Status {
+    Status::unavailable("the collector is stopping: connect again")
+}
+
+fn decoded(live: &LiveReport) -> Option<v1::Report> {
+    codec::decode(&live.body)
+        .inspect_err(|error| tracing::error!(%error, "a live report is unreadable"))
+        .ok()
+}
+
+fn status(error: &ReadError) -> Status {
+    match error {
+        ReadError::Busy => Status::resource_exhausted(error.to_string()),
+        ReadError::Stopping => Status::unavailable(error.to_string()),
+        ReadError::TooMuch(_) => Status::invalid_argument(error.to_string()),
+        ReadError::Sqlite(_) | ReadError::Codec(_) => {
+            tracing::error!(%error, "a read failed");
+            Status::internal(error.to_string())
+        }
+    }
+}
+
+fn selection(fleet: &Fleet, request: &v1::GetReportsRequest) -> Result<Selection, Status> {
+    let filter = if request.host.is_empty() {
+        Filter::All
+    } else {
+        let hosts = fleet.find(&request.host);
+        Filter::Hosts(hosts.iter().map(|host| host.row.key).collect())
+    };
+    let limit = match usize::try_from(request.limit) {
+        Ok(0) => LIMIT_DEFAULT,
+        Ok(limit) if limit <= LIMIT_MAX => limit,
+        Ok(_) | Err(_) => {
+            return Err(Status::invalid_argument(format!(
+                "limit {} is more than {LIMIT_MAX}",
+                request.limit
+            )));
+        }
+    };
+    let after = match request.cursor.as_str() {
+        "" => None,
+        text => Some(
+            text.parse()
+                .map_err(|error| Status::invalid_argument(format!("{error}")))?,
+        ),
+    };
+    Ok(Selection {
+        filter,
+        since_ns: request.since_unix_ns,
+        until_ns: match request.until_unix_ns {
+            0 => u64::MAX,
+            until => until,
+        },
+        after,
+        limit,
+    })
+}
+
+fn bounded(hosts: Vec<String>) -> Result<Vec<String>, Status> {
+    if hosts.len() > HOSTS_ASKED_MAX {
+        return Err(Status::invalid_argument(format!(
+            "{} hosts are asked for, more than {HOSTS_ASKED_MAX}",
+            hosts.len()
+        )));
+    }
+    Ok(hosts)
+}
+
+#[tonic::async_trait]
+impl QueryService for Query {
+    async fn list_hosts(
+        &self,
+        _: Request<v1::ListHostsRequest>,
+    ) -> Result<Response<v1::ListHostsResponse>, Status> {
+        let all = self.fleet.all();
+        Ok(Response::new(v1::ListHostsResponse {
+            hosts: all.iter().map(|host| host.summary()).collect(),
+        }))
+    }
+
+    async fn get_reports(
+        &self,
+        request: Request<v1::GetReportsRequest>,
+    ) -> Result<Response<v1::GetReportsResponse>, Status> {
+        let selection = selection(&self.fleet, request.get_ref())?;
+        let page = self
+            .readers
+            .page(selection)
+            .await
+            .map_err(|error| status(&error))?;
+        Ok(Response::new(v1::GetReportsResponse {
+            reports: page.reports,
+            next_cursor: page.next.map(|c| c.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    type WatchStream = Answers<v1::WatchResponse>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let place = self.place()?;
+        let (answers, queue) = mpsc::channel(MESSAGES_MAX);
+        let host = request.into_inner().host;
+        tokio::spawn(self.clone().forward(host, answers, place));
+        Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
+    }
+
+    async fn get_backend_loads(
+        &self,
+        request: Request<v1::GetBackendLoadsRequest>,
+    ) -> Result<Response<v1::GetBackendLoadsResponse>, Status> {
+        let hosts = bounded(request.into_inner().hosts)?;
+        Ok(Response::new(v1::GetBackendLoadsResponse {
+            loads: loads::of(&self.fleet, &hosts),
+        }))
+    }
+
+    type WatchBackendLoadsStream = Answers<v1::WatchBackendLoadsResponse>;
+
+    async fn watch_backend_loads(
+        &self,
+        request: Request<v1::WatchBackendLoadsRequest>,
+    ) -> Result<Response<Self::WatchBackendLoadsStream>, Status> {
+        let hosts = bounded(request.into_inner().hosts)?;
+        let place = self.place()?;
+        let (answers, queue) = mpsc::channel(MESSAGES_MAX);
+        tokio::spawn(self.clone().forward_loads(hosts, answers, place));
+        Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
+    }
+}
