@@ -200,6 +200,9 @@ pub struct RunArgs {
     /// The most that waiting reports may take [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub spool_bytes: Option<String>,
+    /// Proxy configuration (YAML) to take the backends' names from
+    #[arg(long, value_name = "FILE")]
+    pub names_from: Option<PathBuf>,
     /// How much the kernel's programs log [default: off]
     #[arg(long, value_enum)]
     pub kernel_log: Option<KernelLogName>,
@@ -237,6 +240,7 @@ impl RunArgs {
             report_interval: self.report_interval.or(file.report_interval),
             spool_dir: self.spool_dir.or(file.spool_dir),
             spool_bytes: self.spool_bytes.or(file.spool_bytes),
+            names_from: self.names_from.or(file.names_from),
             kernel_log: self.kernel_log.or(file.kernel_log),
             log_format: self.log_format.or(file.log_format),
         }

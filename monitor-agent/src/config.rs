@@ -9,6 +9,7 @@ use std::{
 use crate::{
     cli::{KernelLogName, LevelName, LogFormat, PIN_DIR, RunArgs},
     kernel::KernelLog,
+    names::{NamesError, NamesFile},
     source::Level,
     target::TargetRequest,
     token::{Token, TokenError},
@@ -79,6 +80,9 @@ pub enum ConfigError {
     /// The token cannot be had.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The names of backends cannot be had.
+    #[error(transparent)]
+    Names(#[from] NamesError),
 }
 
 /// Where the control socket is.
@@ -113,6 +117,8 @@ pub struct Config {
     pub spool_dir: PathBuf,
     /// How much of them.
     pub spool_bytes: u64,
+    /// What the backends are called.
+    pub names: Option<NamesFile>,
     /// How much the kernel's programs log.
     pub kernel_log: KernelLog,
     /// How log lines look.
@@ -175,6 +181,7 @@ impl Config {
                 .spool_dir
                 .unwrap_or_else(|| "/var/lib/speedmimi-agent".into()),
             spool_bytes,
+            names: args.names_from.map(NamesFile::open).transpose()?,
             kernel_log: match args.kernel_log.unwrap_or_default() {
                 KernelLogName::Off => KernelLog::Off,
                 KernelLogName::Info => KernelLog::Info,

@@ -13,6 +13,7 @@ pub mod delivery;
 pub mod host;
 pub mod kernel;
 pub mod logging;
+pub mod names;
 pub mod pace;
 pub mod queue;
 pub mod reporter;

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::{
     delivery::{Progress, SharedSpool, lock},
+    names::NamesFile,
     queue::SAMPLES_MAX,
     sampler::{Asker, SamplerError, Shared},
     spool::{Recovered, ReportKey, SpoolError},
@@ -37,6 +38,7 @@ pub struct Reporter {
     spool: SharedSpool,
     wake: Arc<Notify>,
     progress: Arc<Progress>,
+    names: Option<NamesFile>,
     // Of the window that is open: kept until its report is durable.
     samples: VecDeque<Sample>,
     reasons: BTreeSet<String>,
@@ -63,6 +65,8 @@ pub struct ReporterParts {
     pub wake: Arc<Notify>,
     /// What became of the reports.
     pub progress: Arc<Progress>,
+    /// What the backends are called.
+    pub names: Option<NamesFile>,
 }
 
 impl Reporter {
@@ -85,6 +89,7 @@ impl Reporter {
             spool: parts.spool,
             wake: parts.wake,
             progress: parts.progress,
+            names: parts.names,
             samples: VecDeque::new(),
             reasons,
             samples_dropped: 0,
@@ -110,6 +115,11 @@ impl Reporter {
         self.reasons.append(&mut reading.incomplete_reasons);
         reading.incomplete_reasons.clone_from(&self.reasons);
         reading.surroundings.losses = self.losses().into();
+        reading.names = self
+            .names
+            .as_mut()
+            .map(NamesFile::names)
+            .unwrap_or_default();
         let key = lock(&self.spool).next_key();
         let samples = self.samples.make_contiguous();
         let closed = self.windows.close(key, reading, samples);

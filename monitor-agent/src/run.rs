@@ -120,6 +120,7 @@ pub async fn run<E: From<RunError>>(
         spool: Arc::clone(&spool),
         wake: Arc::clone(&wake),
         progress: Arc::clone(&progress),
+        names: config.names.clone(),
     });
     let control = Control {
         asker: sampler.asker(),

@@ -298,6 +298,7 @@ impl State {
             surroundings: surroundings(&mut self.host, &self.targets),
             kernel,
             level: self.level,
+            names: Arc::default(),
             incomplete_reasons: std::mem::take(&mut self.reasons),
         })
     }

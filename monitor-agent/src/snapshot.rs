@@ -37,6 +37,7 @@ pub fn report(host: v1::Host, kernel: KernelSample, level: Level, labels: &[&str
         surroundings: end,
         kernel,
         level,
+        names: Arc::default(),
         incomplete_reasons: ["a snapshot, not a window".to_owned()].into(),
     };
     let closed = Windows::new(host, None, start).close(ReportKey::default(), reading, &[sample]);

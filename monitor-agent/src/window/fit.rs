@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use monitor_common::endpoint::Role;
 use monitor_proto::{REPORT_BYTES_MAX, v1};
 use prost::Message;
 
@@ -13,7 +14,10 @@ use super::{
     ledger::{Ledger, Row},
     wire,
 };
-use crate::kernel::EndpointId;
+use crate::{
+    kernel::{EndpointAddress, EndpointId},
+    names::{Name, Names},
+};
 
 /// What is kept free for the request's framing and for what is set later.
 const RESERVE_BYTES: usize = 64 << 10;
@@ -42,12 +46,21 @@ impl Reported {
     }
 }
 
+/// What is told of endpoints beside their counters.
+pub(super) struct Describe<'a> {
+    /// The smallest and the largest mean round-trip time that was sampled.
+    pub(super) round_trips: HashMap<&'a EndpointId, (u64, u64)>,
+    /// What the backends are called.
+    pub(super) names: &'a Names,
+    /// Whether what level http alone counts is there.
+    pub(super) http: bool,
+}
+
 /// Adds as many endpoints to the report as there is room for.
 pub(super) fn endpoints(
     report: &mut v1::Report,
     ledger: Ledger,
-    round_trips: &HashMap<&EndpointId, (u64, u64)>,
-    http: bool,
+    describe: &Describe<'_>,
 ) -> Reported {
     let mut room = REPORT_BYTES_MAX - RESERVE_BYTES;
     room = room.saturating_sub(report.encoded_len());
@@ -57,7 +70,7 @@ pub(super) fn endpoints(
         deferred: false,
     };
     for row in in_turn(ledger.rows, report.sequence) {
-        let endpoint = endpoint(&row, round_trips, http);
+        let endpoint = endpoint(&row, describe);
         let bytes = endpoint.encoded_len() + FRAME_BYTES;
         if bytes <= room {
             room -= bytes;
@@ -87,17 +100,32 @@ fn in_turn(mut rows: Vec<Row>, sequence: u64) -> Vec<Row> {
     rows
 }
 
-fn endpoint(row: &Row, round_trips: &HashMap<&EndpointId, (u64, u64)>, http: bool) -> v1::Endpoint {
+fn endpoint(row: &Row, describe: &Describe<'_>) -> v1::Endpoint {
+    let http = describe.http;
+    let name = name(&row.id, describe.names);
     v1::Endpoint {
         role: wire::role(row.id.role).into(),
         address: row.id.address.to_string(),
+        name: name.name,
+        upstream: name.upstream,
+        backend: name.backend,
         target: row.id.target.to_string(),
         connections_active: row.totals.counters.connections_active(),
         window: Some(wire::counters(&row.delta, http)),
         totals: Some(wire::counters(&row.totals.counters, http)),
         totals_since_unix_ns: row.totals.since_unix_ns,
-        srtt: round_trip_time(row, round_trips.get(&row.id).copied()),
+        srtt: round_trip_time(row, describe.round_trips.get(&row.id).copied()),
         ..v1::Endpoint::default()
+    }
+}
+
+/// Peers have names, listeners have none.
+fn name(id: &EndpointId, names: &Names) -> Name {
+    match (id.role, id.address) {
+        (Role::Upstream, EndpointAddress::Socket(address)) => {
+            names.get(&address).cloned().unwrap_or_default()
+        }
+        _ => Name::default(),
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{
         network,
     },
     kernel::{EndpointId, KernelSample},
+    names::Names,
     source::Level,
     spool::ReportKey,
 };
@@ -81,6 +82,8 @@ pub struct Reading {
     pub kernel: KernelSample,
     /// What the programs look at.
     pub level: Level,
+    /// What the backends are called.
+    pub names: Arc<Names>,
     /// What makes the window incomplete, as far as the reader knows.
     pub incomplete_reasons: BTreeSet<String>,
 }
@@ -158,7 +161,12 @@ impl Windows {
             samples: u32::try_from(samples.len()).unwrap_or(u32::MAX),
             ..v1::Report::default()
         };
-        let reported = fit::endpoints(&mut report, ledger, &round_trip_ranges(samples), http);
+        let describe = fit::Describe {
+            round_trips: round_trip_ranges(samples),
+            names: &reading.names,
+            http,
+        };
+        let reported = fit::endpoints(&mut report, ledger, &describe);
         if reported.deferred {
             reasons.insert("endpoints left to the next report: it would be too large".to_owned());
         }

@@ -74,6 +74,7 @@ fn reading(seconds: u64, endpoints: Vec<EndpointSample>) -> Reading {
             ..KernelSample::default()
         },
         level: Level::Http,
+        names: Arc::default(),
         incomplete_reasons: BTreeSet::new(),
     }
 }
@@ -205,6 +206,31 @@ fn at_level_tcp_http_is_absent_until_something_of_it_is_left_to_report() {
     let report = windows.close(key(2), second, &[]).report;
     let window = report.endpoints[0].window.as_ref().unwrap();
     assert_eq!(window.http.as_ref().unwrap().requests, 2);
+}
+
+#[test]
+fn peers_are_called_what_the_proxy_calls_them_and_listeners_are_not() {
+    let address = ([127, 0, 0, 1], 80).into();
+    let name = crate::names::Name {
+        name: "One".to_owned(),
+        upstream: "default".to_owned(),
+        backend: "b1".to_owned(),
+    };
+    let endpoints = [Role::Downstream, Role::Upstream].map(|r| endpoint(80, r, counted(1, 1)));
+    let mut closing = reading(5, endpoints.to_vec());
+    closing.names = Arc::new([(address, name)].into());
+    let closed = windows(0, None).close(key(1), closing, &[]);
+    let [listener, peer] = &closed.report.endpoints[..] else {
+        panic!("two endpoints")
+    };
+    assert_eq!(
+        (listener.name.as_str(), listener.upstream.as_str()),
+        ("", "")
+    );
+    assert_eq!(
+        (peer.name.as_str(), peer.upstream.as_str()),
+        ("One", "default")
+    );
 }
 
 #[test]

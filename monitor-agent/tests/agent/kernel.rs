@@ -23,6 +23,7 @@ use monitor_common::{
 pub(crate) struct FakeKernel {
     sample: Arc<Mutex<KernelSample>>,
     counting: Arc<AtomicBool>,
+    broken: Arc<AtomicBool>,
 }
 
 impl FakeKernel {
@@ -48,6 +49,7 @@ impl FakeKernel {
         let kernel = Self {
             sample: Arc::new(Mutex::new(sample)),
             counting: Arc::new(AtomicBool::new(true)),
+            broken: Arc::default(),
         };
         let counting = kernel.clone();
         std::thread::spawn(move || counting.count());
@@ -76,6 +78,11 @@ impl FakeKernel {
             drop(sample);
             std::thread::sleep(Duration::from_micros(500));
         }
+    }
+
+    /// Whoever reads it from now on panics.
+    pub(crate) fn break_down(&self) {
+        self.broken.store(true, Ordering::Relaxed);
     }
 
     /// From when this returns on nothing is counted.
@@ -108,6 +115,7 @@ impl Drop for FakeKernel {
 
 impl CounterSource for FakeKernel {
     fn sample(&mut self, _: Detail) -> Result<KernelSample, SourceError> {
+        assert!(!self.broken.load(Ordering::Relaxed), "broken down");
         Ok(self.sample.lock().unwrap().clone())
     }
 

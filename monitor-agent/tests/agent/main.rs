@@ -160,6 +160,20 @@ fn the_running_agent_is_asked_over_its_socket() {
     agent.end(End::Graceful);
 }
 
+/// Better ended, and started again by the service manager, than silent.
+#[test]
+fn an_agent_whose_sampler_fails_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = FakeKernel::start();
+    let agent = Agent::start(dir.path(), ([127, 0, 0, 1], 9).into(), &kernel);
+    let socket = dir.path().join("control.sock");
+    eventually("it answers", || control::ask(&socket, "status").is_ok());
+    kernel.break_down();
+    let panicked = agent.thread.join().unwrap_err();
+    let message = panicked.downcast_ref::<String>().unwrap();
+    assert!(message.contains("Ended(\"sampler\")"), "{message}");
+}
+
 #[test]
 fn two_agents_share_neither_spool_nor_socket() {
     let dir = tempfile::tempdir().unwrap();
