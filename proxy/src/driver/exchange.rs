@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use super::client::{Conn, Refusal};
 use super::io::{Io, Pending};
 use super::pool::Lease;
+use super::splice::{SPLICE_BYTES_MIN, Splice, SpliceError};
 use super::worker::Scratch;
 use crate::config::Algorithm;
 use crate::http::Version;
@@ -64,6 +65,10 @@ pub struct Exchange {
     pub(super) expects_continue: bool,
     /// Whether the backend no longer takes the request.
     request_failed: bool,
+    /// The request's body on its way within the kernel.
+    pub(super) splice_in: Option<Splice>,
+    /// The response's body on its way within the kernel.
+    pub(super) splice_out: Option<Splice>,
     /// Whether the client is watched for its end while it waits.
     client_watched: bool,
     pub(super) interim_count: u8,
@@ -94,10 +99,23 @@ impl Default for Exchange {
             up_keep_alive: false,
             expects_continue: false,
             request_failed: false,
+            splice_in: None,
+            splice_out: None,
             client_watched: false,
             interim_count: 0,
             attempts: 0,
         }
+    }
+}
+
+/// Bytes read at most while a response head is awaited.
+const HEAD_READ_BYTES: usize = 16 << 10;
+
+impl Exchange {
+    /// Whether some of the request has not reached the backend.
+    fn is_sending(&self) -> bool {
+        let holding = self.splice_in.as_ref().is_some_and(Splice::is_holding);
+        holding || !self.request.is_done() || !self.to_up.is_empty()
     }
 }
 
@@ -297,7 +315,7 @@ impl Conn {
 
     /// Puts the backend's connection back and says what the client's does next.
     fn finish(&mut self, exchange: &mut Exchange) -> Next {
-        let whole = exchange.request.is_done() && !exchange.request_failed;
+        let whole = !exchange.is_sending() && !exchange.request_failed;
         if let (Some(up), Some(lease)) = (exchange.up.take(), exchange.lease.take())
             && whole
             && exchange.up_keep_alive
@@ -322,7 +340,7 @@ impl Conn {
         let mut moved_once = false;
         loop {
             let mut moved = false;
-            if !exchange.request.is_done() || !exchange.to_up.is_empty() {
+            if exchange.is_sending() {
                 match self.step_request(exchange, cx) {
                     Ok(step) => moved |= step,
                     Err(end) => return Poll::Ready(end),
@@ -367,7 +385,8 @@ impl Conn {
     /// Sets the deadline for whatever the exchange waits for now.
     fn arm_exchange(&self, exchange: &Exchange) {
         let ticks = self.worker.ticks.get();
-        let wait = if !exchange.to_client.is_empty() {
+        let holding = exchange.splice_out.as_ref().is_some_and(Splice::is_holding);
+        let wait = if holding || !exchange.to_client.is_empty() {
             ticks.client_write
         } else if exchange.answered || !exchange.to_up.is_empty() {
             ticks.body_stall
@@ -408,6 +427,12 @@ impl Conn {
                 }
             };
         }
+        if let Some(step) = self.splice_request(exchange, cx) {
+            return step;
+        }
+        let Some(up) = exchange.up.as_mut() else {
+            return Ok(false);
+        };
         let worker = Rc::clone(&self.worker);
         let mut scratch = worker.scratch.borrow_mut();
         let input = &mut scratch.input;
@@ -450,8 +475,12 @@ impl Conn {
         if exchange.switched {
             return Err(End::Switched);
         }
-        if exchange.answered && exchange.response.is_done() {
+        let holding = exchange.splice_out.as_ref().is_some_and(Splice::is_holding);
+        if exchange.answered && exchange.response.is_done() && !holding {
             return Err(End::Done);
+        }
+        if let Some(step) = self.splice_response(exchange, cx) {
+            return step;
         }
         let Some(up) = exchange.up.as_mut() else {
             return Ok(false);
@@ -461,7 +490,14 @@ impl Conn {
         let Scratch { input, out } = &mut *scratch;
         let had = exchange.up_left.len();
         input[..had].copy_from_slice(&exchange.up_left);
-        match up.poll_read(cx, &mut input[had..]) {
+        // With a head comes only the beginning of a large body, so that the
+        // rest can move within the kernel.
+        let end = if exchange.answered {
+            input.len()
+        } else {
+            had + HEAD_READ_BYTES
+        };
+        match up.poll_read(cx, &mut input[had..end]) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => upstream_ended(exchange).map(|()| true),
             Poll::Ready(Ok(bytes)) => {
@@ -470,6 +506,71 @@ impl Conn {
                 Ok(true)
             }
             Poll::Ready(Err(error)) => Err(upstream_error(exchange, &error)),
+        }
+    }
+}
+
+impl Conn {
+    /// Moves the request's body within the kernel, where it goes that way.
+    fn splice_request(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Option<Step> {
+        let wanted = exchange.request.opaque_remaining();
+        let (Io::Tcp(client), Some(Io::Tcp(up))) = (&self.io, &exchange.up) else {
+            return None;
+        };
+        if exchange.splice_in.is_none() {
+            if wanted < SPLICE_BYTES_MIN || !self.left.is_empty() {
+                return None;
+            }
+            exchange.splice_in = Some(self.worker.splice()?);
+        }
+        let splice = exchange.splice_in.as_mut()?;
+        match splice.step(client, up, wanted, cx) {
+            Ok(progress) => {
+                exchange.request.skip(progress.taken);
+                exchange.body_bytes += progress.taken;
+                if !splice.is_holding() && exchange.request.opaque_remaining() == 0 {
+                    self.worker.give_back_splice(exchange.splice_in.take()?);
+                }
+                Some(if progress.ended {
+                    Err(End::Broken)
+                } else {
+                    Ok(progress.moved)
+                })
+            }
+            Err(SpliceError::To(_)) => {
+                exchange.request_failed = true;
+                Some(Ok(true))
+            }
+            Err(SpliceError::From(_)) => Some(Err(End::Broken)),
+        }
+    }
+
+    /// Moves the response's body within the kernel, where it goes that way.
+    fn splice_response(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Option<Step> {
+        let wanted = exchange.response.opaque_remaining();
+        let (Io::Tcp(client), Some(Io::Tcp(up))) = (&self.io, &exchange.up) else {
+            return None;
+        };
+        if exchange.splice_out.is_none() {
+            if wanted < SPLICE_BYTES_MIN || !exchange.answered || exchange.decode {
+                return None;
+            }
+            exchange.splice_out = Some(self.worker.splice()?);
+        }
+        let splice = exchange.splice_out.as_mut()?;
+        match splice.step(up, client, wanted, cx) {
+            Ok(progress) => {
+                exchange.response.skip(progress.taken);
+                if !splice.is_holding() && exchange.response.opaque_remaining() == 0 {
+                    self.worker.give_back_splice(exchange.splice_out.take()?);
+                }
+                if progress.ended {
+                    return Some(upstream_ended(exchange).map(|()| true));
+                }
+                Some(Ok(progress.moved))
+            }
+            Err(SpliceError::To(_)) => Some(Err(End::Broken)),
+            Err(SpliceError::From(error)) => Some(Err(upstream_error(exchange, &error))),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod listener;
 pub mod pool;
 pub mod response;
 pub mod run;
+pub mod splice;
 pub mod steer;
 pub mod timers;
 pub mod tunnel;

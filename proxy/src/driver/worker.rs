@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::exchange::Exchange;
 use super::pool::{Lease, LocalBackend};
+use super::splice::{Pipe, Splice};
 use super::timers::{Timers, ticks};
 use crate::access_log::AccessLog;
 use crate::balance::{self, Candidate, Choice, Draw};
@@ -23,6 +24,10 @@ pub const SCRATCH_BYTES: usize = 64 << 10;
 /// Spare buffers that a worker keeps, and the largest of them.
 const SPARES_MAX: usize = 1024;
 const SPARE_BYTES_MAX: usize = 4 << 10;
+/// Bodies that move within the kernel at once, and pipes kept for later. A pipe
+/// is two descriptors; bodies beyond the bound are copied.
+const PIPES_MAX: usize = 512;
+const SPARE_PIPES_MAX: usize = 64;
 /// A retry costs as much as a hundred requests earn at one percent; ten may be
 /// saved up, so that a quiet proxy can retry too.
 const RETRY_COST: u32 = 100;
@@ -142,6 +147,8 @@ pub struct Worker {
     exchanges: RefCell<Vec<Box<Exchange>>>,
     random: Cell<u64>,
     ticket: Cell<u64>,
+    pipes: RefCell<Vec<Pipe>>,
+    pipes_in_use: Cell<usize>,
     retry_credit: Cell<u32>,
 }
 
@@ -168,6 +175,8 @@ impl Worker {
             exchanges: RefCell::default(),
             random: Cell::new(balance::mix(seed.wrapping_add(1))),
             ticket: Cell::new(balance::mix(seed)),
+            pipes: RefCell::default(),
+            pipes_in_use: Cell::new(0),
             retry_credit: Cell::new(RETRY_CREDIT_MAX),
         };
         Rc::new(worker)
@@ -235,10 +244,42 @@ impl Worker {
     pub fn give_back_exchange(&self, mut exchange: Box<Exchange>) {
         self.give_back(exchange.to_up.take());
         self.give_back(exchange.to_client.take());
+        for splice in [exchange.splice_in.take(), exchange.splice_out.take()]
+            .into_iter()
+            .flatten()
+        {
+            self.give_back_splice(splice);
+        }
         *exchange = Exchange::default();
         let mut exchanges = self.exchanges.borrow_mut();
         if exchanges.len() < SPARES_MAX {
             exchanges.push(exchange);
+        }
+    }
+
+    /// A direction that moves within the kernel, where a pipe can be had.
+    #[must_use]
+    pub fn splice(&self) -> Option<Splice> {
+        let in_use = self.pipes_in_use.get();
+        if in_use >= PIPES_MAX {
+            return None;
+        }
+        let pipe = match self.pipes.borrow_mut().pop() {
+            Some(pipe) => pipe,
+            None => Pipe::new().ok()?,
+        };
+        self.pipes_in_use.set(in_use + 1);
+        Some(Splice::new(pipe))
+    }
+
+    /// Takes a direction's pipe back; one that still holds bytes is closed.
+    pub fn give_back_splice(&self, splice: Splice) {
+        self.pipes_in_use.set(self.pipes_in_use.get() - 1);
+        let mut pipes = self.pipes.borrow_mut();
+        if let Some(pipe) = splice.into_pipe()
+            && pipes.len() < SPARE_PIPES_MAX
+        {
+            pipes.push(pipe);
         }
     }
 
