@@ -19,6 +19,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use monitor_proto::v1;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
     host::{
         HostReader, HostSample,
         gauges::{self, Gauges},
-        read_cgroup,
+        namespace, read_cgroup,
     },
     kernel::{KernelSample, Target},
     pace::{JUDGED_OVER, Pace},
@@ -322,6 +323,7 @@ pub fn surroundings(host: &mut HostReader, targets: &[Target]) -> Surroundings {
         monotonic_ns: monotonic_ns(),
         host: host.detail(),
         targets: targets.iter().map(target_reading).collect(),
+        namespaces: namespaces(targets),
         agent_cpu_ns: process_cpu_ns(),
         agent_memory_bytes: resident_bytes(),
         ..Surroundings::default()
@@ -336,6 +338,16 @@ fn target_reading(target: &Target) -> TargetReading {
         process: target::first_process(target),
         usage: read_cgroup(&target.path),
     }
+}
+
+/// The network namespaces that the targets' first processes are in.
+fn namespaces(targets: &[Target]) -> Vec<v1::NetworkNamespace> {
+    let mut found: Vec<v1::NetworkNamespace> = Vec::new();
+    for pid in targets.iter().filter_map(target::first_pid) {
+        let namespace = namespace::read(Path::new("/proc"), pid);
+        found.extend(namespace.filter(|n| found.iter().all(|f| f.id != n.id)));
+    }
+    found
 }
 
 fn resident_bytes() -> u64 {

@@ -12,6 +12,7 @@ pub mod gauges;
 pub mod identity;
 pub mod load;
 pub mod memory;
+pub mod namespace;
 pub mod network;
 pub mod pressure;
 

@@ -182,12 +182,17 @@ pub fn resolve(request: &TargetRequest, roots: &Roots) -> Result<Vec<Target>, Ta
     Ok(targets)
 }
 
+/// The first process of a target.
+#[must_use]
+pub fn first_pid(target: &Target) -> Option<u32> {
+    processes::first_pid(&target.path)
+}
+
 /// The command of the first process of a target; empty where there is none.
 #[must_use]
 pub fn first_process(target: &Target) -> String {
-    let pid = processes::first_pid(&target.path);
-    pid.map(|pid| processes::command(Path::new("/proc"), pid))
-        .unwrap_or_default()
+    let command = |pid| processes::command(Path::new("/proc"), pid);
+    first_pid(target).map(command).unwrap_or_default()
 }
 
 /// A path as `/proc/PID/cgroup` has it, or relative to the mount, or absolute.

@@ -28,7 +28,7 @@ use crate::{
         cgroup::CgroupUsage,
         cpu, disk,
         gauges::{self, Fold},
-        network,
+        namespace, network,
     },
     kernel::{EndpointId, KernelSample},
     names::Names,
@@ -65,6 +65,8 @@ pub struct Surroundings {
     pub host: HostDetail,
     /// The watched cgroups.
     pub targets: Vec<TargetReading>,
+    /// Their network namespaces, each once.
+    pub namespaces: Vec<v1::NetworkNamespace>,
     /// CPU time that the agent has used.
     pub agent_cpu_ns: u64,
     /// The agent's resident memory.
@@ -154,6 +156,7 @@ impl Windows {
             losses_totals: losses.totals.clone(),
             losses_since_unix_ns: losses.since_unix_ns,
             targets: self.targets(&end),
+            network_namespaces: namespace::since(&self.start.namespaces, &end.namespaces),
             reconciliation: Some(v1::Reconciliation {
                 connection_difference: ledger.connection_difference(),
                 ..v1::Reconciliation::default()
