@@ -13,10 +13,8 @@ use monitor_agent::{
     control, error_chain,
     host::identity,
     kernel::{self, Kernel, KernelOptions, doctor},
-    logging,
-    run::{self, Opened},
-    snapshot,
-    source::Detail,
+    logging, run, snapshot,
+    source::{Detail, Opened, Opener},
     target::{self, Roots, TargetError},
 };
 use serde::Serialize;
@@ -81,25 +79,26 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     let roots = Roots::detect()?;
     let targets = target::resolve(&config.targets, &roots)
         .inspect_err(|error| list_candidates(error, &roots))?;
-    let options = KernelOptions {
-        level: config.level,
+    let mut options = KernelOptions {
         log: config.kernel_log,
         ..KernelOptions::new(config.pin_dir.clone())
     };
     let watched = targets.clone();
-    let open = move || -> anyhow::Result<Opened> {
+    let open: Opener = Box::new(move |level| {
+        options.level = level;
         let kernel = Kernel::open(&options, &watched)?;
         let level = kernel.level();
-        Ok(Opened {
-            source: Box::new(kernel),
-            level,
-        })
-    };
+        let source = Box::new(kernel);
+        Ok(Opened { source, level })
+    });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the operating system refuses a runtime")?;
-    runtime.block_on(async { run::run(config, targets, run::signals()?, open).await })
+    runtime.block_on(async {
+        let stop = run::signals()?;
+        Ok(run::run(config, targets, stop, open).await?)
+    })
 }
 
 /// Without a target: what one could be.

@@ -26,7 +26,7 @@ use crate::{
     kernel::Target,
     reporter::{ReportError, Reporter, ReporterParts},
     sampler::{Sampler, SamplerError, SamplerOptions, surroundings},
-    source::{CounterSource, Level},
+    source::{Level, Opener},
     spool::{Spool, SpoolError},
 };
 
@@ -47,6 +47,9 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+    /// Programs, maps or pins, or a thread to sample them.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
     /// The control socket that was asked for.
     #[error("control socket {path} cannot be used")]
     Control {
@@ -68,20 +71,19 @@ pub enum RunError {
     },
 }
 
-/// Runs until `stop` gives the reason to stop.  `open` loads the programs; it is
-/// called after everything that can fail more cheaply, with the spool's lock
-/// held.
+/// Runs until `stop` gives the reason to stop.  `open` is first called after
+/// everything that can fail more cheaply, with the spool's lock held.
 ///
 /// # Errors
-/// Where the agent cannot start.
-pub async fn run<E: From<RunError>>(
+/// Where the agent cannot start, or a part of it ends by itself.
+pub async fn run(
     config: Config,
     targets: Vec<Target>,
     stop: impl Future<Output = &'static str>,
-    open: impl FnOnce() -> Result<Opened, E>,
-) -> Result<(), E> {
+    open: Opener,
+) -> Result<(), RunError> {
     let spool = Spool::open(&config.spool_dir, config.spool_bytes, clock::unix_ms());
-    let (spool, recovered) = spool.map_err(RunError::from)?;
+    let (spool, recovered) = spool?;
     let host = identity::read(&config.spool_dir).map_err(|source| RunError::Identity {
         dir: config.spool_dir.clone(),
         source,
@@ -91,14 +93,13 @@ pub async fn run<E: From<RunError>>(
         &mut HostReader::open("/proc".as_ref(), "/".as_ref()),
         &targets,
     );
-    let opened = open()?;
-    let level = opened.level;
     let options = SamplerOptions {
         interval: config.sample_interval,
-        level,
+        level: config.level,
         targets: targets.clone(),
     };
-    let sampler = Sampler::start(opened.source, options).map_err(system("a thread"))?;
+    let sampler = Sampler::start(open, options)?;
+    let level = sampler.level();
     let spool = Arc::new(Mutex::new(spool));
     let (wake, progress) = (Arc::new(Notify::new()), Arc::new(Progress::default()));
     let (stop_delivery, stopped) = watch::channel(false);
@@ -150,22 +151,6 @@ pub async fn run<E: From<RunError>>(
     let pending = lock(&spool).pending();
     tracing::info!(pending, "stopped; the kernel goes on counting");
     Ok(())
-}
-
-/// The kernel's counters, opened.
-pub struct Opened {
-    /// Reads them.
-    pub source: Box<dyn CounterSource>,
-    /// What the programs look at.
-    pub level: Level,
-}
-
-impl std::fmt::Debug for Opened {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened")
-            .field("level", &self.level)
-            .finish_non_exhaustive()
-    }
 }
 
 async fn report_until(

@@ -4,10 +4,11 @@
 //! makes a sample late.  Others ask it over a channel, or look at the newest
 //! sample through one atomic pointer.
 
+mod cgroups;
+
 use std::{
     collections::BTreeSet,
     fs, io,
-    os::unix::fs::MetadataExt,
     path::Path,
     sync::{
         Arc,
@@ -19,6 +20,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use cgroups::Cgroups;
 use monitor_proto::v1;
 use tokio::sync::oneshot;
 
@@ -32,7 +34,7 @@ use crate::{
     kernel::{KernelSample, Target},
     pace::{JUDGED_OVER, Pace},
     queue::{DropOldest, SAMPLES_MAX},
-    source::{CounterSource, Detail, Level, SourceError},
+    source::{CounterSource, Detail, Level, Opened, Opener, SourceError},
     target,
     window::{Reading, Sample, Surroundings, TargetReading, round_trips, saw_traffic},
 };
@@ -75,8 +77,11 @@ impl Shared {
 #[derive(Debug, thiserror::Error)]
 pub enum SamplerError {
     /// The kernel's counters cannot be read, or its programs not be changed.
-    #[error("the kernel's counters cannot be used")]
-    Source(#[source] SourceError),
+    #[error(transparent)]
+    Source(SourceError),
+    /// No thread can be made.
+    #[error("the operating system refuses a thread")]
+    Thread(#[source] io::Error),
     /// Its thread has ended.
     #[error("the sampler has ended")]
     Ended,
@@ -91,6 +96,7 @@ enum Command {
 /// The running sampler; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Sampler {
+    level: Level,
     commands: Sender<Command>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -101,33 +107,42 @@ pub struct Sampler {
 pub struct SamplerOptions {
     /// The shortest time between two samples.
     pub interval: Duration,
-    /// What the programs look at now.
+    /// What the programs are to look at.
     pub level: Level,
     /// The watched cgroups.
     pub targets: Vec<Target>,
 }
 
 impl Sampler {
-    /// Starts sampling.
+    /// Opens the source and starts sampling.
     ///
     /// # Errors
-    /// Where no thread can be made.
-    pub fn start(source: Box<dyn CounterSource>, options: SamplerOptions) -> io::Result<Self> {
+    /// Where the source cannot be opened, or no thread be made.
+    pub fn start(mut open: Opener, options: SamplerOptions) -> Result<Self, SamplerError> {
+        let cgroups = Cgroups::of(options.targets);
+        let opened = open(options.level).map_err(SamplerError::Source)?;
         let shared = Arc::new(Shared {
             samples: DropOldest::new(SAMPLES_MAX),
             newest: ArcSwapOption::empty(),
             failures: AtomicU64::new(0),
         });
+        let level = opened.level;
         let (commands, receiver) = channel();
-        let state = State::new(source, options, Arc::clone(&shared));
-        let thread = std::thread::Builder::new()
-            .name("sampler".to_owned())
-            .spawn(move || state.run(&receiver))?;
+        let state = State::new(open, opened, cgroups, options.interval, Arc::clone(&shared));
+        let thread = std::thread::Builder::new().name("sampler".to_owned());
+        let thread = thread.spawn(move || state.run(&receiver));
         Ok(Self {
+            level,
             commands,
             shared,
-            thread: Some(thread),
+            thread: Some(thread.map_err(SamplerError::Thread)?),
         })
+    }
+
+    /// What the programs looked at when sampling began.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
     }
 
     /// What everyone may look at.
@@ -191,9 +206,11 @@ impl Asker {
 }
 
 struct State {
-    source: Box<dyn CounterSource>,
+    open: Opener,
+    // Absent after it could not be opened again.
+    source: Option<Box<dyn CounterSource>>,
     level: Level,
-    targets: Vec<Target>,
+    cgroups: Cgroups,
     host: HostReader,
     pace: Pace,
     shared: Arc<Shared>,
@@ -205,16 +222,23 @@ struct State {
 }
 
 impl State {
-    fn new(source: Box<dyn CounterSource>, options: SamplerOptions, shared: Arc<Shared>) -> Self {
+    fn new(
+        open: Opener,
+        opened: Opened,
+        cgroups: Cgroups,
+        interval: Duration,
+        shared: Arc<Shared>,
+    ) -> Self {
         let mut host = HostReader::open(Path::new("/proc"), Path::new("/"));
         let earlier_host = host.sample();
         let at = Instant::now();
         Self {
-            source,
-            level: options.level,
-            targets: options.targets,
+            open,
+            source: Some(opened.source),
+            level: opened.level,
+            cgroups,
             host,
-            pace: Pace::new(options.interval),
+            pace: Pace::new(interval),
             shared,
             earlier_at: at,
             earlier_host,
@@ -241,6 +265,7 @@ impl State {
     /// Takes one sample and says how long to wait for the next.
     fn sample(&mut self) -> Duration {
         let at = Instant::now();
+        self.follow_cgroups(at);
         let host = self.host.sample();
         let elapsed_ns = at.boot_ns.saturating_sub(self.earlier_at.boot_ns);
         let gauges = gauges::between(&self.earlier_host, &host, elapsed_ns);
@@ -267,8 +292,38 @@ impl State {
         interval
     }
 
+    fn source(&mut self) -> Result<&mut Box<dyn CounterSource>, SourceError> {
+        let source = self.source.as_mut();
+        source.ok_or_else(|| "the programs could not be attached again".into())
+    }
+
+    /// Opens the source anew when a watched cgroup was made anew: the programs
+    /// are still attached to the one that is gone.
+    fn follow_cgroups(&mut self, at: Instant) {
+        if !self.cgroups.due(at) || !(self.cgroups.replaced() || self.source.is_none()) {
+            return;
+        }
+        // The one before holds locks that the next one needs.
+        self.source = None;
+        self.cgroups.remember();
+        match (self.open)(self.level) {
+            Ok(opened) => {
+                tracing::info!("a watched cgroup was made again; it is counted from now on");
+                self.source = Some(opened.source);
+                self.level = opened.level;
+            }
+            Err(error) => {
+                let error = crate::error_chain(&*error);
+                tracing::warn!(
+                    error,
+                    "a watched cgroup was made again and cannot be counted"
+                );
+            }
+        }
+    }
+
     fn read_kernel(&mut self) -> Option<Arc<KernelSample>> {
-        match self.source.sample(Detail::Hot) {
+        match self.source().and_then(|s| s.sample(Detail::Hot)) {
             Ok(sample) => Some(Arc::new(sample)),
             Err(error) => {
                 // The first one is told; `status` and the reports have the count.
@@ -294,9 +349,9 @@ impl State {
     fn read(&mut self) -> Result<Reading, SourceError> {
         // However far apart samples are, every window has one, at its end.
         self.sample();
-        let kernel = self.source.sample(Detail::Full)?;
+        let kernel = self.source()?.sample(Detail::Full)?;
         Ok(Reading {
-            surroundings: surroundings(&mut self.host, &self.targets),
+            surroundings: surroundings(&mut self.host, self.cgroups.targets()),
             kernel,
             level: self.level,
             names: Arc::default(),
@@ -308,7 +363,7 @@ impl State {
         if level != self.level {
             // Attempts that fail half-way changed something, too.
             self.reasons.insert("the level was changed".to_owned());
-            self.source.set_level(level)?;
+            self.source()?.set_level(level)?;
             self.level = level;
         }
         Ok(())
@@ -333,8 +388,7 @@ pub fn surroundings(host: &mut HostReader, targets: &[Target]) -> Surroundings {
 fn target_reading(target: &Target) -> TargetReading {
     TargetReading {
         label: Arc::clone(&target.label),
-        // A cgroup's id is its directory's inode number.
-        cgroup_id: fs::metadata(&target.path).map_or(0, |m| m.ino()),
+        cgroup_id: cgroups::id(target).unwrap_or(0),
         process: target::first_process(target),
         usage: read_cgroup(&target.path),
     }

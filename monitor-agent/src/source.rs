@@ -56,3 +56,23 @@ pub trait CounterSource: Send {
     /// Where programs cannot be attached or detached.
     fn set_level(&mut self, level: Level) -> Result<(), SourceError>;
 }
+
+/// A source that was opened.
+pub struct Opened {
+    /// Reads the counters.
+    pub source: Box<dyn CounterSource>,
+    /// What the programs look at.
+    pub level: Level,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened")
+            .field("level", &self.level)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens the source, at this level: when the agent starts, and again whenever a
+/// watched cgroup was made again, the one before being dropped first.
+pub type Opener = Box<dyn FnMut(Level) -> Result<Opened, SourceError> + Send>;

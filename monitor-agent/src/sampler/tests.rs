@@ -6,6 +6,7 @@ use super::*;
 use crate::kernel::{EndpointAddress, EndpointId, EndpointSample};
 
 /// Counts one byte per reading while `busy`.
+#[derive(Clone)]
 struct Fake {
     busy: Arc<AtomicBool>,
     failing: Arc<AtomicBool>,
@@ -49,9 +50,14 @@ struct Running {
     sampler: Sampler,
     busy: Arc<AtomicBool>,
     failing: Arc<AtomicBool>,
+    opened: Arc<AtomicU64>,
 }
 
 fn start() -> Running {
+    watching(vec![])
+}
+
+fn watching(targets: Vec<Target>) -> Running {
     let (busy, failing) = (Arc::default(), Arc::default());
     let source = Fake {
         busy: Arc::clone(&busy),
@@ -61,10 +67,21 @@ fn start() -> Running {
     let options = SamplerOptions {
         interval: Duration::from_millis(10),
         level: Level::Http,
-        targets: vec![],
+        targets,
     };
-    let sampler = Sampler::start(Box::new(source), options).unwrap();
+    let opened = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&opened);
+    let open: Opener = Box::new(move |level| {
+        // The second attempt fails.
+        if count.fetch_add(1, Ordering::Relaxed) == 1 {
+            return Err("not now".into());
+        }
+        let source = Box::new(source.clone());
+        Ok(Opened { source, level })
+    });
+    let sampler = Sampler::start(open, options).unwrap();
     Running {
+        opened,
         sampler,
         busy,
         failing,
@@ -124,6 +141,37 @@ async fn a_level_change_is_told_once() {
     let reading = asker.read().await.unwrap();
     assert!(reading.incomplete_reasons.is_empty());
     assert!(reading.surroundings.agent_memory_bytes > 0);
+}
+
+/// As a unit's is when it is started again; and what fails once is tried again.
+#[test]
+fn a_cgroup_that_is_made_again_is_watched_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    fs::create_dir(&path).unwrap();
+    let label = Arc::from("/web");
+    let target = Target {
+        path: path.clone(),
+        label,
+    };
+    let running = watching(vec![target]);
+    let opened = || running.opened.load(Ordering::Relaxed);
+    fs::rename(&path, dir.path().join("gone")).unwrap();
+    let samples = running.sampler.shared();
+    running.busy.store(true, Ordering::Relaxed);
+    let mut taken = 0;
+    eventually("sampling goes on without it", || {
+        taken += samples.samples.drain().len();
+        taken > 5
+    });
+    assert_eq!(opened(), 1, "what is gone is waited for");
+    fs::create_dir(&path).unwrap();
+    eventually("it is opened, and again after a failure", || opened() == 3);
+    eventually("it is read", || {
+        let newest = samples.newest.load_full();
+        newest.is_some_and(|n| n.kernel.is_some())
+    });
+    assert!(samples.failures() > 0);
 }
 
 #[tokio::test]

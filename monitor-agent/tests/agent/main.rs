@@ -15,9 +15,8 @@ use std::{
 use monitor_agent::{
     cli::RunArgs,
     config::Config,
-    control,
-    run::{self, Opened, RunError},
-    source::Level,
+    control, run,
+    source::{Opened, Opener},
 };
 use tokio::sync::oneshot;
 
@@ -66,12 +65,10 @@ impl Agent {
             "the test"
         };
         let targets = vec![kernel.target()];
-        let open = || -> Result<Opened, RunError> {
-            Ok(Opened {
-                source: Box::new(kernel),
-                level: Level::Http,
-            })
-        };
+        let open: Opener = Box::new(move |level| {
+            let source = Box::new(kernel.clone());
+            Ok(Opened { source, level })
+        });
         let mut running = std::pin::pin!(run::run(config, targets, stopped, open));
         tokio::select! {
             ended_by_itself = &mut running => panic!("ended by itself: {ended_by_itself:?}"),
