@@ -18,6 +18,12 @@ pub(crate) const CASES: &[Case] = &[
         agrees("127.0.0.1");
     }),
     ("nginx_agrees_with_its_own_counts_ipv6", || agrees("::1")),
+    ("nginx_sends_segments_of_more_than_64_kib_ipv4", || {
+        large_uploads("127.0.0.1");
+    }),
+    ("nginx_sends_segments_of_more_than_64_kib_ipv6", || {
+        large_uploads("::1");
+    }),
 ];
 
 fn mix() -> [Exchange; 8] {
@@ -75,4 +81,25 @@ fn agrees(ip: &str) {
     assert_eq!(counted["requests"], own.logged);
     assert_eq!(counted["bytes_received"], own.bytes_received);
     assert_eq!(counted["bytes_sent"], own.bytes_sent);
+}
+
+/// Uploads that wait for the origin's window are sent in pieces of more than
+/// 64 KiB; over IPv6 the kernel puts a jumbo option before each, and a request
+/// begins behind it.
+fn large_uploads(ip: &str) {
+    let origin = origin_on(ip);
+    let scene = Scene::watched_at(Level::Http);
+    let nginx = Nginx::start(&scene.cgroup, origin.address()).unwrap();
+    let address = nginx.address();
+    let mix = [Exchange::post(5 << 20, 0)];
+    let outcome = send(Load::on(address).connections(8).requests(200).mix(mix));
+    nginx.stop().unwrap();
+    let sums = scene.end();
+    assert_endpoint(&sums, "downstream", address, &downstream(&outcome));
+    assert_endpoint(
+        &sums,
+        "upstream",
+        origin.address(),
+        &upstream(&origin.counts()),
+    );
 }
