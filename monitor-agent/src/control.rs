@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Write},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::FileTypeExt},
     path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -69,9 +69,13 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
             "another agent listens on it",
         ));
     }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => {
+            let what = "something is there that is no socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
+        Err(_) => {}
     }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket: OwnedFd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -215,5 +219,25 @@ fn name(level: Level) -> &'static str {
     match level {
         Level::Tcp => "tcp",
         Level::Http => "http",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_was_left_is_replaced_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        drop(listen(&path).unwrap());
+        let listener = listen(&path).unwrap();
+        assert_eq!(listen(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        let file = dir.path().join("precious");
+        std::fs::write(&file, "data").unwrap();
+        let refused = listen(&file).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
     }
 }

@@ -130,10 +130,9 @@ fn list_candidates(error: &TargetError, roots: &Roots) {
 fn snapshot(args: &PinArgs) -> anyhow::Result<()> {
     logging::init(LogFormat::Text);
     let kernel = Kernel::open_pinned(&args.pin_dir)?;
-    let host = identity::read(&std::env::temp_dir()).context("this host has no id")?;
     let labels = kernel.targets();
     let sample = kernel.read(Detail::Full);
-    let report = snapshot::report(host, sample, kernel.level(), &labels);
+    let report = snapshot::report(identity::peek(), sample, kernel.level(), &labels);
     print(&report)
 }
 

@@ -14,19 +14,34 @@ const ID_PURPOSE: &[u8] = b"speedmimi host id v1";
 /// # Errors
 /// Where an id must be made and cannot be kept.
 pub fn read(state_dir: &Path) -> io::Result<v1::Host> {
-    let uname = rustix::system::uname();
-    let id = match machine_id(&line(Path::new("/etc/machine-id"))) {
+    let id = match own_id() {
         Some(id) => id,
         None => kept_id(&state_dir.join("host-id"))?,
     };
+    Ok(describe(id))
+}
+
+/// Describes this host without keeping anything; its id is empty where there is
+/// no `/etc/machine-id`.
+#[must_use]
+pub fn peek() -> v1::Host {
+    describe(own_id().unwrap_or_default())
+}
+
+fn own_id() -> Option<String> {
+    machine_id(&line(Path::new("/etc/machine-id")))
+}
+
+fn describe(id: String) -> v1::Host {
+    let uname = rustix::system::uname();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(v1::Host {
+    v1::Host {
         id,
         name: uname.nodename().to_string_lossy().into_owned(),
         boot_id: boot_id(),
         kernel: uname.release().to_string_lossy().into_owned(),
         cores: configured_cores().unwrap_or_else(|| u32::try_from(cores).unwrap_or(u32::MAX)),
-    })
+    }
 }
 
 /// Which boot this is; empty where /proc does not say.
