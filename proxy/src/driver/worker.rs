@@ -437,8 +437,13 @@ impl Drop for Admission {
 }
 
 fn http_date() -> [u8; 29] {
-    let text = httpdate::fmt_http_date(std::time::SystemTime::now());
-    text.as_bytes()
-        .try_into()
-        .expect("an IMF-fixdate has 29 bytes")
+    use std::io::Write as _;
+    let mut text = [0; 29];
+    let written = write!(
+        &mut text[..],
+        "{}",
+        httpdate::HttpDate::from(std::time::SystemTime::now())
+    );
+    debug_assert!(written.is_ok(), "an IMF-fixdate has 29 bytes");
+    text
 }

@@ -12,6 +12,8 @@ pub mod forward;
 pub mod reject;
 pub mod request;
 pub mod response;
+#[cfg(test)]
+mod split_tests;
 
 /// Most header fields one head may carry; the configured limit is at most this.
 pub const HEADERS_MAX: usize = 128;

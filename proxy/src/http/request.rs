@@ -68,7 +68,13 @@ pub fn parse_request<'h, 'b>(
         }
         Ok(Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(Reject::HeadTooLarge),
-        Err(httparse::Error::Version) => return Err(version_reject(window)),
+        Err(httparse::Error::Version) => {
+            return match version_reject(window) {
+                Some(reject) => Err(reject),
+                None if window.len() == limits.head_bytes_max => Err(Reject::HeadTooLarge),
+                None => Ok(None),
+            };
+        }
         Err(_) => return Err(Reject::Syntax),
     };
     if !lines_end_in_crlf(&window[..head_bytes]) {
@@ -87,18 +93,24 @@ pub fn parse_request<'h, 'b>(
 }
 
 /// A start line that has a version, but not one of ours, is told so; anything
-/// else that trips over the version is plain nonsense.
-fn version_reject(window: &[u8]) -> Reject {
-    let line = window
-        .split(|byte| *byte == b'\r')
+/// else that trips over the version is plain nonsense. Which of both it is shows
+/// only at the end of the line: `None` before that.
+fn version_reject(window: &[u8]) -> Option<Reject> {
+    let start = window
+        .iter()
+        .position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    let line = &window[start..];
+    let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
+    let version = line[..end]
+        .rsplit(|byte| *byte == b' ')
         .next()
         .unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     let named = version.strip_prefix(b"HTTP/").unwrap_or_default();
-    match named {
+    let reject = match named {
         [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => Reject::Version,
         _ => Reject::Syntax,
-    }
+    };
+    Some(reject)
 }
 
 /// What the fields of one head say, gathered in a single walk.

@@ -5,12 +5,14 @@
 mod access_log;
 mod admin;
 mod backends;
+mod differential;
 mod forwarding;
 mod framing;
 mod lifecycle;
 mod refusals;
 mod reload;
 mod secure;
+mod splits;
 mod support;
 mod timeouts;
 mod tunnels;
