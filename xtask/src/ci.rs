@@ -31,6 +31,10 @@ pub(crate) fn main(workspace: &Workspace) -> Result<()> {
             .args(["--", "-D", "warnings"]))
     })?;
     let summary = steps.take("test", || test::run_all(workspace, Some(&object), None))?;
+    let other = steps.take("test --kernel", || {
+        test::in_debians_kernel(workspace, &object)
+    })?;
+    let summary = summary.and(other);
     steps.print();
     summary.print();
     if summary.has_failed() {

@@ -13,6 +13,7 @@ mod ebpf;
 mod requirements;
 mod test;
 mod tidy;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

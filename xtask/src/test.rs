@@ -6,12 +6,13 @@ use std::{
     process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::geteuid;
 
 use crate::{
     command::{run, step, timed},
     debian, requirements,
+    vm::{self, Image},
     workspace::Workspace,
 };
 
@@ -23,6 +24,9 @@ pub(crate) struct Args {
     /// Build the agent with this kernel object in place of the committed one.
     #[arg(long, value_name = "FILE")]
     object: Option<std::path::PathBuf>,
+    /// Run the kernel's tests alone, in this kernel image, under qemu.
+    #[arg(long, value_name = "IMAGE", conflicts_with = "filter")]
+    kernel: Option<std::path::PathBuf>,
 }
 
 /// What came of the tests.
@@ -35,13 +39,44 @@ pub(crate) struct Summary {
 
 /// Runs the command: prints the summary and says whether all is well.
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    let summary = run_all(workspace, args.object.as_deref(), args.filter.as_deref())?;
+    let object = args.object.as_deref();
+    let summary = match &args.kernel {
+        Some(image) => in_kernel(workspace, &Image::at(image)?, object)?,
+        None => run_all(workspace, object, args.filter.as_deref())?,
+    };
     summary.print();
     Ok(if summary.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Runs the kernel's tests in another kernel.
+fn in_kernel(workspace: &Workspace, image: &Image, object: Option<&Path>) -> Result<Summary> {
+    let printed = vm::run_tests(workspace, image, object)?;
+    let mut summary = Summary::default();
+    for line in printed.lines() {
+        println!("{line}");
+        summary.add(line);
+    }
+    ensure!(summary != Summary::default(), "no test ran in the guest");
+    Ok(summary)
+}
+
+/// The same in the kernel of this Debian release; skipped, and counted so, where
+/// it cannot be had.
+pub(crate) fn in_debians_kernel(workspace: &Workspace, object: &Path) -> Result<Summary> {
+    match Image::of_debian(workspace)? {
+        Some(image) => in_kernel(workspace, &image, Some(object)),
+        None => {
+            step("skipped: there is no kernel image to be had from this distribution");
+            Ok(Summary {
+                skipped: 1,
+                ..Summary::default()
+            })
+        }
+    }
 }
 
 /// Prepares the machine, builds everything once, and runs all tests.
@@ -132,6 +167,15 @@ impl Summary {
             self.failed = 1;
         }
         self
+    }
+
+    /// Together with another run's.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
     }
 
     /// Whether a test failed.

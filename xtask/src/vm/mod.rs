@@ -1,0 +1,170 @@
+//! `cargo xtask test --kernel IMAGE`: the kernel's tests in another kernel.
+//!
+//! The image is booted under qemu with an initramfs that holds busybox, the
+//! test program and the libraries it needs.  Software emulation, so it runs
+//! anywhere; the guest has no network but its loopback.
+
+mod image;
+mod initramfs;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+pub(crate) use self::image::Image;
+use self::initramfs::Initramfs;
+use crate::{
+    command::{output, timed},
+    debian,
+    workspace::Workspace,
+};
+
+/// How long the guest may take, boot included.
+const LIMIT_SECONDS: u32 = 600;
+
+/// What the guest prints last, followed by the test program's exit code.
+const END: &str = "guest: exit code ";
+
+/// The guest's first program: mounts what the tests need, runs them, and ends.
+const INIT: &str = r#"#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /tmp
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+ip link set lo up
+for module in /modules/*.ko; do [ -f "$module" ] && insmod "$module"; done
+/test --color never </dev/null 2>&1
+echo
+echo "guest: exit code $?"
+poweroff -f
+"#;
+
+/// Boots an image and runs the kernel's tests in it; returns what they printed.
+pub(crate) fn run_tests(
+    workspace: &Workspace,
+    image: &Image,
+    object: Option<&Path>,
+) -> Result<String> {
+    if debian::is_debian() {
+        debian::ensure_installed(&["qemu-system-x86", "busybox-static", "xz-utils"])?;
+    }
+    let program = build(workspace, object)?;
+    let directory = workspace.target().join("vm");
+    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    let initrd = directory.join("initramfs");
+    let bytes = guest(&program, image)?;
+    fs::write(&initrd, bytes).with_context(|| format!("writing {}", initrd.display()))?;
+    timed(&format!("testing in Linux {}", image.version()), || {
+        boot(image, &initrd)
+    })
+}
+
+/// The test program, built as all tests are.
+fn build(workspace: &Workspace, object: Option<&Path>) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo();
+    cargo.args([
+        "test",
+        "-p",
+        "monitor-agent",
+        "--test",
+        "kernel",
+        "--no-run",
+    ]);
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    if let Some(object) = object {
+        cargo.env("SPEEDMIMI_BPF_OBJECT", object);
+    }
+    let messages = output(&mut cargo)?;
+    executable(&messages).context("cargo built no test program named kernel")
+}
+
+fn executable(messages: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "kernel")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+fn guest(program: &Path, image: &Image) -> Result<Vec<u8>> {
+    let mut initramfs = Initramfs::default();
+    for directory in ["proc", "sys", "dev", "tmp", "modules"] {
+        initramfs.directory(directory);
+    }
+    initramfs.file("init", INIT.as_bytes());
+    initramfs.copy("bin/busybox", Path::new("/bin/busybox"))?;
+    initramfs.copy("test", program)?;
+    for library in libraries(&output(Command::new("ldd").arg(program))?) {
+        initramfs.copy(library.trim_start_matches('/'), Path::new(library))?;
+    }
+    for (i, module) in image.modules()?.into_iter().enumerate() {
+        initramfs.file(&format!("modules/{i}.ko"), &module);
+    }
+    Ok(initramfs.finish())
+}
+
+/// The paths that `ldd` names.
+fn libraries(ldd: &str) -> Vec<&str> {
+    ldd.lines()
+        .filter_map(|line| {
+            let path = line
+                .split_once(" => ")
+                .map_or(line, |(_, path)| path)
+                .trim();
+            path.starts_with('/')
+                .then(|| path.split(' ').next().unwrap_or(path))
+        })
+        .collect()
+}
+
+fn boot(image: &Image, initrd: &Path) -> Result<String> {
+    let printed = output(
+        Command::new("timeout")
+            .arg(LIMIT_SECONDS.to_string())
+            .arg("qemu-system-x86_64")
+            .args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024"])
+            .args(["-nographic", "-no-reboot", "-net", "none"])
+            .arg("-kernel")
+            .arg(image.path())
+            .arg("-initrd")
+            .arg(initrd)
+            .args(["-append", "console=ttyS0 panic=-1 quiet mitigations=off"]),
+    )?
+    .replace('\r', "");
+    if !printed.contains(END) {
+        let end: Vec<&str> = printed.lines().rev().take(20).collect();
+        bail!("the guest did not come to its end; its last lines: {end:#?}");
+    }
+    Ok(printed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_read_from_what_ldd_prints() {
+        let ldd = "\tlinux-vdso.so.1 (0x0000)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x0000)\n\
+                   \t/lib64/ld-linux-x86-64.so.2 (0x0000)\n\tlibgone.so => not found\n";
+        assert_eq!(
+            libraries(ldd),
+            ["/lib/x/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]
+        );
+    }
+
+    #[test]
+    fn the_test_program_is_found_among_cargos_messages() {
+        let messages = "{\"target\":{\"name\":\"agent\"},\"executable\":\"/a\"}\nnoise\n\
+                        {\"target\":{\"name\":\"kernel\"},\"executable\":\"/k\"}";
+        assert_eq!(executable(messages), Some(PathBuf::from("/k")));
+        assert_eq!(executable("{}"), None);
+    }
+}
