@@ -1,10 +1,12 @@
 //! The command line, as it was written; `config` makes sense of it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::Deserialize;
+
+use crate::units::parse_duration;
 
 /// Where pins are unless told otherwise.
 pub const PIN_DIR: &str = "/sys/fs/bpf/speedmimi";
@@ -15,6 +17,7 @@ Examples:
   speedmimi-agent run --unit nginx.service --token-file /etc/speedmimi/token
   speedmimi-agent run --config /etc/speedmimi/agent.toml
   speedmimi-agent snapshot
+  speedmimi-agent top --once --output json
   speedmimi-agent level tcp";
 
 const RUN_EXAMPLES: &str = "\
@@ -40,6 +43,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Prints what is counted now as one JSON report
     Snapshot(PinArgs),
+    /// Shows what happens, again and again
+    Top(TopArgs),
     /// Checks what the agent needs of this machine
     Doctor(DoctorArgs),
     /// Shows or sets what the running agent's programs look at
@@ -74,6 +79,33 @@ pub struct SocketArgs {
     /// Control socket of the running agent [default: /run/NAME.sock, after --pin-dir's last part]
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
+}
+
+/// How to show what happens.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Where the pins are.
+    #[command(flatten)]
+    pub pins: PinArgs,
+    /// Time between two looks
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = look_interval)]
+    pub interval: Duration,
+    /// Shows one interval and ends
+    #[arg(long)]
+    pub once: bool,
+    /// Form of the output; JSON is one report a line
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+fn look_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text).map_err(|e| e.to_string())?;
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(3_600);
+    if bounds.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("must be 100ms to 1h".to_owned())
+    }
 }
 
 /// How to show checks.

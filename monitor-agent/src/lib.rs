@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod delivery;
+pub mod doctor;
 pub mod host;
 pub mod kernel;
 pub mod logging;
@@ -19,12 +20,12 @@ pub mod queue;
 pub mod reporter;
 pub mod run;
 pub mod sampler;
-pub mod snapshot;
 pub mod source;
 pub mod spool;
 pub mod target;
 pub mod token;
 pub mod units;
+pub mod view;
 pub mod window;
 
 /// An error with all its causes on one line.

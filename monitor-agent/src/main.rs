@@ -1,22 +1,29 @@
 //! `speedmimi-agent`: parses, runs, and maps what happens to an exit code.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
+    thread::sleep,
+    time::Duration,
 };
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use monitor_agent::{
-    cli::{Cli, Command, DoctorArgs, LevelArgs, LogFormat, Output, PinArgs, RunArgs, SocketArgs},
+    cli::{
+        Cli, Command, DoctorArgs, LevelArgs, LogFormat, Output, PinArgs, RunArgs, SocketArgs,
+        TopArgs,
+    },
     config::{Config, ConfigError, control_socket},
-    control, error_chain,
+    control, doctor, error_chain,
     host::identity,
-    kernel::{self, Kernel, KernelOptions, doctor},
-    logging, run, snapshot,
+    kernel::{self, Kernel, KernelOptions, doctor::Check},
+    logging, run,
     source::{Detail, Opened, Opener},
     target::{self, Roots, TargetError},
+    view::{self, View},
 };
+use monitor_proto::json;
 use serde::Serialize;
 use serde_json::json;
 
@@ -54,9 +61,12 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run(*args)?,
         Command::Snapshot(args) => snapshot(&args)?,
+        Command::Top(args) => top(&args)?,
         Command::Doctor(args) => return doctor(&args),
         Command::Level(args) => level(&args)?,
-        Command::Status(args) => print(&ask(&args, "status")?)?,
+        Command::Status(args) => {
+            print(&ask(&args, "status")?)?;
+        }
         Command::Uninstall(args) => uninstall(&args)?,
         Command::Completions { shell } => {
             let mut command = Cli::command();
@@ -127,47 +137,64 @@ fn list_candidates(error: &TargetError, roots: &Roots) {
     }
 }
 
+/// Rates are measured over this time.
+const MEASURED: Duration = Duration::from_millis(200);
+
 fn snapshot(args: &PinArgs) -> anyhow::Result<()> {
     logging::init(LogFormat::Text);
     let kernel = Kernel::open_pinned(&args.pin_dir)?;
-    let labels = kernel.targets();
-    let sample = kernel.read(Detail::Full);
-    let report = snapshot::report(identity::peek(), sample, kernel.level(), &labels);
-    print(&report)
+    let mut view = View::new(identity::peek(), &kernel.targets());
+    sleep(MEASURED);
+    let report = view.look(kernel.read(Detail::Full), kernel.level());
+    print(&json::Report::from(&report))?;
+    Ok(())
+}
+
+fn top(args: &TopArgs) -> anyhow::Result<()> {
+    logging::init(LogFormat::Text);
+    let kernel = Kernel::open_pinned(&args.pins.pin_dir)?;
+    let mut view = View::new(identity::peek(), &kernel.targets());
+    // Everything until now; from here on it is what came since.
+    view.look(kernel.read(Detail::Full), kernel.level());
+    let clear = io::stdout().is_terminal() && !args.once;
+    loop {
+        sleep(args.interval);
+        let report = view.look(kernel.read(Detail::Full), kernel.level());
+        let reader = match args.output {
+            Output::Json => print(&json::Report::from(&report))?,
+            Output::Table => {
+                let screen = if clear { "\x1b[H\x1b[2J" } else { "" };
+                write(format!("{screen}{}", view::table(&report)).as_bytes())?
+            }
+        };
+        if args.once || reader == Reader::Gone {
+            return Ok(());
+        }
+    }
 }
 
 fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let checks = doctor::checks(&args.pins.pin_dir);
     let failed = checks.iter().any(|c| c.required && !c.ok);
     match args.output {
+        Output::Table => {
+            write(doctor::table(&checks).as_bytes())?;
+        }
         Output::Json => {
-            let check = |c: &doctor::Check| json!({"name": c.name, "ok": c.ok, "required": c.required, "detail": c.detail, "advice": c.advice});
+            let check = |c: &Check| {
+                json!({
+                    "name": c.name,
+                    "ok": c.ok,
+                    "required": c.required,
+                    "detail": c.detail,
+                    "advice": c.advice,
+                })
+            };
             let all: Vec<_> = checks.iter().map(check).collect();
             print(&json!({"ok": !failed, "checks": all}))?;
         }
-        Output::Table => write(table(&checks).as_bytes())?,
     }
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
-}
-
-fn table(checks: &[doctor::Check]) -> String {
-    let mut table = String::new();
-    for c in checks {
-        let mark = match (c.ok, c.required) {
-            (true, _) => "ok",
-            (false, true) => "FAILED",
-            (false, false) => "missing",
-        };
-        table += &format!("{mark:<8} {:<14} {}\n", c.name, c.detail);
-        if !c.advice.is_empty() {
-            table += &format!("{:23} {}\n", "", c.advice);
-        }
-    }
-    table
+    Ok(ExitCode::from(u8::from(failed)))
 }
 
 fn level(args: &LevelArgs) -> anyhow::Result<()> {
@@ -179,7 +206,8 @@ fn level(args: &LevelArgs) -> anyhow::Result<()> {
             format!("level {}", name.get_name())
         }
     };
-    print(&ask(&args.socket, &question)?)
+    print(&ask(&args.socket, &question)?)?;
+    Ok(())
 }
 
 fn ask(args: &SocketArgs, question: &str) -> anyhow::Result<serde_json::Value> {
@@ -196,19 +224,29 @@ fn ask(args: &SocketArgs, question: &str) -> anyhow::Result<serde_json::Value> {
 fn uninstall(args: &PinArgs) -> anyhow::Result<()> {
     logging::init(LogFormat::Text);
     let removed = kernel::uninstall(&args.pin_dir)?;
-    print(&json!({"targets": removed.targets, "pins": removed.pins}))
+    print(&json!({"targets": removed.targets, "pins": removed.pins}))?;
+    Ok(())
 }
 
-fn print(value: &impl Serialize) -> anyhow::Result<()> {
+fn print(value: &impl Serialize) -> anyhow::Result<Reader> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     write(&line)
 }
 
+/// Whether anyone still reads stdout.
+#[derive(PartialEq, Eq)]
+enum Reader {
+    There,
+    Gone,
+}
+
 /// Writes to stdout; a reader that has seen enough is no failure.
-fn write(bytes: &[u8]) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(bytes) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+fn write(bytes: &[u8]) -> anyhow::Result<Reader> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(error.into()),
     }
 }

@@ -24,7 +24,8 @@ fn bad_usage_and_bad_configuration_exit_with_64() {
     let file = dir.path().join("agent.toml");
     std::fs::write(&file, "colector = \"x\"\n").unwrap();
     let file = file.to_str().unwrap();
-    let bad: [&[&str]; 10] = [
+    let bad: [&[&str]; 11] = [
+        &["top", "--once", "--interval", "1ms"],
         &[],
         &["run", "--nonsense"],
         &["run", "--level", "udp"],
@@ -78,6 +79,8 @@ fn what_is_not_there_is_told_with_what_to_do() {
     let snapshot = ["snapshot", "--pin-dir", nothing];
     assert_eq!(code(&snapshot), 1);
     assert!(stderr(&snapshot).contains("speedmimi-agent run"));
+    let top = ["top", "--once", "--pin-dir", nothing];
+    assert_eq!(code(&top), 1);
     let socket = dir.path().join("none.sock");
     let status = ["status", "--control-socket", socket.to_str().unwrap()];
     assert_eq!(code(&status), 1);

@@ -1,0 +1,207 @@
+//! `snapshot` and `top`: what is counted, read from the pins, as reports.
+//!
+//! A view keeps nothing and acknowledges nothing; the agent's own windows, if one
+//! runs, are not touched.
+
+use std::{path::Path, sync::Arc};
+
+use monitor_proto::v1;
+
+use crate::{
+    host::{HostReader, HostSample, gauges},
+    kernel::{KernelSample, Target},
+    sampler::surroundings,
+    source::Level,
+    spool::ReportKey,
+    target::Roots,
+    window::{Reading, Sample, Surroundings, Windows, round_trips},
+};
+
+/// Reports of what happens between two looks.
+#[derive(Debug)]
+pub struct View {
+    reader: HostReader,
+    targets: Vec<Target>,
+    windows: Windows,
+    looks: u64,
+    earlier: HostSample,
+    earlier_kernel: KernelSample,
+    start: Surroundings,
+}
+
+impl View {
+    /// A view of these targets, by their labels.
+    #[must_use]
+    pub fn new(host: v1::Host, labels: &[&str]) -> Self {
+        let mut reader = HostReader::open(Path::new("/proc"), Path::new("/"));
+        let targets = targets(labels);
+        let start = surroundings(&mut reader, &targets);
+        Self {
+            earlier: reader.sample(),
+            earlier_kernel: KernelSample::default(),
+            windows: Windows::new(host, None, start.clone()),
+            looks: 0,
+            reader,
+            targets,
+            start,
+        }
+    }
+
+    /// What happened since the last look; at the first look, since counting
+    /// began.  Its epoch is 0: it is none of an agent's reports.
+    pub fn look(&mut self, kernel: KernelSample, level: Level) -> v1::Report {
+        let end = surroundings(&mut self.reader, &self.targets);
+        let host = self.reader.sample();
+        let elapsed_ns = end.at.boot_ns.saturating_sub(self.start.at.boot_ns);
+        let sample = Sample {
+            elapsed_ns,
+            gauges: gauges::between(&self.earlier, &host, elapsed_ns),
+            round_trips: round_trips(&self.earlier_kernel, &kernel),
+        };
+        self.earlier_kernel = kernel.clone();
+        self.earlier = host;
+        self.start = end.clone();
+        let reading = Reading {
+            surroundings: end,
+            kernel,
+            level,
+            names: Arc::default(),
+            incomplete_reasons: ["a view, not a window of an agent".to_owned()].into(),
+        };
+        let key = ReportKey {
+            epoch: 0,
+            sequence: self.looks,
+        };
+        self.looks += 1;
+        let closed = self.windows.close(key, reading, &[sample]);
+        let report = closed.report.clone();
+        self.windows.commit(closed);
+        report
+    }
+}
+
+fn targets(labels: &[&str]) -> Vec<Target> {
+    let mount = Roots::detect().map(|roots| roots.cgroup);
+    let mount = mount.unwrap_or_default();
+    let target = |label: &&str| Target {
+        path: mount.join(label.trim_start_matches('/')),
+        label: Arc::from(*label),
+    };
+    labels.iter().map(target).collect()
+}
+
+/// A report as a table, for `top`: what carried most first.
+#[must_use]
+pub fn table(report: &v1::Report) -> String {
+    let seconds = (report.window_duration_ns as f64 / 1e9).max(1e-9);
+    let mut endpoints: Vec<_> = report.endpoints.iter().collect();
+    endpoints.sort_by_key(|e| std::cmp::Reverse(bytes(e)));
+    let metrics = report.host_metrics.clone().unwrap_or_default();
+    let percent = |g: Option<v1::Gauge>| g.map_or("-".to_owned(), |g| format!("{:.1} %", g.last));
+    let mut table = format!(
+        "cpu {}   memory {}   disk {}   load {}\n\n{:<10} {:<28} {:>7} {:>9} {:>9} {:>11} {:>11} {:>9}\n",
+        percent(metrics.cpu_usage),
+        percent(metrics.memory_usage),
+        percent(metrics.disk_usage),
+        metrics
+            .load_avg_1
+            .map_or("-".to_owned(), |g| format!("{:.2}", g.last)),
+        "ROLE",
+        "ADDRESS",
+        "ACTIVE",
+        "OPENED/s",
+        "REQ/s",
+        "IN B/s",
+        "OUT B/s",
+        "P99 ms",
+    );
+    for endpoint in endpoints {
+        table += &row(endpoint, seconds);
+    }
+    table
+}
+
+fn bytes(endpoint: &v1::Endpoint) -> u64 {
+    let window = endpoint.window.as_ref();
+    window.map_or(0, |w| w.bytes_received + w.bytes_sent)
+}
+
+fn row(endpoint: &v1::Endpoint, seconds: f64) -> String {
+    let role = match endpoint.role() {
+        v1::Role::Downstream => "downstream",
+        v1::Role::Upstream => "upstream",
+        v1::Role::Unspecified => "-",
+    };
+    let window = endpoint.window.clone().unwrap_or_default();
+    let http = window.http.as_ref();
+    let rate = |n: u64| n as f64 / seconds;
+    let unknown = || "-".to_owned();
+    let requests = http.map_or_else(unknown, |h| format!("{:.1}", rate(h.requests)));
+    let p99 = http
+        .and_then(|h| h.exchange_duration.as_ref())
+        .and_then(|h| monitor_proto::histogram::quantile_seconds(h, 0.99))
+        .map_or_else(unknown, |s| format!("{:.2}", s * 1e3));
+    format!(
+        "{role:<10} {:<28} {:>7} {:>9.1} {requests:>9} {:>11.0} {:>11.0} {p99:>9}\n",
+        endpoint.address,
+        endpoint.connections_active,
+        rate(window.connections_opened),
+        rate(window.bytes_received),
+        rate(window.bytes_sent),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use monitor_common::{counters::EndpointCounters, endpoint::Role};
+
+    use super::*;
+    use crate::kernel::{EndpointAddress, EndpointId, EndpointSample};
+
+    fn counted(opened: u64) -> KernelSample {
+        let counters = EndpointCounters {
+            connections_opened: opened,
+            ..EndpointCounters::ZERO
+        };
+        KernelSample {
+            endpoints: vec![EndpointSample {
+                id: EndpointId {
+                    target: Arc::from("/nonexistent"),
+                    role: Role::Upstream,
+                    address: EndpointAddress::Socket(([127, 0, 0, 1], 80).into()),
+                },
+                counters: Box::new(counters),
+                since_unix_ns: 1,
+            }],
+            since_unix_ns: 1,
+            ..KernelSample::default()
+        }
+    }
+
+    #[test]
+    fn the_first_look_holds_everything_and_the_next_what_came_since() {
+        let mut view = View::new(v1::Host::default(), &["/nonexistent"]);
+        let opened = |report: &v1::Report| {
+            let endpoint = &report.endpoints[0];
+            let window = endpoint.window.as_ref().unwrap().connections_opened;
+            (window, endpoint.totals.as_ref().unwrap().connections_opened)
+        };
+        assert_eq!(opened(&view.look(counted(5), Level::Tcp)), (5, 5));
+        let second = view.look(counted(7), Level::Tcp);
+        assert_eq!((opened(&second), second.complete), ((2, 7), false));
+    }
+
+    #[test]
+    fn a_table_shows_rates_and_no_zero_for_what_is_not_counted() {
+        let mut report =
+            View::new(v1::Host::default(), &["/nonexistent"]).look(counted(6), Level::Tcp);
+        report.window_duration_ns = 2_000_000_000;
+        let table = table(&report);
+        let row = table.lines().last().unwrap();
+        let cells: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(
+            cells,
+            ["upstream", "127.0.0.1:80", "6", "3.0", "-", "0", "0", "-"]
+        );
+    }
+}
