@@ -93,10 +93,9 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         log: config.kernel_log,
         ..KernelOptions::new(config.pin_dir.clone())
     };
-    let watched = targets.clone();
-    let open: Opener = Box::new(move |level| {
+    let open: Opener = Box::new(move |targets, level| {
         options.level = level;
-        let kernel = Kernel::open(&options, &watched)?;
+        let kernel = Kernel::open(&options, targets)?;
         let level = kernel.level();
         let source = Box::new(kernel);
         Ok(Opened { source, level })

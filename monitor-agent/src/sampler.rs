@@ -120,7 +120,7 @@ impl Sampler {
     /// Where the source cannot be opened, or no thread be made.
     pub fn start(mut open: Opener, options: SamplerOptions) -> Result<Self, SamplerError> {
         let cgroups = Cgroups::of(options.targets);
-        let opened = open(options.level).map_err(SamplerError::Source)?;
+        let opened = open(cgroups.targets(), options.level).map_err(SamplerError::Source)?;
         let shared = Arc::new(Shared {
             samples: DropOldest::new(SAMPLES_MAX),
             newest: ArcSwapOption::empty(),
@@ -305,8 +305,8 @@ impl State {
         }
         // The one before holds locks that the next one needs.
         self.source = None;
-        self.cgroups.remember();
-        match (self.open)(self.level) {
+        let present = self.cgroups.remember();
+        match (self.open)(&present, self.level) {
             Ok(opened) => {
                 tracing::info!("a watched cgroup was made again; it is counted from now on");
                 self.source = Some(opened.source);

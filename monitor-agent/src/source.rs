@@ -19,7 +19,7 @@
 
 use std::error::Error;
 
-use crate::kernel::KernelSample;
+use crate::kernel::{KernelSample, Target};
 
 /// How much of the counters is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,7 @@ impl std::fmt::Debug for Opened {
     }
 }
 
-/// Opens the source, at this level: when the agent starts, and again whenever a
-/// watched cgroup was made again, the one before being dropped first.
-pub type Opener = Box<dyn FnMut(Level) -> Result<Opened, SourceError> + Send>;
+/// Opens the source over these targets at this level: over all of them when the
+/// agent starts, and over those that are there whenever a watched cgroup was made
+/// again.  The source before is dropped first.
+pub type Opener = Box<dyn FnMut(&[Target], Level) -> Result<Opened, SourceError> + Send>;

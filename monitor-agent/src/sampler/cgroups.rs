@@ -53,9 +53,54 @@ impl Cgroups {
     }
 
     /// The ones that are there now are watched from now on.
-    pub(super) fn remember(&mut self) {
-        for (target, known) in self.targets.iter().zip(&mut self.ids) {
-            *known = id(target).or(*known);
+    pub(super) fn remember(&mut self) -> Vec<Target> {
+        self.ids = self.targets.iter().map(id).collect();
+        let present = self.targets.iter().zip(&self.ids);
+        let present = present.filter(|(_, id)| id.is_some());
+        present.map(|(target, _)| target.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use super::*;
+
+    fn target(dir: &Path, name: &str) -> Target {
+        let path = dir.join(name);
+        fs::create_dir(&path).unwrap();
+        Target {
+            path,
+            label: Arc::from(format!("/{name}")),
         }
+    }
+
+    #[test]
+    fn one_that_is_gone_keeps_no_other_from_being_watched_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (target(dir.path(), "a"), target(dir.path(), "b"));
+        let mut cgroups = Cgroups::of(vec![a.clone(), b.clone()]);
+        fs::remove_dir(&a.path).unwrap();
+        assert!(!cgroups.replaced(), "what is gone is waited for");
+        fs::rename(&b.path, dir.path().join("gone")).unwrap();
+        fs::create_dir(&b.path).unwrap();
+        assert!(cgroups.replaced());
+        assert_eq!(cgroups.remember(), [b]);
+        assert!(!cgroups.replaced());
+        fs::create_dir(&a.path).unwrap();
+        assert!(cgroups.replaced(), "and back again");
+        assert_eq!(cgroups.remember().len(), 2);
+    }
+
+    #[test]
+    fn looks_are_a_second_apart() {
+        let mut cgroups = Cgroups::of(vec![]);
+        let at = |boot_ns| Instant {
+            unix_ns: 0,
+            boot_ns,
+        };
+        let due = [5, 5_500_000_000, 6_000_000_000, 6_500_000_000].map(|ns| cgroups.due(at(ns)));
+        assert_eq!(due, [false, true, false, true]);
     }
 }

@@ -71,7 +71,7 @@ fn watching(targets: Vec<Target>) -> Running {
     };
     let opened = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&opened);
-    let open: Opener = Box::new(move |level| {
+    let open: Opener = Box::new(move |_, level| {
         // The second attempt fails.
         if count.fetch_add(1, Ordering::Relaxed) == 1 {
             return Err("not now".into());

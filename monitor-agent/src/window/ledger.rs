@@ -6,7 +6,10 @@
 //! last.  Both hold by construction: a delta is the difference to the totals
 //! that were reported, and totals are the larger of what is and what was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use monitor_common::counters::EndpointCounters;
 
@@ -62,17 +65,23 @@ impl Ledger {
                 },
             );
         }
-        // An endpoint that the kernel retired keeps its totals; one of an earlier
-        // count does not.
+        // An endpoint that the kernel retired, or whose target cannot be read
+        // now, keeps its totals; one of an earlier count of its target does not.
+        let newest = newest_since(&now);
         let gone = |(id, totals): &(&EndpointId, &Totals)| {
-            !now.contains_key(*id) && totals.since_unix_ns >= sample.since_unix_ns
+            let newest = newest.get(&id.target).copied().unwrap_or(0);
+            !now.contains_key(*id) && totals.since_unix_ns >= newest
         };
         let gone: Vec<_> = before
             .iter()
             .filter(gone)
             .take(GONE_ENDPOINTS_MAX)
             .collect();
-        now.extend(gone.into_iter().map(|(i, t)| (i.clone(), t.clone())));
+        let gone: Vec<_> = gone
+            .into_iter()
+            .map(|(i, t)| (i.clone(), t.clone()))
+            .collect();
+        now.extend(gone);
         for (id, totals) in now {
             if watched.contains(&*id.target) {
                 let row = ledger.row(before.get(&id), id, totals);
@@ -111,6 +120,16 @@ impl Ledger {
         };
         self.rows.iter().map(difference).fold(0, i64::wrapping_add)
     }
+}
+
+/// When the present count of every target began.
+fn newest_since(endpoints: &BTreeMap<EndpointId, Totals>) -> BTreeMap<Arc<str>, u64> {
+    let mut newest = BTreeMap::new();
+    for (id, totals) in endpoints {
+        let since = newest.entry(Arc::clone(&id.target)).or_insert(0);
+        *since = totals.since_unix_ns.max(*since);
+    }
+    newest
 }
 
 /// Raises every counter to what it was; whether any was below.

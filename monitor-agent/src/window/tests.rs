@@ -189,6 +189,36 @@ fn a_retired_endpoint_keeps_its_totals() {
     assert_eq!((window.connections_opened, window.bytes_received), (0, 0));
 }
 
+/// Its cgroup is gone, another target is read, and then it is there again.
+#[test]
+fn a_target_that_cannot_be_read_for_a_while_keeps_its_totals() {
+    let mut windows = windows(0, None);
+    let both = |seconds| {
+        let mut other = endpoint(81, Role::Downstream, counted(1, 1));
+        other.id.target = Arc::from("/other");
+        other.since_unix_ns = at(2).unix_ns;
+        let mut both = reading(seconds, vec![endpoint(80, Role::Downstream, counted(3, 7))]);
+        let mut target = both.surroundings.targets[0].clone();
+        target.label = Arc::from("/other");
+        both.surroundings.targets.push(target);
+        both.kernel.endpoints.push(other);
+        both
+    };
+    windows.commit(windows.close(key(1), both(5), &[]));
+    let mut without = both(10);
+    without.kernel.endpoints.remove(0);
+    without.kernel.since_unix_ns = at(2).unix_ns;
+    for (sequence, reading) in [(2, without), (3, both(15))] {
+        let closed = windows.close(key(sequence), reading, &[]);
+        assert_eq!(closed.report.endpoints.len(), 2);
+        for e in &closed.report.endpoints {
+            assert_eq!(e.window.as_ref().unwrap().connections_opened, 0);
+            assert!(e.totals.as_ref().unwrap().connections_opened > 0);
+        }
+        windows.commit(closed);
+    }
+}
+
 #[test]
 fn at_level_tcp_http_is_absent_until_something_of_it_is_left_to_report() {
     let mut windows = windows(0, None);

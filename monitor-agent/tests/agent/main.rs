@@ -65,7 +65,7 @@ impl Agent {
             "the test"
         };
         let targets = vec![kernel.target()];
-        let open: Opener = Box::new(move |level| {
+        let open: Opener = Box::new(move |_, level| {
             let source = Box::new(kernel.clone());
             Ok(Opened { source, level })
         });
