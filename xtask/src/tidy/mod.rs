@@ -7,6 +7,7 @@ mod architecture;
 mod changelog;
 mod directions;
 mod generated;
+mod imports;
 mod length;
 mod lints;
 mod machine_paths;

@@ -1,7 +1,9 @@
 //! Pure modules stay pure: no I/O, no runtime, no clock, no kernel in them, so
 //! that they are tested without any of these.
 
-use super::{Finding, Tree};
+use std::collections::BTreeSet;
+
+use super::{Finding, Tree, imports::imports};
 
 /// What a pure module may not name.
 const RUNTIMES: &[&str] = &["tokio", "tonic", "aya", "rusqlite", "hyper", "axum"];
@@ -36,9 +38,44 @@ const PURE: &[Pure] = &[
         reason: "it holds types and conversions alone",
     },
     Pure {
+        prefix: "monitor-agent/src/window/",
+        forbidden: &[RUNTIMES, EFFECTS],
+        reason: "deltas, rates and histograms are maths over what was sampled",
+    },
+    Pure {
+        prefix: "monitor-agent/src/pace.rs",
+        forbidden: &[RUNTIMES, EFFECTS],
+        reason: "the clock is given to it, so that its tests need no time",
+    },
+    Pure {
+        prefix: "collector/src/rollup/",
+        forbidden: &[RUNTIMES, EFFECTS],
+        reason: "roll-ups are maths over reports",
+    },
+    Pure {
+        prefix: "collector/src/series/",
+        forbidden: &[RUNTIMES, EFFECTS],
+        reason: "series are maths over reports",
+    },
+    Pure {
+        prefix: "collector/src/validate.rs",
+        forbidden: &[RUNTIMES, EFFECTS],
+        reason: "what comes from outside is judged by its content alone",
+    },
+    Pure {
+        prefix: "proxy/src/balance/",
+        forbidden: &[RUNTIMES, EFFECTS],
+        reason: "a choice is made of loads and weights alone",
+    },
+    Pure {
         prefix: "proxy/src/http/",
         forbidden: &[RUNTIMES, EFFECTS],
         reason: "the codec takes bytes and gives bytes, so that any driver can use it",
+    },
+    Pure {
+        prefix: "cli/src/text.rs",
+        forbidden: &[RUNTIMES, EFFECTS],
+        reason: "tables are made of values, wherever these come from",
     },
 ];
 
@@ -82,30 +119,46 @@ fn mentions<'a>(
     forbidden: impl IntoIterator<Item = &'a &'a str>,
     reason: &str,
 ) -> Vec<Finding> {
-    let forbidden: Vec<_> = forbidden.into_iter().collect();
-    let mut found = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let code = line.split("//").next().unwrap_or_default();
-        for path in forbidden.iter().filter(|path| names(code, path)) {
-            found.push(Finding::new(
-                format!("{file}:{}", index + 1),
-                format!("may not use {path}: {reason}"),
-            ));
-        }
+    let imports = imports(text);
+    let mut places = BTreeSet::new();
+    for path in forbidden {
+        let imported = imports.iter().filter(|(_, import)| is_below(import, path));
+        places.extend(imported.map(|(line, _)| (*line, *path)));
+        let lines = text.lines().enumerate();
+        let named = lines.filter(|(_, line)| names(code_of(line), path));
+        places.extend(named.map(|(index, _)| (index + 1, *path)));
     }
-    found
+    places
+        .into_iter()
+        .map(|(line, path)| {
+            Finding::new(
+                format!("{file}:{line}"),
+                format!("may not use {path}: {reason}"),
+            )
+        })
+        .collect()
 }
 
-/// Whether code names this path: `tokio::` or `use tokio;`, not `my_tokio::`.
+/// Whether an import is the path or something in it.
+fn is_below(import: &str, path: &str) -> bool {
+    import
+        .strip_prefix(path)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+fn code_of(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+/// Whether code names something by this path: `tokio::spawn`, `Instant::now()`,
+/// not `my_tokio::spawn` and not a variable called `tokio`.
 fn names(code: &str, path: &str) -> bool {
     code.match_indices(path).any(|(at, _)| {
         let before = code[..at].chars().next_back();
         let after = &code[at + path.len()..];
         let starts = before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != '"');
         let ends = !after.starts_with(|c: char| c.is_alphanumeric() || c == '_');
-        // A crate's name alone is often a word; what counts is a path.
-        let is_path = path.contains("::") || after.starts_with("::") || code.contains("use ");
-        starts && ends && is_path
+        starts && ends && (path.contains("::") || after.starts_with("::"))
     })
 }
 
@@ -127,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_runtime_and_a_clock_are_found_with_their_lines() {
-        let text = "use tokio::net::TcpStream;\n\nlet now = Instant::now();\nuse std::fs;\n";
+        let text = "use tokio::net::TcpStream;\n\nlet now = Instant::now();\nuse std::{fs, io};\n";
         assert_eq!(
             places(text),
             [
