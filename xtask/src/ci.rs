@@ -3,14 +3,21 @@
 //! What is cheap comes first.  All of it shares one target directory and the
 //! dev profile, so that nothing is compiled twice.
 
-use std::time::Instant;
+use std::{process::Command, time::Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
-use crate::{codegen, command::run, ebpf, test, tidy, workspace::Workspace};
+use crate::{
+    codegen,
+    command::{output, run},
+    ebpf, test, tidy,
+    workspace::Workspace,
+};
 
 /// Runs every step; the first that fails ends it.
 pub(crate) fn main(workspace: &Workspace) -> Result<()> {
+    ensure_component(workspace, "fmt", "rustfmt")?;
+    ensure_component(workspace, "clippy", "clippy")?;
     let mut steps = Steps::default();
     steps.take("fmt", || fmt(workspace))?;
     steps.take("build-ebpf --check", || ebpf::check(workspace.root()))?;
@@ -41,6 +48,15 @@ pub(crate) fn main(workspace: &Workspace) -> Result<()> {
         bail!("tests failed");
     }
     Ok(())
+}
+
+/// rustup's minimal profile has neither; elsewhere they come as packages.
+fn ensure_component(workspace: &Workspace, subcommand: &str, component: &str) -> Result<()> {
+    if output(workspace.cargo().args([subcommand, "--version"])).is_ok() {
+        return Ok(());
+    }
+    run(Command::new("rustup").args(["component", "add", component]))
+        .with_context(|| format!("`cargo {subcommand}` is missing; install {component}"))
 }
 
 fn fmt(workspace: &Workspace) -> Result<()> {
