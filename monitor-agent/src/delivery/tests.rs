@@ -112,8 +112,10 @@ impl Collector {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stop.take().map(|stop| stop.send(()));
-        self.thread.take().map(|thread| thread.join().unwrap());
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
     }
 }
 
