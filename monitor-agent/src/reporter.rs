@@ -160,3 +160,6 @@ impl Reporter {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+use std::{
+    fs,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    kernel::KernelSample,
+    sampler::{Sampler, SamplerOptions},
+    source::{CounterSource, Detail, Level, Opened, Opener, SourceError},
+    spool::Spool,
+};
+
+/// Has no endpoints and loses one more of something at every reading.
+struct Losing(u64);
+
+impl CounterSource for Losing {
+    fn sample(&mut self, detail: Detail) -> Result<KernelSample, SourceError> {
+        self.0 += u64::from(detail == Detail::Full);
+        Ok(KernelSample {
+            losses: vec![("no_socket", self.0)],
+            since_unix_ns: 1,
+            ..KernelSample::default()
+        })
+    }
+
+    fn set_level(&mut self, _: Level) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+struct Running {
+    dir: TempDir,
+    spool: SharedSpool,
+    reporter: Reporter,
+    _sampler: Sampler,
+}
+
+fn start(recovered: Recovered) -> Running {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(dir.path(), 1 << 20, 1_000).unwrap();
+    let spool = Arc::new(Mutex::new(spool));
+    let open: Opener = Box::new(|_, level| {
+        let source = Box::new(Losing(0));
+        Ok(Opened { source, level })
+    });
+    let options = SamplerOptions {
+        interval: Duration::from_millis(10),
+        level: Level::Http,
+        targets: vec![],
+    };
+    let sampler = Sampler::start(open, options).unwrap();
+    let reporter = Reporter::new(ReporterParts {
+        host: v1::Host::default(),
+        recovered,
+        start: Surroundings::default(),
+        asker: sampler.asker(),
+        shared: sampler.shared(),
+        spool: Arc::clone(&spool),
+        wake: Arc::default(),
+        progress: Arc::default(),
+        names: None,
+    });
+    Running {
+        dir,
+        spool,
+        reporter,
+        _sampler: sampler,
+    }
+}
+
+impl Running {
+    fn next(&self) -> v1::Report {
+        let pending = lock(&self.spool).read_next().unwrap().unwrap();
+        v1::Report::decode(&*pending.report).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_cannot_be_kept_is_held_back_and_its_window_covered_by_the_next() {
+    let mut running = start(Recovered::default());
+    // Nothing can be made where the first segment belongs.
+    let obstacle = running.dir.path().join("00000000000000000001.seg");
+    fs::create_dir(&obstacle).unwrap();
+    let shared = Arc::clone(&running.reporter.shared);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while shared.newest.load().is_none() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for _ in 0..2 {
+        let refused = running.reporter.report().await;
+        assert!(matches!(refused, Err(ReportError::Spool(_))));
+    }
+    fs::remove_dir(&obstacle).unwrap();
+    assert_eq!(running.reporter.report().await.unwrap().sequence, 1);
+    let report = running.next();
+    assert_eq!(report.losses["reports_held_back"], 2);
+    assert_eq!(report.losses["no_socket"], 3, "of all three windows");
+    assert!(report.samples >= 3, "those of all three windows");
+    assert!(!report.complete);
+    running.reporter.report().await.unwrap();
+    let report = running.next();
+    assert_eq!(
+        (report.sequence, report.losses["reports_held_back"]),
+        (2, 0)
+    );
+    assert_eq!(report.losses["no_socket"], 1);
+    assert_eq!(report.losses_totals["no_socket"], 4);
+}
+
+#[tokio::test]
+async fn what_was_found_damaged_is_told_in_the_first_report_alone() {
+    let mut running = start(Recovered {
+        baseline: b"no baseline".to_vec(),
+        damaged: true,
+    });
+    running.reporter.report().await.unwrap();
+    let reasons = running.next().incomplete_reasons;
+    for reason in [
+        "the spool was damaged",
+        "the totals reported before cannot be read",
+    ] {
+        assert!(reasons.iter().any(|r| r == reason), "{reasons:?}");
+    }
+    running.reporter.report().await.unwrap();
+    assert_eq!(running.next().incomplete_reasons, ["lost: no_socket"]);
+}
