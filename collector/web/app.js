@@ -1,7 +1,7 @@
 // The page: draws the fleet, and draws it again when a report comes.
 // Labels come from other machines: they are only ever set as text.
 
-import { age, bytesPerSecond, count, known, milliseconds, percent, perSecond } from "/format.js";
+import { age, bytesPerSecond, count, known, milliseconds, percent, perSecond, printable } from "/format.js";
 import { Fleet, overview, row } from "/model.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -25,8 +25,8 @@ function svg(name, attributes, ...children) {
 
 /// A foreign text: cut to fit, whole in its title.
 function label(text) {
-  const made = element("span", "label", text);
-  made.title = text;
+  const made = element("span", "label", printable(text));
+  made.title = printable(text);
   return made;
 }
 
@@ -82,7 +82,7 @@ function endpointTable(report) {
 function notes(report) {
   const lost = Object.entries(report.losses).filter(([, n]) => n > 0)
     .map(([reason, n]) => `${reason}: ${n}`);
-  return [...report.incomplete_reasons, ...lost].join(" · ");
+  return printable([...report.incomplete_reasons, ...lost].join(" · "));
 }
 
 function hostCard(host, nowMs) {

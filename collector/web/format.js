@@ -31,3 +31,7 @@ export function age(seconds) {
 // What was not measured is a dash, never a zero.
 export const known = (value, format) =>
   value === null || value === undefined ? "–" : format(value);
+
+// Without what would turn the text around or hide parts of it.
+export const printable = (text) =>
+  text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, "\ufffd");

@@ -3,10 +3,12 @@
 //! Nothing here writes, so a browser that is tricked into a request changes
 //! nothing; `guard` keeps other origins from reading.
 
+mod csv;
 mod guard;
 mod health;
 mod hosts;
 mod live;
+mod openapi;
 mod page;
 mod problem;
 mod prometheus;
@@ -62,6 +64,7 @@ fn router(state: State) -> Router {
         .route("/api/v1/reports", get(reports::list))
         .route("/api/v1/series", get(series::read))
         .route("/api/v1/live", get(live::watch))
+        .route("/api/v1/openapi.json", get(openapi::document))
         .route("/metrics", get(prometheus::scrape))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

@@ -3,11 +3,13 @@
 use axum::{
     Json,
     extract::{Query, State as Shared, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
 };
 use monitor_proto::json;
 use serde::Deserialize;
 
-use super::{State, problem::Problem};
+use super::{State, csv, problem::Problem};
 use crate::{
     store::{Filter, Selection},
     time,
@@ -31,24 +33,43 @@ pub(super) struct ReportsQuery {
 /// A page of reports, or with `latest=true` the newest one of each host.
 pub(super) async fn list(
     Shared(state): Shared<State>,
+    headers: HeaderMap,
     query: Result<Query<ReportsQuery>, QueryRejection>,
-) -> Result<Json<json::Reports>, Problem> {
+) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let reports = choose(&state, &query).await?;
+    if !csv::wanted(&headers) {
+        return Ok(Json(reports).into_response());
+    }
+    let mut response = csv::response(csv::reports(&reports.reports));
+    if let Some(link) = reports.next_cursor.and_then(|cursor| next_link(&cursor)) {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(response)
+}
+
+/// Where the next page is, for those who get no JSON (RFC 8288).  Parameters
+/// other than the cursor stay as they were.
+fn next_link(cursor: &str) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("<?cursor={cursor}>; rel=\"next\"")).ok()
+}
+
+async fn choose(state: &State, query: &ReportsQuery) -> Result<json::Reports, Problem> {
     match query.latest.as_str() {
         "" | "false" => {}
-        "true" => return Ok(Json(latest(&state, &query.host))),
+        "true" => return Ok(latest(state, &query.host)),
         other => {
             return Err(Problem::bad_request(format!(
                 "latest={other:?} is neither true nor false"
             )));
         }
     }
-    let selection = selection(&state, &query)?;
+    let selection = selection(state, query)?;
     let page = state.readers.page(selection).await?;
-    Ok(Json(json::Reports {
+    Ok(json::Reports {
         reports: page.reports.iter().map(Into::into).collect(),
         next_cursor: page.next.map(|cursor| cursor.to_string()),
-    }))
+    })
 }
 
 fn latest(state: &State, host: &str) -> json::Reports {

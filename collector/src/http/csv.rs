@@ -1,0 +1,162 @@
+//! Reports as comma-separated values (RFC 4180), one line an endpoint.
+
+use axum::{
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use monitor_proto::json::{Endpoint, Gauge, Report};
+
+/// Whether the request asks for CSV.
+pub(super) fn wanted(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|media| media.split(';').next().unwrap_or("").trim() == "text/csv")
+}
+
+pub(super) fn response(text: String) -> Response {
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/csv; charset=utf-8; header=present",
+        )],
+        text,
+    )
+        .into_response()
+}
+
+const HEAD: &str = "window_start,window_end,window_duration_s,host,host_id,epoch,sequence,complete,\
+     cpu_usage,memory_usage,disk_usage,load_avg_1,network_in,network_out,\
+     role,endpoint,name,upstream,backend,target,connections_active,connections_adopted,\
+     connections_opened,connections_failed,connections_closed,bytes_received,bytes_sent,\
+     bytes_unacked,packets_received,packets_sent,retransmits,requests,responses_1xx,responses_2xx,\
+     responses_3xx,responses_4xx,responses_5xx,exchanges,exchange_duration_p50_ms,\
+     exchange_duration_p90_ms,exchange_duration_p99_ms";
+/// The columns of an endpoint; a report without one has them empty.
+const ENDPOINT_COLUMNS: usize = 27;
+
+/// The reports, a line each endpoint; gauges are the window's mean.
+pub(super) fn reports(reports: &[Report]) -> String {
+    let mut out = format!("{HEAD}\r\n");
+    for report in reports {
+        let of_report = report_cells(report);
+        if report.endpoints.is_empty() {
+            let none = vec![String::new(); ENDPOINT_COLUMNS];
+            line(&mut out, &of_report, &none);
+        }
+        for endpoint in &report.endpoints {
+            line(&mut out, &of_report, &endpoint_cells(endpoint));
+        }
+    }
+    out
+}
+
+fn line(out: &mut String, report: &[String], endpoint: &[String]) {
+    let cells: Vec<&str> = report.iter().chain(endpoint).map(String::as_str).collect();
+    out.push_str(&cells.join(","));
+    out.push_str("\r\n");
+}
+
+fn report_cells(r: &Report) -> Vec<String> {
+    let m = &r.host_metrics;
+    let mean = |gauge: Option<Gauge>| known(gauge.map(|gauge| gauge.mean));
+    vec![
+        r.window_start.clone(),
+        r.window_end.clone(),
+        (r.window_duration_ns as f64 / 1e9).to_string(),
+        label(&r.host.name),
+        label(&r.host.id),
+        r.agent.epoch.to_string(),
+        r.sequence.to_string(),
+        r.complete.to_string(),
+        mean(m.cpu_usage),
+        mean(m.memory_usage),
+        mean(m.disk_usage),
+        mean(m.load_avg_1),
+        mean(m.network_in),
+        mean(m.network_out),
+    ]
+}
+
+fn endpoint_cells(e: &Endpoint) -> Vec<String> {
+    let w = &e.window;
+    let durations = w.exchange_duration.as_ref();
+    let mut cells = vec![
+        label(&e.role),
+        label(&e.address),
+        label(&e.name),
+        label(&e.upstream),
+        label(&e.backend),
+        label(&e.target),
+    ];
+    let counts = [
+        e.connections_active,
+        w.connections_adopted,
+        w.connections_opened,
+        w.connections_failed.total(),
+        w.connections_closed,
+        w.bytes_received,
+        w.bytes_sent,
+        w.bytes_unacked,
+        w.packets_received,
+        w.packets_sent,
+        w.retransmits,
+    ];
+    cells.extend(counts.map(|n| n.to_string()));
+    cells.push(known(w.requests));
+    cells.extend([
+        known(w.responses.map(|r| r.informational)),
+        known(w.responses.map(|r| r.successful)),
+        known(w.responses.map(|r| r.redirection)),
+        known(w.responses.map(|r| r.client_error)),
+        known(w.responses.map(|r| r.server_error)),
+        known(w.exchanges),
+        known(durations.and_then(|d| d.p50_ms)),
+        known(durations.and_then(|d| d.p90_ms)),
+        known(durations.and_then(|d| d.p99_ms)),
+    ]);
+    cells
+}
+
+/// What was not measured is empty.
+fn known<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+/// A text from another machine: quoted, and made a text also for a spreadsheet
+/// that takes cells beginning like these as formulas.
+fn label(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let guard = if formula { "'" } else { "" };
+    if formula || text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{guard}{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_has_every_column() {
+        let none = Report::default();
+        let with = Report {
+            endpoints: vec![Endpoint::from(&monitor_proto::v1::Endpoint::default())],
+            ..Report::default()
+        };
+        let text = reports(&[none, with]);
+        let columns: Vec<_> = text.lines().map(|line| line.split(',').count()).collect();
+        assert_eq!(columns, [41, 41, 41]);
+    }
+
+    #[test]
+    fn a_label_is_neither_a_separator_nor_a_formula() {
+        assert_eq!(label("web-1"), "web-1");
+        assert_eq!(label("a,\"b\"\n"), "\"a,\"\"b\"\"\n\"");
+        assert_eq!(label("=HYPERLINK(1)"), "\"'=HYPERLINK(1)\"");
+    }
+}

@@ -1,0 +1,176 @@
+//! The page in a real browser.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Lines, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use common::{Collector, now_ns, report};
+use monitor_proto::v1;
+use serde_json::Value;
+
+/// A label that would run, break out, turn around and never end.
+const HOSTILE: &str =
+    "hostile \"><script>alert(1)</script><img src=x onerror=alert(2)>\u{202e}&amp;";
+
+fn has(program: &str) -> bool {
+    let mut version = Command::new(program);
+    version
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    version.status().is_ok_and(|status| status.success())
+}
+
+/// The test's own packages, below the build directory.
+fn packages() -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page");
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
+    fs::create_dir_all(&dir).unwrap();
+    for file in ["package.json", "package-lock.json", "page.mjs"] {
+        fs::copy(source.join(file), dir.join(file)).unwrap();
+    }
+    if !dir.join("node_modules/playwright-core").exists() {
+        let status = Command::new("npm")
+            .arg("ci")
+            .arg("--silent")
+            .current_dir(&dir)
+            .status();
+        if !status.is_ok_and(|status| status.success()) {
+            return None;
+        }
+    }
+    Some(dir)
+}
+
+fn fresh(host: &str, sequence: u64) -> v1::Report {
+    let mut r = report(host, sequence);
+    r.window_end_unix_ns = now_ns();
+    r.window_start_unix_ns = r.window_end_unix_ns - 5_000_000_000;
+    r
+}
+
+struct Browser {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Browser {
+    fn open(packages: &Path, url: &str) -> Self {
+        let shots = env::var("SPEEDMIMI_SCREENSHOTS").unwrap_or_default();
+        let mut child = Command::new("node")
+            .args(["page.mjs", url, "/usr/bin/chromium", &shots])
+            .current_dir(packages)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self {
+            child,
+            stdin,
+            stdout,
+        }
+    }
+
+    fn answer(&mut self) -> Value {
+        let line = self.stdout.next().expect("the browser's answer").unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+fn host<'a>(page: &'a Value, id: &str) -> &'a Value {
+    let hosts = page["hosts"].as_array().unwrap();
+    hosts.iter().find(|host| host["id"] == id).unwrap()
+}
+
+#[tokio::test]
+async fn the_page_shows_the_figures_follows_them_and_keeps_labels_text() {
+    if !has("node") || !has("npm") || !Path::new("/usr/bin/chromium").exists() {
+        eprintln!("SKIPPED: node, npm and chromium are needed (apt-get install chromium npm)");
+        return;
+    }
+    let Some(packages) = packages() else {
+        eprintln!("SKIPPED: playwright-core cannot be installed by npm ci");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    for sequence in 980..=999 {
+        agent.export(fresh("web-1", sequence)).await;
+    }
+    let mut failing = fresh("web-2", 1);
+    failing.complete = false;
+    failing.incomplete_reasons = vec!["the agent was away for 12 s".into()];
+    agent.export(failing).await;
+    let mut hostile = fresh("hostile", 1);
+    hostile.host.as_mut().unwrap().name = HOSTILE.into();
+    hostile.endpoints[0].name = format!("{HOSTILE}{}", "x".repeat(3900));
+    hostile.losses = [(HOSTILE.to_owned(), 3)].into();
+    agent.export(hostile).await;
+
+    let mut browser = Browser::open(&packages, &collector.url("/"));
+    let page = browser.answer();
+    assert_eq!(page["connection"], "live");
+    let web = host(&page, "id-web-1");
+    assert_eq!(web["health"], "healthy");
+    let downstream: Vec<_> = web["endpoints"][0].as_array().unwrap().iter().collect();
+    let expected = [
+        "downstream",
+        "127.0.0.1:8080",
+        "1/s",
+        "1",
+        "24 B/s",
+        "180 B/s",
+        "3",
+    ];
+    assert_eq!(downstream[..7], expected);
+    assert_eq!(host(&page, "id-web-2")["health"], "incomplete");
+    let order: Vec<_> = page["hosts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|h| &h["id"])
+        .collect();
+    assert_eq!(order, ["id-hostile", "id-web-2", "id-web-1"], "worst first");
+
+    // A live report changes the figures without a reload.
+    let mut live = fresh("web-1", 1000);
+    live.endpoints[0].connections_active = 77;
+    agent.export(live).await;
+    writeln!(browser.stdin, "live").unwrap();
+    let page = browser.answer();
+    assert_eq!(host(&page, "id-web-1")["endpoints"][0][6], "77");
+
+    let phone = browser.answer();
+    assert_eq!(phone["wide"], false, "it fits 360 px");
+    let hostile = host(&phone, "id-hostile");
+    assert!(
+        hostile["text"]
+            .as_str()
+            .unwrap()
+            .contains("<script>alert(1)</script>")
+    );
+    assert_eq!(phone["scripts"], 1, "our own alone");
+    assert_eq!(
+        phone["foreign"].as_array().unwrap().len(),
+        0,
+        "nothing leaves the origin"
+    );
+    assert_eq!(
+        phone["complaints"].as_array().unwrap().len(),
+        0,
+        "{}",
+        phone["complaints"]
+    );
+    drop(browser.stdin);
+    assert!(browser.child.wait().unwrap().success());
+}

@@ -1,0 +1,72 @@
+// Opens the page in a real browser and prints what it saw as JSON.
+// Arguments: the page's URL, the browser, a directory for screenshots or "".
+// After "live" is read on stdin, the page is looked at once more.
+
+import { chromium } from "playwright-core";
+import { createInterface } from "node:readline";
+
+const [url, executablePath, shots] = process.argv.slice(2);
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const foreign = [];
+const complaints = [];
+
+async function open(options) {
+  const page = await browser.newPage(options);
+  page.setDefaultTimeout(20000);
+  page.on("request", (request) => {
+    if (!request.url().startsWith(url)) foreign.push(request.url());
+  });
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  page.on("dialog", (dialog) => complaints.push(`dialog: ${dialog.message()}`));
+  await page.goto(url);
+  await page.locator("article.host").first().waitFor();
+  return page;
+}
+
+const look = (page) => page.evaluate(() => ({
+  connection: document.getElementById("connection").textContent,
+  hosts: [...document.querySelectorAll("article.host")].map((card) => ({
+    id: card.dataset.host,
+    text: card.innerText,
+    health: card.querySelector(".badge").textContent,
+    endpoints: [...card.querySelectorAll("tbody tr")].map((row) =>
+      [...row.cells].map((cell) => cell.innerText)),
+  })),
+  scripts: document.querySelectorAll("script").length,
+  wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
+}));
+
+async function shot(page, name) {
+  if (shots) await page.screenshot({ path: `${shots}/${name}.png`, fullPage: true });
+}
+
+const answer = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
+
+try {
+  const page = await open({ viewport: { width: 1280, height: 800 } });
+  await page.locator("#connection.good").waitFor();
+  answer(await look(page));
+  await lines.next();
+  await page.locator("text=report 1000").first().waitFor();
+  answer(await look(page));
+  await shot(page, "fleet-light");
+
+  await page.getByRole("searchbox").fill("hostile");
+  await page.waitForFunction(() => document.querySelectorAll("article.host").length === 1);
+  const shared = await open({ viewport: { width: 1280, height: 800 }, colorScheme: "dark" });
+  await shot(shared, "fleet-dark");
+  await shared.goto(page.url());
+  await shared.locator("article.host").first().waitFor();
+  await shared.waitForFunction(() => document.querySelectorAll("article.host").length === 1);
+
+  const phone = await open({ viewport: { width: 360, height: 740 } });
+  await shot(phone, "fleet-360");
+  answer({ ...(await look(phone)), foreign, complaints });
+} finally {
+  await browser.close();
+  process.stdin.destroy();
+}
