@@ -158,7 +158,7 @@ impl Conn {
                     Err(reject) => {
                         self.note_failure(exchange);
                         if !self.choose_again(exchange, true) {
-                            return self.give_up(exchange, reject).await;
+                            return Box::pin(self.give_up(exchange, reject)).await;
                         }
                         continue;
                     }
@@ -174,14 +174,14 @@ impl Conn {
                     }
                     let retry = exchange.replayable && exchange.interim_count == 0;
                     if !(retry && self.choose_again(exchange, false)) {
-                        return self.give_up(exchange, reject).await;
+                        return Box::pin(self.give_up(exchange, reject)).await;
                     }
                 }
                 End::Refused(reject) => {
                     if reject.side() == Side::Upstream {
                         self.note_failure(exchange);
                     }
-                    return self.give_up(exchange, reject).await;
+                    return Box::pin(self.give_up(exchange, reject)).await;
                 }
                 End::Broken => return Next::Abort,
             }

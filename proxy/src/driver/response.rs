@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
 
-use super::client::Conn;
+use super::client::{COPY_BYTES_MAX, Conn};
 use super::exchange::{End, Exchange};
 use crate::http::body::Body;
 use crate::http::forward::{self, Answer};
@@ -70,7 +70,12 @@ impl Conn {
             }
             exchange.up_keep_alive = false;
         }
-        let body = if exchange.decode { &[] } else { &rest[..taken] };
+        let mut body = if exchange.decode { &[] } else { &rest[..taken] };
+        // One buffer costs the kernel less than two, up to what is cheap to copy.
+        if !out.is_empty() && body.len() <= COPY_BYTES_MAX {
+            out.extend_from_slice(body);
+            body = &[];
+        }
         self.pass_on(exchange, cx, [out, body])
     }
 
