@@ -10,6 +10,7 @@ use crate::{
     cli::{KernelLogName, LevelName, LogFormat, PIN_DIR, RunArgs},
     kernel::KernelLog,
     names::{NamesError, NamesFile},
+    queue::SAMPLES_MAX,
     source::Level,
     target::TargetRequest,
     token::{Token, TokenError},
@@ -151,6 +152,12 @@ impl Config {
             between(report_interval, REPORT_INTERVALS) && report_interval >= sample_interval,
             "--report-interval",
             "100ms to 1h, and not below --sample-interval",
+        )?;
+        // Or every window would lose samples.
+        check(
+            report_interval <= sample_interval * SAMPLES_MAX as u32,
+            "--report-interval",
+            "at most 1,000 times --sample-interval: that many samples are kept",
         )?;
         check(
             spool_bytes >= SPOOL_BYTES_MIN,
@@ -337,6 +344,7 @@ mod tests {
         let refused = [
             ("a.toml", "sample-interval = \"1ms\"", "10ms to 60s"),
             ("a.toml", "report-interval = \"50ms\"", "100ms to 1h"),
+            ("a.toml", "report-interval = \"1h\"", "at most 1,000 times"),
             ("a.toml", "spool-bytes = \"1MiB\"", "16MiB or more"),
             ("a.toml", "spool-bytes = \"many\"", "whole number"),
             ("a.toml", "collector = \"https://h:1\"", "http://"),

@@ -17,7 +17,7 @@ use monitor_agent::{
     config::{Config, ConfigError, control_socket},
     control, doctor, error_chain,
     host::identity,
-    kernel::{self, Kernel, KernelOptions, doctor::Check},
+    kernel::{self, Kernel, KernelLog, KernelOptions, doctor::Check},
     logging, run,
     source::{Detail, Opened, Opener},
     target::{self, Roots, TargetError},
@@ -85,7 +85,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
     let config = Config::new(args, std::env::var("SPEEDMIMI_TOKEN").ok())?;
-    logging::init(config.log_format);
+    logging::init(config.log_format, config.kernel_log);
     let roots = Roots::detect()?;
     let targets = target::resolve(&config.targets, &roots)
         .inspect_err(|error| list_candidates(error, &roots))?;
@@ -140,7 +140,7 @@ fn list_candidates(error: &TargetError, roots: &Roots) {
 const MEASURED: Duration = Duration::from_millis(200);
 
 fn snapshot(args: &PinArgs) -> anyhow::Result<()> {
-    logging::init(LogFormat::Text);
+    logging::init(LogFormat::Text, KernelLog::Off);
     let kernel = Kernel::open_pinned(&args.pin_dir)?;
     let mut view = View::new(identity::peek(), &kernel.targets());
     sleep(MEASURED);
@@ -150,7 +150,7 @@ fn snapshot(args: &PinArgs) -> anyhow::Result<()> {
 }
 
 fn top(args: &TopArgs) -> anyhow::Result<()> {
-    logging::init(LogFormat::Text);
+    logging::init(LogFormat::Text, KernelLog::Off);
     let kernel = Kernel::open_pinned(&args.pins.pin_dir)?;
     let mut view = View::new(identity::peek(), &kernel.targets());
     // Everything until now; from here on it is what came since.
@@ -221,7 +221,7 @@ fn ask(args: &SocketArgs, question: &str) -> anyhow::Result<serde_json::Value> {
 }
 
 fn uninstall(args: &PinArgs) -> anyhow::Result<()> {
-    logging::init(LogFormat::Text);
+    logging::init(LogFormat::Text, KernelLog::Off);
     let removed = kernel::uninstall(&args.pin_dir)?;
     print(&json!({"targets": removed.targets, "pins": removed.pins}))?;
     Ok(())
