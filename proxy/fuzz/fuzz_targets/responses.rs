@@ -1,0 +1,22 @@
+//! A backend's answer: whatever it sends, positions stay within the input.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use proxy::http::HeadLimits;
+use proxy::http::body::Body;
+use proxy::http::request::header_slots;
+use proxy::http::response::{Asked, parse_response};
+
+fuzz_target!(|input: (bool, bool, Vec<u8>)| {
+    let (head, upgrade, bytes) = input;
+    let asked = Asked { head, upgrade };
+    let mut slots = header_slots();
+    if let Ok(Some(parsed)) = parse_response(&bytes, &mut slots, HeadLimits::default(), asked) {
+        let rest = &bytes[parsed.head_bytes..];
+        let (mut raw, mut decoded) = (Body::new(parsed.framing), Body::new(parsed.framing));
+        let mut out = Vec::new();
+        let taken = raw.consume(rest);
+        assert_eq!(taken, decoded.decode(rest, &mut out));
+        assert!(taken.is_err() || taken.is_ok_and(|taken| taken <= rest.len() && out.len() <= taken));
+    }
+});
