@@ -26,6 +26,7 @@ Examples:
   speedmimi hosts
   speedmimi reports --host web-1 --since 10m
   speedmimi reports --follow --output json | jq .endpoints
+  speedmimi top
   speedmimi stats web-1 --collector http://127.0.0.1:7601
 
 Exit codes: 0 done, 1 failure, 64 bad usage.";
@@ -46,6 +47,19 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Watch hosts and their endpoints live.
+    #[command(after_help = TOP_KEYS)]
+    Top {
+        /// Print the newest report of each host and end.
+        #[arg(long)]
+        once: bool,
+        /// Options.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Write reports for other programs.
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(Export),
     /// Print the completions of a shell.
     Completions {
         /// For which shell.
@@ -54,6 +68,14 @@ pub enum Command {
     /// Print the manual page (roff).
     Man,
 }
+
+const TOP_KEYS: &str = "\
+Keys: up and down (or k and j) choose a host, q or Esc ends.";
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  speedmimi export --format csv --since 24h > day.csv
+  speedmimi export --format jsonl --host web-1 > web-1.jsonl";
 
 const REPORTS_EXAMPLES: &str = "\
 Examples:
@@ -99,6 +121,40 @@ pub struct Reports {
     /// Options.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// Options of `export`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Export {
+    /// In which form.
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub format: ExportFormat,
+    /// Only of this host, by id or name.
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// From this time (RFC 3339) or age (10m, 24h, 7d) on.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Up to this time or age.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// The collector.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SPEEDMIMI_COLLECTOR",
+        default_value = "http://127.0.0.1:7601"
+    )]
+    pub collector: String,
+}
+
+/// The form of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// A line an endpoint.
+    Csv,
+    /// A report a line, as JSON.
+    Jsonl,
 }
 
 /// How to print.

@@ -72,6 +72,22 @@ impl Client {
         Ok((text, meaning))
     }
 
+    /// A page of reports as CSV, and the cursor of the next one.
+    pub(crate) fn reports_csv(
+        &self,
+        query: &[(&str, &str)],
+    ) -> Result<(String, Option<String>), CliError> {
+        let response = self.request("/api/v1/reports", query, "text/csv")?;
+        let next = response
+            .headers()
+            .get("link")
+            .and_then(|link| link.to_str().ok())
+            .and_then(next_cursor);
+        let mut body = response.into_body();
+        let text = read(&mut body).map_err(|source| self.broken_off(source))?;
+        Ok((text, next))
+    }
+
     /// One page of reports.
     pub(crate) fn reports(&self, query: &[(&str, &str)]) -> Result<RawPage, CliError> {
         self.get("/api/v1/reports", query).map(|(_, page)| page)
@@ -84,20 +100,31 @@ impl Client {
     }
 
     fn open(&self, path: &str, query: &[(&str, &str)]) -> Result<ureq::Body, CliError> {
+        let response = self.request(path, query, "application/json, text/event-stream")?;
+        Ok(response.into_body())
+    }
+
+    fn request(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        accept: &str,
+    ) -> Result<ureq::http::Response<ureq::Body>, CliError> {
         let uri = uri(&self.url, path, query);
         let response = self
             .agent
             .get(&uri)
+            .header("accept", accept)
             .call()
             .map_err(|source| CliError::Unreachable {
                 url: self.url.clone(),
                 source,
             })?;
         let status = response.status();
-        let mut body = response.into_body();
         if status.is_success() {
-            return Ok(body);
+            return Ok(response);
         }
+        let mut body = response.into_body();
         let text = read(&mut body).unwrap_or_default();
         Err(CliError::Refused {
             url: self.url.clone(),
@@ -124,6 +151,13 @@ impl Client {
 
 fn read(body: &mut ureq::Body) -> Result<String, ureq::Error> {
     body.with_config().limit(ANSWER_BYTES_MAX).read_to_string()
+}
+
+/// The cursor in `<?cursor=…>; rel="next"`.
+fn next_cursor(link: &str) -> Option<String> {
+    let target = link.strip_prefix("<?cursor=")?;
+    let (cursor, _) = target.split_once('>')?;
+    Some(cursor.to_owned())
 }
 
 /// The words of a problem document (RFC 9457), else the start of the text.

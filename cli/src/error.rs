@@ -50,6 +50,9 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// There is no terminal to draw on.
+    #[error("top needs a terminal: use `speedmimi top --once` in scripts")]
+    NoTerminal,
     /// Nothing can be printed.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
@@ -58,7 +61,7 @@ pub enum CliError {
 impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::BadUrl { .. } => crate::EX_USAGE,
+            Self::BadUrl { .. } | Self::NoTerminal => crate::EX_USAGE,
             Self::Unreachable { .. }
             | Self::Refused { .. }
             | Self::NotACollector { .. }

@@ -10,6 +10,7 @@ mod error;
 mod output;
 mod sse;
 mod text;
+mod top;
 
 use std::{io, process::ExitCode};
 
@@ -53,6 +54,18 @@ fn dispatch(args: &Args, output: &mut Output) -> Result<(), CliError> {
         Command::Stats { host, common } => {
             let client = Client::try_new(&common.collector)?;
             commands::stats(&client, host, common.output, output)
+        }
+        Command::Top { once, common } => {
+            let client = Client::try_new(&common.collector)?;
+            if *once {
+                commands::top_once(&client, common.output, output)
+            } else {
+                top::run(client)
+            }
+        }
+        Command::Export(export) => {
+            let client = Client::try_new(&export.collector)?;
+            commands::export(&client, export, output)
         }
         Command::Completions { shell } => {
             args::print_completions(*shell, output);

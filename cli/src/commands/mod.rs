@@ -1,11 +1,15 @@
 //! The commands.
 
+mod export;
 mod follow;
 mod hosts;
 mod report_table;
 mod reports;
 mod stats;
+mod top_once;
 
+pub(crate) use export::export;
 pub(crate) use hosts::hosts;
 pub(crate) use reports::reports;
 pub(crate) use stats::stats;
+pub(crate) use top_once::top_once;

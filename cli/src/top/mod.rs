@@ -1,0 +1,72 @@
+//! `speedmimi top`: the fleet, live, on a terminal.
+
+mod feed;
+mod model;
+mod view;
+
+use std::{
+    io::{self, IsTerminal},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+
+use crate::{CliError, client::Client};
+use model::Model;
+
+/// How often it is drawn where nothing happens: ages go on.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What the feeding thread says.
+pub(crate) enum News {
+    Report(Box<monitor_proto::json::Report>),
+    Connected,
+    Disconnected,
+    /// No other try would help.
+    Failed(CliError),
+}
+
+/// Draws until the user ends it.
+pub(crate) fn run(client: Client) -> Result<(), CliError> {
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        return Err(CliError::NoTerminal);
+    }
+    let url = client.url().to_owned();
+    let news = feed::start(client)?;
+    let mut terminal = ratatui::try_init()?;
+    let result = show(&mut terminal, &news, Model::new(url));
+    ratatui::restore();
+    result
+}
+
+fn show(
+    terminal: &mut ratatui::DefaultTerminal,
+    news: &mpsc::Receiver<News>,
+    mut model: Model,
+) -> Result<(), CliError> {
+    loop {
+        while let Ok(news) = news.try_recv() {
+            match news {
+                News::Report(report) => model.add(*report, Instant::now()),
+                News::Connected => model.connected = true,
+                News::Disconnected => model.connected = false,
+                News::Failed(error) => return Err(error),
+            }
+        }
+        terminal.draw(|frame| view::draw(frame, &model, Instant::now()))?;
+        if event::poll(TICK)?
+            && let Event::Key(key) = event::read()?
+            && key.kind == KeyEventKind::Press
+        {
+            let interrupted = key.modifiers.contains(KeyModifiers::CONTROL);
+            match key.code {
+                KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
+                KeyCode::Char('c') if interrupted => return Ok(()),
+                KeyCode::Down | KeyCode::Char('j') => model.choose_next(),
+                KeyCode::Up | KeyCode::Char('k') => model.choose_previous(),
+                _ => {}
+            }
+        }
+    }
+}
