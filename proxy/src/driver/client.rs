@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::exchange::{Exchange, Next};
@@ -19,7 +18,6 @@ use crate::http::reject::{self, Reject};
 use crate::http::request::{RequestHead, header_slots, is_idempotent, parse_request};
 use crate::http::response::Asked;
 use crate::http::{Framing, Version};
-use crate::state::Backend;
 
 /// How long a closed connection is read from, so that the answer is not lost to
 /// a reset, in ticks; and how many bytes at most.
@@ -71,12 +69,10 @@ pub struct Conn {
     /// Whether the deadline of the current wait is set.
     armed: bool,
     first: bool,
-    /// What the access log will say; empty where there is none.
-    log_line: Vec<u8>,
+    /// What the access log will say, where there is one.
+    pub(super) draft: Option<Box<Entry>>,
     /// The status of the latest final answer.
     pub(super) status: u16,
-    /// Who gave it, where the access log asks.
-    pub(super) answered_by: Option<Arc<Backend>>,
     secure: bool,
     trusted: bool,
     peer: IpAddr,
@@ -133,9 +129,8 @@ impl Conn {
             ahead_count: 0,
             armed: false,
             first: true,
-            log_line: Vec::new(),
+            draft: None,
             status: 0,
-            answered_by: None,
             secure,
             trusted,
             peer,
@@ -149,7 +144,10 @@ impl Conn {
     /// Every connection holds this future for its life, so rare paths are boxed,
     /// and it is an `async move` block because the argument of an `async fn`
     /// would be kept twice.
-    #[expect(clippy::manual_async_fn, reason = "an async fn would be larger, see above")]
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would be larger, see above"
+    )]
     pub fn serve(mut self) -> impl Future<Output = ()> {
         async move {
             poll_fn(|cx| {
@@ -259,16 +257,15 @@ impl Conn {
     /// Tells the access log of the request that was just answered.
     fn log(&mut self) {
         let status = std::mem::take(&mut self.status);
-        let worker = &self.worker;
-        worker.with_access_log(|log| {
-            let line = std::mem::take(&mut self.log_line);
-            let backend = self.answered_by.take();
-            log.push(Entry {
+        self.worker.with_access_log(|log| {
+            let nothing = || Entry {
                 client: self.peer,
-                line,
-                status,
-                backend,
-            });
+                line: Vec::new(),
+                status: 0,
+                backend: None,
+            };
+            let draft = self.draft.take().map_or_else(nothing, |draft| *draft);
+            log.push(Entry { status, ..draft });
         });
     }
 
@@ -300,14 +297,20 @@ impl Conn {
         self.ahead_count += 1;
         self.worker.earn_retry();
         self.worker.with_access_log(|_| {
-            self.log_line.clear();
             let version = match head.version {
                 Version::Http10 => " HTTP/1.0",
                 Version::Http11 => " HTTP/1.1",
             };
-            for part in [head.method, " ", head.target, version] {
-                self.log_line.extend_from_slice(part.as_bytes());
-            }
+            let line = [head.method, " ", head.target, version]
+                .concat()
+                .into_bytes();
+            let draft = Entry {
+                client: self.peer,
+                line,
+                status: 0,
+                backend: None,
+            };
+            self.draft = Some(Box::new(draft));
         });
         let worker = Rc::clone(&self.worker);
         let local = worker.table();

@@ -220,7 +220,7 @@ impl Conn {
                 }
                 match &backend.shared.tls {
                     None => Ok(Io::Tcp(stream)),
-                    Some((config, name)) => self.secure(stream, config, name).await,
+                    Some((config, name)) => Box::pin(self.secure(stream, config, name)).await,
                 }
             }
             Err(reject) => {

@@ -1,7 +1,6 @@
 //! What a backend sends: heads are judged and written anew, bodies followed to
 //! their end.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
 
@@ -118,9 +117,8 @@ impl Conn {
             }
         }
         self.status = head.status;
-        if let Some(lease) = &exchange.lease {
-            let worker = Rc::clone(&self.worker);
-            worker.with_access_log(|_| self.answered_by = Some(Arc::clone(&lease.backend.shared)));
+        if let (Some(draft), Some(lease)) = (&mut self.draft, &exchange.lease) {
+            draft.backend = Some(Arc::clone(&lease.backend.shared));
         }
         exchange.answered = true;
         exchange.switched = head.status == 101;
