@@ -8,6 +8,7 @@ mod stamp;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -80,7 +81,19 @@ fn build(workspace: &Workspace, compiler: &Compiler) -> Result<PathBuf> {
             std::env::var("PATH").unwrap_or_default()
         ),
     ))?;
-    Ok(compiler.product(workspace))
+    let product = compiler.product(workspace);
+    strip(&product, compiler.llvm()?)?;
+    Ok(product)
+}
+
+/// Leaves DWARF out, which nothing reads: five sixths of the object.  BTF stays.
+fn strip(object: &Path, llvm: u32) -> Result<()> {
+    let tool = PathBuf::from(format!("/usr/lib/llvm-{llvm}/bin/llvm-objcopy"));
+    if !tool.exists() {
+        step("llvm-objcopy is not there: the object keeps its debug information");
+        return Ok(());
+    }
+    run(Command::new(tool).arg("--strip-debug").arg(object))
 }
 
 fn lint(workspace: &Workspace, compiler: &Compiler) -> Result<()> {
