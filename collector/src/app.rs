@@ -24,6 +24,7 @@ use crate::{
     http,
     live::Live,
     logging::READY_TARGET,
+    remote_write::RemoteWrite,
     self_stats::SelfStats,
     stop::{Stopping, stopped},
     store::{self, Readers, Roller, Told, Writer},
@@ -86,7 +87,7 @@ async fn serve(config: Config) -> Result<()> {
     let told = Told {
         fleet: Fleet::default(),
         live: Live::new(),
-        stats: Arc::new(SelfStats::default()),
+        stats: Arc::new(SelfStats::new(&config.remote_write)),
     };
     let store_path: PathBuf = config.data_dir.join(store::FILE_NAME);
     let connection = store::open(&store_path)?;
@@ -96,6 +97,13 @@ async fn serve(config: Config) -> Result<()> {
             .context("cannot read the hosts in the store")?;
     let roller =
         Roller::start(&store_path, writer.clone()).context("cannot read the store's roll-ups")?;
+    let remotes = config
+        .remote_write
+        .into_iter()
+        .zip(&told.stats.remotes)
+        .map(|(url, stats)| RemoteWrite::start(&store_path, writer.clone(), url, Arc::clone(stats)))
+        .collect::<Result<Vec<_>, _>>()
+        .context("cannot read the store for remote write")?;
     let tidying = tokio::spawn(tidy(writer.clone()));
 
     let (stop, stopping) = watch::channel(false);
@@ -136,7 +144,7 @@ async fn serve(config: Config) -> Result<()> {
         () = writer.ended() => bail!("the store's writer ended by itself"),
     }
     tidying.abort();
-    drop(roller);
+    drop((roller, remotes));
     tracing::info!("stopping");
     notify(&[sd_notify::NotifyState::Stopping]);
     // The receivers live in the tasks that are to be stopped.

@@ -102,6 +102,10 @@ pub struct RunArgs {
     /// are deleted first.
     #[arg(long, value_name = "SIZE", default_value = "10GiB")]
     pub retention_bytes: String,
+    /// Pass reports on to a receiver of Prometheus remote write; may be given
+    /// several times.
+    #[arg(long, value_name = "URL")]
+    pub remote_write: Vec<String>,
     /// A file with the token that writers must show, instead of DATA_DIR/token
     /// (env: SPEEDMIMI_TOKEN holds the token itself).
     #[arg(long, value_name = "FILE")]

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     args::RunArgs,
+    remote_write::{BadUrl, RemoteUrl},
     store::Retention,
     time,
     token::{Token, TokenError},
@@ -22,6 +23,7 @@ pub struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) token: Token,
     pub(crate) retention: Retention,
+    pub(crate) remote_write: Vec<RemoteUrl>,
 }
 
 /// Why the flags cannot be used.
@@ -52,6 +54,9 @@ pub enum ConfigError {
     /// Not a size.
     #[error("--retention-bytes {0:?}: give a size of 1MiB or more such as 500MiB or 10GiB")]
     RetentionBytes(String),
+    /// Not a receiver's URL.
+    #[error(transparent)]
+    RemoteWrite(#[from] BadUrl),
     /// There is no usable token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -66,6 +71,11 @@ impl Config {
         loopback("listen-grpc", args.listen_grpc)?;
         loopback("listen-http", args.listen_http)?;
         let retention = retention(args)?;
+        let remote_write = args
+            .remote_write
+            .iter()
+            .map(|url| RemoteUrl::try_new(url))
+            .collect::<Result<_, _>>()?;
         make_data_dir(&args.data_dir).map_err(|source| ConfigError::DataDir {
             path: args.data_dir.clone(),
             source,
@@ -76,6 +86,7 @@ impl Config {
             data_dir: args.data_dir.clone(),
             token: token(args)?,
             retention,
+            remote_write,
         })
     }
 }

@@ -21,6 +21,7 @@ mod live;
 pub mod logging;
 mod metrics;
 mod names;
+mod remote_write;
 mod rollup;
 mod self_stats;
 mod series;

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::remote_write::{RemoteStats, RemoteUrl};
+
 /// Why a report was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -53,10 +55,20 @@ pub(crate) struct SelfStats {
     pub(crate) rolls_left_out: AtomicU64,
     /// Reports deleted for their age or the store's size.
     pub(crate) retired: AtomicU64,
+    /// One of each receiver.
+    pub(crate) remotes: Vec<Arc<RemoteStats>>,
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 
 impl SelfStats {
+    pub(crate) fn new(remotes: &[RemoteUrl]) -> Self {
+        let remotes = remotes.iter().map(|url| Arc::new(RemoteStats::new(url)));
+        Self {
+            remotes: remotes.collect(),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn refuse(&self, reason: Refusal) {
         self.refused[Self::slot(reason)].fetch_add(1, Relaxed);
     }

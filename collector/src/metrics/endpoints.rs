@@ -5,7 +5,7 @@ use monitor_proto::{histogram, json, v1};
 use super::{
     HostSample,
     families::{Family, Source},
-    text::{Kind, Labels, line},
+    text::{Kind, Labels, Sink, line},
 };
 use crate::names;
 
@@ -135,7 +135,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
 ];
 
-pub(super) fn write(out: &mut String, name: &str, host: &HostSample, read: Read) {
+pub(super) fn write(out: &mut dyn Sink, name: &str, host: &HostSample, read: Read) {
     let none = v1::Counters::default();
     for endpoint in &host.report.endpoints {
         let totals = endpoint.totals.as_ref().unwrap_or(&none);
@@ -227,7 +227,7 @@ fn responses(c: &v1::Counters) -> Vec<(String, u64)> {
 const BOUNDARY_LOG2_MIN: i32 = -17;
 const BOUNDARY_LOG2_MAX: i32 = 6;
 
-fn buckets(out: &mut String, name: &str, labels: &Labels, h: &v1::Histogram) {
+fn buckets(out: &mut dyn Sink, name: &str, labels: &Labels, h: &v1::Histogram) {
     let bucket = format!("{name}_bucket");
     for k in BOUNDARY_LOG2_MIN..=BOUNDARY_LOG2_MAX {
         let boundary = f64::from(k).exp2();

@@ -2,7 +2,7 @@
 
 use super::{
     HostSample, endpoints, hosts,
-    text::{Kind, Labels},
+    text::{Kind, Labels, Sink},
 };
 
 /// One metric name.
@@ -23,7 +23,7 @@ pub(super) enum Source {
 
 impl Family {
     /// The series of one host.
-    pub(super) fn write(&self, out: &mut String, host: &HostSample) {
+    pub(super) fn write(&self, out: &mut dyn Sink, host: &HostSample) {
         match self.source {
             Source::Host(read) => hosts::write(out, self.name, host, read),
             Source::Endpoint(read) => endpoints::write(out, self.name, host, read),

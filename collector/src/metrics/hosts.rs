@@ -5,13 +5,13 @@ use monitor_proto::v1;
 use super::{
     HostSample,
     families::{Family, Source},
-    text::{Kind, Labels, line},
+    text::{Kind, Labels, Sink, line},
 };
 
 type Emit<'a> = &'a mut dyn FnMut(Labels, f64);
 
 pub(super) fn write(
-    out: &mut String,
+    out: &mut dyn Sink,
     name: &str,
     host: &HostSample,
     read: fn(&HostSample, Emit<'_>),

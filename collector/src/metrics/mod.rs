@@ -15,6 +15,7 @@ use std::sync::Arc;
 use monitor_proto::v1;
 
 pub(crate) use own::own;
+pub(crate) use text::{Labels, Sink, Value};
 
 use crate::fleet::HostState;
 
@@ -44,6 +45,22 @@ impl HostSample {
             .host
             .as_ref()
             .map_or(("", ""), |host| (host.name.as_str(), host.id.as_str()))
+    }
+}
+
+/// The series of one report, as of its window's end: they follow from the
+/// report alone.
+pub(crate) fn write_report(out: &mut dyn Sink, report: v1::Report) {
+    let sample = HostSample {
+        summary: v1::HostSummary {
+            last_seen_unix_ns: report.window_end_unix_ns,
+            ..v1::HostSummary::default()
+        },
+        report,
+        up: true,
+    };
+    for family in families::all() {
+        family.write(out, &sample);
     }
 }
 

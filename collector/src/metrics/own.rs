@@ -1,9 +1,15 @@
 //! What the collector says of itself.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use super::text::{Kind, Labels, head, line};
-use crate::self_stats::{Refusal, SelfStats};
+use crate::{
+    remote_write::RemoteStats,
+    self_stats::{Refusal, SelfStats},
+};
 
 /// The collector's own series.
 pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
@@ -44,6 +50,10 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
     for (result, counter) in [("done", &stats.commits), ("failed", &stats.commits_failed)] {
         let labels = Labels::default().with("result", result);
         line(&mut out, name, &labels, read(counter));
+    }
+
+    if !stats.remotes.is_empty() {
+        remotes(&mut out, &stats.remotes);
     }
 
     let mut plain = |name, kind, help, value: f64| {
@@ -95,9 +105,37 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
     out
 }
 
+fn remotes(out: &mut String, remotes: &[Arc<RemoteStats>]) {
+    type Read = fn(&RemoteStats) -> &AtomicU64;
+    let families: [(&str, &str, Read); 3] = [
+        (
+            "speedmimi_collector_remote_write_sent_total",
+            "Reports that the receiver took.",
+            |r| &r.sent,
+        ),
+        (
+            "speedmimi_collector_remote_write_rejected_total",
+            "Reports that the receiver will never take.",
+            |r| &r.rejected,
+        ),
+        (
+            "speedmimi_collector_remote_write_retries_total",
+            "Tries that failed and were repeated.",
+            |r| &r.retries,
+        ),
+    ];
+    for (name, help, read) in families {
+        head(out, name, Kind::Counter, help);
+        for remote in remotes {
+            let labels = Labels::default().with("url", &remote.url);
+            line(out, name, &labels, read(remote).load(Relaxed));
+        }
+    }
+}
+
 fn build_info(out: &mut String) {
     let name = "speedmimi_collector_build_info";
     head(out, name, Kind::Gauge, "The version of this collector.");
     let labels = Labels::default().with("version", env!("CARGO_PKG_VERSION"));
-    line(out, name, &labels, 1);
+    line(out, name, &labels, 1u64);
 }

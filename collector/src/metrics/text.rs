@@ -1,6 +1,6 @@
 //! Lines of the text format.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 
 /// The type of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,40 +23,24 @@ pub(super) fn head(out: &mut String, name: &str, kind: Kind, help: &str) {
     );
 }
 
-/// Labels as they stand between braces; made once for many series.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Labels(String);
+/// Names and values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Labels(pub(crate) Vec<(&'static str, String)>);
 
 impl Labels {
-    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
-        if !self.0.is_empty() {
-            self.0.push(',');
-        }
-        self.0.push_str(name);
-        self.0.push_str("=\"");
-        for c in value.chars() {
-            match c {
-                '\\' => self.0.push_str("\\\\"),
-                '"' => self.0.push_str("\\\""),
-                '\n' => self.0.push_str("\\n"),
-                c => self.0.push(c),
-            }
-        }
-        self.0.push('"');
+    pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.0.push((name, value.to_owned()));
         self
     }
 
     /// These, then the others.
     pub(super) fn and(mut self, other: &Self) -> Self {
-        if !self.0.is_empty() && !other.0.is_empty() {
-            self.0.push(',');
-        }
-        self.0.push_str(&other.0);
+        self.0.extend_from_slice(&other.0);
         self
     }
 
     /// Only where there is something to say.
-    pub(super) fn with_known(self, name: &str, value: &str) -> Self {
+    pub(super) fn with_known(self, name: &'static str, value: &str) -> Self {
         if value.is_empty() {
             self
         } else {
@@ -65,13 +49,63 @@ impl Labels {
     }
 }
 
-/// One series.
-pub(super) fn line(out: &mut String, name: &str, labels: &Labels, value: impl Display) {
-    if labels.0.is_empty() {
-        push(out, format_args!("{name} {value}\n"));
-    } else {
-        push(out, format_args!("{name}{{{}}} {value}\n", labels.0));
+/// A sample's value; integers keep their last digit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Value {
+    Integer(u64),
+    Float(f64),
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Integer(value)
     }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Float(value)
+    }
+}
+
+/// Where samples go.
+pub(crate) trait Sink {
+    fn sample(&mut self, name: &str, labels: &Labels, value: Value);
+}
+
+/// As a line of the text format.
+impl Sink for String {
+    fn sample(&mut self, name: &str, labels: &Labels, value: Value) {
+        self.push_str(name);
+        let mut before = '{';
+        for (name, value) in &labels.0 {
+            self.push(before);
+            before = ',';
+            self.push_str(name);
+            self.push_str("=\"");
+            for c in value.chars() {
+                match c {
+                    '\\' => self.push_str("\\\\"),
+                    '"' => self.push_str("\\\""),
+                    '\n' => self.push_str("\\n"),
+                    c => self.push(c),
+                }
+            }
+            self.push('"');
+        }
+        if !labels.0.is_empty() {
+            self.push('}');
+        }
+        match value {
+            Value::Integer(value) => push(self, format_args!(" {value}\n")),
+            Value::Float(value) => push(self, format_args!(" {value}\n")),
+        }
+    }
+}
+
+/// One series.
+pub(super) fn line(out: &mut dyn Sink, name: &str, labels: &Labels, value: impl Into<Value>) {
+    out.sample(name, labels, value.into());
 }
 
 fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
@@ -89,7 +123,7 @@ mod tests {
         let labels = Labels::default()
             .with("a", "x\"} evil 1\n\\")
             .with_known("b", "");
-        line(&mut out, "m", &labels, 1);
+        line(&mut out, "m", &labels, 1u64);
         assert_eq!(out, "m{a=\"x\\\"} evil 1\\n\\\\\"} 1\n");
     }
 }

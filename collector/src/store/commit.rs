@@ -10,7 +10,8 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::{
     from_sql,
     hosts::{self, HostRow},
-    roller::Rolled,
+    progress::save_progress,
+    roller::{self, Rolled},
     rolls, to_sql,
     writer::{Answer, Incoming, Outcome, Told, WriteError},
 };
@@ -200,7 +201,7 @@ impl State {
             };
             rolls::add_endpoint_roll(&transaction, key, *bucket, roll)?;
         }
-        rolls::save_progress(&transaction, rolled.stored_ns)?;
+        save_progress(&transaction, roller::NAME, rolled.stored_ns)?;
         transaction.commit()?;
         self.told.stats.rolls_left_out.fetch_add(left_out, Relaxed);
         Ok(())

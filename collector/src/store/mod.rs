@@ -8,6 +8,7 @@ mod backup;
 mod commit;
 mod hosts;
 mod open;
+mod progress;
 mod reader;
 mod reports;
 mod retention;
@@ -19,7 +20,8 @@ mod writer;
 
 pub(crate) use backup::backup;
 pub(crate) use hosts::HostRow;
-pub(crate) use open::open;
+pub(crate) use open::{open, open_reader};
+pub(crate) use progress::{progress, stored_after};
 pub(crate) use reader::{ReadError, Readers};
 pub(crate) use reports::{Filter, Selection};
 pub(crate) use retention::Retention;

@@ -9,13 +9,16 @@ use std::{path::Path, sync::mpsc, thread, time::Duration};
 
 use rusqlite::Connection;
 
-use super::{from_sql, open::open_reader, rolls, to_sql, writer::Writer};
+use super::{from_sql, open::open_reader, progress::progress, to_sql, writer::Writer};
 use crate::{codec, rollup::Rolls};
 
 /// Reports that are summed up at once; each bucket is written once for them.
 const BATCH_MAX: u32 = 2000;
 /// How far the roll-ups may be behind.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// The name of its progress.
+pub(super) const NAME: &str = "rolls";
 
 /// What is handed to the writer.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ pub(crate) struct Roller {
 impl Roller {
     pub(crate) fn start(path: &Path, writer: Writer) -> Result<Self, rusqlite::Error> {
         let connection = open_reader(path)?;
-        let progress = rolls::progress(&connection)?;
+        let progress = progress(&connection, NAME)?;
         let (alive, ended) = mpsc::channel();
         thread::Builder::new()
             .name("store-roll".to_owned())

@@ -349,25 +349,6 @@ pub(super) fn add_host_roll(
         .map(drop)
 }
 
-/// How far the reports are rolled up.
-pub(super) fn progress(connection: &Connection) -> rusqlite::Result<u64> {
-    connection
-        .query_row(
-            "SELECT stored_ns FROM progress WHERE name = 'rolls'",
-            [],
-            |row| row.get(0),
-        )
-        .optional()
-        .map(|stored_ns| stored_ns.map_or(0, from_sql))
-}
-
-pub(super) fn save_progress(connection: &Connection, stored_ns: u64) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO progress (name, stored_ns) VALUES ('rolls', ?)")?
-        .execute([to_sql(stored_ns)])
-        .map(drop)
-}
-
 /// Rows deleted at once.
 const STEP_ROWS: u32 = 5000;
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     commit::State,
+    progress::save_progress,
     retention::{Retention, RollsDue},
     roller::Rolled,
 };
@@ -79,6 +80,10 @@ enum Request {
     Roll {
         rolled: Box<Rolled>,
         done: oneshot::Sender<bool>,
+    },
+    Progress {
+        name: String,
+        stored_ns: u64,
     },
     /// Time to see what is too old or too much.
     Tidy,
@@ -152,6 +157,16 @@ impl Writer {
             && when_done.blocking_recv().unwrap_or(false)
     }
 
+    /// Keeps how far a reader came; one that does not find it again starts a
+    /// little earlier.  Not to be called from an asynchronous task.
+    pub(crate) fn save_progress(&self, name: String, stored_ns: u64) {
+        // A writer that has ended keeps nothing any more.
+        drop(
+            self.requests
+                .blocking_send(Request::Progress { name, stored_ns }),
+        );
+    }
+
     /// Returns when the writer has ended, for whatever reason.
     pub(crate) async fn ended(&self) {
         self.requests.closed().await;
@@ -188,6 +203,7 @@ impl Thread {
                         answers.push(answer);
                     }
                     Request::Roll { rolled, done } => to_roll = Some((rolled, done)),
+                    Request::Progress { name, stored_ns } => self.progress(&name, stored_ns),
                     Request::Tidy => tidy = true,
                     Request::Stop => queue.close(),
                 }
@@ -227,6 +243,12 @@ impl Thread {
                     drop(answer.send(Err(error.clone())));
                 }
             }
+        }
+    }
+
+    fn progress(&mut self, name: &str, stored_ns: u64) {
+        if let Err(error) = save_progress(&self.state.connection, name, stored_ns) {
+            tracing::warn!(%error, name, "progress cannot be kept");
         }
     }
 
