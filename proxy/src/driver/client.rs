@@ -23,6 +23,9 @@ use crate::http::{Framing, Version};
 /// a reset, in ticks; and how many bytes at most.
 const LINGER_TICKS: u32 = 40;
 const LINGER_BYTES_MAX: usize = 1 << 20;
+/// Bytes read at most while a request head is awaited. This is also what a client
+/// that sends ahead can have kept for it.
+const HEAD_READ_BYTES: usize = 16 << 10;
 /// How long a connection that came while the worker stops may take to send its
 /// first request, in ticks.
 const LATE_TICKS: u32 = 20;
@@ -205,7 +208,8 @@ impl Conn {
             let mut look = std::mem::take(&mut self.ahead);
             if !look {
                 self.ahead_count = 0;
-                let Poll::Ready(read) = self.io.poll_read(cx, &mut input[had..]) else {
+                let end = had + HEAD_READ_BYTES;
+                let Poll::Ready(read) = self.io.poll_read(cx, &mut input[had..end]) else {
                     if late {
                         return Poll::Ready(Head::Closed);
                     }

@@ -4,18 +4,12 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::client::{Conn, Refusal};
 use super::io::{Io, Pending};
 use super::pool::Lease;
-use super::splice::{SPLICE_BYTES_MIN, Splice, SpliceError};
+use super::splice::Splice;
 use super::worker::Scratch;
 use crate::config::Algorithm;
 use crate::http::Version;
@@ -64,7 +58,7 @@ pub struct Exchange {
     pub(super) up_keep_alive: bool,
     pub(super) expects_continue: bool,
     /// Whether the backend no longer takes the request.
-    request_failed: bool,
+    pub(super) request_failed: bool,
     /// The request's body on its way within the kernel.
     pub(super) splice_in: Option<Splice>,
     /// The response's body on its way within the kernel.
@@ -72,7 +66,7 @@ pub struct Exchange {
     /// Whether the client is watched for its end while it waits.
     client_watched: bool,
     pub(super) interim_count: u8,
-    attempts: u32,
+    pub(super) attempts: u32,
 }
 
 impl Default for Exchange {
@@ -186,108 +180,6 @@ impl Conn {
                 End::Broken => return Next::Abort,
             }
         }
-    }
-
-    fn note_failure(&self, exchange: &Exchange) {
-        if let Some(lease) = &exchange.lease {
-            self.worker.note_failure(&lease.backend);
-        }
-    }
-
-    /// A new connection to the leased backend.
-    async fn connect(&mut self, exchange: &Exchange) -> Result<Io, Reject> {
-        let Some(lease) = &exchange.lease else {
-            return Err(Reject::NoBackend);
-        };
-        let backend = Rc::clone(&lease.backend);
-        let address = backend.shared.address().ok_or(Reject::NoBackend)?;
-        self.timer.arm(self.worker.ticks.get().connect);
-        let mut connecting = std::pin::pin!(TcpStream::connect(address));
-        let connected = poll_fn(|cx| {
-            if self.timer.fired() {
-                return Poll::Ready(Err(Reject::ConnectTimeout));
-            }
-            connecting
-                .as_mut()
-                .poll(cx)
-                .map_err(|_| Reject::ConnectFailed)
-        })
-        .await;
-        match connected {
-            Ok(stream) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "cannot set TCP_NODELAY");
-                }
-                match &backend.shared.tls {
-                    None => Ok(Io::Tcp(stream)),
-                    Some((config, name)) => Box::pin(self.secure(stream, config, name)).await,
-                }
-            }
-            Err(reject) => {
-                backend.shared.rotate_address();
-                Err(reject)
-            }
-        }
-    }
-
-    /// The TLS handshake with a backend.
-    async fn secure(
-        &self,
-        stream: TcpStream,
-        config: &Arc<ClientConfig>,
-        name: &ServerName<'static>,
-    ) -> Result<Io, Reject> {
-        let connector = TlsConnector::from(Arc::clone(config));
-        let mut shaking = std::pin::pin!(connector.connect(name.clone(), stream));
-        poll_fn(|cx| {
-            if self.timer.fired() {
-                return Poll::Ready(Err(Reject::ConnectTimeout));
-            }
-            shaking.as_mut().poll(cx).map(|shaken| match shaken {
-                Ok(stream) => Ok(Io::Tls(Box::new(stream.into()))),
-                Err(error) => {
-                    tracing::debug!(%error, "the TLS handshake with a backend failed");
-                    Err(Reject::UpstreamTls)
-                }
-            })
-        })
-        .await
-    }
-
-    /// Chooses another backend for a request that may be sent again: `unsent`
-    /// ones always, others once a stale pooled connection or a failure ended
-    /// them before an answer.
-    fn choose_again(&mut self, exchange: &mut Exchange, unsent: bool) -> bool {
-        // The backend closed a pooled connection while the request was on its
-        // way: that is no failure, and the next connection is a new one.
-        let stale = exchange.reused && !unsent;
-        if !stale {
-            let attempts_max = self.worker.table().table.config.raw.retries.attempts;
-            if exchange.attempts >= attempts_max || !self.worker.spend_retry() {
-                return false;
-            }
-            exchange.attempts += 1;
-        }
-        let (upstream, algorithm, client) = exchange.route;
-        let failed = exchange.lease.take().map(|lease| Rc::clone(&lease.backend));
-        let but = failed.as_ref().filter(|_| !stale);
-        let lease = match (self.worker.choose(upstream, algorithm, client, but), failed) {
-            (Ok(lease), _) => lease,
-            // There is no other backend, but perhaps another of its addresses.
-            (Err(_), Some(failed)) if !unsent || failed.shared.addresses.len() > 1 => {
-                let Some(lease) = Lease::acquire(&failed) else {
-                    return false;
-                };
-                lease
-            }
-            _ => return false,
-        };
-        exchange.lease = Some(lease);
-        exchange.up = None;
-        exchange.reused = false;
-        exchange.up_left.clear();
-        exchange.to_up.rewind();
-        true
     }
 
     /// Tells the client that there will be no response.
@@ -510,73 +402,8 @@ impl Conn {
     }
 }
 
-impl Conn {
-    /// Moves the request's body within the kernel, where it goes that way.
-    fn splice_request(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Option<Step> {
-        let wanted = exchange.request.opaque_remaining();
-        let (Io::Tcp(client), Some(Io::Tcp(up))) = (&self.io, &exchange.up) else {
-            return None;
-        };
-        if exchange.splice_in.is_none() {
-            if wanted < SPLICE_BYTES_MIN || !self.left.is_empty() {
-                return None;
-            }
-            exchange.splice_in = Some(self.worker.splice()?);
-        }
-        let splice = exchange.splice_in.as_mut()?;
-        match splice.step(client, up, wanted, cx) {
-            Ok(progress) => {
-                exchange.request.skip(progress.taken);
-                exchange.body_bytes += progress.taken;
-                if !splice.is_holding() && exchange.request.opaque_remaining() == 0 {
-                    self.worker.give_back_splice(exchange.splice_in.take()?);
-                }
-                Some(if progress.ended {
-                    Err(End::Broken)
-                } else {
-                    Ok(progress.moved)
-                })
-            }
-            Err(SpliceError::To(_)) => {
-                exchange.request_failed = true;
-                Some(Ok(true))
-            }
-            Err(SpliceError::From(_)) => Some(Err(End::Broken)),
-        }
-    }
-
-    /// Moves the response's body within the kernel, where it goes that way.
-    fn splice_response(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Option<Step> {
-        let wanted = exchange.response.opaque_remaining();
-        let (Io::Tcp(client), Some(Io::Tcp(up))) = (&self.io, &exchange.up) else {
-            return None;
-        };
-        if exchange.splice_out.is_none() {
-            if wanted < SPLICE_BYTES_MIN || !exchange.answered || exchange.decode {
-                return None;
-            }
-            exchange.splice_out = Some(self.worker.splice()?);
-        }
-        let splice = exchange.splice_out.as_mut()?;
-        match splice.step(up, client, wanted, cx) {
-            Ok(progress) => {
-                exchange.response.skip(progress.taken);
-                if !splice.is_holding() && exchange.response.opaque_remaining() == 0 {
-                    self.worker.give_back_splice(exchange.splice_out.take()?);
-                }
-                if progress.ended {
-                    return Some(upstream_ended(exchange).map(|()| true));
-                }
-                Some(Ok(progress.moved))
-            }
-            Err(SpliceError::To(_)) => Some(Err(End::Broken)),
-            Err(SpliceError::From(error)) => Some(Err(upstream_error(exchange, &error))),
-        }
-    }
-}
-
 /// The backend closed in order.
-fn upstream_ended(exchange: &mut Exchange) -> Result<(), End> {
+pub(super) fn upstream_ended(exchange: &mut Exchange) -> Result<(), End> {
     if !exchange.answered {
         return Err(End::UpstreamFailed(Reject::UpstreamClosed));
     }
@@ -587,7 +414,7 @@ fn upstream_ended(exchange: &mut Exchange) -> Result<(), End> {
     Err(End::Broken)
 }
 
-fn upstream_error(exchange: &Exchange, error: &io::Error) -> End {
+pub(super) fn upstream_error(exchange: &Exchange, error: &io::Error) -> End {
     tracing::debug!(%error, "the backend's connection failed");
     if exchange.answered {
         End::Broken

@@ -5,6 +5,7 @@
 //! buffer. Nothing of a request is kept across a wait but what could not be
 //! handled yet, which is what keeps thousands of connections in the cache.
 
+pub mod bulk;
 pub mod client;
 pub mod exchange;
 pub mod io;
@@ -16,4 +17,5 @@ pub mod splice;
 pub mod steer;
 pub mod timers;
 pub mod tunnel;
+pub mod upstream;
 pub mod worker;

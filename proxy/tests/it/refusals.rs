@@ -171,3 +171,17 @@ fn errors_are_html_where_the_client_asks_for_it() {
     assert_eq!(client.response_to(true).status(), 404);
     assert_eq!(client.get("/x").status(), 200, "the connection lives on");
 }
+
+#[test]
+fn requests_sent_ahead_are_bounded() {
+    let backend = Backend::echo();
+    let proxy = Proxy::before(&backend, "limits: {pipeline_depth: 3}");
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n".repeat(5));
+    for last in [false, false, true] {
+        let close = client.response().field("connection");
+        assert_eq!(close.as_deref(), last.then_some("close"));
+    }
+    assert!(client.ends());
+    assert_eq!(backend.received().len(), 3);
+}

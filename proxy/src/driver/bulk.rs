@@ -1,0 +1,81 @@
+//! Bodies that move within the kernel, in both directions of an exchange.
+
+use std::task::Context;
+
+use super::client::Conn;
+use super::exchange::{End, Exchange, Step, upstream_ended, upstream_error};
+use super::io::Io;
+use super::splice::{SPLICE_BYTES_MIN, SpliceError};
+
+impl Conn {
+    /// Moves the request's body within the kernel, where it goes that way.
+    pub(super) fn splice_request(
+        &mut self,
+        exchange: &mut Exchange,
+        cx: &mut Context<'_>,
+    ) -> Option<Step> {
+        let wanted = exchange.request.opaque_remaining();
+        let (Io::Tcp(client), Some(Io::Tcp(up))) = (&self.io, &exchange.up) else {
+            return None;
+        };
+        if exchange.splice_in.is_none() {
+            if wanted < SPLICE_BYTES_MIN || !self.left.is_empty() {
+                return None;
+            }
+            exchange.splice_in = Some(self.worker.splice()?);
+        }
+        let splice = exchange.splice_in.as_mut()?;
+        match splice.step(client, up, wanted, cx) {
+            Ok(progress) => {
+                exchange.request.skip(progress.taken);
+                exchange.body_bytes += progress.taken;
+                if !splice.is_holding() && exchange.request.opaque_remaining() == 0 {
+                    self.worker.give_back_splice(exchange.splice_in.take()?);
+                }
+                Some(if progress.ended {
+                    Err(End::Broken)
+                } else {
+                    Ok(progress.moved)
+                })
+            }
+            Err(SpliceError::To(_)) => {
+                exchange.request_failed = true;
+                Some(Ok(true))
+            }
+            Err(SpliceError::From(_)) => Some(Err(End::Broken)),
+        }
+    }
+
+    /// Moves the response's body within the kernel, where it goes that way.
+    pub(super) fn splice_response(
+        &mut self,
+        exchange: &mut Exchange,
+        cx: &mut Context<'_>,
+    ) -> Option<Step> {
+        let wanted = exchange.response.opaque_remaining();
+        let (Io::Tcp(client), Some(Io::Tcp(up))) = (&self.io, &exchange.up) else {
+            return None;
+        };
+        if exchange.splice_out.is_none() {
+            if wanted < SPLICE_BYTES_MIN || !exchange.answered || exchange.decode {
+                return None;
+            }
+            exchange.splice_out = Some(self.worker.splice()?);
+        }
+        let splice = exchange.splice_out.as_mut()?;
+        match splice.step(up, client, wanted, cx) {
+            Ok(progress) => {
+                exchange.response.skip(progress.taken);
+                if !splice.is_holding() && exchange.response.opaque_remaining() == 0 {
+                    self.worker.give_back_splice(exchange.splice_out.take()?);
+                }
+                if progress.ended {
+                    return Some(upstream_ended(exchange).map(|()| true));
+                }
+                Some(Ok(progress.moved))
+            }
+            Err(SpliceError::To(_)) => Some(Err(End::Broken)),
+            Err(SpliceError::From(error)) => Some(Err(upstream_error(exchange, &error))),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The way to a backend: connecting, and choosing again where that is safe.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::client::Conn;
+use super::exchange::Exchange;
+use super::io::Io;
+use super::pool::Lease;
+use crate::http::reject::Reject;
+
+impl Conn {
+    pub(super) fn note_failure(&self, exchange: &Exchange) {
+        if let Some(lease) = &exchange.lease {
+            self.worker.note_failure(&lease.backend);
+        }
+    }
+
+    /// A new connection to the leased backend.
+    pub(super) async fn connect(&mut self, exchange: &Exchange) -> Result<Io, Reject> {
+        let Some(lease) = &exchange.lease else {
+            return Err(Reject::NoBackend);
+        };
+        let backend = Rc::clone(&lease.backend);
+        let address = backend.shared.address().ok_or(Reject::NoBackend)?;
+        self.timer.arm(self.worker.ticks.get().connect);
+        let mut connecting = std::pin::pin!(TcpStream::connect(address));
+        let connected = poll_fn(|cx| {
+            if self.timer.fired() {
+                return Poll::Ready(Err(Reject::ConnectTimeout));
+            }
+            connecting
+                .as_mut()
+                .poll(cx)
+                .map_err(|_| Reject::ConnectFailed)
+        })
+        .await;
+        match connected {
+            Ok(stream) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
+                }
+                match &backend.shared.tls {
+                    None => Ok(Io::Tcp(stream)),
+                    Some((config, name)) => Box::pin(self.secure(stream, config, name)).await,
+                }
+            }
+            Err(reject) => {
+                backend.shared.rotate_address();
+                Err(reject)
+            }
+        }
+    }
+
+    /// The TLS handshake with a backend.
+    async fn secure(
+        &self,
+        stream: TcpStream,
+        config: &Arc<ClientConfig>,
+        name: &ServerName<'static>,
+    ) -> Result<Io, Reject> {
+        let connector = TlsConnector::from(Arc::clone(config));
+        let mut shaking = std::pin::pin!(connector.connect(name.clone(), stream));
+        poll_fn(|cx| {
+            if self.timer.fired() {
+                return Poll::Ready(Err(Reject::ConnectTimeout));
+            }
+            shaking.as_mut().poll(cx).map(|shaken| match shaken {
+                Ok(stream) => Ok(Io::Tls(Box::new(stream.into()))),
+                Err(error) => {
+                    tracing::debug!(%error, "the TLS handshake with a backend failed");
+                    Err(Reject::UpstreamTls)
+                }
+            })
+        })
+        .await
+    }
+
+    /// Chooses another backend for a request that may be sent again: `unsent`
+    /// ones always, others once a stale pooled connection or a failure ended
+    /// them before an answer.
+    pub(super) fn choose_again(&mut self, exchange: &mut Exchange, unsent: bool) -> bool {
+        // The backend closed a pooled connection while the request was on its
+        // way: that is no failure, and the next connection is a new one.
+        let stale = exchange.reused && !unsent;
+        if !stale {
+            let attempts_max = self.worker.table().table.config.raw.retries.attempts;
+            if exchange.attempts >= attempts_max || !self.worker.spend_retry() {
+                return false;
+            }
+            exchange.attempts += 1;
+        }
+        let (upstream, algorithm, client) = exchange.route;
+        let failed = exchange.lease.take().map(|lease| Rc::clone(&lease.backend));
+        let but = failed.as_ref().filter(|_| !stale);
+        let lease = match (self.worker.choose(upstream, algorithm, client, but), failed) {
+            (Ok(lease), _) => lease,
+            // There is no other backend, but perhaps another of its addresses.
+            (Err(_), Some(failed)) if !unsent || failed.shared.addresses.len() > 1 => {
+                let Some(lease) = Lease::acquire(&failed) else {
+                    return false;
+                };
+                lease
+            }
+            _ => return false,
+        };
+        exchange.lease = Some(lease);
+        exchange.up = None;
+        exchange.reused = false;
+        exchange.up_left.clear();
+        exchange.to_up.rewind();
+        true
+    }
+}
