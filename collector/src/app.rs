@@ -121,7 +121,13 @@ async fn serve(config: Config) -> Result<()> {
         stats: Arc::clone(&told.stats),
         stopping: stopping.clone(),
     };
-    let state = http::State::new(told, readers, stopping.clone(), store_path);
+    let state = http::State::new(
+        told,
+        readers,
+        stopping.clone(),
+        store_path,
+        config.any_host_name,
+    );
     let mut grpc = tokio::spawn(
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(30)))

@@ -110,6 +110,11 @@ pub struct RunArgs {
     /// (env: SPEEDMIMI_TOKEN holds the token itself).
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Listen also on addresses that are not loopback, without encryption: the
+    /// token and all reports can be read on the way, and anyone there can read
+    /// what is kept.
+    #[arg(long)]
+    pub insecure: bool,
     /// The form of the log on stderr (level: env RUST_LOG, default info).
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,

@@ -22,6 +22,9 @@ pub struct Config {
     pub(crate) listen_http: SocketAddr,
     pub(crate) data_dir: PathBuf,
     pub(crate) token: Token,
+    /// Whether names other than localhost are ours: then nothing that is read
+    /// here is hidden from the network anyway.
+    pub(crate) any_host_name: bool,
     pub(crate) retention: Retention,
     pub(crate) remote_write: Vec<RemoteUrl>,
 }
@@ -31,8 +34,8 @@ pub struct Config {
 pub enum ConfigError {
     /// An address that is not loopback.
     #[error(
-        "--{flag} {address}: only loopback addresses (127.0.0.0/8, [::1]) are served, because \
-         nothing on the way would be encrypted"
+        "--{flag} {address} is not a loopback address (127.0.0.0/8, [::1]), and nothing on the way \
+         would be encrypted: add --insecure where that is all right"
     )]
     NotLoopback {
         /// Which flag.
@@ -68,8 +71,10 @@ impl Config {
     /// # Errors
     /// Where a flag cannot be followed; the message says what to do.
     pub fn try_new(args: &RunArgs) -> Result<Self, ConfigError> {
-        loopback("listen-grpc", args.listen_grpc)?;
-        loopback("listen-http", args.listen_http)?;
+        if !args.insecure {
+            loopback("listen-grpc", args.listen_grpc)?;
+            loopback("listen-http", args.listen_http)?;
+        }
         let retention = retention(args)?;
         let remote_write = args
             .remote_write
@@ -85,6 +90,7 @@ impl Config {
             listen_http: args.listen_http,
             data_dir: args.data_dir.clone(),
             token: token(args)?,
+            any_host_name: args.insecure && !args.listen_http.ip().is_loopback(),
             retention,
             remote_write,
         })

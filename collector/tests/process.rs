@@ -5,7 +5,7 @@ mod common;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Output};
 
-use common::{Agent, Collector, command, report};
+use common::{Agent, Collector, command, get, report};
 use monitor_proto::v1::ExportOutcome;
 
 fn run(args: &[&str]) -> Output {
@@ -70,6 +70,34 @@ async fn a_given_token_counts_instead_of_a_made_one() {
         Agent::connect(&collector, "Bearer a-token-of-our-own")
             .await
             .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn insecure_listens_anywhere_and_writing_needs_the_token_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = [
+        "--insecure",
+        "--listen-http",
+        "0.0.0.0:0",
+        "--listen-grpc",
+        "0.0.0.0:0",
+    ];
+    let data = dir.path().to_str().unwrap();
+    let mut collector =
+        Collector::start_args(&[&["--data-dir", data][..], &flags].concat(), dir.path());
+    for address in [&mut collector.grpc, &mut collector.http] {
+        *address = address.replace("0.0.0.0", "127.0.0.1");
+    }
+    let named = get(
+        &collector.url("/api/v1/hosts"),
+        &[("host", "collector.example")],
+    );
+    assert_eq!(named.status, 200);
+    assert!(Agent::connect(&collector, "").await.is_err());
+    assert_eq!(
+        collector.agent().await.export(report("web", 1)).await,
+        ExportOutcome::Stored
     );
 }
 

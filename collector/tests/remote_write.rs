@@ -195,3 +195,33 @@ async fn a_late_report_is_rejected_once_and_does_not_stop_the_others() {
     let rejected = format!("speedmimi_collector_remote_write_rejected_total{{url=\"{url}\"}} 1\n");
     assert!(metrics.contains(&rejected), "{metrics}");
 }
+
+#[tokio::test]
+async fn promtool_has_no_complaint_about_the_metrics() {
+    use std::io::Write;
+    if Command::new("promtool").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: apt-get install prometheus");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    for host in ["a", "b \"quoted\\ \n"] {
+        agent.export(report(host, 1)).await;
+    }
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = promtool.stdin.take().unwrap();
+    stdin
+        .write_all(collector.get("/metrics").body.as_bytes())
+        .unwrap();
+    drop(stdin);
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}

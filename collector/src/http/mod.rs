@@ -37,6 +37,7 @@ pub(crate) struct State {
     readers: Readers,
     stopping: Stopping,
     store_path: Arc<PathBuf>,
+    any_host_name: bool,
 }
 
 impl State {
@@ -45,6 +46,7 @@ impl State {
         readers: Readers,
         stopping: Stopping,
         store_path: PathBuf,
+        any_host_name: bool,
     ) -> Self {
         Self {
             fleet: told.fleet,
@@ -53,6 +55,7 @@ impl State {
             readers,
             stopping,
             store_path: Arc::new(store_path),
+            any_host_name,
         }
     }
 }
@@ -70,7 +73,10 @@ fn router(state: State) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(page::serve)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(middleware::from_fn(guard::check))
+        .layer(middleware::from_fn_with_state(
+            state.any_host_name,
+            guard::check,
+        ))
         .with_state(state)
 }
 

@@ -46,17 +46,20 @@ impl Collector {
     }
 
     pub fn start_with(data_dir: &Path, more: &[&str]) -> Self {
+        let loopback = [
+            "--listen-grpc",
+            "127.0.0.1:0",
+            "--listen-http",
+            "127.0.0.1:0",
+        ];
+        let data_dir_flag = ["--data-dir", data_dir.to_str().unwrap()];
+        Self::start_args(&[&loopback[..], &data_dir_flag, more].concat(), data_dir)
+    }
+
+    pub fn start_args(args: &[&str], data_dir: &Path) -> Self {
         let mut child = command()
-            .args([
-                "run",
-                "--listen-grpc",
-                "127.0.0.1:0",
-                "--listen-http",
-                "127.0.0.1:0",
-            ])
-            .arg("--data-dir")
-            .arg(data_dir)
-            .args(more)
+            .arg("run")
+            .args(args)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
