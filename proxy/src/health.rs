@@ -66,10 +66,9 @@ async fn check_once(backend: &Backend, check: &RawHealthCheck) -> Result<(), Str
     let address = backend
         .address()
         .ok_or_else(|| "it has no address".to_owned())?;
-    let host = format!("{}:{}", backend.config.host, backend.config.port);
     match fetch::get(
         address,
-        &host,
+        &backend.authority,
         &check.path,
         check.timeout.0,
         backend.tls.as_ref(),

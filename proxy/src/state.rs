@@ -51,6 +51,8 @@ pub struct Backend {
     pub config: RawBackend,
     /// Where it listens; the first is tried first.
     pub addresses: Vec<SocketAddr>,
+    /// Host and port as configured.
+    pub authority: String,
     /// A hash of upstream and id.
     pub identity: u64,
     /// Most exchanges at once; `u32::MAX`: no limit.
@@ -75,6 +77,7 @@ impl Backend {
         let identity = balance::identity(format!("{upstream}/{}", config.id).as_bytes());
         let limit = u32::try_from(config.max_conn).unwrap_or(0);
         Self {
+            authority: format!("{}:{}", config.host, config.port),
             upstream: upstream.to_owned(),
             addresses,
             identity,

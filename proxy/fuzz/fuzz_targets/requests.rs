@@ -13,6 +13,7 @@ const CLIENT: Client<'_> = Client {
     real_ip: "192.0.2.1",
     trusted: false,
     secure: false,
+    host: "backend",
     real_ip_header: "X-Real-IP",
 };
 

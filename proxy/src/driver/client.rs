@@ -347,12 +347,20 @@ impl Conn {
             Ok(lease) => Some(lease),
             Err(reject) => return self.refused(head, reject, keep_alive),
         };
+        let backend = exchange
+            .lease
+            .as_ref()
+            .map(|lease| Rc::clone(&lease.backend));
+        let host = backend
+            .as_ref()
+            .map_or("", |backend| backend.shared.authority.as_str());
         let real_text = real_ip.map(AddressText::new);
         let client = Client {
             peer: self.peer_text.as_str(),
             real_ip: real_text.as_ref().unwrap_or(&self.peer_text).as_str(),
             trusted: self.trusted,
             secure: self.secure,
+            host,
             real_ip_header: &config.real_ip_header,
         };
         out.clear();

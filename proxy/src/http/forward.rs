@@ -17,6 +17,9 @@ pub struct Client<'a> {
     pub trusted: bool,
     /// Whether the client came by TLS.
     pub secure: bool,
+    /// What `Host` says where the client gave none: HTTP/1.0 need not, but
+    /// backends refuse an empty one.
+    pub host: &'a str,
     /// The field that carries the real address between trusted proxies.
     pub real_ip_header: &'a str,
 }
@@ -36,7 +39,12 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: &Cli
     for part in lines {
         out.extend_from_slice(part);
     }
-    out.extend_from_slice(head.host.as_bytes());
+    let host = if head.host.is_empty() {
+        client.host
+    } else {
+        head.host
+    };
+    out.extend_from_slice(host.as_bytes());
     out.extend_from_slice(b"\r\n");
     let (mut forwarded_for, mut proto, mut host) = (None, false, false);
     for (header, kind) in head.headers.iter().zip(head.kinds.iter()) {
@@ -208,6 +216,7 @@ mod tests {
         real_ip: "192.0.2.1",
         trusted: false,
         secure: false,
+        host: "backend",
         real_ip_header: "CF-Connecting-IP",
     };
 

@@ -218,3 +218,16 @@ fn a_body_that_is_cut_off_is_never_taken_for_a_whole() {
         );
     }
 }
+
+#[test]
+fn a_backend_never_sees_an_empty_host() {
+    let backend = mirror();
+    let proxy = Proxy::before(&backend, "");
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.response().status(), 200);
+    assert_eq!(
+        backend.only().field("host"),
+        Some(backend.address.to_string())
+    );
+}
