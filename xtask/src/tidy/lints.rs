@@ -5,8 +5,9 @@ use super::{Finding, Tree};
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     tree.files
         .iter()
-        // The root has no crate; the kernel programs are their own workspace.
-        .filter(|(name, _)| name.ends_with("/Cargo.toml") && !name.starts_with("monitor-ebpf/"))
+        // The root has no crate, and what is its own workspace, as the kernel
+        // programs and the fuzz targets are, cannot take another's lints.
+        .filter(|(name, text)| name.ends_with("/Cargo.toml") && !text.contains("\n[workspace]"))
         .filter(|(_, text)| !text.contains("[lints]\nworkspace = true"))
         .map(|(name, _)| Finding::new(name, "needs `[lints]` with `workspace = true`"))
         .collect()
@@ -25,6 +26,7 @@ mod tests {
                 "[package]\n\n[lints]\nworkspace = true\n",
             ),
             ("cli/Cargo.toml", "[package]\n"),
+            ("monitor-ebpf/Cargo.toml", "[package]\n\n[workspace]\n"),
         ]);
         let found = check(&tree);
         assert_eq!(found.len(), 1);
