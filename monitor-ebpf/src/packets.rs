@@ -28,7 +28,9 @@ const PASS: i32 = 1;
 const IPPROTO_TCP: u8 = 6;
 const TCP_LISTEN: u32 = 10;
 const TCP_HEADER_MIN: usize = 20;
+const IPPROTO_HOPOPTS: u8 = 0;
 const IPV6_HEADER: usize = 40;
+const JUMBO_HEADER: usize = 8;
 
 /// How far an interim response's head is searched for its end.
 const INTERIM_BYTES: u32 = 256;
@@ -136,12 +138,15 @@ fn segment(skb: &__sk_buff) -> Option<Segment> {
         }
         usize::from(byte(data) & 0x0f) * 4
     } else {
-        // Extension headers do not occur on TCP sockets' own packets, but for
-        // the routing header of a socket option, which is not followed.
-        if byte(data + 6) != IPPROTO_TCP {
-            return None;
+        match byte(data + 6) {
+            IPPROTO_TCP => IPV6_HEADER,
+            // A segment of more than 64 KiB carries its length in a hop-by-hop
+            // header (RFC 2675).  Other extension headers do not occur on TCP
+            // sockets' own packets, but for a routing header that a socket
+            // option asks for, which is not followed.
+            IPPROTO_HOPOPTS if is_jumbo(data, end) => IPV6_HEADER + JUMBO_HEADER,
+            _ => return None,
         }
-        IPV6_HEADER
     };
     let tcp = data + ip_header;
     if tcp + TCP_HEADER_MIN > end {
@@ -160,6 +165,13 @@ fn segment(skb: &__sk_buff) -> Option<Segment> {
         },
         ports: word(tcp),
     })
+}
+
+/// Whether the hop-by-hop header is of the shortest length and TCP follows.
+#[inline(always)]
+fn is_jumbo(data: usize, end: usize) -> bool {
+    let header = data + IPV6_HEADER;
+    header + JUMBO_HEADER <= end && byte(header) == IPPROTO_TCP && byte(header + 1) == 0
 }
 
 #[inline(always)]
