@@ -104,8 +104,15 @@ async fn the_page_shows_the_figures_follows_them_and_keeps_labels_text() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());
     let mut agent = collector.agent().await;
-    for sequence in 980..=999 {
-        agent.export(fresh("web-1", sequence)).await;
+    for sequence in 900..=999 {
+        let mut r = fresh("web-1", sequence);
+        let ago_ns = (1000 - sequence) * 5_000_000_000;
+        r.window_end_unix_ns -= ago_ns;
+        r.window_start_unix_ns -= ago_ns;
+        // A gap, and a rise after it.
+        if !(940..960).contains(&sequence) {
+            agent.export(r).await;
+        }
     }
     let mut failing = fresh("web-2", 1);
     failing.complete = false;
@@ -150,6 +157,18 @@ async fn the_page_shows_the_figures_follows_them_and_keeps_labels_text() {
     let page = browser.answer();
     assert_eq!(host(&page, "id-web-1")["endpoints"][0][6], "77");
 
+    let charts = browser.answer();
+    assert!(charts["url"].as_str().unwrap().contains("host=id-web-1"));
+    assert_eq!(
+        charts["requests"],
+        "Requests from clients, newest 127.0.0.1:8080: 1/s"
+    );
+    let connections = charts["connections"].as_str().unwrap();
+    assert!(
+        connections.contains("Connections of clients, newest"),
+        "{connections}"
+    );
+
     let phone = browser.answer();
     assert_eq!(phone["wide"], false, "it fits 360 px");
     let hostile = host(&phone, "id-hostile");
@@ -159,7 +178,7 @@ async fn the_page_shows_the_figures_follows_them_and_keeps_labels_text() {
             .unwrap()
             .contains("<script>alert(1)</script>")
     );
-    assert_eq!(phone["scripts"], 1, "our own alone");
+    assert_eq!(phone["scripts"], 2, "our own alone");
     assert_eq!(
         phone["foreign"].as_array().unwrap().len(),
         0,

@@ -192,7 +192,7 @@ async fn the_page_is_served_whole_and_has_nothing_inline() {
     }
     let linked = page.body.split(['"', '\'']);
     let linked = linked.filter(|part| part.starts_with('/') && part.contains('.'));
-    for file in linked.chain(["/format.js", "/model.js"]) {
+    for file in linked.chain(["/format.js", "/model.js", "/charts.js"]) {
         let answer = collector.get(file);
         assert_eq!(answer.status, 200, "{file}");
         assert!(!answer.body.is_empty(), "{file}");

@@ -1,6 +1,7 @@
 // The page: draws the fleet, and draws it again when a report comes.
 // Labels come from other machines: they are only ever set as text.
 
+import { HostCharts, RANGES } from "/charts.js";
 import { age, bytesPerSecond, count, known, milliseconds, percent, perSecond, printable } from "/format.js";
 import { Fleet, overview, row } from "/model.js";
 
@@ -89,7 +90,10 @@ function hostCard(host, nowMs) {
   const { report, health } = host;
   const m = report.host_metrics;
   const last = (g) => g?.last ?? null;
-  const title = element("h3", "", label(report.host.name || report.host.id));
+  const link = element("a", "", label(report.host.name || report.host.id));
+  link.href = address({ host: report.host.id });
+  link.dataset.focus = `host ${report.host.id}`;
+  const title = element("h3", "", link);
   const seen = `report ${report.sequence}, ${age((nowMs - host.seenAtMs) / 1000)} ago, level ${report.agent.level}`;
   const id = element("span", "id", label(report.host.id));
   const bar = element("div", "bar", title, badge(health.word, health.tone), id, element("span", "id", seen));
@@ -127,9 +131,14 @@ function matches(host, words) {
 function draw() {
   const nowMs = Date.now() + clockAheadMs;
   const hosts = fleet.sorted(nowMs);
+  const chosen = url.searchParams.get("host");
   const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean);
   byId("fleet").replaceChildren(...tiles(hosts));
-  byId("hosts").replaceChildren(...hosts.filter((h) => matches(h, words)).map((h) => hostCard(h, nowMs)));
+  const shown = hosts.filter((h) => (chosen === null ? matches(h, words) : h.id === chosen));
+  const focused = document.activeElement?.dataset?.focus;
+  byId("hosts").replaceChildren(...shown.map((h) => hostCard(h, nowMs)));
+  // What is drawn anew must not take the keyboard's place away.
+  if (focused) document.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
   byId("empty").hidden = hosts.length > 0;
 }
 
@@ -180,14 +189,73 @@ function watch() {
   });
 }
 
-const url = new URL(location.href);
-byId("find").value = url.searchParams.get("find") ?? "";
+// The URL is the state: which host, which range, what is looked for.
+
+let url = new URL(location.href);
+const charts = new HostCharts(byId("charts"));
+const range = () => (RANGES.includes(url.searchParams.get("range")) ? url.searchParams.get("range") : "1h");
+
+/// This page with other parameters; null takes one away.
+function address(changes) {
+  const next = new URL(url);
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null) next.searchParams.delete(name);
+    else next.searchParams.set(name, value);
+  }
+  return next.pathname + next.search;
+}
+
+function rangeLinks() {
+  return RANGES.map((name) => {
+    const link = element("a", "", name);
+    link.href = address({ range: name });
+    if (name === range()) link.setAttribute("aria-current", "true");
+    return link;
+  });
+}
+
+/// Shows what the URL says.
+function route() {
+  url = new URL(location.href);
+  const host = url.searchParams.get("host");
+  byId("find").value = url.searchParams.get("find") ?? "";
+  byId("find").parentElement.hidden = host !== null;
+  byId("back").hidden = host === null;
+  byId("back").firstElementChild.href = address({ host: null, range: null });
+  byId("hosts-title").textContent = host === null ? "Hosts" : "Host";
+  byId("history").hidden = host === null;
+  byId("ranges").replaceChildren(...rangeLinks());
+  if (host === null) charts.clear();
+  else charts.show(host, range());
+  drawSoon();
+}
+
+/// Links within the page change the URL without loading it anew.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href]");
+  const plain = event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey;
+  if (!link || !plain || new URL(link.href).pathname !== "/") return;
+  event.preventDefault();
+  history.pushState(null, "", link.href);
+  route();
+});
+addEventListener("popstate", route);
+addEventListener("resize", () => charts.resize());
 byId("find").addEventListener("input", () => {
-  const text = byId("find").value;
-  if (text) url.searchParams.set("find", text);
-  else url.searchParams.delete("find");
-  history.replaceState(null, "", url);
+  history.replaceState(null, "", address({ find: byId("find").value || null }));
+  url = new URL(location.href);
   drawSoon();
 });
-setInterval(drawSoon, 1000);
+
+/// Short ranges follow the reports, long ones change slowly.
+let refreshed = Date.now();
+setInterval(() => {
+  drawSoon();
+  const every = ["5m", "1h"].includes(range()) ? 5000 : 60000;
+  if (!byId("history").hidden && Date.now() - refreshed >= every) {
+    refreshed = Date.now();
+    charts.refresh();
+  }
+}, 1000);
+route();
 watch();

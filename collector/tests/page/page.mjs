@@ -63,6 +63,33 @@ try {
   await shared.locator("article.host").first().waitFor();
   await shared.waitForFunction(() => document.querySelectorAll("article.host").length === 1);
 
+  const hostPage = await open({ viewport: { width: 1280, height: 800 } });
+  await hostPage.getByRole("link", { name: "web-1" }).click();
+  await hostPage.locator("figure canvas").first().waitFor();
+  const caption = (text) => hostPage.locator("figure", { hasText: text });
+  await caption("Requests from clients").locator("canvas").waitFor();
+  await caption("CPU").locator("canvas").waitFor();
+  answer({
+    url: hostPage.url(),
+    requests: await caption("Requests from clients").getAttribute("aria-label"),
+    connections: await caption("Connections of clients").getAttribute("aria-label"),
+  });
+  await shot(hostPage, "host-light");
+  await hostPage.getByRole("link", { name: "5m" }).click();
+  await hostPage.waitForURL(/range=5m/);
+  const linked = await open({ viewport: { width: 1280, height: 800 }, colorScheme: "dark" });
+  await linked.goto(hostPage.url());
+  await linked.locator("figure canvas").first().waitFor();
+  await linked.locator("nav a[aria-current]", { hasText: "5m" }).waitFor();
+  await shot(linked, "host-dark");
+  await linked.setViewportSize({ width: 360, height: 740 });
+  await linked.waitForFunction(() =>
+    document.documentElement.scrollWidth <= document.documentElement.clientWidth);
+  await shot(linked, "host-360");
+  await hostPage.goBack();
+  await hostPage.goBack();
+  await hostPage.waitForFunction(() => document.querySelectorAll("article.host").length === 3);
+
   const phone = await open({ viewport: { width: 360, height: 740 } });
   await shot(phone, "fleet-360");
   answer({ ...(await look(phone)), foreign, complaints });

@@ -1,0 +1,163 @@
+// A host's charts: figures over time from /api/v1/series.
+
+import { bytesPerSecond, count, known, milliseconds, percent, perSecond, printable } from "/format.js";
+
+export const RANGES = ["5m", "1h", "24h", "7d"];
+
+/// Series that one chart shows; more could not be told apart.
+const SERIES_MAX = 8;
+const COLORS = ["#0d9488", "#d97706", "#6366f1", "#db2777", "#65a30d", "#0284c7", "#9333ea", "#b45309"];
+
+const CHARTS = [
+  { title: "Requests from clients", metric: "requests", role: "downstream", format: perSecond },
+  { title: "Answers 5xx to clients", metric: "responses_5xx", role: "downstream", format: perSecond },
+  { title: "Time to answer clients, p99", metric: "exchange_duration_p99", role: "downstream", format: milliseconds },
+  { title: "Connections of clients", metric: "connections_active", role: "downstream", format: count },
+  { title: "Sent to clients", metric: "bytes_sent", role: "downstream", format: bytesPerSecond },
+  { title: "Received from clients", metric: "bytes_received", role: "downstream", format: bytesPerSecond },
+  { title: "Requests to backends", metric: "requests", role: "upstream", format: perSecond },
+  { title: "Answers 5xx of backends", metric: "responses_5xx", role: "upstream", format: perSecond },
+  { title: "Time of backends to answer, p99", metric: "exchange_duration_p99", role: "upstream", format: milliseconds },
+  { title: "Connections to backends", metric: "connections_active", role: "upstream", format: count },
+  { title: "Failed connections to backends", metric: "connections_failed", role: "upstream", format: perSecond },
+  { title: "Retransmits to clients", metric: "retransmits", role: "downstream", format: perSecond },
+  { title: "CPU", metric: "cpu_usage", format: percent },
+  { title: "Memory", metric: "memory_usage", format: percent },
+  { title: "Network in", metric: "network_in", format: bytesPerSecond },
+  { title: "Network out", metric: "network_out", format: bytesPerSecond },
+];
+
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+async function read(chart, host, range) {
+  const query = new URLSearchParams({ host, metric: chart.metric, since: range });
+  if (chart.role) query.set("role", chart.role);
+  const answer = await fetch(`/api/v1/series?${query}`);
+  if (!answer.ok) throw new Error(`series answered ${answer.status}`);
+  return answer.json();
+}
+
+const largest = (series) => Math.max(...series.points.map((p) => p.value ?? -1));
+const hasValue = (series) => series.points.some((p) => p.value !== null);
+
+/// Times and values as the chart wants them; gaps stay null.
+function columns(answer) {
+  const shown = answer.series.filter(hasValue)
+    .sort((a, b) => largest(b) - largest(a)).slice(0, SERIES_MAX);
+  if (shown.length === 0) return null;
+  const times = shown[0].points.map((p) => Date.parse(p.time) / 1000);
+  return {
+    data: [times, ...shown.map((s) => s.points.map((p) => p.value))],
+    names: shown.map((s) => printable(s.endpoint ?? "host")),
+  };
+}
+
+/// Which share of the time up to now was reported.
+function gaps(answer) {
+  const now = Date.now();
+  const points = answer.series.filter(hasValue)[0]?.points.filter((p) => Date.parse(p.time) < now) ?? [];
+  const first = points.findIndex((p) => p.value !== null);
+  const last = points.findLastIndex((p) => p.value !== null);
+  return points.slice(first, last + 1).filter((p) => p.coverage === 0).length;
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+const whole = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hour12: false });
+const moment = (time) => whole.format(new Date(time * 1000));
+
+/// The time of day, and at midnight the day.
+function tick(time) {
+  const date = new Date(time * 1000);
+  return date.getHours() === 0 && date.getMinutes() === 0 ? day.format(date) : clock.format(date);
+}
+
+function options(chart, names, width) {
+  const axis = { stroke: color("--dim"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
+  return {
+    width,
+    height: 180,
+    cursor: { sync: { key: "host" } },
+    scales: { y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
+    axes: [{ ...axis, space: 70, values: (_, ticks) => ticks.map(tick) }, { ...axis, size: 74, values: (_, ticks) => ticks.map(chart.format) }],
+    series: [{ value: (_, time) => known(time, moment) }, ...names.map((label, i) => ({
+      label,
+      stroke: COLORS[i],
+      width: 1.6,
+      spanGaps: false,
+      points: { size: 4 },
+      value: (_, value) => known(value, chart.format),
+    }))],
+  };
+}
+
+export class HostCharts {
+  constructor(parent) {
+    this.parent = parent;
+    this.shown = [];
+    this.turn = 0;
+  }
+
+  /// Builds the figures of a host, then fills them.
+  show(host, range) {
+    this.host = host;
+    this.range = range;
+    this.clear();
+    this.shown = CHARTS.map((chart) => {
+      const figure = document.createElement("figure");
+      figure.dataset.metric = `${chart.metric} ${chart.role ?? ""}`.trim();
+      const caption = document.createElement("figcaption");
+      caption.textContent = chart.title;
+      const body = document.createElement("div");
+      body.className = "plot";
+      figure.append(caption, body);
+      return { chart, figure, caption, body, plot: null };
+    });
+    this.parent.replaceChildren(...this.shown.map((s) => s.figure));
+    return this.refresh();
+  }
+
+  clear() {
+    for (const { plot } of this.shown) plot?.destroy();
+    this.shown = [];
+    this.parent.replaceChildren();
+  }
+
+  /// Reads everything anew; an answer that a later one has overtaken is dropped.
+  async refresh() {
+    this.turn += 1;
+    const turn = this.turn;
+    await Promise.all(this.shown.map(async (one) => {
+      try {
+        const answer = await read(one.chart, this.host, this.range);
+        if (turn === this.turn) this.fill(one, answer);
+      } catch {
+        if (turn === this.turn) one.figure.dataset.state = "no answer";
+      }
+    }));
+  }
+
+  fill(one, answer) {
+    const found = columns(answer);
+    one.figure.hidden = found === null;
+    if (found === null) return;
+    const missing = gaps(answer);
+    one.figure.dataset.state = missing > 0 ? `${missing} gaps` : "";
+    one.caption.textContent = one.chart.title + (missing > 0 ? ` – ${missing} steps without a report` : "");
+    const width = one.body.clientWidth;
+    if (one.plot && one.names.join() === found.names.join()) {
+      one.plot.setData(found.data);
+    } else {
+      one.plot?.destroy();
+      one.plot = new window.uPlot(options(one.chart, found.names, width), found.data, one.body);
+      one.names = found.names;
+    }
+    const latest = found.data.slice(1).map((values) => values.findLast((v) => v !== null));
+    const words = found.names.map((name, i) => `${name}: ${known(latest[i], one.chart.format)}`);
+    one.figure.setAttribute("aria-label", `${one.chart.title}, newest ${words.join(", ")}`);
+  }
+
+  resize() {
+    for (const { plot, body } of this.shown) plot?.setSize({ width: body.clientWidth, height: 180 });
+  }
+}
