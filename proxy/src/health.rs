@@ -1,14 +1,19 @@
-//! Watching over backends: active checks, and the return of ejected ones.
+//! Watching over backends: active checks, the return of ejected ones, and the
+//! load of their hosts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::config::raw::RawHealthCheck;
+use crate::collector;
+use crate::config::raw::{RawCollector, RawHealthCheck};
 use crate::fetch;
 use crate::state::{Backend, Table};
 
+/// How often the collector is asked for the load of a backend's host; it learns
+/// of it every 5 s.
+const LOAD_INTERVAL: Duration = Duration::from_secs(5);
 /// How often ejected backends are looked for.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -30,6 +35,13 @@ impl Watch {
                 }
                 // What a check once found must not outlive the check.
                 _ => drop(backend.set_healthy(true)),
+            }
+        }
+        let collector = &table.config.raw.collector;
+        for backend in table.upstreams.iter().flatten() {
+            if let (false, Some(host_id)) = (collector.url.is_empty(), &backend.config.host_id) {
+                let follow = follow_load(Arc::clone(backend), collector.clone(), host_id.clone());
+                tasks.spawn(follow);
             }
         }
         tasks.spawn(readmit_forever(Arc::clone(table)));
@@ -78,6 +90,38 @@ async fn check_once(backend: &Backend, check: &RawHealthCheck) -> Result<(), Str
         Ok((200..=399, _)) => Ok(()),
         Ok((status, _)) => Err(format!("{} answered {status}", check.path)),
         Err(error) => Err(format!("{}: {error}", check.path)),
+    }
+}
+
+/// Reads the load of a backend's host from the collector, for the balancer that
+/// looks at it. Values that are too old count as unknown.
+async fn follow_load(backend: Arc<Backend>, collector: RawCollector, host_id: String) {
+    let expiry = collector.report_expiry.0;
+    let mut interval = tokio::time::interval(LOAD_INTERVAL.min(expiry));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut fresh_at, mut reachable) = (Instant::now(), true);
+    loop {
+        interval.tick().await;
+        match collector::stats(&collector.url, &host_id).await {
+            Ok(stats) => {
+                reachable = true;
+                let age = collector::age_seconds(&stats);
+                let is_fresh = age.is_some_and(|age| age <= expiry.as_secs().max(1));
+                if let Some(load) = collector::utilisation(&stats).filter(|_| is_fresh) {
+                    fresh_at = Instant::now();
+                    // The number is for reports that expire on their own.
+                    let _number = backend.report(load);
+                }
+            }
+            Err(error) => {
+                if std::mem::replace(&mut reachable, false) {
+                    tracing::warn!(backend = %backend.config.id, %error, "the load of the backend's host is unknown");
+                }
+            }
+        }
+        if fresh_at.elapsed() >= expiry {
+            backend.forget_utilisation();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod admin;
 pub mod balance;
 pub mod cli;
+pub mod collector;
 pub mod config;
 pub mod control;
 pub mod driver;

@@ -200,6 +200,11 @@ impl Backend {
             .wrapping_add(1)
     }
 
+    /// Forgets the load: what is known of it is too old.
+    pub fn forget_utilisation(&self) {
+        self.live.utilisation.store(UNKNOWN, Ordering::Relaxed);
+    }
+
     /// Forgets the load unless it was reported anew.
     pub fn expire(&self, report: u32) {
         if self.live.reports.load(Ordering::Relaxed) == report {

@@ -142,6 +142,15 @@ impl Config {
     /// [`ConfigError::Invalid`] naming the key.
     pub fn try_new(raw: RawConfig) -> Result<Self, ConfigError> {
         let trusted_proxies = trusted_proxies(&raw)?;
+        let collector = &raw.collector;
+        if !collector.url.is_empty() && !collector.url.starts_with("http://") {
+            let message = "write an http:// URL, such as http://127.0.0.1:7601";
+            return Err(ConfigError::invalid("collector.url", message));
+        }
+        if collector.report_expiry.0.is_zero() {
+            let message = "write how long a reported load counts, such as 30s";
+            return Err(ConfigError::invalid("collector.report_expiry", message));
+        }
         check_token("server.real_ip_header", &raw.server.real_ip_header)?;
         let tls = tls(&raw)?;
         let upstreams = upstreams(&raw)?;

@@ -263,3 +263,44 @@ fn statistics_come_from_the_collector_or_not_at_all() {
         400
     );
 }
+
+#[test]
+fn the_collectors_view_of_a_host_moves_requests() {
+    let (a, b) = (named("a"), named("b"));
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let collector = Backend::new(move |request, peer| {
+        let cpu = if request.head.contains("/hosts/busy/stats") {
+            95
+        } else {
+            5
+        };
+        let body = format!(
+            r#"{{"stats": {{"cpu_usage": {cpu}, "memory_usage": 5, "load_avg_1": 0.1, "timestamp": {now}}}}}"#
+        );
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        peer.send((head + &body).as_bytes());
+    });
+    let more = format!(
+        "collector: {{url: \"http://{}\", report_expiry: 1h}}",
+        collector.address
+    );
+    let text = config(&[("a", &a), ("b", &b)], &more)
+        .replace("id: a,", "id: a, host_id: busy,")
+        .replace("id: b,", "id: b, host_id: calm,")
+        .replace(
+            "upstream: u}",
+            "upstream: u, load_balancer: performance_least_connections_weight}",
+        );
+    let proxy = Proxy::with(&text);
+    eventually("requests to the calm one alone", || {
+        (texts(&proxy) == ["b"]).then_some(())
+    });
+    let (_, list) = proxy.admin("GET", "/api/v1/backends?upstream=u", "");
+    assert!(
+        list["backends"][0]["utilisation"].as_f64().unwrap() > 0.3,
+        "{list}"
+    );
+}
