@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 
 use common::{Collector, get, report};
 
@@ -210,4 +210,28 @@ async fn health_is_told() {
     let collector = Collector::start(dir.path());
     assert_eq!(collector.json("/healthz")["status"], "ok");
     assert_eq!(collector.json("/readyz")["status"], "ready");
+}
+
+#[tokio::test]
+async fn answers_are_compressed_for_those_who_take_it_and_events_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = with_reports(dir.path(), &["a"], 50).await;
+    let raw = |path: &str| {
+        let request = ureq::get(collector.url(path)).header("accept-encoding", "gzip");
+        request.call().unwrap().into_parts()
+    };
+    let plain = collector.get("/api/v1/reports");
+    let (head, body) = raw("/api/v1/reports");
+    assert_eq!(head.headers["content-encoding"], "gzip");
+    let mut bytes = Vec::new();
+    body.into_reader().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes[..2], [0x1f, 0x8b]);
+    assert!(
+        bytes.len() * 4 < plain.body.len(),
+        "{} of {}",
+        bytes.len(),
+        plain.body.len()
+    );
+    let (head, _) = raw("/api/v1/live");
+    assert!(!head.headers.contains_key("content-encoding"));
 }

@@ -19,6 +19,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use axum::{Router, middleware, routing::get};
 use tokio::net::TcpListener;
+use tower_http::compression::CompressionLayer;
 
 use crate::{
     fleet::Fleet,
@@ -73,6 +74,8 @@ fn router(state: State) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(page::serve)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        // Events are sent as they come: the layer leaves them as they are.
+        .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(
             state.any_host_name,
             guard::check,
