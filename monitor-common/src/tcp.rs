@@ -91,9 +91,14 @@ pub struct Stream {
     pub flags: u32,
     /// The last smoothed round-trip time.
     pub srtt_us: u32,
+    /// 1 once the process let go of the socket.  A word of its own, as it is
+    /// written without the socket's lock.
+    pub released: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Stream>() == 56);
+const _: () = assert!(size_of::<Stream>() == 64);
 
 impl Stream {
     /// We opened the connection: our SYN is among the acknowledged bytes.
@@ -110,12 +115,10 @@ impl Stream {
     pub const FIN_ACKED: u32 = 1 << 5;
     /// The retransmission timer gave the connection up.
     pub const TIMED_OUT: u32 = 1 << 6;
-    /// The process let go of the socket.
-    pub const RELEASED: u32 = 1 << 7;
     /// The end was counted.
-    pub const ENDED: u32 = 1 << 8;
+    pub const ENDED: u32 = 1 << 7;
     /// `connect` was called, and no SYN was sent yet.
-    pub const ATTEMPTED: u32 = 1 << 9;
+    pub const ATTEMPTED: u32 = 1 << 8;
 
     /// Whether a flag is set.
     #[inline(always)]

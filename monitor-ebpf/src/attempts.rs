@@ -84,11 +84,7 @@ fn count_failed_attempt(socket: &mut Socket) {
 pub fn release(ctx: SockContext) -> i32 {
     if let Some(socket) = maps::socket(ctx.sock) {
         count_failed_attempt(socket);
-        // Written without the socket's lock, so only where no callback can be
-        // writing the same word to any effect: before the handshake is done.
-        if !socket.stream.has(Stream::ESTABLISHED) {
-            socket.stream.flags |= Stream::RELEASED;
-        }
+        socket.stream.released = 1;
     }
     1
 }

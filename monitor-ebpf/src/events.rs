@@ -291,7 +291,7 @@ fn failure(ops: &bpf_sock_ops, stream: &Stream, old: u8) -> Failure {
     } else if stream.folded_segs_in != 0 || ops.segs_in != 0 {
         // The only segment that ends an attempt is a reset.
         Failure::Refused
-    } else if stream.has(Stream::RELEASED) {
+    } else if stream.released != 0 {
         Failure::Aborted
     } else {
         // Ended by the kernel without a segment: an ICMP error.
