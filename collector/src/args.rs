@@ -36,7 +36,7 @@ Exit codes: 0 ended on SIGTERM or SIGINT, 1 failure, 64 bad usage or configurati
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the collector until SIGTERM or SIGINT.
-    #[command(after_help = RUN_EXAMPLES)]
+    #[command(after_help = RUN_EXAMPLES, args_override_self = true)]
     Run(RunArgs),
     /// Copy the store to a file, while a collector runs or not.
     #[command(after_help = BACKUP_EXAMPLES)]
@@ -81,6 +81,10 @@ by its owner alone.";
 /// Flags of `run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
+    /// A TOML file with these flags as keys, such as `data-dir = "/data"`; flags
+    /// that are given here count more.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Where agents deliver their reports; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7600")]
     pub listen_grpc: SocketAddr,

@@ -13,6 +13,7 @@ pub mod args;
 mod auth;
 mod codec;
 pub mod config;
+pub mod config_file;
 mod fleet;
 mod grpc;
 mod http;

@@ -102,6 +102,41 @@ async fn insecure_listens_anywhere_and_writing_needs_the_token_all_the_same() {
 }
 
 #[test]
+fn a_configuration_file_holds_flags_and_given_ones_count_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("collector.toml");
+    let token = dir.path().join("given");
+    fs::write(&token, "a-token-of-our-own\n").unwrap();
+    let text = format!(
+        "data-dir = \"/nowhere\"\ntoken-file = {token:?}\nretention-age = \"7d\"\nlisten-http = \"127.0.0.1:0\"\n"
+    );
+    fs::write(&file, text).unwrap();
+    let data = dir.path().join("data");
+    let config = ["--config", file.to_str().unwrap()];
+    drop(Collector::start_with(&data, &config));
+    assert!(!data.join("token").exists(), "the file's token counts");
+
+    for (text, words) in [
+        ("retention-agee = \"7d\"", "--retention-age"),
+        ("retention-age = \"soon\"", "--retention-age"),
+        ("nonsense", "not TOML"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let data = data.to_str().unwrap();
+        refused(
+            &run(&["run", "--data-dir", data, config[0], config[1]]),
+            64,
+            words,
+        );
+    }
+    refused(
+        &run(&["run", "--config", "/nowhere.toml"]),
+        64,
+        "/nowhere.toml",
+    );
+}
+
+#[test]
 fn bad_usage_and_configuration_end_with_64() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().to_str().unwrap();
