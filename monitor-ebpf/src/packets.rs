@@ -158,11 +158,7 @@ fn segment(skb: &__sk_buff) -> Option<Segment> {
     Some(Segment {
         seq: u32::from_be(word(tcp + 4)),
         offset: headers,
-        len: if skb.len > headers {
-            skb.len - headers
-        } else {
-            0
-        },
+        len: skb.len.saturating_sub(headers),
         ports: word(tcp),
     })
 }
