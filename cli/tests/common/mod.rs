@@ -7,12 +7,13 @@
 )]
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{Once, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use monitor_proto::v1::{self, report_service_client::ReportServiceClient};
@@ -28,21 +29,48 @@ pub struct Collector {
     token: String,
 }
 
-/// Builds the collector where cargo has not done so for this run: its binary
-/// belongs to another crate, which this one must not depend on.
+/// Builds the collector where what is there is older than its sources: its
+/// binary belongs to another crate, which this one must not depend on.
 fn collector_binary() -> PathBuf {
     static BUILD: Once = Once::new();
     let path = Path::new(env!("CARGO_BIN_EXE_speedmimi")).with_file_name("speedmimi-collector");
     BUILD.call_once(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let sources = [
+            "collector/src",
+            "collector/web",
+            "monitor-proto/src",
+            "Cargo.lock",
+        ];
+        let newest = sources
+            .iter()
+            .filter_map(|source| newest(&root.join(source)))
+            .max();
+        let built = fs::metadata(&path)
+            .and_then(|binary| binary.modified())
+            .ok();
+        if built >= newest {
+            return;
+        }
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--package", "collector"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .current_dir(root)
             .status()
             .unwrap();
         assert!(status.success(), "the collector cannot be built");
     });
     assert!(path.exists(), "{} was not built", path.display());
     path
+}
+
+/// When anything below was last changed.
+fn newest(path: &Path) -> Option<SystemTime> {
+    let own = fs::metadata(path).ok()?;
+    if own.is_file() {
+        return own.modified().ok();
+    }
+    let entries = fs::read_dir(path).ok()?.flatten();
+    entries.filter_map(|entry| newest(&entry.path())).max()
 }
 
 impl Collector {
@@ -66,7 +94,7 @@ impl Collector {
             let rest = ready.split(&format!("{name}=")).nth(1).unwrap();
             rest.split_whitespace().next().unwrap().to_owned()
         };
-        let token = std::fs::read_to_string(data_dir.join("token")).unwrap();
+        let token = fs::read_to_string(data_dir.join("token")).unwrap();
         Self {
             child,
             grpc: address("grpc"),
