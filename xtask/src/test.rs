@@ -10,11 +10,18 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::geteuid;
 
 use crate::{
-    command::{run, step, timed},
+    command::{output, run, step, timed},
     debian, requirements,
     vm::{self, Image},
     workspace::Workspace,
 };
+
+/// Servers that tests run, each with the service that is not to be started.
+const DAEMONS: [(&str, &str); 3] = [
+    ("nginx-light", "nginx"),
+    ("haproxy", "haproxy"),
+    ("prometheus", "prometheus"),
+];
 
 /// `cargo xtask test`
 #[derive(Debug, Default, clap::Args)]
@@ -116,7 +123,13 @@ fn prepare() -> Result<()> {
         return Ok(());
     }
     if debian::is_debian() {
-        debian::install_without_starting("nginx-light", "nginx")?;
+        for (package, unit) in DAEMONS {
+            debian::install_without_starting(package, unit)?;
+        }
+        debian::ensure_installed(&["chromium"])?;
+        if output(Command::new("npm").arg("--version")).is_err() {
+            debian::ensure_installed(&["nodejs", "npm"])?;
+        }
     }
     if let Some(missing) = testkit::missing_for_kernel_programs() {
         step(&format!(
