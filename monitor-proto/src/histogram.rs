@@ -10,7 +10,7 @@ use crate::v1::Histogram;
 /// The upper boundary of the bucket with this absolute index, in seconds.
 #[must_use]
 pub fn upper_bound_seconds(scale: i32, index: i32) -> f64 {
-    (f64::from(index + 1) * (-f64::from(scale)).exp2()).exp2()
+    ((f64::from(index) + 1.0) * (-f64::from(scale)).exp2()).exp2()
 }
 
 /// The value in seconds below which the share `q` (0 to 1) of the values lies;
@@ -21,7 +21,10 @@ pub fn upper_bound_seconds(scale: i32, index: i32) -> f64 {
 /// the result is off by at most the bucket's width (19 % at scale 2).
 #[must_use]
 pub fn quantile_seconds(histogram: &Histogram, q: f64) -> Option<f64> {
-    let in_buckets: u64 = histogram.buckets.iter().sum();
+    let in_buckets = histogram
+        .buckets
+        .iter()
+        .fold(0u64, |sum, &n| sum.saturating_add(n));
     if in_buckets == 0 {
         return None;
     }
@@ -35,7 +38,7 @@ pub fn quantile_seconds(histogram: &Histogram, q: f64) -> Option<f64> {
         let fraction = ((rank - below as f64) / n as f64).clamp(0.0, 1.0);
         let exponent = f64::from(histogram.offset.saturating_add(i)) + fraction;
         found = Some((exponent * (-f64::from(histogram.scale)).exp2()).exp2());
-        below += n;
+        below = below.saturating_add(n);
         if below as f64 >= rank {
             break;
         }
@@ -65,7 +68,7 @@ mod tests {
 
     fn histogram(offset: i32, buckets: &[u64]) -> Histogram {
         Histogram {
-            count: buckets.iter().sum(),
+            count: buckets.iter().fold(0, |sum, &n| sum.saturating_add(n)),
             sum_ns: 0,
             scale: 2,
             offset,
@@ -93,6 +96,13 @@ mod tests {
     #[test]
     fn nothing_has_no_quantile() {
         assert_eq!(quantile_seconds(&histogram(0, &[]), 0.5), None);
+    }
+
+    #[test]
+    fn hostile_counts_and_offsets_are_taken() {
+        let h = histogram(i32::MAX, &[u64::MAX, u64::MAX]);
+        assert!(quantile_seconds(&h, 0.99).is_some());
+        assert!(upper_bound_seconds(2, i32::MAX).is_infinite());
     }
 
     #[test]

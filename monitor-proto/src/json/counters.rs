@@ -82,7 +82,14 @@ impl ConnectionsFailed {
     /// All reasons together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.refused + self.timeout + self.reset + self.unreachable + self.aborted + self.other
+        let reasons = [
+            self.refused,
+            self.timeout,
+            self.reset,
+            self.unreachable,
+            self.aborted,
+        ];
+        reasons.into_iter().fold(self.other, u64::saturating_add)
     }
 }
 
