@@ -63,6 +63,8 @@ pub struct Stats {
     pub network_out: f64,
     /// Unix seconds of the sample.
     pub timestamp: u64,
+    /// How many cores the host has: what a load average is a share of.
+    pub cores: u32,
 }
 
 impl From<&v1::HostSummary> for HostSummary {
@@ -95,6 +97,7 @@ impl From<&v1::Report> for Stats {
             network_in: last(metrics.network_in),
             network_out: last(metrics.network_out),
             timestamp: r.window_end_unix_ns / 1_000_000_000,
+            cores: r.host.as_ref().map_or(0, |h| h.cores),
         }
     }
 }
