@@ -41,8 +41,8 @@ pub enum Command {
     /// Counts, samples and reports until it is told to stop
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
-    /// Prints what is counted now as one JSON report
-    Snapshot(PinArgs),
+    /// Prints what has been counted so far as one report
+    Snapshot(SnapshotArgs),
     /// Shows what happens, again and again
     Top(TopArgs),
     /// Checks what the agent needs of this machine
@@ -106,6 +106,17 @@ fn look_interval(text: &str) -> Result<Duration, String> {
     } else {
         Err("must be 100ms to 1h".to_owned())
     }
+}
+
+/// How to show what has been counted.
+#[derive(Args, Clone, Debug)]
+pub struct SnapshotArgs {
+    /// Where the pins are.
+    #[command(flatten)]
+    pub pins: PinArgs,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t = Output::Json)]
+    pub output: Output,
 }
 
 /// How to show checks.

@@ -11,8 +11,8 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use monitor_agent::{
     cli::{
-        Cli, Command, DoctorArgs, LevelArgs, LogFormat, Output, PinArgs, RunArgs, SocketArgs,
-        TopArgs,
+        Cli, Command, DoctorArgs, LevelArgs, LogFormat, Output, PinArgs, RunArgs, SnapshotArgs,
+        SocketArgs, TopArgs,
     },
     config::{Config, ConfigError, control_socket},
     control, doctor, error_chain,
@@ -139,13 +139,16 @@ fn list_candidates(error: &TargetError, roots: &Roots) {
 /// Rates are measured over this time.
 const MEASURED: Duration = Duration::from_millis(200);
 
-fn snapshot(args: &PinArgs) -> anyhow::Result<()> {
+fn snapshot(args: &SnapshotArgs) -> anyhow::Result<()> {
     logging::init(LogFormat::Text, KernelLog::Off);
-    let kernel = Kernel::open_pinned(&args.pin_dir)?;
+    let kernel = Kernel::open_pinned(&args.pins.pin_dir)?;
     let mut view = View::new(identity::peek(), &kernel.targets());
     sleep(MEASURED);
     let report = view.look(kernel.read(Detail::Full), kernel.level());
-    print(&json::Report::from(&report))?;
+    match args.output {
+        Output::Json => print(&json::Report::from(&report))?,
+        Output::Table => write(view::table(&report).as_bytes())?,
+    };
     Ok(())
 }
 
