@@ -17,10 +17,11 @@ use crate::{
 };
 
 /// Servers that tests run, each with the service that is not to be started.
-const DAEMONS: [(&str, &str); 3] = [
+const DAEMONS: [(&str, &str); 4] = [
     ("nginx-light", "nginx"),
     ("haproxy", "haproxy"),
     ("prometheus", "prometheus"),
+    ("victoria-metrics", "victoria-metrics"),
 ];
 
 /// `cargo xtask test`
