@@ -53,6 +53,9 @@ pub enum Command {
     Status(SocketArgs),
     /// Stops counting, and removes every program, map and pin
     Uninstall(PinArgs),
+    /// Measures what the packet programs cost, and prints JSON
+    #[command(hide = true)]
+    Cost(CostArgs),
     /// Prints completions for a shell
     Completions {
         /// Which shell
@@ -60,6 +63,17 @@ pub enum Command {
     },
     /// Prints the manual page
     Man,
+}
+
+/// How much is measured.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct CostArgs {
+    /// How often every case is run
+    #[arg(long, default_value_t = 64)]
+    pub rounds: u32,
+    /// How many packets a run has
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub packets: u32,
 }
 
 /// Where the pins are.

@@ -11,13 +11,13 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use monitor_agent::{
     cli::{
-        Cli, Command, DoctorArgs, LevelArgs, LogFormat, Output, PinArgs, RunArgs, SnapshotArgs,
-        SocketArgs, TopArgs,
+        Cli, Command, CostArgs, DoctorArgs, LevelArgs, LogFormat, Output, PinArgs, RunArgs,
+        SnapshotArgs, SocketArgs, TopArgs,
     },
     config::{Config, ConfigError, control_socket},
     control, doctor, error_chain,
     host::identity,
-    kernel::{self, Kernel, KernelLog, KernelOptions, doctor::Check},
+    kernel::{self, Kernel, KernelLog, KernelOptions, cost::Extent, doctor::Check},
     logging, run,
     source::{Detail, Opened, Opener},
     target::{self, Roots, TargetError},
@@ -68,6 +68,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             print(&ask(&args, "status")?)?;
         }
         Command::Uninstall(args) => uninstall(&args)?,
+        Command::Cost(args) => cost(args)?,
         Command::Completions { shell } => {
             let mut command = Cli::command();
             let mut script = Vec::new();
@@ -227,6 +228,15 @@ fn uninstall(args: &PinArgs) -> anyhow::Result<()> {
     logging::init(LogFormat::Text, KernelLog::Off);
     let removed = kernel::uninstall(&args.pin_dir)?;
     print(&json!({"targets": removed.targets, "pins": removed.pins}))?;
+    Ok(())
+}
+
+fn cost(args: CostArgs) -> anyhow::Result<()> {
+    let extent = Extent {
+        rounds: args.rounds,
+        packets: args.packets,
+    };
+    print(&kernel::cost::cost(extent)?)?;
     Ok(())
 }
 

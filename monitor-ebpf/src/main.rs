@@ -20,6 +20,7 @@
 #![feature(asm_experimental_arch)]
 
 mod attempts;
+mod bench;
 mod count;
 mod endpoint;
 mod events;

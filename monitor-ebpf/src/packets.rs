@@ -17,6 +17,7 @@ use monitor_common::{
 };
 
 use crate::{
+    bench,
     count::{bump, bump_by},
     events::count_request,
     maps,
@@ -70,7 +71,7 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         maps::lose(Loss::NoSocket);
         return;
     }
-    let Some(socket) = maps::socket(sk) else {
+    let Some(socket) = bench::socket(sk, segment.seq) else {
         untracked(ctx, sk, &segment, ingress);
         return;
     };

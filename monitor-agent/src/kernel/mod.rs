@@ -4,6 +4,7 @@
 
 mod attach;
 mod bpffs;
+pub mod cost;
 pub mod doctor;
 mod error;
 mod floors;

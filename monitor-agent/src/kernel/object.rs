@@ -24,6 +24,9 @@ pub(super) mod maps {
 /// How many CPUs the counters have a place for.
 pub(super) const CPUS: &str = "CPUS";
 
+/// Which state a bench's sockets are in; see [`super::cost`].
+pub(super) const BENCH: &str = "BENCH";
+
 /// The programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {

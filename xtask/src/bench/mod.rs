@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: measurements, one file each.
 
 mod overhead;
+mod programs;
 mod statistics;
 
 use anyhow::Result;
@@ -45,6 +46,11 @@ enum Bench {
         #[command(flatten)]
         common: Common,
     },
+    /// What the packet programs cost per packet, and how large all programs are.
+    Programs {
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 /// One figure of a bench.
@@ -63,6 +69,11 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
             "overhead",
             common,
             overhead::bench(workspace, common.quick)?,
+        ),
+        Bench::Programs { common } => (
+            "programs",
+            common,
+            programs::bench(workspace, common.quick)?,
         ),
     };
     match common.output {

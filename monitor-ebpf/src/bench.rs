@@ -1,0 +1,44 @@
+//! What `cargo xtask bench programs` needs: a program that does nothing, and
+//! sockets as a packet would find them.
+//!
+//! The kernel's test run gives a packet a socket of its own, without storage.
+//! Where the constant `BENCH` asks for it, a packet program makes the storage
+//! and sets its state, and goes on as ever.  The constant is read-only and zero
+//! but in the bench, so the verifier leaves all of this out: what is measured
+//! is what runs, and five stores.
+
+use aya_ebpf::{Global, bindings::bpf_sock, macros::cgroup_skb, programs::SkBuffContext};
+use monitor_common::{http::Exchange, socket::Socket};
+
+use crate::maps;
+
+/// Four bytes, the lowest first: 1, the role, how many requests are open, and
+/// the method of the newest.
+#[unsafe(no_mangle)]
+static BENCH: Global<u32> = Global::new(0);
+
+/// What the others are compared with.
+#[cgroup_skb]
+pub fn empty(_ctx: SkBuffContext) -> i32 {
+    1
+}
+
+/// A socket's storage, if it is followed; in the bench, one in the state that is
+/// asked for, of which the segment is the next.
+#[inline(always)]
+pub(crate) fn socket(sk: *mut bpf_sock, seq: u32) -> Option<&'static mut Socket> {
+    let bench = BENCH.load();
+    if bench == 0 {
+        return maps::socket(sk);
+    }
+    let socket = maps::socket_or_new(sk)?;
+    let [_, role, open, method] = bench.to_le_bytes();
+    let exchange = &mut socket.exchange;
+    exchange.role = role;
+    exchange.method = method;
+    exchange.protocol = Exchange::HTTP1;
+    exchange.requests = exchange.responses.wrapping_add(u32::from(open));
+    exchange.request_next_seq = seq;
+    exchange.response_next_seq = seq;
+    Some(socket)
+}
