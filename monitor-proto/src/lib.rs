@@ -6,6 +6,7 @@
 
 pub mod histogram;
 pub mod json;
+pub mod split;
 
 /// The generated messages and, with feature `services`, the gRPC services.
 #[allow(

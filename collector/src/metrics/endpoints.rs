@@ -1,6 +1,6 @@
 //! The series of an endpoint.
 
-use monitor_proto::{histogram, json, v1};
+use monitor_proto::{histogram, split, v1};
 
 use super::{
     HostSample,
@@ -59,7 +59,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "speedmimi_connections_failed_total",
         Kind::Counter,
         "Connections that failed before they were established, by reason.",
-        Read::Split("reason", failed),
+        Read::Split("reason", |c| owned(split::failed_by_reason(c))),
     ),
     family(
         "speedmimi_bytes_received_total",
@@ -101,13 +101,13 @@ pub(super) const FAMILIES: &[Family] = &[
         "speedmimi_requests_total",
         Kind::Counter,
         "HTTP/1 requests, by method.",
-        Read::Split("method", requests),
+        Read::Split("method", split::requests_by_method),
     ),
     family(
         "speedmimi_responses_total",
         Kind::Counter,
         "HTTP/1 responses, by class of their status code.",
-        Read::Split("code_class", responses),
+        Read::Split("code_class", |c| owned(split::responses_by_class(c))),
     ),
     family(
         "speedmimi_requests_without_response_total",
@@ -175,51 +175,11 @@ fn labels(host: &HostSample, endpoint: &v1::Endpoint) -> Labels {
         .with_known("backend", &endpoint.backend)
 }
 
-/// Every reason is a series from the start, so that its first failure shows as
-/// an increase.
-fn failed(c: &v1::Counters) -> Vec<(String, u64)> {
-    let f = c.connections_failed.unwrap_or_default();
-    [
-        ("refused", f.refused),
-        ("timeout", f.timeout),
-        ("reset", f.reset),
-        ("unreachable", f.unreachable),
-        ("aborted", f.aborted),
-        ("other", f.other),
-    ]
-    .map(|(reason, n)| (reason.to_owned(), n))
-    .to_vec()
-}
-
-/// What the methods do not add up to is of another one.
-fn requests(c: &v1::Counters) -> Vec<(String, u64)> {
-    let Some(http) = &c.http else {
-        return Vec::new();
-    };
-    let named: u64 = http.requests_by_method.values().sum();
-    let mut methods = http.requests_by_method.clone();
-    let rest = http.requests.saturating_sub(named);
-    if rest > 0 || methods.is_empty() {
-        let other = methods.entry("_OTHER".to_owned()).or_default();
-        *other = other.saturating_add(rest);
-    }
-    methods.into_iter().collect()
-}
-
-fn responses(c: &v1::Counters) -> Vec<(String, u64)> {
-    let Some(http) = &c.http else {
-        return Vec::new();
-    };
-    let r = json::Responses::from_codes(&http.responses_by_code);
-    [
-        ("1xx", r.informational),
-        ("2xx", r.successful),
-        ("3xx", r.redirection),
-        ("4xx", r.client_error),
-        ("5xx", r.server_error),
-    ]
-    .map(|(class, n)| (class.to_owned(), n))
-    .to_vec()
+fn owned(split: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<(String, u64)> {
+    split
+        .into_iter()
+        .map(|(by, n)| (by.to_owned(), n))
+        .collect()
 }
 
 /// The boundaries are 2^k seconds, 7.6 µs to 64 s: a subset of the histogram's

@@ -26,22 +26,29 @@ pub struct CpuTimes {
     pub steal: u64,
 }
 
-/// The CPU lines of `/proc/stat`.
+/// What is read of `/proc/stat`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     /// All cores together.
     pub total: CpuTimes,
     /// Each core that is online, by its number.
     pub cores: Vec<(u32, CpuTimes)>,
+    /// When the host was booted; 0 where the file does not say.
+    pub boot_unix_s: u64,
 }
 
-/// Reads the CPU lines; `None` where there is no line for all cores.
+/// Reads the CPU lines and the time of boot; `None` where there is no line for all cores.
 #[must_use]
 pub fn parse(text: &str) -> Option<Stat> {
     let mut lines = text.lines();
     let total = times(lines.next()?.strip_prefix("cpu ")?)?;
     let cores = lines.map_while(core).take(CORES_MAX).collect();
-    Some(Stat { total, cores })
+    let boot = text.lines().find_map(|line| line.strip_prefix("btime "));
+    Some(Stat {
+        total,
+        cores,
+        boot_unix_s: boot.and_then(|s| s.trim().parse().ok()).unwrap_or(0),
+    })
 }
 
 fn core(line: &str) -> Option<(u32, CpuTimes)> {
@@ -142,7 +149,7 @@ mod tests {
     const TEXT: &str = "cpu  24488 0 6276 294939 2012 0 70 30 0 0\n\
         cpu0 10974 0 2693 150063 106 0 17 12 0 0\n\
         cpu1 13513 0 3583 144875 1905 0 52 17 0 0\n\
-        intr 322662 0 0\nctxt 561485\n";
+        intr 322662 0 0\nctxt 561485\nbtime 1763860000\n";
 
     #[test]
     fn all_cores_and_each_core_are_read() {
@@ -151,6 +158,7 @@ mod tests {
         let numbers: Vec<_> = stat.cores.iter().map(|(n, _)| *n).collect();
         assert_eq!(numbers, [0, 1]);
         assert_eq!(stat.cores[1].1.iowait, 1_905);
+        assert_eq!(stat.boot_unix_s, 1_763_860_000);
     }
 
     #[test]

@@ -40,6 +40,8 @@ fn interface(line: &str) -> Option<v1::NetworkInterface> {
         transmit_packets: n[9],
         transmit_errors: n[10],
         transmit_dropped: n[11],
+        receive_bytes_total: Some(n[0]),
+        transmit_bytes_total: Some(n[8]),
     })
 }
 
@@ -67,6 +69,8 @@ pub fn since(
             transmit_errors: now.transmit_errors.saturating_sub(before.transmit_errors),
             receive_dropped: now.receive_dropped.saturating_sub(before.receive_dropped),
             transmit_dropped: now.transmit_dropped.saturating_sub(before.transmit_dropped),
+            receive_bytes_total: now.receive_bytes_total,
+            transmit_bytes_total: now.transmit_bytes_total,
         }
     };
     later.iter().map(delta).collect()
@@ -124,6 +128,13 @@ mod tests {
         after[0].transmit_bytes = 6;
         let delta = since(&before, &after);
         assert_eq!((delta[0].receive_bytes, delta[0].transmit_bytes), (5, 6));
+        after[1].receive_bytes_total = Some(9_000);
+        let delta = since(&before, &after);
+        assert_eq!(
+            delta[1].receive_bytes_total,
+            Some(9_000),
+            "totals stay totals"
+        );
         assert_eq!(delta[1].receive_bytes, 0);
     }
 

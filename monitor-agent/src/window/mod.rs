@@ -256,6 +256,10 @@ impl Windows {
             memory: now.memory,
             disks: disk::since(&before.disks, &now.disks),
             interfaces: network::since(&before.interfaces, &now.interfaces),
+            interfaces_since_unix_ns: now
+                .stat
+                .as_ref()
+                .map_or(0, |stat| stat.boot_unix_s.saturating_mul(1_000_000_000)),
             pressure: now.pressure.clone(),
             ..gauges::fields(folds)
         }

@@ -149,6 +149,9 @@ pub struct HostMetrics {
     pub interfaces: ::prost::alloc::vec::Vec<NetworkInterface>,
     #[prost(message, repeated, tag = "14")]
     pub pressure: ::prost::alloc::vec::Vec<Pressure>,
+    /// When the totals of the interfaces began: the host's boot.
+    #[prost(uint64, tag = "15")]
+    pub interfaces_since_unix_ns: u64,
 }
 /// Percent of all cores' time, mean over the window.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -205,7 +208,8 @@ pub struct Disk {
     #[prost(uint64, tag = "6")]
     pub io_time_ms: u64,
 }
-/// One interface, loopback included: deltas of the window.
+/// One interface, loopback included: deltas of the window, and totals since the
+/// interface was made.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkInterface {
     #[prost(string, tag = "1")]
@@ -226,6 +230,11 @@ pub struct NetworkInterface {
     pub receive_dropped: u64,
     #[prost(uint64, tag = "9")]
     pub transmit_dropped: u64,
+    /// Absent where only deltas are known.
+    #[prost(uint64, optional, tag = "10")]
+    pub receive_bytes_total: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "11")]
+    pub transmit_bytes_total: ::core::option::Option<u64>,
 }
 /// Pressure stall information of one resource, percent of time.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -3,12 +3,16 @@
 use super::{Finding, Tree};
 
 /// What each package may use of this repository.
-const LOCAL: [(&str, &[&str]); 9] = [
+const LOCAL: [(&str, &[&str]); 10] = [
     ("cli", &["monitor-proto"]),
-    ("collector", &["monitor-proto"]),
-    ("monitor-agent", &["monitor-common", "monitor-proto"]),
+    ("collector", &["monitor-otlp", "monitor-proto"]),
+    (
+        "monitor-agent",
+        &["monitor-common", "monitor-otlp", "monitor-proto"],
+    ),
     ("monitor-common", &[]),
     ("monitor-ebpf", &["monitor-common"]),
+    ("monitor-otlp", &["monitor-proto"]),
     ("monitor-proto", &[]),
     ("proxy", &["monitor-proto"]),
     (
@@ -17,6 +21,7 @@ const LOCAL: [(&str, &[&str]); 9] = [
             "collector",
             "monitor-agent",
             "monitor-common",
+            "monitor-otlp",
             "monitor-proto",
             "proxy",
         ],

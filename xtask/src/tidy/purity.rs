@@ -38,6 +38,16 @@ const PURE: &[Pure] = &[
         reason: "it holds types and conversions alone",
     },
     Pure {
+        prefix: "monitor-otlp/src/convert/",
+        forbidden: &[RUNTIMES, EFFECTS],
+        reason: "a request follows from its report alone, byte for byte",
+    },
+    Pure {
+        prefix: "monitor-otlp/src/metrics.rs",
+        forbidden: &[RUNTIMES, EFFECTS],
+        reason: "a table of names and fields",
+    },
+    Pure {
         prefix: "monitor-agent/src/window/",
         forbidden: &[RUNTIMES, EFFECTS],
         reason: "deltas, rates and histograms are maths over what was sampled",
