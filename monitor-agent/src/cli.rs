@@ -257,8 +257,12 @@ pub struct RunArgs {
     /// The most that waiting reports may take [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub spool_bytes: Option<String>,
-    /// Proxy configuration (YAML) to take the backends' names from
-    #[arg(long, value_name = "FILE")]
+    /// Configuration of the proxy, to take names from.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "Configuration of the proxy to take names from: ours, nginx's or HAProxy's"
+    )]
     pub names_from: Option<PathBuf>,
     /// How much the kernel's programs log [default: off]
     #[arg(long, value_enum)]

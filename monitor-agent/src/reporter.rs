@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::{
     delivery::{Progress, SharedSpool, lock},
-    names::NamesFile,
+    names::FollowedNames,
     queue::SAMPLES_MAX,
     sampler::{Asker, SamplerError, Shared},
     spool::{Recovered, ReportKey, SpoolError},
@@ -38,7 +38,7 @@ pub struct Reporter {
     spool: SharedSpool,
     wake: Arc<Notify>,
     progress: Arc<Progress>,
-    names: Option<NamesFile>,
+    names: Option<FollowedNames>,
     // Of the window that is open: kept until its report is durable.
     samples: VecDeque<Sample>,
     reasons: BTreeSet<String>,
@@ -66,7 +66,7 @@ pub struct ReporterParts {
     /// What became of the reports.
     pub progress: Arc<Progress>,
     /// What the backends are called.
-    pub names: Option<NamesFile>,
+    pub names: Option<FollowedNames>,
 }
 
 impl Reporter {
@@ -115,11 +115,8 @@ impl Reporter {
         self.reasons.append(&mut reading.incomplete_reasons);
         reading.incomplete_reasons.clone_from(&self.reasons);
         reading.surroundings.losses = self.losses().into();
-        reading.names = self
-            .names
-            .as_mut()
-            .map(NamesFile::names)
-            .unwrap_or_default();
+        let names = self.names.as_ref().map(FollowedNames::names);
+        reading.names = names.unwrap_or_default();
         let key = lock(&self.spool).next_key();
         let samples = self.samples.make_contiguous();
         let closed = self.windows.close(key, reading, samples);

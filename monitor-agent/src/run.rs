@@ -24,6 +24,7 @@ use crate::{
     delivery::{Delivery, Progress, lock},
     host::{HostReader, identity},
     kernel::Target,
+    names::NamesFile,
     reporter::{ReportError, Reporter, ReporterParts},
     sampler::{Sampler, SamplerError, SamplerOptions, surroundings},
     source::{Level, Opener},
@@ -121,7 +122,7 @@ pub async fn run(
         spool: Arc::clone(&spool),
         wake: Arc::clone(&wake),
         progress: Arc::clone(&progress),
-        names: config.names.clone(),
+        names: config.names.clone().map(NamesFile::follow),
     });
     let control = Control {
         asker: sampler.asker(),

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use monitor_common::endpoint::Role;
 use monitor_proto::{REPORT_BYTES_MAX, v1};
 use prost::Message;
 
@@ -14,10 +13,7 @@ use super::{
     ledger::{Ledger, Row},
     wire,
 };
-use crate::{
-    kernel::{EndpointAddress, EndpointId},
-    names::{Name, Names},
-};
+use crate::{kernel::EndpointId, names::Names};
 
 /// What is kept free for the request's framing and for what is set later.
 const RESERVE_BYTES: usize = 64 << 10;
@@ -102,7 +98,7 @@ fn in_turn(mut rows: Vec<Row>, sequence: u64) -> Vec<Row> {
 
 fn endpoint(row: &Row, describe: &Describe<'_>) -> v1::Endpoint {
     let http = describe.http;
-    let name = name(&row.id, describe.names);
+    let name = describe.names.of(&row.id);
     v1::Endpoint {
         role: wire::role(row.id.role).into(),
         address: row.id.address.to_string(),
@@ -116,16 +112,6 @@ fn endpoint(row: &Row, describe: &Describe<'_>) -> v1::Endpoint {
         totals_since_unix_ns: row.totals.since_unix_ns,
         srtt: round_trip_time(row, describe.round_trips.get(&row.id).copied()),
         ..v1::Endpoint::default()
-    }
-}
-
-/// Peers have names, listeners have none.
-fn name(id: &EndpointId, names: &Names) -> Name {
-    match (id.role, id.address) {
-        (Role::Upstream, EndpointAddress::Socket(address)) => {
-            names.get(&address).cloned().unwrap_or_default()
-        }
-        _ => Name::default(),
     }
 }
 
