@@ -62,7 +62,7 @@ impl Answer {
             200..=299 => Self::taken(&Response::decode(body).unwrap_or_default()),
             429 | 502..=504 => Self::Later {
                 message,
-                after: retry_after.and_then(seconds),
+                after: retry_after.and_then(self::retry_after),
             },
             _ => Self::Never { message },
         }
@@ -86,9 +86,10 @@ impl Answer {
     }
 }
 
-/// `Retry-After` in seconds.  Of its other form, a date, the sender's own pause
-/// is a good enough guess.
-fn seconds(text: &str) -> Option<Duration> {
+/// `Retry-After` in seconds, ten minutes at the most.  Of its other form, a
+/// date, the sender's own pause is a good enough guess.
+#[must_use]
+pub fn retry_after(text: &str) -> Option<Duration> {
     let seconds = text.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }

@@ -15,7 +15,7 @@ mod metrics;
 mod url;
 mod wire;
 
-pub use answer::Answer;
+pub use answer::{Answer, retry_after};
 pub use client::{Client, ClientError, Headers, HeadersError};
 pub use convert::{Part, parts};
 pub use metrics::{Kind, Metric, all as metrics};

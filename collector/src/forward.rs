@@ -1,0 +1,341 @@
+//! Passing reports on.
+//!
+//! One thread a receiver reads reports in the order they were stored, sends
+//! them, and keeps in the store how far it came.  A request follows from its
+//! reports alone: after a crash the last ones are sent again byte for byte,
+//! which a receiver takes as the duplicates they are.  Ingest never waits for
+//! any of this: what is not sent yet is in the store.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
+
+use monitor_otlp::{Headers, OtlpUrl};
+use monitor_proto::v1;
+use rusqlite::Connection;
+
+use crate::{
+    codec,
+    otlp::Otlp,
+    remote_write::{RemoteUrl, RemoteWrite},
+    self_stats::SelfStats,
+    store::{Writer, open_reader, progress, stored_after},
+};
+
+/// How often the store is asked for new reports.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Reports read at once.
+const BATCH_MAX: u32 = 200;
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How something is sent, whatever the protocol.
+pub(crate) trait Receiver: Send {
+    /// The bytes of parts that make one request; a part alone may be larger.
+    fn request_bytes_max(&self) -> usize;
+    /// What a report becomes.  Parts one behind another are one request.
+    fn parts(&self, report: v1::Report) -> Vec<Part>;
+    /// Sends a request and waits for its answer, for a bounded time.
+    fn send(&mut self, body: &[u8]) -> Answer;
+}
+
+/// A request, or the part of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) body: Vec<u8>,
+    /// How much it counts: one report, or its points.
+    pub(crate) units: u64,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It was taken, but for some units that never will be.
+    Taken { rejected: u64, message: String },
+    /// It may be taken later, and not before `after` where that is said.
+    Later {
+        message: String,
+        after: Option<Duration>,
+    },
+    /// Another try would end the same way.
+    Never { reason: Rejection, message: String },
+}
+
+/// Why something will never be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rejection {
+    /// The receiver has newer samples, and takes none that are older.
+    OutOfOrder,
+    /// A part of what was taken otherwise.
+    Partial,
+    /// For any other reason.
+    Refused,
+}
+
+impl Rejection {
+    /// All, by their names as labels.
+    pub(crate) const ALL: [(Self, &'static str); 3] = [
+        (Self::OutOfOrder, "out_of_order"),
+        (Self::Partial, "partial"),
+        (Self::Refused, "refused"),
+    ];
+}
+
+/// What one receiver took.
+#[derive(Debug)]
+pub(crate) struct ForwardStats {
+    /// Without what would be a secret.
+    pub(crate) url: String,
+    pub(crate) sent: AtomicU64,
+    rejected: [AtomicU64; Rejection::ALL.len()],
+    pub(crate) retries: AtomicU64,
+    /// When the oldest report that waits was stored; 0 where none does.
+    waiting_since_ns: AtomicU64,
+}
+
+impl ForwardStats {
+    pub(crate) fn new(url: &dyn std::fmt::Display) -> Self {
+        Self {
+            url: url.to_string(),
+            sent: AtomicU64::new(0),
+            rejected: Default::default(),
+            retries: AtomicU64::new(0),
+            waiting_since_ns: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn rejected(&self, reason: Rejection) -> u64 {
+        self.rejected[reason as usize].load(Relaxed)
+    }
+
+    /// How long the oldest report that is not sent yet has been waiting.
+    pub(crate) fn behind_ns(&self, now_ns: u64) -> u64 {
+        match self.waiting_since_ns.load(Relaxed) {
+            0 => 0,
+            since => now_ns.saturating_sub(since),
+        }
+    }
+
+    fn reject(&self, reason: Rejection, units: u64) {
+        self.rejected[reason as usize].fetch_add(units, Relaxed);
+    }
+}
+
+/// The thread of one receiver; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    _alive: mpsc::Sender<()>,
+}
+
+impl Forward {
+    /// Goes on where the receiver with this name came to.
+    pub(crate) fn start(
+        store: &Path,
+        writer: Writer,
+        name: String,
+        receiver: Box<dyn Receiver>,
+        stats: Arc<ForwardStats>,
+    ) -> Result<Self, rusqlite::Error> {
+        let connection = open_reader(store)?;
+        let from = progress(&connection, &name)?;
+        let (alive, ended) = mpsc::channel();
+        let sender = Sender {
+            name,
+            receiver,
+            writer,
+            stats,
+            ended,
+        };
+        thread::Builder::new()
+            .name("forward".to_owned())
+            .spawn(move || sender.run(&connection, from))
+            .map_err(|_| rusqlite::Error::InvalidQuery)?;
+        Ok(Self { _alive: alive })
+    }
+}
+
+/// Why reports cannot be passed on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ForwardError {
+    #[error("the store cannot be read")]
+    Store(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Client(#[from] monitor_otlp::ClientError),
+}
+
+/// Starts a thread for every receiver; `stats` has one entry for each.
+pub(crate) fn start_all(
+    store: &Path,
+    writer: &Writer,
+    remotes: Vec<RemoteUrl>,
+    otlps: Vec<OtlpUrl>,
+    headers: &Headers,
+    stats: &SelfStats,
+) -> Result<Vec<Forward>, ForwardError> {
+    let mut all = Vec::new();
+    let mut start = |name, receiver, stats: &Arc<ForwardStats>| {
+        let started = Forward::start(store, writer.clone(), name, receiver, Arc::clone(stats));
+        started.map(|forward| all.push(forward))
+    };
+    for (url, stats) in remotes.into_iter().zip(&stats.remotes) {
+        let name = format!("remote-write {url}");
+        start(name, Box::new(RemoteWrite::new(url)), stats)?;
+    }
+    for (url, stats) in otlps.into_iter().zip(&stats.otlps) {
+        let name = format!("otlp {url}");
+        start(name, Box::new(Otlp::new(url, headers.clone())?), stats)?;
+    }
+    Ok(all)
+}
+
+struct Sender {
+    name: String,
+    receiver: Box<dyn Receiver>,
+    writer: Writer,
+    stats: Arc<ForwardStats>,
+    ended: mpsc::Receiver<()>,
+}
+
+/// The collector stops.
+struct Stopping;
+
+/// A request that is being put together.
+#[derive(Default)]
+struct Request {
+    parts: Vec<Part>,
+    bytes: usize,
+    /// When its last whole report was stored.
+    up_to_ns: u64,
+}
+
+impl Sender {
+    fn run(mut self, connection: &Connection, from: u64) {
+        let mut at = from;
+        loop {
+            let before = at;
+            let passed = self.pass(connection, &mut at);
+            if at != before {
+                self.writer.save_progress(self.name.clone(), at);
+            }
+            let wait = if at == before {
+                INTERVAL
+            } else {
+                Duration::ZERO
+            };
+            if passed.and_then(|()| self.pause(wait)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn pause(&self, wait: Duration) -> Result<(), Stopping> {
+        match self.ended.recv_timeout(wait) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(Stopping),
+        }
+    }
+
+    /// Sends some reports; `at` follows what is done with.
+    fn pass(&mut self, connection: &Connection, at: &mut u64) -> Result<(), Stopping> {
+        let bodies = match stored_after(connection, *at, BATCH_MAX) {
+            Ok(bodies) => bodies,
+            Err(error) => {
+                tracing::warn!(%error, name = self.name, "reports cannot be read to be passed on");
+                return Ok(());
+            }
+        };
+        let oldest_ns = bodies.first().map_or(0, |(stored_ns, _)| *stored_ns);
+        self.stats.waiting_since_ns.store(oldest_ns, Relaxed);
+        let request_bytes_max = self.receiver.request_bytes_max();
+        let mut request = Request::default();
+        for (stored_ns, body) in bodies {
+            let parts = match codec::decode(&body) {
+                Ok(report) => self.receiver.parts(report),
+                Err(error) => {
+                    tracing::error!(%error, "a kept report is unreadable");
+                    Vec::new()
+                }
+            };
+            for part in parts {
+                if request.bytes + part.body.len() > request_bytes_max {
+                    self.deliver(std::mem::take(&mut request), at, stored_ns)?;
+                }
+                request.bytes += part.body.len();
+                request.parts.push(part);
+            }
+            request.up_to_ns = stored_ns;
+        }
+        self.deliver(request, at, 0)
+    }
+
+    /// Tries until the request is taken or never will be; `next_ns` is when
+    /// the report behind it was stored, 0 where there is none yet.
+    fn deliver(&mut self, request: Request, at: &mut u64, next_ns: u64) -> Result<(), Stopping> {
+        if !self.delivered(&request.parts)? {
+            // One of them may have spoilt it for the others.
+            for part in request.parts.chunks(1) {
+                self.delivered(part)?;
+            }
+        }
+        *at = request.up_to_ns.max(*at);
+        self.stats.waiting_since_ns.store(next_ns, Relaxed);
+        Ok(())
+    }
+
+    /// False where several parts were refused together.
+    fn delivered(&mut self, parts: &[Part]) -> Result<bool, Stopping> {
+        let units = parts.iter().map(|part| part.units).sum::<u64>();
+        let joined;
+        let body = match parts {
+            [] => return Ok(true),
+            [part] => &part.body,
+            _ => {
+                joined = parts.iter().flat_map(|p| p.body.iter().copied()).collect();
+                &joined
+            }
+        };
+        let mut retry = RETRY_FIRST;
+        loop {
+            match self.receiver.send(body) {
+                Answer::Taken { rejected, message } => {
+                    let rejected = rejected.min(units);
+                    self.stats.sent.fetch_add(units - rejected, Relaxed);
+                    if rejected > 0 {
+                        self.rejected(Rejection::Partial, rejected, &message);
+                    }
+                    return Ok(true);
+                }
+                Answer::Never { .. } if parts.len() > 1 => return Ok(false),
+                Answer::Never { reason, message } => {
+                    self.rejected(reason, units, &message);
+                    return Ok(true);
+                }
+                Answer::Later { message, after } => {
+                    self.stats.retries.fetch_add(1, Relaxed);
+                    tracing::debug!(url = self.stats.url, message, "will be tried again");
+                    self.pause(after.unwrap_or(retry).max(retry))?;
+                    retry = (retry * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    fn rejected(&self, reason: Rejection, units: u64, message: &str) {
+        self.stats.reject(reason, units);
+        let url = &self.stats.url;
+        tracing::warn!(
+            url,
+            ?reason,
+            units,
+            message,
+            "the receiver will never take this"
+        );
+    }
+}
