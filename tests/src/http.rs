@@ -33,12 +33,28 @@ pub fn get_json(address: SocketAddr, path: &str) -> Result<Value> {
 ///
 /// Where nobody answers in time, or with something that is no HTTP.
 pub fn get(address: SocketAddr, path: &str) -> Result<(u16, Vec<u8>)> {
+    request("GET", address, path)
+}
+
+/// Sends an empty body to a path; returns the status and the answer's body.
+///
+/// # Errors
+///
+/// Where nobody answers in time, or with something that is no HTTP.
+pub fn post(address: SocketAddr, path: &str) -> Result<(u16, Vec<u8>)> {
+    request("POST", address, path)
+}
+
+fn request(method: &str, address: SocketAddr, path: &str) -> Result<(u16, Vec<u8>)> {
     let limit = Duration::from_secs(10);
     let mut socket = TcpStream::connect_timeout(&address, limit)
         .with_context(|| format!("connecting to {address}"))?;
     socket.set_read_timeout(Some(limit))?;
     // HTTP/1.0, so that the end of the connection is the end of the answer.
-    write!(socket, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    write!(
+        socket,
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n"
+    )?;
     let mut answer = Vec::new();
     socket.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     parse(&answer)

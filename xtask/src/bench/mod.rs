@@ -1,7 +1,9 @@
 //! `cargo xtask bench NAME`: measurements, one file each.
 
+mod collector;
 mod overhead;
 mod programs;
+mod proxy;
 mod statistics;
 
 use anyhow::Result;
@@ -40,6 +42,12 @@ enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    /// What the collector costs: ingest, disk, memory and questions, and the
+    /// same data in two other engines.
+    Collector {
+        #[command(flatten)]
+        common: Common,
+    },
     /// What watching costs the proxy and the machine: no agent, level tcp,
     /// level http, in turn.
     Overhead {
@@ -50,6 +58,13 @@ enum Bench {
     Programs {
         #[command(flatten)]
         common: Common,
+    },
+    /// What the proxy costs, against nginx, haproxy and a bare TCP relay.
+    Proxy {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        options: proxy::Options,
     },
 }
 
@@ -65,6 +80,11 @@ struct Row {
 /// Runs the command.
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     let (name, common, rows) = match &args.bench {
+        Bench::Collector { common } => (
+            "collector",
+            common,
+            collector::bench(workspace, common.quick)?,
+        ),
         Bench::Overhead { common } => (
             "overhead",
             common,
@@ -75,6 +95,10 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
             common,
             programs::bench(workspace, common.quick)?,
         ),
+        Bench::Proxy { common, options } => {
+            let rows = proxy::bench(workspace, options, common.quick)?;
+            ("proxy", common, rows)
+        }
     };
     match common.output {
         Output::Table => print_table(&rows),

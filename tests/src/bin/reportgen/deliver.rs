@@ -1,0 +1,107 @@
+//! Delivering by gRPC.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use monitor_proto::{
+    AUTHORIZATION,
+    v1::{self, ExportOutcome, report_service_client::ReportServiceClient},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, transport::Endpoint};
+
+use super::{
+    Cli,
+    fleet::{Host, Windows},
+    samples,
+};
+
+/// Reports that one connection sends ahead of their acknowledgements.
+const IN_FLIGHT_MAX: usize = 16;
+
+/// What was acknowledged.
+#[derive(Clone, Copy, Debug, Default)]
+struct Delivered {
+    reports: u64,
+    samples: u64,
+}
+
+/// Delivers everything; returns a line of JSON.
+pub(super) async fn all(cli: &Cli, token: &str) -> Result<serde_json::Value> {
+    let windows = Windows::until_now(cli.reports, Duration::from_secs(cli.window));
+    let streams = cli.streams.min(cli.hosts);
+    let mut hosts: Vec<Vec<Host>> = (0..streams).map(|_| Vec::new()).collect();
+    for n in 0..cli.hosts {
+        hosts[n % streams].push(Host::new(&cli.prefix, n, cli.endpoints, windows));
+    }
+    let started = Instant::now();
+    let mut tasks = JoinSet::new();
+    for hosts in hosts {
+        tasks.spawn(stream(cli.clone(), token.to_owned(), hosts, windows));
+    }
+    let mut sum = Delivered::default();
+    while let Some(done) = tasks.join_next().await {
+        let done = done??;
+        sum.reports += done.reports;
+        sum.samples += done.samples;
+    }
+    Ok(serde_json::json!({
+        "reports": sum.reports,
+        "samples": sum.samples,
+        "seconds": started.elapsed().as_secs_f64(),
+    }))
+}
+
+/// One connection: the reports of its hosts, window by window.
+async fn stream(
+    cli: Cli,
+    token: String,
+    mut hosts: Vec<Host>,
+    windows: Windows,
+) -> Result<Delivered> {
+    let channel = Endpoint::from_shared(format!("http://{}", cli.grpc))?
+        .connect()
+        .await
+        .with_context(|| format!("connecting to {}", cli.grpc))?;
+    let (reports, queue) = mpsc::channel(IN_FLIGHT_MAX);
+    let mut request = Request::new(ReceiverStream::new(queue));
+    let value = format!("Bearer {token}").parse()?;
+    request.metadata_mut().insert(AUTHORIZATION, value);
+    let mut client = ReportServiceClient::new(channel);
+    let expected = cli.reports * hosts.len() as u64;
+    let making = tokio::spawn(async move {
+        let mut samples = 0;
+        for _ in 0..cli.reports {
+            for host in &mut hosts {
+                let report = host.next(windows);
+                samples += samples::of(&report);
+                let request = v1::ExportRequest {
+                    report: Some(report),
+                };
+                if reports.send(request).await.is_err() {
+                    bail!("the collector ended the stream");
+                }
+            }
+        }
+        Ok(samples)
+    });
+    let mut answers = client.export(request).await?.into_inner();
+    let mut acknowledged = 0;
+    while let Some(answer) = answers.message().await? {
+        ensure!(
+            answer.outcome() == ExportOutcome::Stored,
+            "a report was not stored: {answer:?}"
+        );
+        acknowledged += 1;
+    }
+    let samples = making.await??;
+    ensure!(
+        acknowledged == expected,
+        "{acknowledged} of {expected} reports were acknowledged"
+    );
+    Ok(Delivered {
+        reports: acknowledged,
+        samples,
+    })
+}
