@@ -265,19 +265,19 @@ impl Sender {
             };
             for part in parts {
                 if request.bytes + part.body.len() > request_bytes_max {
-                    self.deliver(std::mem::take(&mut request), at, stored_ns)?;
+                    self.deliver(&std::mem::take(&mut request), at, stored_ns)?;
                 }
                 request.bytes += part.body.len();
                 request.parts.push(part);
             }
             request.up_to_ns = stored_ns;
         }
-        self.deliver(request, at, 0)
+        self.deliver(&request, at, 0)
     }
 
     /// Tries until the request is taken or never will be; `next_ns` is when
     /// the report behind it was stored, 0 where there is none yet.
-    fn deliver(&mut self, request: Request, at: &mut u64, next_ns: u64) -> Result<(), Stopping> {
+    fn deliver(&mut self, request: &Request, at: &mut u64, next_ns: u64) -> Result<(), Stopping> {
         if !self.delivered(&request.parts)? {
             // One of them may have spoilt it for the others.
             for part in request.parts.chunks(1) {

@@ -1,4 +1,4 @@
-//! Real engines that take samples and answer PromQL.
+//! Real engines that take samples and answer queries.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -109,7 +109,7 @@ impl Engine {
         }
     }
 
-    /// SIGTERM, and waits: VictoriaMetrics keeps what it took for a second in
+    /// SIGTERM, and waits: one of them keeps what it took for a second in
     /// memory alone.
     pub fn stop(mut self) {
         let pid = self.child.id().to_string();

@@ -1,0 +1,240 @@
+//! Passing on by OTLP, to a strict receiver made of the official types.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+#[path = "../../monitor-otlp/tests/receiver/mod.rs"]
+mod receiver;
+
+use std::{net::TcpListener, ops::RangeInclusive};
+
+use common::{Collector, eventually, report};
+use monitor_otlp::Kind;
+use monitor_proto::v1::{self, ExportOutcome};
+use receiver::{Receiver, Reply};
+use tonic::Code;
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A report with something of everything that is sent.
+fn full(host: &str, sequence: u64) -> v1::Report {
+    let mut report = report(host, sequence);
+    let metrics = report.host_metrics.as_mut().unwrap();
+    let gauge = |last| {
+        Some(v1::Gauge {
+            last,
+            ..Default::default()
+        })
+    };
+    metrics.disk_usage = gauge(50.0);
+    metrics.load_avg_5 = gauge(0.25);
+    metrics.load_avg_15 = gauge(0.125);
+    metrics.network_in = gauge(1_024.0);
+    metrics.network_out = gauge(2_048.0);
+    metrics.interfaces_since_unix_ns = 1_763_000_000_000_000_000;
+    metrics.interfaces = vec![v1::NetworkInterface {
+        device: "eth0".into(),
+        receive_bytes_total: Some(100 * sequence),
+        transmit_bytes_total: Some(200 * sequence),
+        ..Default::default()
+    }];
+    report.losses_totals = [("samples_dropped".to_owned(), sequence)].into();
+    report.losses_since_unix_ns = 1_763_860_000_000_000_000;
+    for endpoint in &mut report.endpoints {
+        let totals = endpoint.totals.as_mut().unwrap();
+        totals.connections_adopted = 1;
+        totals.connections_failed = Some(v1::ConnectionsFailed {
+            refused: sequence,
+            ..Default::default()
+        });
+        totals.bytes_unacked = 3 * sequence;
+        totals.packets_received = 4 * sequence;
+        totals.packets_sent = 5 * sequence;
+        totals.retransmits = sequence;
+        totals.connect_duration = totals.http.as_ref().unwrap().exchange_duration.clone();
+        let http = totals.http.as_mut().unwrap();
+        http.requests_without_response = sequence;
+        http.exchanges = 2 * sequence;
+    }
+    report
+}
+
+async fn store(collector: &Collector, host: &str, sequences: RangeInclusive<u64>) {
+    let mut agent = collector.agent().await;
+    for sequence in sequences {
+        let outcome = agent.export(full(host, sequence)).await;
+        assert_eq!(outcome, ExportOutcome::Stored);
+    }
+}
+
+/// The sum of a name's series in the collector's own `/metrics`; of those of a
+/// role where one is given.
+fn total(metrics: &str, name: &str, role: &str) -> f64 {
+    let lines = metrics.lines().filter(|line| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with('{') && rest.contains(role))
+    });
+    let values = lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap());
+    values.sum()
+}
+
+/// Every metric's sum is that of `/metrics`.
+#[allow(clippy::float_cmp, reason = "all values here are exact in floats")]
+fn everything_agrees(receiver: &Receiver, collector: &Collector) {
+    let metrics = collector.get("/metrics").body;
+    for metric in monitor_otlp::metrics() {
+        if metric.prometheus.is_empty() {
+            continue;
+        }
+        let role = match metric.name {
+            "http.server.request.duration" => "role=\"downstream\"",
+            "http.client.request.duration" => "role=\"upstream\"",
+            _ => "",
+        };
+        if metric.kind == Kind::Histogram {
+            for part in ["count", "sum"] {
+                let own = total(&metrics, &format!("{}_{part}", metric.prometheus), role);
+                let there = receiver.sum(&format!("{}#{part}", metric.name)).unwrap();
+                assert!(own > 0.0 && (there - own).abs() < 1e-9, "{}", metric.name);
+            }
+        } else {
+            let own = total(&metrics, metric.prometheus, role);
+            assert!(own > 0.0, "{}", metric.prometheus);
+            assert_eq!(receiver.sum(metric.name), Some(own), "{}", metric.name);
+        }
+    }
+}
+
+async fn survives_outages_and_kill_9(scheme: &str, start: fn(u16) -> Receiver) {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let url = format!("{scheme}://127.0.0.1:{port}");
+    let flags = ["--otlp", &url];
+    let collector = Collector::start_with(dir.path(), &flags);
+    // Nobody listens yet: nothing waits for it.
+    store(&collector, "web", 1..=20).await;
+    let arrive = |receiver: &Receiver, wanted: usize| {
+        eventually("the reports arrive", || {
+            receiver.count("speedmimi.bytes.sent", "role=downstream") == wanted
+        });
+    };
+    let first = start(port);
+    arrive(&first, 20);
+    drop(first);
+    store(&collector, "web", 21..=50).await;
+    collector.kill_9();
+    let collector = Collector::start_with(dir.path(), &flags);
+    store(&collector, "web", 51..=80).await;
+    store(&collector, "db", 1..=1).await;
+    let second = start(port);
+    eventually("both hosts' last reports arrive", || {
+        second.sum("system.network.io") == Some(300.0 * 81.0)
+    });
+    // Nothing between is missing; what was acknowledged before need not come
+    // again, and where it does it is the same.
+    let key = "speedmimi.bytes.sent";
+    let times: Vec<u64> = second
+        .points()
+        .iter()
+        .filter(|((host, name, _), _)| host == "id-web" && name == key)
+        .flat_map(|(_, points)| points.keys().copied())
+        .collect();
+    let end = |sequence| report("web", sequence).window_end_unix_ns;
+    for sequence in 21..=80 {
+        assert!(times.contains(&end(sequence)), "{sequence}");
+    }
+    everything_agrees(&second, &collector);
+    assert_eq!(
+        second.starts("system.network.io"),
+        [1_763_000_000_000_000_000; 4]
+    );
+    let starts = second.starts(key);
+    assert_eq!(starts, [1_763_860_000_000_000_000; 4]);
+}
+
+#[tokio::test]
+async fn over_http_nothing_is_lost_in_outages_and_by_kill_9() {
+    survives_outages_and_kill_9("http", Receiver::http).await;
+}
+
+#[tokio::test]
+async fn over_grpc_nothing_is_lost_in_outages_and_by_kill_9() {
+    survives_outages_and_kill_9("grpc", Receiver::grpc).await;
+}
+
+fn counted(collector: &Collector, name: &str, labels: &str, wanted: u64) {
+    let name = format!("speedmimi_collector_otlp_{name}_total{{");
+    eventually(&format!("{name}{labels} is {wanted}"), || {
+        let metrics = collector.get("/metrics").body;
+        let mut lines = metrics.lines();
+        let line = lines.find(|line| line.starts_with(&name) && line.contains(labels));
+        line.is_some_and(|line| line.ends_with(&format!(" {wanted}")))
+    });
+}
+
+async fn obeys(scheme: &str, receiver: Receiver, later: [Reply; 3], never: Reply) {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("{scheme}://{}", receiver.address);
+    let collector = Collector::start_with(dir.path(), &["--otlp", &url]);
+    let points = |n: u64| {
+        let parts = monitor_otlp::parts(&full("web", n));
+        parts.iter().map(|part| part.points).sum::<u64>()
+    };
+    // Three tries that may succeed later, then all but four points are taken.
+    let tries = later.len() as u64;
+    receiver.answer(later);
+    receiver.answer([Reply::Partial(4)]);
+    store(&collector, "web", 1..=1).await;
+    counted(&collector, "sent_points", "", points(1) - 4);
+    counted(&collector, "rejected_points", "partial", 4);
+    counted(&collector, "retries", "", tries);
+    // What is refused for good is dropped and counted, and the next one goes.
+    receiver.answer([never]);
+    store(&collector, "web", 2..=2).await;
+    counted(&collector, "rejected_points", "refused", points(2));
+    store(&collector, "web", 3..=3).await;
+    counted(&collector, "sent_points", "", points(1) - 4 + points(3));
+    counted(&collector, "retries", "", tries);
+    assert_eq!(receiver.bodies().len(), 2);
+    assert_eq!(receiver.count("speedmimi.bytes.sent", "role=downstream"), 2);
+}
+
+#[tokio::test]
+async fn over_http_the_table_of_retries_is_obeyed() {
+    let later = [
+        Reply::Http(503, Some(1)),
+        Reply::Http(429, None),
+        Reply::Http(502, None),
+    ];
+    obeys("http", Receiver::http(0), later, Reply::Http(400, None)).await;
+}
+
+#[tokio::test]
+async fn over_grpc_the_table_of_retries_is_obeyed() {
+    let later = [Code::Unavailable, Code::Aborted, Code::DataLoss].map(Reply::Grpc);
+    let never = Reply::Grpc(Code::InvalidArgument);
+    obeys("grpc", Receiver::grpc(0), later, never).await;
+}
+
+#[tokio::test]
+async fn what_no_receiver_has_is_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let run = |otlp: &str, headers: &str| {
+        let output = common::command()
+            .args(["run", "--data-dir", data.to_str().unwrap(), "--otlp", otlp])
+            .env("OTEL_EXPORTER_OTLP_HEADERS", headers)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+        said
+    };
+    assert!(run("udp://a:4317", "").contains("grpc://HOST:4317"));
+    assert!(run("http://me:secret@a", "").contains("without a password"));
+    assert!(run("http://a", "secret").contains("KEY=VALUE"));
+    assert!(!data.exists());
+}
