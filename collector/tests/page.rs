@@ -55,6 +55,45 @@ fn fresh(host: &str, sequence: u64) -> v1::Report {
     r
 }
 
+/// What the page shows of a single host.
+fn detail(r: &mut v1::Report) {
+    let [_, first] = &mut r.endpoints[..] else {
+        panic!("a downstream and an upstream endpoint");
+    };
+    (first.upstream, first.backend) = ("api".into(), "api-1".into());
+    let mut second = first.clone();
+    (second.address, second.backend) = ("127.0.0.1:8082".into(), "api-2".into());
+    let window = second.window.as_mut().unwrap();
+    window.connections_failed = Some(v1::ConnectionsFailed {
+        refused: 4,
+        ..Default::default()
+    });
+    r.endpoints.push(second);
+    r.top_sockets = [(1, 9000, 0), (2, 500, 7)]
+        .map(|(cookie, bytes_sent, retransmits)| v1::SocketSummary {
+            cookie,
+            role: v1::Role::Downstream.into(),
+            local: "127.0.0.1:8080".into(),
+            remote: format!("127.0.0.1:{}", 40_000 + cookie),
+            state: "ESTABLISHED".into(),
+            age_ms: 61_000,
+            bytes_received: 100,
+            bytes_sent,
+            retransmits,
+            srtt_us: 150,
+            requests: 3,
+            ..Default::default()
+        })
+        .into();
+    r.losses_totals = [("untracked_socket".to_owned(), 5)].into();
+    let metrics = r.host_metrics.as_mut().unwrap();
+    metrics.pressure = vec![v1::Pressure {
+        resource: "cpu".into(),
+        some_avg10: 12.5,
+        ..Default::default()
+    }];
+}
+
 struct Browser {
     child: Child,
     stdin: ChildStdin,
@@ -152,6 +191,7 @@ async fn the_page_shows_the_figures_follows_them_and_keeps_labels_text() {
     // A live report changes the figures without a reload.
     let mut live = fresh("web-1", 1000);
     live.endpoints[0].connections_active = 77;
+    detail(&mut live);
     agent.export(live).await;
     writeln!(browser.stdin, "live").unwrap();
     let page = browser.answer();
@@ -168,6 +208,60 @@ async fn the_page_shows_the_figures_follows_them_and_keeps_labels_text() {
         connections.contains("Connections of clients, newest"),
         "{connections}"
     );
+
+    let tables = &charts["tables"];
+    let backend = |i: usize| {
+        let row = tables["api"][i].as_array().unwrap();
+        [0, 1, 6].map(|column| row[column].as_str().unwrap().to_owned())
+    };
+    assert_eq!(
+        [backend(0), backend(1)],
+        [
+            ["api-2 (127.0.0.1:8082)", "1/s", "4"],
+            ["api-1 (127.0.0.1:8081)", "1/s", "0"]
+        ],
+        "the worst first: {tables}"
+    );
+    let remotes = |rows: &Value| {
+        let rows = rows.as_array().unwrap().iter();
+        rows.map(|row| row[2].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let sockets = &tables["Sockets that stand out"];
+    assert_eq!(remotes(sockets), ["127.0.0.1:40001", "127.0.0.1:40002"]);
+    assert_eq!(
+        sockets[0].as_array().unwrap()[4..],
+        ["100 B in, 8.8 KiB out", "0.15 ms", "0", "61 s", "3"]
+    );
+    let sorted = remotes(&charts["sorted"]);
+    assert_eq!(sorted, ["127.0.0.1:40002", "127.0.0.1:40001"]);
+    let losses = serde_json::json!([["untracked_socket", "0", "5"]]);
+    assert_eq!(tables["Went uncounted"], losses);
+    let pressure = &tables["Pressure: time in which tasks waited, last 10 s"];
+    assert_eq!(*pressure, serde_json::json!([["cpu", "12.5 %", "0.0 %"]]));
+
+    // The heat map holds as many exchanges as the API says.
+    let heat = collector.json("/api/v1/heatmap?host=web-1&role=downstream&since=1h");
+    let columns = heat["columns"].as_array().unwrap().iter();
+    let counts = columns.filter_map(|column| column["counts"].as_array());
+    let all: u64 = counts.flatten().map(|n| n.as_u64().unwrap()).sum();
+    assert!(all > 0, "{heat}");
+    let words = charts["heat"].as_str().unwrap();
+    let expected = format!("Time to answer clients, all: {all} in all, most between");
+    assert!(words.starts_with(&expected), "{words}, not {expected}");
+
+    let custom = browser.answer();
+    let expected = serde_json::json!({"refused": true, "minutes": 8, "field": true, "current": 0});
+    assert_eq!(custom, expected);
+
+    // A fleet of a hundred, each with a listener and a backend.
+    for i in 0..97 {
+        agent.export(fresh(&format!("fleet-{i}"), 1)).await;
+    }
+    writeln!(browser.stdin, "fleet").unwrap();
+    let fleet = browser.answer();
+    eprintln!("a hundred hosts were painted after {} ms", fleet["ms"]);
+    assert_eq!(fleet["hosts"], 100);
 
     let phone = browser.answer();
     assert_eq!(phone["wide"], false, "it fits 360 px");

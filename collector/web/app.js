@@ -1,115 +1,17 @@
 // The page: draws the fleet, and draws it again when a report comes.
 // Labels come from other machines: they are only ever set as text.
 
-import { HostCharts, RANGES } from "/charts.js";
-import { age, bytesPerSecond, count, known, milliseconds, percent, perSecond, printable } from "/format.js";
-import { Fleet, overview, row } from "/model.js";
+import { hostCard } from "/card.js";
+import { HostCharts } from "/charts.js";
+import { details } from "/details.js";
+import { element, redraw } from "/dom.js";
+import { bytesPerSecond, count, known, perSecond } from "/format.js";
+import { Fleet, overview } from "/model.js";
+import { fieldValue, RANGES, rangeOf, refreshEveryMs } from "/range.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const fleet = new Fleet();
 const byId = (id) => document.getElementById(id);
 let clockAheadMs = 0;
-
-function element(name, className, ...children) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  made.append(...children);
-  return made;
-}
-
-function svg(name, attributes, ...children) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
-/// A foreign text: cut to fit, whole in its title.
-function label(text) {
-  const made = element("span", "label", printable(text));
-  made.title = printable(text);
-  return made;
-}
-
-function badge(word, tone) {
-  return element("span", `badge ${tone}`, word);
-}
-
-function gauge(name, percentValue) {
-  const bar = svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
-    svg("rect", { width: 100, height: 10, rx: 3 }));
-  if (percentValue !== null) {
-    const width = Math.min(100, Math.max(0, percentValue));
-    bar.append(svg("rect", { class: "value", width, height: 10, rx: 3 }));
-  }
-  return element("div", "gauge", element("span", "", name), bar, known(percentValue, percent));
-}
-
-function figure(name, text) {
-  return element("div", "gauge", element("span", "", name), text);
-}
-
-function spark(values) {
-  const top = Math.max(...values, 1e-9);
-  const step = values.length > 1 ? 100 / (values.length - 1) : 0;
-  const path = values.map((value, i) => `${i ? "L" : "M"}${(i * step).toFixed(2)} ${(29 - 28 * value / top).toFixed(2)}`);
-  return svg("svg", { class: "spark", viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img", "aria-label": "requests per second of the last reports" },
-    svg("path", { d: path.join("") }));
-}
-
-const COLUMNS = ["Role", "Endpoint", "Requests", "5xx", "In", "Out", "Active", "p50", "p99"];
-
-function endpointTable(report) {
-  const head = element("tr", "", ...COLUMNS.map((name) => {
-    const cell = element("th", "", name);
-    cell.scope = "col";
-    return cell;
-  }));
-  const rows = report.endpoints.map((endpoint) => {
-    const r = row(endpoint, report);
-    const cells = [
-      known(r.requests, perSecond), known(r.errors, count), bytesPerSecond(r.received),
-      bytesPerSecond(r.sent), count(r.active), known(r.p50, milliseconds), known(r.p99, milliseconds),
-    ].map((text) => element("td", "", text));
-    if (r.errors > 0) cells[1].className = "alarm";
-    const made = element("tr", "", element("td", "", r.role), element("td", "", label(r.label)), ...cells);
-    made.dataset.endpoint = r.address;
-    return made;
-  });
-  const table = element("table", "", element("thead", "", head), element("tbody", "", ...rows));
-  return element("div", "scroll", table);
-}
-
-function notes(report) {
-  const lost = Object.entries(report.losses).filter(([, n]) => n > 0)
-    .map(([reason, n]) => `${reason}: ${n}`);
-  return printable([...report.incomplete_reasons, ...lost].join(" · "));
-}
-
-function hostCard(host, nowMs) {
-  const { report, health } = host;
-  const m = report.host_metrics;
-  const last = (g) => g?.last ?? null;
-  const link = element("a", "", label(report.host.name || report.host.id));
-  link.href = address({ host: report.host.id });
-  link.dataset.focus = `host ${report.host.id}`;
-  const title = element("h3", "", link);
-  const seen = `report ${report.sequence}, ${age((nowMs - host.seenAtMs) / 1000)} ago, level ${report.agent.level}`;
-  const id = element("span", "id", label(report.host.id));
-  const bar = element("div", "bar", title, badge(health.word, health.tone), id, element("span", "id", seen));
-  if (host.history.length > 1) bar.append(spark(host.history));
-  const gauges = element("div", "gauges",
-    gauge("CPU", last(m.cpu_usage)), gauge("Memory", last(m.memory_usage)), gauge("Disk", last(m.disk_usage)),
-    figure("Load", known(last(m.load_avg_1), (v) => v.toFixed(2))),
-    figure("Network in", known(last(m.network_in), bytesPerSecond)),
-    figure("out", known(last(m.network_out), bytesPerSecond)));
-  const card = element("article", "host", bar, gauges);
-  card.dataset.host = report.host.id;
-  const note = notes(report);
-  if (note) card.append(element("p", "note", note));
-  if (report.endpoints.length > 0) card.append(endpointTable(report));
-  return card;
-}
 
 function tiles(hosts) {
   const o = overview(hosts);
@@ -135,10 +37,9 @@ function draw() {
   const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean);
   byId("fleet").replaceChildren(...tiles(hosts));
   const shown = hosts.filter((h) => (chosen === null ? matches(h, words) : h.id === chosen));
-  const focused = document.activeElement?.dataset?.focus;
-  byId("hosts").replaceChildren(...shown.map((h) => hostCard(h, nowMs)));
-  // What is drawn anew must not take the keyboard's place away.
-  if (focused) document.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+  redraw(byId("hosts"), shown.map((h) => hostCard(h, nowMs, address({ host: h.id }))));
+  const detailed = chosen === null ? undefined : shown[0];
+  redraw(byId("details"), detailed ? details(detailed.report, url.searchParams.get("sort"), address) : []);
   byId("empty").hidden = hosts.length > 0;
 }
 
@@ -193,8 +94,7 @@ function watch() {
 
 let url = new URL(location.href);
 const charts = new HostCharts(byId("charts"));
-const range = () => (RANGES.includes(url.searchParams.get("range")) ? url.searchParams.get("range") : "1h");
-
+let refreshed = Date.now();
 /// This page with other parameters; null takes one away.
 function address(changes) {
   const next = new URL(url);
@@ -208,10 +108,28 @@ function address(changes) {
 function rangeLinks() {
   return RANGES.map((name) => {
     const link = element("a", "", name);
-    link.href = address({ range: name });
-    if (name === range()) link.setAttribute("aria-current", "true");
+    link.href = address({ range: name, since: null, until: null });
+    if (name === rangeOf(url).name) link.setAttribute("aria-current", "true");
     return link;
   });
+}
+
+/// Builds the charts anew only where another host or range is asked for.
+let charted = "";
+function showCharts(host) {
+  const range = rangeOf(url);
+  const wanted = host === null ? "" : JSON.stringify([host, range]);
+  if (wanted === charted) return;
+  charted = wanted;
+  if (host === null) {
+    charts.clear();
+    return;
+  }
+  const { since, until } = range.query;
+  byId("since").value = range.name === null ? fieldValue(since) : "";
+  byId("until").value = range.name === null ? fieldValue(until) : "";
+  refreshed = Date.now();
+  charts.show(host, range.query);
 }
 
 /// Shows what the URL says.
@@ -221,12 +139,11 @@ function route() {
   byId("find").value = url.searchParams.get("find") ?? "";
   byId("find").parentElement.hidden = host !== null;
   byId("back").hidden = host === null;
-  byId("back").firstElementChild.href = address({ host: null, range: null });
+  byId("back").firstElementChild.href = address({ host: null, range: null, since: null, until: null, sort: null });
   byId("hosts-title").textContent = host === null ? "Hosts" : "Host";
   byId("history").hidden = host === null;
   byId("ranges").replaceChildren(...rangeLinks());
-  if (host === null) charts.clear();
-  else charts.show(host, range());
+  showCharts(host);
   drawSoon();
 }
 
@@ -247,12 +164,20 @@ byId("find").addEventListener("input", () => {
   drawSoon();
 });
 
-/// Short ranges follow the reports, long ones change slowly.
-let refreshed = Date.now();
+/// A range of the reader's own; the URL has it in UTC, so that it can be shared.
+byId("custom").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const [since, until] = ["since", "until"].map((id) => new Date(byId(id).value));
+  byId("until").setCustomValidity(since < until ? "" : "The end must be after the beginning.");
+  if (!byId("custom").reportValidity()) return;
+  history.pushState(null, "", address({ range: null, since: since.toISOString(), until: until.toISOString() }));
+  route();
+});
+byId("custom").addEventListener("input", () => byId("until").setCustomValidity(""));
+
 setInterval(() => {
   drawSoon();
-  const every = ["5m", "1h"].includes(range()) ? 5000 : 60000;
-  if (!byId("history").hidden && Date.now() - refreshed >= every) {
+  if (!byId("history").hidden && Date.now() - refreshed >= refreshEveryMs(rangeOf(url))) {
     refreshed = Date.now();
     charts.refresh();
   }

@@ -1,8 +1,8 @@
-// A host's charts: figures over time from /api/v1/series.
+// A host's charts: figures over time from /api/v1/series and /api/v1/heatmap.
 
 import { bytesPerSecond, count, known, milliseconds, percent, perSecond, printable } from "/format.js";
-
-export const RANGES = ["5m", "1h", "24h", "7d"];
+import { heatPlot, inWords } from "/heat.js";
+import { axes, cursor, moment } from "/plot.js";
 
 /// Series that one chart shows; more could not be told apart.
 const SERIES_MAX = 8;
@@ -11,30 +11,37 @@ const COLORS = ["#0d9488", "#d97706", "#6366f1", "#db2777", "#65a30d", "#0284c7"
 const CHARTS = [
   { title: "Requests from clients", metric: "requests", role: "downstream", format: perSecond },
   { title: "Answers 5xx to clients", metric: "responses_5xx", role: "downstream", format: perSecond },
+  { title: "Time to answer clients, p50", metric: "exchange_duration_p50", role: "downstream", format: milliseconds },
   { title: "Time to answer clients, p99", metric: "exchange_duration_p99", role: "downstream", format: milliseconds },
+  { title: "Time to answer clients, all", heat: true, role: "downstream" },
   { title: "Connections of clients", metric: "connections_active", role: "downstream", format: count },
   { title: "Sent to clients", metric: "bytes_sent", role: "downstream", format: bytesPerSecond },
   { title: "Received from clients", metric: "bytes_received", role: "downstream", format: bytesPerSecond },
+  { title: "Retransmits to clients", metric: "retransmits", role: "downstream", format: perSecond },
   { title: "Requests to backends", metric: "requests", role: "upstream", format: perSecond },
   { title: "Answers 5xx of backends", metric: "responses_5xx", role: "upstream", format: perSecond },
+  { title: "Time of backends to answer, p50", metric: "exchange_duration_p50", role: "upstream", format: milliseconds },
   { title: "Time of backends to answer, p99", metric: "exchange_duration_p99", role: "upstream", format: milliseconds },
+  { title: "Time of backends to answer, all", heat: true, role: "upstream" },
   { title: "Connections to backends", metric: "connections_active", role: "upstream", format: count },
   { title: "Failed connections to backends", metric: "connections_failed", role: "upstream", format: perSecond },
-  { title: "Retransmits to clients", metric: "retransmits", role: "downstream", format: perSecond },
   { title: "CPU", metric: "cpu_usage", format: percent },
   { title: "Memory", metric: "memory_usage", format: percent },
+  { title: "Disk", metric: "disk_usage", format: percent },
+  { title: "Load, 1 min", metric: "load_avg_1", format: (value) => value.toFixed(2) },
   { title: "Network in", metric: "network_in", format: bytesPerSecond },
   { title: "Network out", metric: "network_out", format: bytesPerSecond },
 ];
 
-const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
 async function read(chart, host, range) {
-  const query = new URLSearchParams({ host, metric: chart.metric, since: range });
+  const query = new URLSearchParams({ host, ...range });
   if (chart.role) query.set("role", chart.role);
-  const answer = await fetch(`/api/v1/series?${query}`);
-  if (!answer.ok) throw new Error(`series answered ${answer.status}`);
-  return answer.json();
+  if (chart.metric) query.set("metric", chart.metric);
+  const path = chart.heat ? "/api/v1/heatmap" : "/api/v1/series";
+  const answer = await fetch(`${path}?${query}`);
+  const body = await answer.json();
+  if (!answer.ok) throw new Error(body.detail ?? `${path} answered ${answer.status}`);
+  return body;
 }
 
 const largest = (series) => Math.max(...series.points.map((p) => p.value ?? -1));
@@ -49,10 +56,11 @@ function columns(answer) {
   return {
     data: [times, ...shown.map((s) => s.points.map((p) => p.value))],
     names: shown.map((s) => printable(s.endpoint ?? "host")),
+    more: answer.series.filter(hasValue).length - shown.length,
   };
 }
 
-/// Which share of the time up to now was reported.
+/// How many steps between the first and the last figure no report covers.
 function gaps(answer) {
   const now = Date.now();
   const points = answer.series.filter(hasValue)[0]?.points.filter((p) => Date.parse(p.time) < now) ?? [];
@@ -61,25 +69,13 @@ function gaps(answer) {
   return points.slice(first, last + 1).filter((p) => p.coverage === 0).length;
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
-const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
-const whole = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hour12: false });
-const moment = (time) => whole.format(new Date(time * 1000));
-
-/// The time of day, and at midnight the day.
-function tick(time) {
-  const date = new Date(time * 1000);
-  return date.getHours() === 0 && date.getMinutes() === 0 ? day.format(date) : clock.format(date);
-}
-
 function options(chart, names, width) {
-  const axis = { stroke: color("--dim"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
   return {
     width,
     height: 180,
-    cursor: { sync: { key: "host" } },
+    cursor: cursor(),
     scales: { y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
-    axes: [{ ...axis, space: 70, values: (_, ticks) => ticks.map(tick) }, { ...axis, size: 74, values: (_, ticks) => ticks.map(chart.format) }],
+    axes: axes(chart.format),
     series: [{ value: (_, time) => known(time, moment) }, ...names.map((label, i) => ({
       label,
       stroke: COLORS[i],
@@ -98,14 +94,15 @@ export class HostCharts {
     this.turn = 0;
   }
 
-  /// Builds the figures of a host, then fills them.
+  /// Builds the figures of a host, then fills them.  The range is what the
+  /// API takes: since, and perhaps until.
   show(host, range) {
     this.host = host;
     this.range = range;
     this.clear();
     this.shown = CHARTS.map((chart) => {
       const figure = document.createElement("figure");
-      figure.dataset.metric = `${chart.metric} ${chart.role ?? ""}`.trim();
+      figure.dataset.metric = `${chart.metric ?? "heatmap"} ${chart.role ?? ""}`.trim();
       const caption = document.createElement("figcaption");
       caption.textContent = chart.title;
       const body = document.createElement("div");
@@ -131,19 +128,37 @@ export class HostCharts {
       try {
         const answer = await read(one.chart, this.host, this.range);
         if (turn === this.turn) this.fill(one, answer);
-      } catch {
-        if (turn === this.turn) one.figure.dataset.state = "no answer";
+      } catch (error) {
+        if (turn === this.turn) one.caption.textContent = `${one.chart.title} – ${printable(error.message)}`;
       }
     }));
   }
 
   fill(one, answer) {
+    if (one.chart.heat) this.fillHeat(one, answer);
+    else this.fillLines(one, answer);
+  }
+
+  fillHeat(one, answer) {
+    one.figure.hidden = answer.bounds.length === 0;
+    if (one.figure.hidden) return;
+    one.plot?.destroy();
+    one.body.replaceChildren();
+    one.plot = heatPlot(answer, one.body.clientWidth, one.body);
+    one.caption.textContent = one.chart.title;
+    one.figure.setAttribute("aria-label", `${one.chart.title}: ${inWords(answer)}`);
+  }
+
+  fillLines(one, answer) {
     const found = columns(answer);
     one.figure.hidden = found === null;
     if (found === null) return;
     const missing = gaps(answer);
-    one.figure.dataset.state = missing > 0 ? `${missing} gaps` : "";
-    one.caption.textContent = one.chart.title + (missing > 0 ? ` – ${missing} steps without a report` : "");
+    const notes = [
+      missing > 0 ? `${missing} steps without a report` : "",
+      found.more > 0 ? `the ${SERIES_MAX} largest of ${SERIES_MAX + found.more}` : "",
+    ].filter(Boolean);
+    one.caption.textContent = [one.chart.title, ...notes].join(" – ");
     const width = one.body.clientWidth;
     if (one.plot && one.names.join() === found.names.join()) {
       one.plot.setData(found.data);

@@ -21,6 +21,8 @@ export function milliseconds(ms) {
   return `${ms.toFixed(ms >= 10 ? 0 : 2)} ms`;
 }
 
+export const microseconds = (us) => milliseconds(us / 1000);
+
 export function age(seconds) {
   if (seconds < 120) return `${Math.max(0, Math.round(seconds))} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;

@@ -5,7 +5,7 @@ export const SILENT_AFTER_S = 60;
 const HISTORY_MAX = 120;
 
 const seconds = (report) => report.window_duration_ns / 1e9;
-const rate = (n, report) => (seconds(report) > 0 ? n / seconds(report) : 0);
+export const rate = (n, report) => (seconds(report) > 0 ? n / seconds(report) : 0);
 
 const isNewer = (a, b) =>
   a.agent.epoch !== b.agent.epoch ? a.agent.epoch > b.agent.epoch : a.sequence > b.sequence;
@@ -78,6 +78,42 @@ export function row(endpoint, report) {
     p99: endpoint.exchange_duration?.p99_ms ?? null,
   };
 }
+
+/// Upstream endpoints side by side, by upstream; the worst backend first.
+export function backends(report) {
+  const groups = new Map();
+  for (const e of ofRole(report, "upstream")) {
+    const of = row(e, report);
+    const answered = e.responses === null ? 0 : Object.values(e.responses).reduce((a, b) => (typeof b === "number" ? a + b : a), 0);
+    const one = {
+      ...of,
+      label: e.backend ? `${e.backend} (${e.address})` : of.label,
+      errorPercent: of.errors === null ? null : (answered > 0 ? 100 * of.errors / answered : 0),
+      failed: Object.values(e.connections_failed).reduce((a, b) => a + b, 0),
+      connect: e.connect_duration?.p99_ms ?? null,
+      rtt: e.srtt?.mean_us ?? null,
+      retransmits: e.retransmits,
+    };
+    groups.set(e.upstream, [...(groups.get(e.upstream) ?? []), one]);
+  }
+  return [...groups].sort(([a], [b]) => a.localeCompare(b)).map(([name, rows]) => ({
+    name,
+    rows: rows.sort((a, b) => (b.failed - a.failed) || ((b.errorPercent ?? 0) - (a.errorPercent ?? 0))
+      || ((b.p99 ?? 0) - (a.p99 ?? 0)) || a.address.localeCompare(b.address)),
+  }));
+}
+
+/// By what sockets are ordered: the largest first.
+export const SOCKET_ORDERS = {
+  bytes: { title: "Bytes", of: (s) => s.bytes_received + s.bytes_sent },
+  rtt: { title: "RTT", of: (s) => s.srtt_us },
+  retransmits: { title: "Retransmits", of: (s) => s.retransmits },
+  age: { title: "Age", of: (s) => s.age_ms },
+  requests: { title: "Requests", of: (s) => s.requests },
+};
+
+export const socketsBy = (report, order) =>
+  [...report.top_sockets].sort((a, b) => SOCKET_ORDERS[order].of(b) - SOCKET_ORDERS[order].of(a));
 
 /// The fleet's tiles: of hosts that report now.
 export function overview(hosts) {

@@ -69,8 +69,19 @@ try {
   const caption = (text) => hostPage.locator("figure", { hasText: text });
   await caption("Requests from clients").locator("canvas").waitFor();
   await caption("CPU").locator("canvas").waitFor();
+  await caption("Time to answer clients, all").locator("canvas").waitFor();
+  const tables = () => hostPage.evaluate(() => Object.fromEntries(
+    [...document.querySelectorAll("#details table")].map((table) => [table.caption.innerText,
+      [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.innerText))])));
+  const byBytes = await tables();
+  await hostPage.getByRole("link", { name: "Retransmits" }).click();
+  await hostPage.waitForURL(/sort=retransmits/);
+  await hostPage.locator("th[aria-sort]", { hasText: "Retransmits" }).waitFor();
   answer({
     url: hostPage.url(),
+    tables: byBytes,
+    sorted: (await tables())["Sockets that stand out"],
+    heat: await caption("Time to answer clients, all").getAttribute("aria-label"),
     requests: await caption("Requests from clients").getAttribute("aria-label"),
     connections: await caption("Connections of clients").getAttribute("aria-label"),
   });
@@ -86,9 +97,42 @@ try {
   await linked.waitForFunction(() =>
     document.documentElement.scrollWidth <= document.documentElement.clientWidth);
   await shot(linked, "host-360");
+  // A range of one's own: from ten minutes ago to two, in this browser's time.
+  const field = (minutesAgo) => {
+    const date = new Date(Date.now() - minutesAgo * 60000);
+    return new Date(date - date.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+  };
+  await hostPage.getByLabel("From", { exact: true }).fill(field(2));
+  await hostPage.getByLabel("to", { exact: true }).fill(field(10));
+  await hostPage.getByRole("button", { name: "Show" }).click();
+  const refused = !/since=/.test(hostPage.url());
+  await hostPage.getByLabel("From", { exact: true }).fill(field(10));
+  await hostPage.getByLabel("to", { exact: true }).fill(field(2));
+  const asked = hostPage.waitForResponse((r) => r.url().includes("/series?") && r.url().includes("until="));
+  await hostPage.getByRole("button", { name: "Show" }).click();
+  const series = await (await asked).json();
+  await hostPage.waitForURL(/since=.*until=/);
+  const custom = await open({ viewport: { width: 1280, height: 800 } });
+  await custom.goto(hostPage.url());
+  await custom.locator("figure canvas").first().waitFor();
+  answer({
+    refused,
+    minutes: (Date.parse(series.until) - Date.parse(series.since)) / 60000,
+    field: await custom.getByLabel("From", { exact: true }).inputValue() === field(10) || await custom.getByLabel("From", { exact: true }).inputValue() === field(11),
+    current: await custom.locator("nav a[aria-current]").count(),
+  });
   await hostPage.goBack();
   await hostPage.goBack();
-  await hostPage.waitForFunction(() => document.querySelectorAll("article.host").length === 3);
+  await hostPage.goBack();
+  await hostPage.goBack();
+  await hostPage.waitForFunction(() => document.querySelectorAll("article.host").length >= 3);
+
+  await lines.next();
+  const full = await open({ viewport: { width: 1280, height: 800 } });
+  const painted = await full.waitForFunction(() =>
+    document.querySelectorAll("article.host").length === 100 && performance.now());
+  answer({ hosts: await full.locator("article.host").count(), ms: Math.round(await painted.jsonValue()) });
+  await full.close();
 
   const phone = await open({ viewport: { width: 360, height: 740 } });
   await shot(phone, "fleet-360");

@@ -1,0 +1,95 @@
+//! `/api/v1/heatmap`: how durations spread over time.
+
+use axum::{
+    Json,
+    extract::{Query, State as Shared, rejection::QueryRejection},
+};
+use monitor_proto::json;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    State,
+    problem::Problem,
+    series::{SeriesQuery, filter, plan},
+};
+use crate::{
+    series::{self, Duration, Heat},
+    store::read_series,
+};
+
+const NS: u64 = 1_000_000_000;
+
+/// An empty parameter is one that was not given.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HeatQuery {
+    host: String,
+    role: String,
+    endpoint: String,
+    metric: String,
+    since: String,
+    until: String,
+    step: String,
+}
+
+/// Durations by step and bucket, summed over the chosen endpoints.
+#[derive(Debug, Serialize)]
+pub(super) struct Answer {
+    metric: &'static str,
+    /// Of the boundaries.
+    unit: &'static str,
+    /// Where the figures come from: `raw`, `1m` or `1h`.
+    tier: &'static str,
+    step_s: u64,
+    since: String,
+    until: String,
+    #[serde(flatten)]
+    heat: Heat,
+}
+
+/// The spread of a duration, of one host or all.
+pub(super) async fn read(
+    Shared(state): Shared<State>,
+    query: Result<Query<HeatQuery>, QueryRejection>,
+) -> Result<Json<Answer>, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let duration = match query.metric.as_str() {
+        "" => Duration::Exchange,
+        name => Duration::find(name).ok_or_else(|| {
+            Problem::bad_request(format!(
+                "metric={name:?} is neither exchange_duration nor connect_duration"
+            ))
+        })?,
+    };
+    // The same steps, tiers and bounds as a quantile's series.
+    let query = SeriesQuery {
+        metric: format!("{}_p99", duration.name()),
+        host: query.host,
+        role: query.role,
+        endpoint: query.endpoint,
+        since: query.since,
+        until: query.until,
+        step: query.step,
+    };
+    let plan = plan(&query)?;
+    let filter = filter(&query, &plan)?;
+    let hosts = if query.host.is_empty() {
+        state.fleet.all()
+    } else {
+        state.fleet.find(&query.host)
+    };
+    let keys: Vec<i64> = hosts.iter().map(|host| host.row.key).collect();
+    let read = state
+        .readers
+        .read(move |connection| read_series(connection, &keys, &filter, &plan))
+        .await?;
+    Ok(Json(Answer {
+        metric: duration.name(),
+        unit: "s",
+        tier: plan.tier.name(),
+        step_s: plan.step_s,
+        since: json::rfc3339(plan.start_s.saturating_mul(NS)),
+        until: json::rfc3339(plan.end_s.saturating_mul(NS)),
+        heat: series::heat(&plan, duration, read.iter().map(|one| &one.samples)),
+    }))
+}

@@ -1,0 +1,67 @@
+// A host at a glance: its health, its gauges, its endpoints.
+
+import { badge, bar, element, label, svg, table } from "/dom.js";
+import { age, bytesPerSecond, count, known, milliseconds, percent, perSecond, printable } from "/format.js";
+import { row } from "/model.js";
+
+function gauge(name, value) {
+  return element("div", "gauge", element("span", "", name), bar(value), known(value, percent));
+}
+
+function figure(name, text) {
+  return element("div", "gauge", element("span", "", name), text);
+}
+
+function spark(values) {
+  const top = Math.max(...values, 1e-9);
+  const step = values.length > 1 ? 100 / (values.length - 1) : 0;
+  const path = values.map((value, i) => `${i ? "L" : "M"}${(i * step).toFixed(2)} ${(29 - 28 * value / top).toFixed(2)}`);
+  return svg("svg", { class: "spark", viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img", "aria-label": "requests per second of the last reports" },
+    svg("path", { d: path.join("") }));
+}
+
+function endpointTable(report) {
+  return table({
+    key: `endpoints ${report.host.id}`,
+    heads: ["Role", "Endpoint", "Requests", "5xx", "In", "Out", "Active", "p50", "p99"],
+    rows: report.endpoints.map((endpoint) => {
+      const r = row(endpoint, report);
+      return [
+        r.role, label(r.label), known(r.requests, perSecond),
+        { className: r.errors > 0 ? "alarm" : "", content: [known(r.errors, count)] },
+        bytesPerSecond(r.received), bytesPerSecond(r.sent), count(r.active),
+        known(r.p50, milliseconds), known(r.p99, milliseconds),
+      ];
+    }),
+  });
+}
+
+function notes(report) {
+  const lost = Object.entries(report.losses).filter(([, n]) => n > 0)
+    .map(([reason, n]) => `${reason}: ${n}`);
+  return printable([...report.incomplete_reasons, ...lost].join(" · "));
+}
+
+export function hostCard(host, nowMs, href) {
+  const { report, health } = host;
+  const m = report.host_metrics;
+  const last = (g) => g?.last ?? null;
+  const link = element("a", "", label(report.host.name || report.host.id));
+  link.href = href;
+  link.dataset.focus = `host ${report.host.id}`;
+  const seen = `report ${report.sequence}, ${age((nowMs - host.seenAtMs) / 1000)} ago, level ${report.agent.level}`;
+  const id = element("span", "id", label(report.host.id));
+  const line = element("div", "bar", element("h3", "", link), badge(health.word, health.tone), id, element("span", "id", seen));
+  if (host.history.length > 1) line.append(spark(host.history));
+  const gauges = element("div", "gauges",
+    gauge("CPU", last(m.cpu_usage)), gauge("Memory", last(m.memory_usage)), gauge("Disk", last(m.disk_usage)),
+    figure("Load", known(last(m.load_avg_1), (v) => v.toFixed(2))),
+    figure("Network in", known(last(m.network_in), bytesPerSecond)),
+    figure("out", known(last(m.network_out), bytesPerSecond)));
+  const card = element("article", "host", line, gauges);
+  card.dataset.host = report.host.id;
+  const note = notes(report);
+  if (note) card.append(element("p", "note", note));
+  if (report.endpoints.length > 0) card.append(endpointTable(report));
+  return card;
+}

@@ -1,0 +1,121 @@
+// One host in detail, as its newest report has it: backends side by side,
+// sockets, losses, and what the host itself does.
+
+import { bar, element, label, table } from "/dom.js";
+import { age, bytes, bytesPerSecond, count, known, microseconds, milliseconds, percent, perSecond, printable } from "/format.js";
+import { backends, rate, SOCKET_ORDERS, socketsBy } from "/model.js";
+
+/// A figure, and how it stands next to the largest of its column.
+function compared(value, largest, format) {
+  const share = value === null || largest <= 0 ? null : 100 * value / largest;
+  return { className: "compared", content: [bar(share), known(value, format)] };
+}
+
+function upstreamTable(group) {
+  const largest = (field) => Math.max(0, ...group.rows.map((r) => r[field] ?? 0));
+  const top = Object.fromEntries(["requests", "p50", "p99", "active"].map((field) => [field, largest(field)]));
+  return table({
+    key: `upstream ${group.name}`,
+    caption: label(group.name || "Backends without a name"),
+    heads: ["Backend", "Requests", "5xx", "p50", "p99", "Active", "Failed", "Connect p99", "RTT", "Retransmits", "In", "Out"],
+    words: 1,
+    rows: group.rows.map((r) => [
+      label(r.label),
+      compared(r.requests, top.requests, perSecond),
+      { className: r.errorPercent > 0 ? "alarm" : "", content: [known(r.errorPercent, percent)] },
+      compared(r.p50, top.p50, milliseconds),
+      compared(r.p99, top.p99, milliseconds),
+      compared(r.active, top.active, count),
+      { className: r.failed > 0 ? "alarm" : "", content: [count(r.failed)] },
+      known(r.connect, milliseconds),
+      known(r.rtt, microseconds),
+      count(r.retransmits),
+      bytesPerSecond(r.received),
+      bytesPerSecond(r.sent),
+    ]),
+  });
+}
+
+function socketTable(report, order, address) {
+  const chosen = SOCKET_ORDERS[order] ? order : "bytes";
+  const heads = Object.entries(SOCKET_ORDERS).map(([name, { title }]) => {
+    const link = element("a", "", title);
+    link.href = address({ sort: name });
+    link.dataset.focus = `sort ${name}`;
+    if (name === chosen) link.dataset.sorted = "true";
+    return link;
+  });
+  return table({
+    key: "sockets",
+    caption: "Sockets that stand out",
+    heads: ["Role", "Local", "Remote", "State", ...heads],
+    words: 4,
+    rows: socketsBy(report, chosen).map((s) => [
+      s.role, label(s.local), label(s.remote), printable(s.state),
+      `${bytes(s.bytes_received)} in, ${bytes(s.bytes_sent)} out`,
+      microseconds(s.srtt_us), count(s.retransmits), age(s.age_ms / 1000), count(s.requests),
+    ]),
+  });
+}
+
+function lossTable(report) {
+  const reasons = Object.entries(report.losses_totals).filter(([, n]) => n > 0).sort(([, a], [, b]) => b - a);
+  return reasons.length === 0 ? null : table({
+    key: "losses",
+    caption: "Went uncounted",
+    heads: ["Reason", "In this report", "In all"],
+    words: 1,
+    rows: reasons.map(([reason, all]) => [label(reason), count(report.losses[reason] ?? 0), count(all)]),
+  });
+}
+
+function machineTables(report) {
+  const m = report.host_metrics;
+  const perReport = (n) => bytesPerSecond(rate(n, report));
+  return [
+    m.cpu && {
+      key: "cpu", caption: `CPU, ${m.cpu.cores.length} cores`, words: 0,
+      heads: ["User", "System", "I/O wait", "Soft interrupts", "Steal", "Busiest core"],
+      rows: [[...[m.cpu.user + m.cpu.nice, m.cpu.system, m.cpu.iowait, m.cpu.softirq, m.cpu.steal, Math.max(0, ...m.cpu.cores)].map(percent)]],
+    },
+    m.memory && {
+      key: "memory", caption: "Memory", words: 0,
+      heads: ["All", "Available", "Page cache", "Swap", "Swap used"],
+      rows: [[m.memory.total_bytes, m.memory.available_bytes, m.memory.cached_bytes, m.memory.swap_total_bytes,
+        m.memory.swap_total_bytes - m.memory.swap_free_bytes].map(bytes)],
+    },
+    m.pressure.length > 0 && {
+      key: "pressure", caption: "Pressure: time in which tasks waited, last 10 s", words: 1,
+      heads: ["Resource", "Some task", "All tasks"],
+      rows: m.pressure.map((p) => [printable(p.resource), percent(p.some_avg10), percent(p.full_avg10)]),
+    },
+    m.disks.length > 0 && {
+      key: "disks", caption: "Disks", words: 1, heads: ["Device", "Read", "Written", "Busy"],
+      rows: m.disks.map((d) => [label(d.device), perReport(d.read_bytes), perReport(d.written_bytes), percent(rate(d.io_time_ms, report) / 10)]),
+    },
+    m.interfaces.length > 0 && {
+      key: "interfaces", caption: "Network interfaces", words: 1,
+      heads: ["Device", "In", "Out", "Errors", "Dropped"],
+      rows: m.interfaces.map((i) => [label(i.device), perReport(i.receive_bytes), perReport(i.transmit_bytes),
+        count(i.receive_errors + i.transmit_errors), count(i.receive_dropped + i.transmit_dropped)]),
+    },
+    report.targets.length > 0 && {
+      key: "targets", caption: "Watched", words: 1, heads: ["Cgroup", "CPU", "Throttled", "Memory", "Limit"],
+      rows: report.targets.map((t) => [label(t.unit || t.container || t.path), percent(rate(t.cpu_usage_us, report) / 1e4),
+        percent(rate(t.throttled_us, report) / 1e4), bytes(t.memory_bytes),
+        t.memory_limit_bytes > 0 ? bytes(t.memory_limit_bytes) : known(null)]),
+    },
+  ].filter(Boolean).map(table);
+}
+
+/// Everything below the host's card.
+export function details(report, order, address) {
+  const upstreams = backends(report).map(upstreamTable);
+  const sockets = report.top_sockets.length > 0 ? [socketTable(report, order, address)] : [];
+  const losses = lossTable(report);
+  const panel = (one) => element("div", "panel", one);
+  return [
+    ...[...upstreams, ...sockets, ...(losses ? [losses] : [])].map(panel),
+    element("div", "panels", ...machineTables(report).map(panel)),
+  ];
+}

@@ -1,0 +1,73 @@
+// Elements.  Labels come from other machines: they are only ever set as text.
+
+import { printable } from "/format.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export function element(name, className, ...children) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}
+
+export function svg(name, attributes, ...children) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+/// A foreign text: cut to fit, whole in its title.
+export function label(text) {
+  const made = element("span", "label", printable(text));
+  made.title = printable(text);
+  return made;
+}
+
+export function badge(word, tone) {
+  return element("span", `badge ${tone}`, word);
+}
+
+/// A percentage as a bar; only its frame where it is not known.
+export function bar(value) {
+  const made = svg("svg", { class: "share", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("rect", { width: 100, height: 10, rx: 3 }));
+  if (value !== null) {
+    made.append(svg("rect", { class: "value", width: Math.min(100, Math.max(0, value)), height: 10, rx: 3 }));
+  }
+  return made;
+}
+
+/// A table that scrolls sideways where it does not fit: the first columns are
+/// words, the others figures.  A cell is a text, a node, or both and a class.
+export function table({ key, caption, heads, rows, words = 2 }) {
+  const head = heads.map((content) => {
+    const cell = element("th", "", content);
+    cell.scope = "col";
+    if (content.dataset?.sorted) cell.setAttribute("aria-sort", "descending");
+    return cell;
+  });
+  const body = rows.map((cells) => element("tr", "", ...cells.map((cell) =>
+    (cell?.content ? element("td", cell.className, ...cell.content) : element("td", "", cell)))));
+  const made = element("table", `words-${words}`, element("thead", "", element("tr", "", ...head)), element("tbody", "", ...body));
+  if (caption) made.prepend(element("caption", "", caption));
+  const scroll = element("div", "scroll", made);
+  scroll.dataset.scroll = key;
+  return scroll;
+}
+
+/// Puts new children in place of the old ones; the keyboard's place and how
+/// far a table was scrolled stay.
+export function redraw(parent, children) {
+  const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
+  const scrolled = [...parent.querySelectorAll("[data-scroll]")]
+    .filter((one) => one.scrollLeft > 0)
+    .map((one) => [one.dataset.scroll, one.scrollLeft]);
+  parent.replaceChildren(...children);
+  for (const [key, left] of scrolled) {
+    const now = parent.querySelector(`[data-scroll="${CSS.escape(key)}"]`);
+    if (now) now.scrollLeft = left;
+  }
+  if (focused) parent.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+}

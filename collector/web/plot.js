@@ -1,0 +1,26 @@
+// What every plot of a host shares: colours, axes, and one cursor.
+
+export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+const whole = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hour12: false });
+export const moment = (time) => whole.format(new Date(time * 1000));
+
+/// The time of day, and at midnight the day.
+function tick(time) {
+  const date = new Date(time * 1000);
+  return date.getHours() === 0 && date.getMinutes() === 0 ? day.format(date) : clock.format(date);
+}
+
+/// Times below, figures to the left.
+export function axes(format) {
+  const axis = { stroke: color("--dim"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
+  return [
+    { ...axis, space: 70, values: (_, ticks) => ticks.map(tick) },
+    { ...axis, size: 74, values: (_, ticks) => ticks.map((value) => (value === null ? null : format(value))) },
+  ];
+}
+
+/// The cursor of one plot moves those of all others.
+export const cursor = () => ({ sync: { key: "host" } });
