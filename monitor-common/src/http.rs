@@ -230,6 +230,21 @@ impl Start {
     }
 }
 
+/// The first bytes of a message of which `kept` came before; these are looked
+/// at only where there are any, as they lie in another cache line.
+#[inline(always)]
+fn join(kept: u32, before: &Start, start: Start, len: u32) -> (Start, u32) {
+    if kept == 0 {
+        return (start, len);
+    }
+    let all = kept + len;
+    let limit = START_BYTES as u32;
+    (
+        before.followed_by(kept, start),
+        if all < limit { all } else { limit },
+    )
+}
+
 /// What the start of a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestStart {
@@ -534,12 +549,7 @@ impl Exchange {
         if kept == 0 && !open {
             self.request_started_ns = now_ns;
         }
-        let start = self.request_start.followed_by(kept, start);
-        let len = if kept + len > START_BYTES as u32 {
-            START_BYTES as u32
-        } else {
-            kept + len
-        };
+        let (start, len) = join(kept, &self.request_start, start, len);
         let found = request_start(start, len);
         if open {
             return match found {
@@ -548,7 +558,6 @@ impl Exchange {
             };
         }
         self.request_start_len = 0;
-        self.request_start = Start::default();
         match found {
             RequestStart::Method(method) => self.begin(method, false),
             RequestStart::Partial => {
@@ -592,14 +601,8 @@ impl Exchange {
     #[inline(always)]
     pub fn on_response(&mut self, start: Start, len: u32, now_ns: u64) -> ResponseEvent {
         let kept = u32::from(self.response_start_len) & 15;
-        let start = self.response_start.followed_by(kept, start);
-        let len = if kept + len > START_BYTES as u32 {
-            START_BYTES as u32
-        } else {
-            kept + len
-        };
+        let (start, len) = join(kept, &self.response_start, start, len);
         self.response_start_len = 0;
-        self.response_start = Start::default();
         let found = match response_start(start, len) {
             ResponseStart::Code(code) => code_index(code).map(|index| (code, index)),
             ResponseStart::Partial => {

@@ -21,7 +21,7 @@ use monitor_common::{
     counters::{EndpointCounters, Failure},
     endpoint::Role,
     histogram,
-    http::{Exchange, RequestEvent},
+    http::Exchange,
     losses::Loss,
     socket::Socket,
     tcp::{Reading, Stream, state},
@@ -169,31 +169,13 @@ fn handshake_data(ops: &bpf_sock_ops, socket: &mut Socket, counters: *mut Endpoi
     socket.exchange.request_next_seq = kept.seq.wrapping_add(len);
     let looked_at = if len < 16 { len } else { 16 };
     let event = socket.exchange.on_request(start, looked_at, now_ns);
-    count_request(counters, event);
+    packets::count_request(counters, event);
 }
 
 /// Both ports in one word, the remote one in network byte order.
 #[inline(always)]
 fn ports(ops: &bpf_sock_ops) -> u32 {
     (ops.local_port & 0xffff) | u32::from_be(ops.remote_port) << 16
-}
-
-/// Counts what a turn towards the server was.
-#[inline(always)]
-pub(crate) fn count_request(counters: *mut EndpointCounters, event: RequestEvent) {
-    match event {
-        RequestEvent::None => {}
-        RequestEvent::Request {
-            method,
-            first_pipelined,
-        } => {
-            bump!(counters, requests[method as usize]);
-            if first_pipelined {
-                bump!(counters, pipelined);
-            }
-        }
-        RequestEvent::Suspected => bump!(counters, suspected),
-    }
 }
 
 #[inline(always)]

@@ -12,14 +12,15 @@ use monitor_common::{
     counters::EndpointCounters,
     endpoint::Role,
     histogram,
-    http::{Direction, Exchange, Interest, ResponseEvent, START_BYTES, Start},
+    http::{
+        Direction, Exchange, Interest, METHODS, RequestEvent, ResponseEvent, START_BYTES, Start,
+    },
     losses::Loss,
 };
 
 use crate::{
     bench,
     count::{bump, bump_by},
-    events::count_request,
     maps,
 };
 
@@ -32,6 +33,9 @@ const TCP_HEADER_MIN: usize = 20;
 const IPPROTO_HOPOPTS: u8 = 0;
 const IPV6_HEADER: usize = 40;
 const JUMBO_HEADER: usize = 8;
+
+/// How many heads within one segment are looked at: all but the last are interim.
+const HEADS_MAX: u32 = 4;
 
 /// How far an interim response's head is searched for its end.
 const INTERIM_BYTES: u32 = 256;
@@ -93,34 +97,35 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
     let Some(counters) = maps::counters(exchange.slot) else {
         return;
     };
-    // SAFETY: no precondition.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let now_ns = now_ns(skb, ingress);
     let new = Segment {
         seq: segment.seq,
         offset: segment.offset + seen,
         len: segment.len - seen,
         ports: segment.ports,
     };
-    match (interest, direction) {
-        (Interest::None, _) => {}
-        (Interest::Turn, Direction::Request) => exchange.turn_to_server(now_ns),
-        (Interest::Turn, Direction::Response) => {
-            let event = exchange.turn_to_client(now_ns);
+    match direction {
+        Direction::Request => {
+            let event = request(ctx, exchange, interest, &new, now_ns);
+            count_request(counters, event);
+        }
+        Direction::Response => {
+            let event = response(ctx, exchange, interest, counters, &new, now_ns);
             count_response(counters, event);
         }
-        (Interest::Start, Direction::Request) => {
-            let Some(start) = load_start(ctx, new.offset, new.len) else {
-                return;
-            };
-            count_request(
-                counters,
-                exchange.on_request(start, capped(new.len), now_ns),
-            );
-        }
-        (Interest::Start, Direction::Response) => {
-            response(ctx, exchange, counters, &new, now_ns);
-        }
     }
+}
+
+/// The monotonic clock.  TCP has just read it where it sends a segment, and left
+/// it in the packet: the time at which the segment is due, with pacing too.
+/// Reading the clock is dearer than all the rest.
+#[inline(always)]
+fn now_ns(skb: &__sk_buff, ingress: bool) -> u64 {
+    if !ingress && skb.tstamp != 0 {
+        return skb.tstamp;
+    }
+    // SAFETY: no precondition.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// The segment in a packet; `None` for what is not TCP.
@@ -280,35 +285,59 @@ fn one_to_16(len: u32) -> u32 {
     len as u32
 }
 
-/// The start of a response, and of those that follow interim ones within the
+/// A turn towards the server.
+#[inline(always)]
+fn request(
+    ctx: &SkBuffContext,
+    exchange: &mut Exchange,
+    interest: Interest,
+    segment: &Segment,
+    now_ns: u64,
+) -> RequestEvent {
+    if matches!(interest, Interest::Turn) {
+        exchange.turn_to_server(now_ns);
+        return RequestEvent::None;
+    }
+    match load_start(ctx, segment.offset, segment.len) {
+        Some(start) => exchange.on_request(start, capped(segment.len), now_ns),
+        None => RequestEvent::None,
+    }
+}
+
+/// A turn towards the client; behind interim responses, what follows within the
 /// same payload.
 #[inline(always)]
 fn response(
     ctx: &SkBuffContext,
     exchange: &mut Exchange,
+    interest: Interest,
     counters: *mut EndpointCounters,
     segment: &Segment,
     now_ns: u64,
-) {
-    let Some(start) = load_start(ctx, segment.offset, segment.len) else {
-        return;
-    };
-    let event = exchange.on_response(start, capped(segment.len), now_ns);
-    count_response(counters, event);
-    if !matches!(event, ResponseEvent::Interim(_)) {
-        return;
+) -> ResponseEvent {
+    if matches!(interest, Interest::Turn) {
+        return exchange.turn_to_client(now_ns);
     }
-    // What follows an interim head within the same payload: the final response,
-    // or a second interim one, behind which no third is looked for.
-    let head = head_len(ctx, segment.offset);
-    if head == 0 || head >= segment.len {
-        return;
+    let (mut offset, mut len) = (segment.offset, segment.len);
+    let mut heads = 0;
+    while heads < HEADS_MAX {
+        let Some(start) = load_start(ctx, offset, len) else {
+            break;
+        };
+        let event = exchange.on_response(start, capped(len), now_ns);
+        let ResponseEvent::Interim(code) = event else {
+            return event;
+        };
+        let head = head_len(ctx, offset);
+        if head == 0 || head >= len {
+            return event;
+        }
+        count_code(counters, code);
+        offset += head;
+        len -= head;
+        heads += 1;
     }
-    let rest = segment.len - head;
-    let Some(start) = load_start(ctx, segment.offset + head, rest) else {
-        return;
-    };
-    count_response(counters, exchange.on_response(start, capped(rest), now_ns));
+    ResponseEvent::None
 }
 
 /// The length of a head up to and with its empty line, 0 where there is none
@@ -345,28 +374,51 @@ fn is_zero(word: u64) -> u64 {
     bit
 }
 
+/// Counts what a turn towards the server was.
+#[inline(always)]
+pub(crate) fn count_request(counters: *mut EndpointCounters, event: RequestEvent) {
+    match event {
+        RequestEvent::None => {}
+        RequestEvent::Request {
+            method,
+            first_pipelined,
+        } => {
+            // Always below; the compiler loses sight of it.
+            if (method as usize) < METHODS {
+                bump!(counters, requests[method as usize]);
+            }
+            if first_pipelined {
+                bump!(counters, pipelined);
+            }
+        }
+        RequestEvent::Suspected => bump!(counters, suspected),
+    }
+}
+
 /// Counts what a turn towards the client was.
 #[inline(always)]
 fn count_response(counters: *mut EndpointCounters, event: ResponseEvent) {
-    match event {
-        ResponseEvent::None => {}
-        ResponseEvent::Interim(code) => count_code(counters, code),
+    let took_ns = match event {
+        ResponseEvent::None => None,
+        ResponseEvent::Interim(code) => {
+            count_code(counters, code);
+            None
+        }
         ResponseEvent::Final(code, took_ns) => {
             count_code(counters, code);
-            if let Some(took_ns) = took_ns {
-                count_duration(counters, took_ns);
-            }
+            took_ns
         }
         ResponseEvent::Unparsed(took_ns) => {
             bump!(counters, unparsed);
-            if let Some(took_ns) = took_ns {
-                count_duration(counters, took_ns);
-            }
+            took_ns
         }
         ResponseEvent::Exchange(took_ns) => {
             bump!(counters, exchanges);
-            count_duration(counters, took_ns);
+            Some(took_ns)
         }
+    };
+    if let Some(took_ns) = took_ns {
+        count_duration(counters, took_ns);
     }
 }
 

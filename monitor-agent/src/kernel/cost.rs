@@ -189,13 +189,27 @@ impl Scene {
         ip[2..4].copy_from_slice(&len.to_be_bytes());
         [&ETHERNET, &ip[..], &TCP, self.payload].concat()
     }
+
+    /// What the kernel gives with the packet: the time at which TCP sends it.
+    fn context(&self) -> [u8; CONTEXT_BYTES] {
+        const SENT_AT_NS: u64 = 20_000_000;
+        let mut context = [0; CONTEXT_BYTES];
+        if self.program == Program::Egress {
+            context[CONTEXT_BYTES - 8..].copy_from_slice(&SENT_AT_NS.to_ne_bytes());
+        }
+        context
+    }
 }
+
+/// `struct __sk_buff` up to and with its `tstamp`.
+const CONTEXT_BYTES: usize = 160;
 
 /// A case's programs, loaded with its constant.
 struct Stage {
     scene: Scene,
     ebpf: Ebpf,
     packet: Vec<u8>,
+    context: [u8; CONTEXT_BYTES],
     counters: Mapped<EndpointCounters>,
     cpus: u32,
     case: Case,
@@ -249,6 +263,7 @@ impl Stage {
         Ok(Self {
             ebpf,
             packet: scene.packet(),
+            context: scene.context(),
             counters,
             cpus,
             case: Case {
@@ -279,6 +294,7 @@ impl Stage {
         let program = program(&mut self.ebpf, name)?;
         let options = TestRunOptions {
             data_in: Some(&self.packet),
+            ctx_in: Some(&self.context),
             repeat: packets,
             ..TestRunOptions::new()
         };

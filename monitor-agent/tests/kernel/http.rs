@@ -4,7 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libtest_mimic::Failed;
@@ -16,8 +16,12 @@ use monitor_common::{
 
 use crate::{Case, Watch, watch::fresh};
 
-pub(crate) const CASES: [Case; 8] = [
+pub(crate) const CASES: [Case; 9] = [
     ("requests_and_responses_are_counted", requests_and_responses),
+    (
+        "exchange_times_lie_within_what_both_sides_saw",
+        exchange_times,
+    ),
     ("bodies_do_not_count", bodies_do_not_count),
     ("start_lines_may_be_split_anywhere", split_start_lines),
     (
@@ -137,6 +141,37 @@ fn requests_and_responses(watch: &Watch) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Times come from the packets where they are sent, and from the clock where they
+/// arrive; both are the clock that this process reads.
+fn exchange_times(watch: &Watch) -> Result<(), Failed> {
+    let talk = Talk::new();
+    let address = talk.address;
+    let mut least = Duration::ZERO;
+    let mut most = Duration::ZERO;
+    for _ in 0..5 {
+        let before = Instant::now();
+        talk.ask(GET);
+        let asked = Instant::now();
+        std::thread::sleep(Duration::from_millis(5));
+        least += asked.elapsed();
+        talk.answer(OK);
+        most += before.elapsed();
+    }
+    talk.end(watch)?;
+    let least_ns = least.as_nanos();
+    let most_ns = most.as_nanos();
+    for role in [Role::Downstream, Role::Upstream] {
+        let c = watch.counters(role, address);
+        assert_eq!(exchanges_timed(&c), 5);
+        let sum_ns = u128::from(c.exchange.sum_ns);
+        assert!(
+            (least_ns..=most_ns).contains(&sum_ns),
+            "{role:?}: {least_ns} <= {sum_ns} <= {most_ns}"
+        );
+    }
+    Ok(())
+}
+
 fn bodies_do_not_count(watch: &Watch) -> Result<(), Failed> {
     let talk = Talk::new();
     talk.ask(b"POST / HTTP/1.1\r\nContent-Length: 999\r\n\r\n")
@@ -178,17 +213,20 @@ fn interim_responses(watch: &Watch) -> Result<(), Failed> {
         .answer(OK);
     talk.ask(GET);
     talk.answer(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 404 no\r\n\r\n");
+    // Three interim ones and the final one: as many heads as are looked for.
+    let hints = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(3);
+    talk.ask(GET).answer(&[&hints[..], OK].concat());
     talk.ask(GET).answer(OK);
     let c = talk.end(watch)?;
-    assert_eq!(requests(&c), 3);
-    assert_eq!([100, 103, 200, 404].map(|s| code(&c, s)), [1, 1, 2, 1]);
+    assert_eq!(requests(&c), 4);
+    assert_eq!([100, 103, 200, 404].map(|s| code(&c, s)), [1, 4, 3, 1]);
     assert_eq!(
         (
             exchanges_timed(&c),
             c.pipelined,
             c.requests_without_response
         ),
-        (3, 0, 0)
+        (4, 0, 0)
     );
     Ok(())
 }
