@@ -101,6 +101,14 @@ impl SlotKey {
         }
     }
 
+    /// As words of 64 bits of a little-endian machine; the last one publishes it.
+    #[must_use]
+    pub fn words(&self) -> [u64; 3] {
+        let [a, b, c, d] = self.address.map(u64::from);
+        let tail = u64::from(self.tail) | u64::from(self.reserved) << 32;
+        [a | b << 32, c | d << 32, tail]
+    }
+
     /// The key, `None` while the slot is free.
     #[must_use]
     pub fn read(&self) -> Option<EndpointKey> {
@@ -145,5 +153,9 @@ mod tests {
         assert_eq!(place.read(), None);
         place.write(&key);
         assert_eq!(place.read(), Some(key));
+        let halves = |word: u64| [word as u32, (word >> 32) as u32];
+        let [a, b, c] = place.words().map(halves);
+        let again = SlotKey::from_words([a[0], a[1], b[0], b[1], c[0], c[1]]);
+        assert_eq!(again.read(), Some(key));
     }
 }

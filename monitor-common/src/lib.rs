@@ -7,6 +7,7 @@
 
 #![cfg_attr(not(test), no_std)]
 
+pub mod adopted;
 pub mod counters;
 pub mod endpoint;
 pub mod handshake;
@@ -19,7 +20,7 @@ pub mod tcp;
 
 /// The version of the layouts, part of the pins' path: programs and agents of
 /// one layout are compatible with each other.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// How many endpoints one target can have unless told otherwise; what comes
 /// beyond is counted under the endpoint `other` of its role.
@@ -27,7 +28,7 @@ pub const ENDPOINTS_MAX_DEFAULT: u32 = 1024;
 
 #[cfg(feature = "user")]
 mod pod {
-    use crate::{endpoint::EndpointKey, meta::Meta, socket::Socket};
+    use crate::{adopted::Adopted, endpoint::EndpointKey, meta::Meta, socket::Socket};
 
     // SAFETY: `repr(C)`, without padding (asserted where it is defined), and
     // every bit pattern is a value.
@@ -36,4 +37,6 @@ mod pod {
     unsafe impl aya::Pod for EndpointKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Socket {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Adopted {}
 }

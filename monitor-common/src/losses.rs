@@ -10,26 +10,32 @@ pub enum Loss {
     SocketStorage = 1,
     /// A packet came without a full socket.
     NoSocket = 2,
-    /// Payload of a connection that was open before counting began.
+    /// Payload of a connection that is neither followed nor adopted.
     UntrackedSocket = 3,
     /// A callback came without a socket or without its storage.
     UntrackedCallback = 4,
     /// A packet's headers could not be read.
     Headers = 5,
+    /// An adopted connection ended while nobody looked, or was reset by its own
+    /// process: what it carried since it was looked at last is missing.
+    AdoptedUnseen = 6,
+    /// The kernel had more ends of adopted connections to tell than there was
+    /// room for.
+    EndsOverrun = 7,
 }
 
 /// How many reasons there are.
-pub const LOSSES: usize = 6;
+pub const LOSSES: usize = 8;
 
 /// What one CPU lost, by [`Loss`]; a cache line of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Lost {
-    /// The counts; those beyond [`LOSSES`] are zero.
-    pub counts: [u64; 8],
+    /// The counts.
+    pub counts: [u64; LOSSES],
 }
 
-const _: () = assert!(size_of::<Lost>() == 64 && LOSSES <= 8);
+const _: () = assert!(size_of::<Lost>() == 64);
 
 impl Loss {
     /// All of them, in the order of their indices.
@@ -40,6 +46,8 @@ impl Loss {
         Self::UntrackedSocket,
         Self::UntrackedCallback,
         Self::Headers,
+        Self::AdoptedUnseen,
+        Self::EndsOverrun,
     ];
 
     /// Its name in reports and metrics.
@@ -52,6 +60,8 @@ impl Loss {
             Self::UntrackedSocket => "untracked_socket",
             Self::UntrackedCallback => "untracked_callback",
             Self::Headers => "headers",
+            Self::AdoptedUnseen => "adopted_unseen",
+            Self::EndsOverrun => "ends_overrun",
         }
     }
 }

@@ -5,7 +5,9 @@
 //! let go of, no SYN was sent.
 
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::{bpf_sock, bpf_sock_addr},
+    helpers::bpf_get_socket_cookie,
     macros::{cgroup_sock, cgroup_sock_addr},
     programs::{SockAddrContext, SockContext},
 };
@@ -82,9 +84,30 @@ fn count_failed_attempt(socket: &mut Socket) {
 /// ends now was aborted, not unreachable.
 #[cgroup_sock(sock_release)]
 pub fn release(ctx: SockContext) -> i32 {
+    let mut opened = false;
     if let Some(socket) = maps::socket(ctx.sock) {
         count_failed_attempt(socket);
         socket.stream.released = 1;
+        opened = socket.stream.opened_at_ns != 0;
+    }
+    if !opened {
+        adopted_released(&ctx);
     }
     1
+}
+
+/// Notes the state that a connection older than the programs is let go in: it
+/// tells whether the peer's FIN came before ours.
+#[inline(always)]
+fn adopted_released(ctx: &SockContext) {
+    // SAFETY: the context is valid for the run of the program.
+    let sock = unsafe { &*ctx.sock };
+    if sock.protocol != IPPROTO_TCP {
+        return;
+    }
+    // SAFETY: the context is the program's own.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    if let Some(adopted) = maps::adopted(cookie) {
+        adopted.released_state = sock.state as u8;
+    }
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST, bpf_sock},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_sock},
     btf_maps::SkStorage,
     helpers::{bpf_get_smp_processor_id, generated::bpf_sk_storage_get},
     macros::{btf_map, map},
@@ -10,6 +10,7 @@ use aya_ebpf::{
 };
 use monitor_common::{
     ENDPOINTS_MAX_DEFAULT,
+    adopted::{ADOPTED_MAX, Adopted},
     counters::EndpointCounters,
     endpoint::{EndpointKey, OTHER_SLOTS, SlotKey},
     handshake::HandshakeData,
@@ -55,6 +56,11 @@ static LOST: Array<Lost> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static HANDSHAKE: PerCpuArray<HandshakeData> = PerCpuArray::with_max_entries(1, 0);
 
+/// The connections that are older than the programs, by cookie.
+#[map]
+static ADOPTED: HashMap<u64, Adopted> =
+    HashMap::with_max_entries(ADOPTED_MAX, BPF_F_NO_PREALLOC);
+
 const STORAGE_CREATE: u64 = 1;
 
 /// A socket's storage, if it is followed.
@@ -98,6 +104,14 @@ pub(crate) fn lose(loss: Loss) {
         // SAFETY: only the address of the field is taken.
         count::add(unsafe { &raw mut (*lost).counts[loss as usize] }, 1);
     }
+}
+
+/// The entry of an adopted connection.
+#[inline(always)]
+pub(crate) fn adopted(cookie: u64) -> Option<&'static mut Adopted> {
+    // SAFETY: an entry stays readable for the run of the program; the programs
+    // write one field, of one byte.
+    ADOPTED.get_ptr_mut(cookie).and_then(|p| unsafe { p.as_mut() })
 }
 
 /// What the packet program keeps for the callback that follows on this CPU.

@@ -7,30 +7,52 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::KernelError;
 
-/// An array map of plain words, mapped for reading.
+/// What is done with a mapped map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// An array map of plain words.
 #[derive(Debug)]
 pub(super) struct Mapped<T> {
     base: NonNull<T>,
     len: usize,
     bytes: usize,
+    access: Access,
     _values: PhantomData<T>,
 }
 
-// SAFETY: the memory is the kernel's and is only read, by volatile loads.
+// SAFETY: the memory is the kernel's, read and written by volatile words.
 unsafe impl<T> Send for Mapped<T> {}
 
 impl<T> Mapped<T> {
+    /// Maps an array of `len` values for reading.
+    pub(super) fn new(map: &MapData, name: &'static str, len: usize) -> Result<Self, KernelError> {
+        Self::with(Access::Read, map, name, len)
+    }
+
     /// Maps an array of `len` values.  `T` must be made of u64 and u32 words
     /// alone, of a size that is a multiple of eight: the kernel's step.
-    pub(super) fn new(map: &MapData, name: &'static str, len: usize) -> Result<Self, KernelError> {
+    pub(super) fn with(
+        access: Access,
+        map: &MapData,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self, KernelError> {
         const { assert!(size_of::<T>().is_multiple_of(8)) };
         let bytes = (len * size_of::<T>()).next_multiple_of(rustix::param::page_size());
+        let protection = match access {
+            Access::Read => ProtFlags::READ,
+            Access::Write => ProtFlags::READ | ProtFlags::WRITE,
+        };
         // SAFETY: a new mapping at an address of the kernel's choice.
         let base = unsafe {
             mmap(
                 std::ptr::null_mut(),
                 bytes,
-                ProtFlags::READ,
+                protection,
                 MapFlags::SHARED,
                 map.fd().as_fd(),
                 0,
@@ -46,6 +68,7 @@ impl<T> Mapped<T> {
             base,
             len,
             bytes,
+            access,
             _values: PhantomData,
         })
     }
@@ -62,6 +85,28 @@ impl<T> Mapped<T> {
             // SAFETY: aligned words of plain data; volatile as they change.
             *word = unsafe { place.read_volatile() };
         }
+    }
+
+    /// One 64-bit word of the value at an index.
+    pub(super) fn word(&self, index: usize, word: usize) -> u64 {
+        // SAFETY: an aligned word within the mapping; volatile as it changes.
+        unsafe { self.place(index, word).read_volatile() }
+    }
+
+    /// Writes a word that this process alone writes.
+    pub(super) fn set_word(&self, index: usize, word: usize, value: u64) {
+        assert!(self.access == Access::Write);
+        // SAFETY: an aligned word within a mapping that can be written; volatile
+        // as others read it.
+        unsafe { self.place(index, word).write_volatile(value) };
+    }
+
+    fn place(&self, index: usize, word: usize) -> *mut u64 {
+        assert!(index < self.len && word < size_of::<T>() / 8);
+        // SAFETY: within the mapping, as just asserted.
+        let value = unsafe { self.base.add(index) }.cast::<u64>();
+        // SAFETY: as above.
+        unsafe { value.add(word) }.as_ptr()
     }
 }
 

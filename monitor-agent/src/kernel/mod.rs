@@ -2,19 +2,27 @@
 //!
 //! Architecture invariant: the only module of this crate that knows of aya.
 
+mod adoption;
 mod attach;
 mod bpffs;
 pub mod cost;
+mod counts;
+mod diag;
 pub mod doctor;
 mod error;
 mod floors;
+mod ledger;
+mod live;
 mod mapped;
 mod netlink;
 mod object;
 mod open;
 mod options;
 mod pins;
+mod prepare;
+mod reading;
 mod sample;
+mod slots;
 mod sockets;
 mod syscall;
 mod uninstall;

@@ -13,15 +13,23 @@ pub(super) mod maps {
     pub(in super::super) const KEYS: &str = "KEYS";
     pub(in super::super) const LOST: &str = "LOST";
     pub(in super::super) const HANDSHAKE: &str = "HANDSHAKE";
+    pub(in super::super) const ADOPTED: &str = "ADOPTED";
+    /// Made by the agent: what it knows of each adopted connection.
+    pub(in super::super) const LEDGER: &str = "LEDGER";
+    /// A larger ledger until it is whole.
+    pub(in super::super) const NEW_LEDGER: &str = "LEDGER_new";
     /// Made by the agent, last: see [`monitor_common::meta::Meta`].
     pub(in super::super) const META: &str = "META";
 
-    pub(in super::super) const ALL: [&str; 7] = [
-        SOCKETS, ENDPOINTS, FREE_SLOTS, COUNTERS, KEYS, LOST, HANDSHAKE,
+    pub(in super::super) const ALL: [&str; 8] = [
+        SOCKETS, ENDPOINTS, FREE_SLOTS, COUNTERS, KEYS, LOST, HANDSHAKE, ADOPTED,
     ];
+
+    /// The maps that are the agent's own.
+    pub(in super::super) const OWN: [&str; 2] = [LEDGER, NEW_LEDGER];
 }
 
-/// How many CPUs the counters have a place for.
+/// How many places a slot has: one per CPU, and the last one for the agent.
 pub(super) const CPUS: &str = "CPUS";
 
 /// Which state a bench's sockets are in; see [`super::cost`].

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use monitor_common::ENDPOINTS_MAX_DEFAULT;
 
-use crate::source::Level;
+use crate::{pace::CPU_BUDGET, source::Level};
 
 /// A cgroup to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,9 @@ pub struct KernelOptions {
     pub level: Level,
     /// How many endpoints a target can have.
     pub endpoints_max: u32,
+    /// The share of a core that looking at the live sockets may take; they are
+    /// looked at less often where it is not enough.
+    pub dump_budget: f64,
     /// How much the programs log.
     pub log: KernelLog,
 }
@@ -48,6 +51,7 @@ impl KernelOptions {
             pin_dir,
             level: Level::Http,
             endpoints_max: ENDPOINTS_MAX_DEFAULT,
+            dump_budget: CPU_BUDGET,
             log: KernelLog::Off,
         }
     }

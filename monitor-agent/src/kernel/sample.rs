@@ -67,6 +67,12 @@ pub struct KernelSample {
     pub losses: Vec<(&'static str, u64)>,
     /// The live sockets of the targets; at full detail alone.
     pub sockets: Vec<SocketSample>,
+    /// How old the live part of the byte counts is at the most.
+    pub live_bytes_age_ms: u64,
+    /// The connections that the counters say are open, less the sockets there are,
+    /// beyond what began and ended while they were looked at; `None` where they
+    /// were not.
+    pub connection_difference: Option<i64>,
     /// When the oldest target's counters began: its maps were made then, by
     /// this agent or by one before it.
     pub since_unix_ns: u64,

@@ -50,6 +50,8 @@ pub(super) struct Describe<'a> {
     pub(super) names: &'a Names,
     /// Whether what level http alone counts is there.
     pub(super) http: bool,
+    /// How old the live part of the byte counts is.
+    pub(super) live_bytes_age_ms: u64,
 }
 
 /// Adds as many endpoints to the report as there is room for.
@@ -110,6 +112,7 @@ fn endpoint(row: &Row, describe: &Describe<'_>) -> v1::Endpoint {
         window: Some(wire::counters(&row.delta, http)),
         totals: Some(wire::counters(&row.totals.counters, http)),
         totals_since_unix_ns: row.totals.since_unix_ns,
+        live_bytes_age_ms: describe.live_bytes_age_ms,
         srtt: round_trip_time(row, describe.round_trips.get(&row.id).copied()),
         ..v1::Endpoint::default()
     }

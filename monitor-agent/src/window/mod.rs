@@ -135,12 +135,19 @@ impl Windows {
             &losses_between(&self.start, &end),
         );
         let top_sockets = sockets::top(&reading.kernel.sockets, end.monotonic_ns);
+        let live_bytes_age_ms = reading.kernel.live_bytes_age_ms;
+        let difference = reading.kernel.connection_difference;
         let watched = end.targets.iter().map(|t| &*t.label).collect();
         let ledger = Ledger::compare(baseline, reading.kernel, &watched);
         let mut reasons = reading.incomplete_reasons;
         reasons.extend(losses.reasons());
         reasons.extend(self.reasons(&ledger, &span));
         reasons.extend(self.targets_replaced(&end));
+        if difference.is_some_and(|difference| difference != 0) {
+            reasons.insert("the counters and the sockets there are differ".to_owned());
+        }
+        // Where the sockets were not looked at, the counters' own sum is left.
+        let difference = difference.unwrap_or_else(|| ledger.connection_difference());
         let http =
             reading.level == Level::Http || ledger.rows.iter().any(|r| wire::has_http(&r.delta));
         let mut report = v1::Report {
@@ -158,7 +165,7 @@ impl Windows {
             targets: self.targets(&end),
             network_namespaces: namespace::since(&self.start.namespaces, &end.namespaces),
             reconciliation: Some(v1::Reconciliation {
-                connection_difference: ledger.connection_difference(),
+                connection_difference: difference,
                 ..v1::Reconciliation::default()
             }),
             samples: u32::try_from(samples.len()).unwrap_or(u32::MAX),
@@ -168,6 +175,7 @@ impl Windows {
             round_trips: round_trip_ranges(samples),
             names: &reading.names,
             http,
+            live_bytes_age_ms,
         };
         let reported = fit::endpoints(&mut report, ledger, &describe);
         if reported.deferred {

@@ -28,7 +28,12 @@ pub(super) fn top(sockets: &[SocketSample], monotonic_ns: u64) -> Vec<v1::Socket
 fn summary(socket: &SocketSample, monotonic_ns: u64) -> v1::SocketSummary {
     let live = &socket.live;
     let followed = live.storage;
-    let age_ns = followed.map_or(0, |s| monotonic_ns.saturating_sub(s.stream.opened_at_ns));
+    // Nobody saw an adopted connection being opened.
+    let opened_at_ns = followed.map_or(0, |s| s.stream.opened_at_ns);
+    let age_ns = match opened_at_ns {
+        0 => 0,
+        opened_at_ns => monotonic_ns.saturating_sub(opened_at_ns),
+    };
     v1::SocketSummary {
         cookie: live.cookie,
         role: wire::role(socket.endpoint.role).into(),
@@ -91,6 +96,9 @@ mod tests {
                     bytes_received,
                     ..Reading::default()
                 },
+                payload_sent: 0,
+                receive_queue: 0,
+                send_queue: 0,
                 storage: None,
             },
         }

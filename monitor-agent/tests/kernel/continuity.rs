@@ -3,17 +3,19 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
 };
 
 use libtest_mimic::Failed;
 use monitor_agent::{
-    kernel::{EndpointAddress, Kernel, KernelError, KernelOptions, uninstall},
+    kernel::{EndpointAddress, Kernel, KernelError, uninstall},
     source::{Detail, Level},
 };
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
-use crate::{Case, Watch, watch::fresh};
+use crate::{
+    Case, Watch,
+    watch::{Own, fresh},
+};
 
 pub(crate) const CASES: [Case; 4] = [
     (
@@ -24,31 +26,6 @@ pub(crate) const CASES: [Case; 4] = [
     ("levels_change_without_losing_a_byte", levels_change),
     ("what_finds_no_place_is_counted_as_other", overflow),
 ];
-
-/// Programs of a test's own beside those of the others.
-struct Own {
-    options: KernelOptions,
-}
-
-impl Own {
-    fn new(name: &str) -> Self {
-        let pin_dir = format!("/sys/fs/bpf/speedmimi-test-{}-{name}", std::process::id());
-        Self {
-            options: KernelOptions::new(PathBuf::from(pin_dir)),
-        }
-    }
-
-    fn open(&self, watch: &Watch) -> Kernel {
-        Kernel::open(&self.options, &[watch.target()]).unwrap()
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        let removed = uninstall(&self.options.pin_dir).unwrap();
-        assert!(removed.pins > 0 && !self.options.pin_dir.exists());
-    }
-}
 
 fn downstream(kernel: &Kernel, address: SocketAddr) -> EndpointCounters {
     let sample = kernel.read(Detail::Full);

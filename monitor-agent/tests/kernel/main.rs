@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
 
+mod adoption;
 mod cgroup;
 mod continuity;
 mod failures;
@@ -43,6 +44,7 @@ fn cases() -> impl Iterator<Item = Case> {
     let cases = streams::CASES
         .into_iter()
         .chain(failures::CASES)
-        .chain(http::CASES);
-    cases.chain(continuity::CASES)
+        .chain(http::CASES)
+        .chain(continuity::CASES);
+    cases.chain(adoption::CASES)
 }

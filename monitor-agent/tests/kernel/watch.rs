@@ -48,10 +48,7 @@ impl Watch {
             path: cgroup.path().to_owned(),
             label: format!("/{name}").into(),
         };
-        let kernel = Kernel::open(
-            &KernelOptions::new(pin_dir.clone()),
-            std::slice::from_ref(&target),
-        );
+        let kernel = Kernel::open(&options(pin_dir.clone()), std::slice::from_ref(&target));
         match kernel {
             Ok(kernel) => Ok(Self {
                 cgroup,
@@ -122,6 +119,51 @@ impl Watch {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+}
+
+/// Programs of a test's own beside those of the others.
+pub(crate) struct Own {
+    pub(crate) options: KernelOptions,
+}
+
+impl Own {
+    pub(crate) fn new(name: &str) -> Self {
+        let pin_dir = format!("/sys/fs/bpf/speedmimi-test-{}-{name}", std::process::id());
+        Self {
+            options: options(PathBuf::from(pin_dir)),
+        }
+    }
+
+    pub(crate) fn open(&self, watch: &Watch) -> Kernel {
+        Kernel::open(&self.options, &[watch.target()]).unwrap()
+    }
+
+    pub(crate) fn lost(&self, kernel: &Kernel, reason: &str) -> u64 {
+        let sample = kernel.read(Detail::Hot);
+        let mut losses = sample.losses.iter();
+        losses.find(|(name, _)| *name == reason).unwrap().1
+    }
+
+    pub(crate) fn uninstall(&self) {
+        let removed = uninstall(&self.options.pin_dir).unwrap();
+        assert!(removed.pins > 0 && !self.options.pin_dir.exists());
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if self.options.pin_dir.exists() {
+            self.uninstall();
+        }
+    }
+}
+
+/// Tests look at the live sockets as often as they like.
+fn options(pin_dir: PathBuf) -> KernelOptions {
+    KernelOptions {
+        dump_budget: f64::INFINITY,
+        ..KernelOptions::new(pin_dir)
     }
 }
 

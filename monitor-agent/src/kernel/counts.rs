@@ -1,0 +1,171 @@
+//! What is counted: the counters, whose they are, and what was lost, all in the
+//! agent's own memory.
+//!
+//! Every slot has a place per CPU, which the programs alone write, and one more
+//! that the agent alone writes.
+
+use monitor_common::{
+    counters::{EndpointCounters, WORDS},
+    endpoint::{EndpointKey, OTHER_SLOTS, Role, SlotKey, other_slot},
+    histogram::BUCKETS,
+    losses::{LOSSES, Loss, Lost},
+    meta::Meta,
+};
+
+use super::{
+    EndpointAddress, KernelError,
+    adoption::Books,
+    ledger::OwnCounters,
+    mapped::{Access, Mapped},
+    object::maps,
+    pins::Pins,
+};
+use crate::source::Detail;
+
+/// The counters in front of the two histograms.
+const HOT_WORDS: usize = WORDS - 2 * (1 + BUCKETS);
+
+/// How many places a slot has.
+pub(super) fn places(meta: &Meta) -> u32 {
+    meta.cpus + 1
+}
+
+/// The maps of one target's counters.
+#[derive(Debug)]
+pub(super) struct Counts {
+    slots: u32,
+    places: u32,
+    counters: Mapped<EndpointCounters>,
+    keys: Mapped<SlotKey>,
+    lost: Mapped<Lost>,
+}
+
+/// How many connections began and ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Connections {
+    pub(super) begun: u64,
+    pub(super) ended: u64,
+}
+
+impl Connections {
+    pub(super) fn of(counters: &EndpointCounters) -> Self {
+        let failed: u64 = counters.connections_failed.iter().sum();
+        Self {
+            begun: counters.connections_adopted + counters.connections_opened,
+            ended: counters.connections_closed + failed,
+        }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.begun += other.begun;
+        self.ended += other.ended;
+    }
+}
+
+impl Counts {
+    pub(super) fn open(pins: &Pins, meta: &Meta, access: Access) -> Result<Self, KernelError> {
+        let slots = meta.endpoints_max + OTHER_SLOTS;
+        let places = places(meta);
+        let counters = pins.map(maps::COUNTERS)?;
+        let values = (slots * places) as usize;
+        Ok(Self {
+            slots,
+            places,
+            counters: Mapped::with(access, &counters, maps::COUNTERS, values)?,
+            keys: Mapped::with(access, &pins.map(maps::KEYS)?, maps::KEYS, slots as usize)?,
+            lost: Mapped::with(access, &pins.map(maps::LOST)?, maps::LOST, places as usize)?,
+        })
+    }
+
+    pub(super) fn slots(&self) -> std::ops::Range<u32> {
+        0..self.slots
+    }
+
+    pub(super) fn keys(&self) -> &Mapped<SlotKey> {
+        &self.keys
+    }
+
+    /// Whose a slot is; `None` while it is free.
+    pub(super) fn key(&self, slot: u32) -> Option<(Role, EndpointAddress)> {
+        for role in [Role::Downstream, Role::Upstream] {
+            if slot == other_slot(role) {
+                return Some((role, EndpointAddress::Other));
+            }
+        }
+        let key = self.endpoint_key(slot)?;
+        Some((Role::from_u8(key.role)?, address(&key)))
+    }
+
+    pub(super) fn endpoint_key(&self, slot: u32) -> Option<EndpointKey> {
+        let mut words = [0u32; size_of::<SlotKey>() / 4];
+        self.keys.words(slot as usize, &mut words);
+        SlotKey::from_words(words).read()
+    }
+
+    /// A slot's counters, over all its places.
+    pub(super) fn sum(&self, slot: u32, detail: Detail) -> Box<EndpointCounters> {
+        let mut sum = Box::new(EndpointCounters::ZERO);
+        let mut words = [0u64; WORDS];
+        let words = match detail {
+            Detail::Hot => &mut words[..HOT_WORDS],
+            Detail::Full => &mut words[..],
+        };
+        for place in 0..self.places {
+            self.counters.words(self.index(slot, place), words);
+            for (total, n) in sum.words_mut().iter_mut().zip(words.iter()) {
+                *total = total.wrapping_add(*n);
+            }
+        }
+        sum
+    }
+
+    /// The connections of all slots that are somebody's.
+    pub(super) fn connections(&self) -> Connections {
+        let mut all = Connections::default();
+        for slot in self.slots().filter(|&slot| self.key(slot).is_some()) {
+            all.add(Connections::of(&self.sum(slot, Detail::Hot)));
+        }
+        all
+    }
+
+    /// Adds what was lost, by reason.
+    pub(super) fn losses(&self, totals: &mut [u64; LOSSES]) {
+        for place in 0..self.places as usize {
+            let mut counts = [0u64; LOSSES];
+            self.lost.words(place, &mut counts);
+            for loss in Loss::ALL {
+                totals[loss as usize] += counts[loss as usize];
+            }
+        }
+    }
+
+    fn index(&self, slot: u32, place: u32) -> usize {
+        (slot * self.places + place) as usize
+    }
+
+    fn own(&self, slot: u32) -> usize {
+        self.index(slot, self.places - 1)
+    }
+}
+
+impl OwnCounters for Counts {
+    fn get(&self, slot: u32, word: usize) -> u64 {
+        self.counters.word(self.own(slot), word)
+    }
+
+    fn set(&self, slot: u32, word: usize, count: u64) {
+        self.counters.set_word(self.own(slot), word, count);
+    }
+}
+
+impl Books for Counts {
+    fn lose(&self, loss: Loss) {
+        let (own, word) = (self.places as usize - 1, loss as usize);
+        self.lost.set_word(own, word, self.lost.word(own, word) + 1);
+    }
+}
+
+fn address(key: &EndpointKey) -> EndpointAddress {
+    let ip = std::net::Ipv6Addr::from(key.address).to_canonical();
+    EndpointAddress::Socket((ip, key.port).into())
+}

@@ -1,0 +1,280 @@
+//! The TCP sockets of a network namespace by `sock_diag`: the live ones with the
+//! programs' storage in one dump, the listeners, and those that have just ended.
+//!
+//! `struct inet_diag_req_v2`, `struct inet_diag_msg` and `struct tcp_info` are
+//! read as the UAPI lays them out.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+};
+
+use monitor_common::{
+    socket::Socket,
+    tcp::{Reading, state},
+};
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
+        netlink::SocketAddrNetlink, recv, send, socket_with, sockopt,
+    },
+};
+
+use super::{
+    KernelError, LiveSocket,
+    netlink::{self, attribute, encode_attribute, encode_message, u32_at, u64_at},
+};
+
+const NETLINK_SOCK_DIAG: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST_DUMP: u16 = 0x301;
+const IPPROTO_TCP: u8 = 6;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_CGROUP_ID: u16 = 21;
+const INET_DIAG_SK_BPF_STORAGES: u16 = 20;
+const INET_DIAG_REQ_SK_BPF_STORAGES: u16 = 2;
+const SK_DIAG_BPF_STORAGE_REQ_MAP_FD: u16 = 1;
+const SK_DIAG_BPF_STORAGE: u16 = 1;
+const SK_DIAG_BPF_STORAGE_MAP_VALUE: u16 = 3;
+const NLA_F_NESTED: u16 = 1 << 15;
+
+const LISTEN: u32 = 1 << 10;
+
+/// All states but LISTEN and those that have no socket of their own any more.
+const LIVE: u32 = 1 << state::ESTABLISHED
+    | 1 << state::SYN_SENT
+    | 1 << state::FIN_WAIT1
+    | 1 << state::FIN_WAIT2
+    | 1 << state::CLOSE_WAIT
+    | 1 << state::LAST_ACK
+    | 1 << state::CLOSING;
+
+/// The size of `struct inet_diag_msg`.
+const MESSAGE_BYTES: usize = 72;
+
+/// `SKNLGRP_INET_TCP_DESTROY` and `SKNLGRP_INET6_TCP_DESTROY` as a mask.
+const DESTROYED_GROUPS: u32 = 1 | 1 << 2;
+
+/// Room for the ends of some thousand sockets.
+const ENDS_BYTES: usize = 16 << 20;
+
+/// What one read of the socket takes at the most.
+const BUFFER_BYTES: usize = 256 << 10;
+
+fn failed(operation: &'static str) -> impl Fn(io::Error) -> KernelError {
+    move |source| KernelError::File {
+        operation,
+        path: "sock_diag".into(),
+        source,
+    }
+}
+
+/// A socket over which one network namespace is asked: that of the thread which
+/// opened it, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Diag(OwnedFd);
+
+impl Diag {
+    pub(super) fn open() -> Result<Self, KernelError> {
+        netlink_socket(SocketFlags::CLOEXEC).map(Self)
+    }
+
+    /// Adds the live sockets; with the storage of a map where one is given, which
+    /// takes `CAP_BPF` and `CAP_NET_ADMIN`.
+    pub(super) fn live(
+        &self,
+        storage: Option<&OwnedFd>,
+        sockets: &mut Vec<LiveSocket>,
+    ) -> Result<(), KernelError> {
+        self.dump(LIVE, storage, sockets)
+    }
+
+    /// Adds the listeners.
+    pub(super) fn listeners(&self, sockets: &mut Vec<LiveSocket>) -> Result<(), KernelError> {
+        self.dump(LISTEN, None, sockets)
+    }
+
+    fn dump(
+        &self,
+        states: u32,
+        storage: Option<&OwnedFd>,
+        sockets: &mut Vec<LiveSocket>,
+    ) -> Result<(), KernelError> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        for family in [AF_INET, AF_INET6] {
+            let request = request(family, states, storage);
+            send(&self.0, &request, SendFlags::empty())
+                .map_err(|e| failed("asking for the sockets")(e.into()))?;
+            while read_answer(&self.0, &mut buffer, sockets)? {}
+        }
+        Ok(())
+    }
+}
+
+fn netlink_socket(flags: SocketFlags) -> Result<OwnedFd, KernelError> {
+    let protocol = Some(Protocol::from_raw(NETLINK_SOCK_DIAG));
+    socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)
+        .map_err(|e| failed("opening a netlink socket")(e.into()))
+}
+
+/// The sockets that end in one network namespace, told as they do.
+///
+/// While one is open the kernel tells of every socket of the namespace, so it
+/// should be closed as soon as none is waited for.
+#[derive(Debug)]
+pub(super) struct Ends {
+    netlink: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Ends {
+    pub(super) fn open() -> Result<Self, KernelError> {
+        let netlink = netlink_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let forced = sockopt::set_socket_recv_buffer_size_force(&netlink, ENDS_BYTES);
+        // Without the capability the limit of the machine holds.
+        forced
+            .or_else(|_denied| sockopt::set_socket_recv_buffer_size(&netlink, ENDS_BYTES))
+            .map_err(|e| failed("making room for ends of sockets")(e.into()))?;
+        bind(&netlink, &SocketAddrNetlink::new(0, DESTROYED_GROUPS))
+            .map_err(|e| failed("listening for ends of sockets")(e.into()))?;
+        Ok(Self {
+            netlink,
+            buffer: vec![0; BUFFER_BYTES],
+        })
+    }
+
+    /// Takes what was told since the last time.  False where the kernel had more
+    /// to tell than there was room for.
+    pub(super) fn take(&mut self, mut ended: impl FnMut(LiveSocket)) -> Result<bool, KernelError> {
+        let mut whole = true;
+        loop {
+            match recv(&self.netlink, &mut *self.buffer, RecvFlags::empty()) {
+                Ok((len, _)) => {
+                    for message in netlink::messages(&self.buffer[..len]) {
+                        if let Some(socket) = parse(message.body) {
+                            ended(socket);
+                        }
+                    }
+                }
+                Err(Errno::AGAIN) => return Ok(whole),
+                Err(Errno::NOBUFS) => whole = false,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(failed("reading the ends of sockets")(error.into())),
+            }
+        }
+    }
+}
+
+/// Reads one datagram; false where the dump has ended.
+fn read_answer(
+    netlink: &OwnedFd,
+    buffer: &mut [u8],
+    sockets: &mut Vec<LiveSocket>,
+) -> Result<bool, KernelError> {
+    let received = recv(netlink.as_fd(), &mut *buffer, RecvFlags::empty());
+    let (len, _) = received.map_err(|e| failed("reading the sockets")(e.into()))?;
+    for message in netlink::messages(&buffer[..len]) {
+        match message.kind {
+            netlink::DONE => return Ok(false),
+            netlink::ERROR => {
+                let errno = u32_at(message.body, 0).map_or(0, |e| -e.cast_signed());
+                return Err(failed("dumping the sockets")(io::Error::from_raw_os_error(
+                    errno,
+                )));
+            }
+            _ => sockets.extend(parse(message.body)),
+        }
+    }
+    Ok(len > 0)
+}
+
+fn request(family: u8, states: u32, storage: Option<&OwnedFd>) -> Vec<u8> {
+    let mut body = vec![0; 56];
+    body[0] = family;
+    body[1] = IPPROTO_TCP;
+    body[2] = 1 << (INET_DIAG_INFO - 1);
+    body[4..8].copy_from_slice(&states.to_ne_bytes());
+    if let Some(map) = storage {
+        let fd = map.as_raw_fd().to_ne_bytes();
+        let nested = encode_attribute(SK_DIAG_BPF_STORAGE_REQ_MAP_FD, &fd);
+        body.extend(encode_attribute(
+            INET_DIAG_REQ_SK_BPF_STORAGES | NLA_F_NESTED,
+            &nested,
+        ));
+    }
+    encode_message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, &body)
+}
+
+fn parse(body: &[u8]) -> Option<LiveSocket> {
+    let attributes = body.get(MESSAGE_BYTES..)?;
+    let info = attribute(attributes, INET_DIAG_INFO)?;
+    let port = |at: usize| Some(u16::from_be_bytes(body.get(at..at + 2)?.try_into().ok()?));
+    let family = body[0];
+    let cookie = u64::from(u32_at(body, 44)?) | u64::from(u32_at(body, 48)?) << 32;
+    let cgroup = attribute(attributes, INET_DIAG_CGROUP_ID).and_then(|v| u64_at(v, 0));
+    Some(LiveSocket {
+        cookie,
+        local: (ip(family, body.get(8..24)?)?, port(4)?).into(),
+        remote: (ip(family, body.get(24..40)?)?, port(6)?).into(),
+        state: body[1],
+        cgroup_id: cgroup.unwrap_or(0),
+        srtt_us: u32_at(info, 68)?,
+        reading: Reading {
+            bytes_acked: u64_at(info, 120)?,
+            bytes_received: u64_at(info, 128)?,
+            segs_out: u32_at(info, 136)?,
+            segs_in: u32_at(info, 140)?,
+            total_retrans: u32_at(info, 100)?,
+            ..Reading::default()
+        },
+        payload_sent: u64_at(info, 200)?.saturating_sub(u64_at(info, 208)?),
+        receive_queue: u32_at(body, 56)?,
+        send_queue: u32_at(body, 60)?,
+        storage: storage(attributes),
+    })
+}
+
+fn ip(family: u8, bytes: &[u8]) -> Option<IpAddr> {
+    match family {
+        AF_INET => Some(IpAddr::from(<[u8; 4]>::try_from(bytes.get(..4)?).ok()?)),
+        AF_INET6 => {
+            let six = Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?);
+            Some(six.to_canonical())
+        }
+        _ => None,
+    }
+}
+
+fn storage(attributes: &[u8]) -> Option<Socket> {
+    let storages = attribute(attributes, INET_DIAG_SK_BPF_STORAGES)?;
+    let one = attribute(storages, SK_DIAG_BPF_STORAGE)?;
+    let value = attribute(one, SK_DIAG_BPF_STORAGE_MAP_VALUE)?;
+    if value.len() != size_of::<Socket>() {
+        return None;
+    }
+    // SAFETY: as many bytes as the type has, which is plain old data: any bytes
+    // are a value of it.
+    Some(unsafe { value.as_ptr().cast::<Socket>().read_unaligned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn hostile_answers_give_nothing_or_a_socket(
+            bytes in prop::collection::vec(any::<u8>(), 0..400)
+        ) {
+            let _any = parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Connections that are older than the programs.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::Failed;
+use monitor_agent::{
+    kernel::{EndpointAddress, Kernel},
+    source::Detail,
+};
+use monitor_common::{counters::EndpointCounters, endpoint::Role};
+use rustix::net::sockopt::set_socket_linger;
+
+use crate::{
+    Case, Watch,
+    watch::{Own, fresh},
+};
+
+pub(crate) const CASES: [Case; 6] = [
+    (
+        "older_connections_are_adopted_and_counted_from_then_on",
+        adopted_and_counted,
+    ),
+    (
+        "adopted_connections_end_in_every_way_exact_to_the_byte",
+        every_way_to_end,
+    ),
+    (
+        "an_adopted_connection_that_is_reset_is_closed",
+        reset_is_closed,
+    ),
+    (
+        "an_agent_that_comes_later_goes_on_with_adopted_connections",
+        the_next_agent_goes_on,
+    ),
+    (
+        "an_end_that_nobody_saw_is_a_counted_loss",
+        an_end_that_nobody_saw,
+    ),
+    (
+        "a_closed_connection_whose_socket_is_still_held_is_closed",
+        closed_and_held,
+    ),
+];
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A connection that was opened before the programs came, and what it carried
+/// before that does not count.
+struct Older {
+    address: SocketAddr,
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Older {
+    fn new(listener: &TcpListener) -> Self {
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let server = listener.accept().unwrap().0;
+        let mut older = Self {
+            address,
+            client,
+            server,
+        };
+        older.carry(321, 4_321);
+        older
+    }
+
+    fn carry(&mut self, asked: usize, answered: usize) {
+        self.client.write_all(&vec![b'q'; asked]).unwrap();
+        self.server.read_exact(&mut vec![0; asked]).unwrap();
+        self.server.write_all(&vec![b'r'; answered]).unwrap();
+        self.client.read_exact(&mut vec![0; answered]).unwrap();
+    }
+}
+
+fn counters(kernel: &Kernel, role: Role, address: SocketAddr) -> EndpointCounters {
+    let sample = kernel.read(Detail::Full);
+    let address = EndpointAddress::Socket(address);
+    let mut found = sample.endpoints.iter();
+    let found = found.find(|e| e.id.address == address && e.id.role == role);
+    found.map_or(EndpointCounters::ZERO, |e| *e.counters)
+}
+
+fn until(
+    kernel: &Kernel,
+    role: Role,
+    address: SocketAddr,
+    satisfied: impl Fn(&EndpointCounters) -> bool,
+) -> EndpointCounters {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let counters = counters(kernel, role, address);
+        if satisfied(&counters) || Instant::now() > deadline {
+            return counters;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Adopted, opened, closed, failed, active, received, sent, unacknowledged.
+fn figures(c: &EndpointCounters) -> [u64; 8] {
+    [
+        c.connections_adopted,
+        c.connections_opened,
+        c.connections_closed,
+        c.connections_failed.iter().sum(),
+        c.connections_active(),
+        c.bytes_received,
+        c.bytes_sent,
+        c.bytes_unacked,
+    ]
+}
+
+/// Compares both sides with what the client and the server sent.
+fn check(kernel: &Kernel, address: SocketAddr, connections: [u64; 5], asked: u64, answered: u64) {
+    for (role, received, sent) in [
+        (Role::Downstream, asked, answered),
+        (Role::Upstream, answered, asked),
+    ] {
+        let [adopted, opened, closed, failed, active] = connections;
+        let expected = [adopted, opened, closed, failed, active, received, sent, 0];
+        let found = until(kernel, role, address, |c| figures(c) == expected);
+        assert_eq!(figures(&found), expected, "{role:?} of {address}");
+    }
+}
+
+fn adopted_and_counted(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("adopted");
+    for local in [fresh(), "[::1]:0".parse()?] {
+        let listener = TcpListener::bind(local)?;
+        let mut older: Vec<_> = (0..3).map(|_| Older::new(&listener)).collect();
+        let address = older[0].address;
+        let kernel = own.open(watch);
+        check(&kernel, address, [3, 0, 0, 0, 3], 0, 0);
+        for (n, older) in older.iter_mut().enumerate() {
+            older.carry(1_000 + n, 70_000);
+        }
+        check(&kernel, address, [3, 0, 0, 0, 3], 3_003, 210_000);
+        // One that is opened later is none of them.
+        let later = TcpStream::connect(address)?;
+        let accepted = listener.accept()?;
+        check(&kernel, address, [3, 1, 0, 0, 4], 3_003, 210_000);
+        assert_eq!(kernel.read(Detail::Full).connection_difference, Some(0));
+        drop((later, accepted));
+        drop(older);
+        check(&kernel, address, [3, 1, 4, 0, 0], 3_003, 210_000);
+        drop(kernel);
+        own.uninstall();
+    }
+    Ok(())
+}
+
+/// Who closes first, how, and whether the other side had read it.
+fn every_way_to_end(watch: &Watch) -> Result<(), Failed> {
+    let ends: [fn(Older); 6] = [
+        |o| {
+            o.client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!((&o.server).read(&mut [0; 9]).unwrap(), 0);
+            o.server.shutdown(Shutdown::Write).unwrap();
+            assert_eq!((&o.client).read(&mut [0; 9]).unwrap(), 0);
+        },
+        |o| {
+            o.server.shutdown(Shutdown::Write).unwrap();
+            assert_eq!((&o.client).read(&mut [0; 9]).unwrap(), 0);
+            o.client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!((&o.server).read(&mut [0; 9]).unwrap(), 0);
+        },
+        |o| {
+            drop(o.client);
+            assert_eq!((&o.server).read(&mut [0; 9]).unwrap(), 0);
+        },
+        |o| {
+            drop(o.server);
+            assert_eq!((&o.client).read(&mut [0; 9]).unwrap(), 0);
+        },
+        // Nobody reads the other's end.
+        |o| {
+            drop(o.client);
+            std::thread::sleep(Duration::from_millis(20));
+            drop(o.server);
+        },
+        |o| {
+            drop(o.server);
+            drop(o.client);
+        },
+    ];
+    let own = Own::new("adopted-ends");
+    let listeners: Vec<_> = ends
+        .iter()
+        .map(|_| TcpListener::bind(fresh()).unwrap())
+        .collect();
+    let older: Vec<_> = listeners.iter().map(Older::new).collect();
+    let kernel = own.open(watch);
+    for (mut older, end) in older.into_iter().zip(ends) {
+        let address = older.address;
+        older.carry(10, 50);
+        older.carry(1, 2_000_000);
+        end(older);
+        check(&kernel, address, [1, 0, 1, 0, 0], 11, 2_000_050);
+    }
+    Ok(())
+}
+
+fn reset_is_closed(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("adopted-reset");
+    let listener = TcpListener::bind(fresh())?;
+    let mut older = Older::new(&listener);
+    let address = older.address;
+    let kernel = own.open(watch);
+    older.carry(77, 88);
+    check(&kernel, address, [1, 0, 0, 0, 1], 77, 88);
+    let lost = own.lost(&kernel, "adopted_unseen");
+    set_socket_linger(older.server.as_fd(), Some(Duration::ZERO))?;
+    drop(older.server);
+    let _reset = older.client.read(&mut [0; 9]).unwrap_err();
+    drop(older.client);
+    check(&kernel, address, [1, 0, 1, 0, 0], 77, 88);
+    // The kernel erases a socket's counts where its own process resets it.
+    assert!(own.lost(&kernel, "adopted_unseen") > lost);
+    Ok(())
+}
+
+/// An agent that goes, in whatever way, leaves all that the next one needs in the
+/// kernel: dropping it does nothing but to close its descriptors, as a kill does.
+fn the_next_agent_goes_on(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("adopted-restart");
+    let listener = TcpListener::bind(fresh())?;
+    let mut older = Older::new(&listener);
+    let address = older.address;
+    let mut kernel = own.open(watch);
+    for n in 1..=4 {
+        older.carry(100, 1_000);
+        check(
+            &kernel,
+            address,
+            [1, 0, 0, 0, 1],
+            200 * n - 100,
+            2_000 * n - 1_000,
+        );
+        drop(kernel);
+        older.carry(100, 1_000);
+        kernel = own.open(watch);
+        check(&kernel, address, [1, 0, 0, 0, 1], 200 * n, 2_000 * n);
+    }
+    // A reader sees what the agent has seen.
+    let reader = Kernel::open_pinned(&own.options.pin_dir)?;
+    check(&reader, address, [1, 0, 0, 0, 1], 800, 8_000);
+    older.carry(5, 6);
+    drop(older);
+    check(&kernel, address, [1, 0, 1, 0, 0], 805, 8_006);
+    check(&reader, address, [1, 0, 1, 0, 0], 805, 8_006);
+    drop(kernel);
+    let kernel = own.open(watch);
+    check(&kernel, address, [1, 0, 1, 0, 0], 805, 8_006);
+    Ok(())
+}
+
+fn an_end_that_nobody_saw(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("adopted-unseen");
+    let listener = TcpListener::bind(fresh())?;
+    let mut older = Older::new(&listener);
+    let address = older.address;
+    let kernel = own.open(watch);
+    older.carry(100, 1_000);
+    check(&kernel, address, [1, 0, 0, 0, 1], 100, 1_000);
+    let lost = own.lost(&kernel, "adopted_unseen");
+    drop(kernel);
+    // Nobody can have the last seven bytes.
+    older.carry(3, 4);
+    drop(older);
+    let kernel = own.open(watch);
+    check(&kernel, address, [1, 0, 1, 0, 0], 100, 1_000);
+    assert!(
+        own.lost(&kernel, "adopted_unseen") >= lost + 2,
+        "both sides"
+    );
+    drop(kernel);
+    let kernel = own.open(watch);
+    check(&kernel, address, [1, 0, 1, 0, 0], 100, 1_000);
+    Ok(())
+}
+
+fn closed_and_held(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("adopted-held");
+    let listener = TcpListener::bind(fresh())?;
+    let mut older = Older::new(&listener);
+    let address = older.address;
+    let kernel = own.open(watch);
+    older.carry(7, 8);
+    check(&kernel, address, [1, 0, 0, 0, 1], 7, 8);
+    older.client.shutdown(Shutdown::Both)?;
+    older.server.shutdown(Shutdown::Both)?;
+    check(&kernel, address, [1, 0, 1, 0, 0], 7, 8);
+    drop(older);
+    check(&kernel, address, [1, 0, 1, 0, 0], 7, 8);
+    Ok(())
+}
