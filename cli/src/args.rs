@@ -4,7 +4,10 @@
     reason = "doc comments are the help text, where backticks would show"
 )]
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -27,7 +30,7 @@ Examples:
   speedmimi reports --host web-1 --since 10m
   speedmimi reports --follow --output json | jq .endpoints
   speedmimi top
-  speedmimi stats web-1 --collector http://127.0.0.1:7601
+  speedmimi stats web-1 --collector https://collector.example:7601 --token-file read-token
 
 Exit codes: 0 done, 1 failure, 64 bad usage.";
 
@@ -83,10 +86,11 @@ Examples:
   speedmimi reports --since 2026-01-31T12:00:00Z --until 2026-01-31T13:00:00Z --output json
   speedmimi reports --follow --host web-1";
 
-/// Options of every command that asks a collector.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Common {
-    /// The collector.
+/// Which collector is asked, and how.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Collector")]
+pub struct Connection {
+    /// The collector: http://HOST:PORT or https://HOST:PORT.
     #[arg(
         long,
         value_name = "URL",
@@ -94,6 +98,27 @@ pub struct Common {
         default_value = "http://127.0.0.1:7601"
     )]
     pub collector: String,
+    /// Authorities of its certificate, in PEM; those of the system without it.
+    #[arg(long, value_name = "FILE", env = "SPEEDMIMI_CA_CERT")]
+    pub ca_cert: Option<PathBuf>,
+    /// A file with a read token, which a collector on another address asks for
+    /// (env: SPEEDMIMI_TOKEN holds the token itself).
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// A certificate to show, in PEM.
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// Its private key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
+}
+
+/// Options of every command that asks a collector.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Common {
+    /// Which collector.
+    #[command(flatten)]
+    pub connection: Connection,
     /// How to print.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub output: Format,
@@ -138,14 +163,9 @@ pub struct Export {
     /// Up to this time or age.
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// The collector.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "SPEEDMIMI_COLLECTOR",
-        default_value = "http://127.0.0.1:7601"
-    )]
-    pub collector: String,
+    /// Which collector.
+    #[command(flatten)]
+    pub connection: Connection,
 }
 
 /// The form of an export.

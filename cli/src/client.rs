@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use crate::{CliError, sse::Events};
+use crate::{CliError, args::Connection, connection, sse::Events};
 
 /// A page of reports has less; more is not from a collector.
 const ANSWER_BYTES_MAX: u64 = 512 << 20;
@@ -28,20 +28,30 @@ pub(crate) struct RawPage {
 #[derive(Debug)]
 pub(crate) struct Client {
     url: String,
+    authorization: Option<String>,
     agent: ureq::Agent,
 }
 
 impl Client {
-    /// Checks the URL; nothing is sent yet.
-    pub(crate) fn try_new(url: &str) -> Result<Self, CliError> {
-        let url = url.trim_end_matches('/');
-        let authority = url.strip_prefix("http://").unwrap_or("");
+    /// Checks the options; nothing is sent yet.
+    pub(crate) fn try_new(options: &Connection) -> Result<Self, CliError> {
+        let url = options.collector.trim_end_matches('/');
+        let authority = url
+            .strip_prefix("http://")
+            .or_else(|| url.strip_prefix("https://"))
+            .unwrap_or("");
         if authority.is_empty() || authority.contains(|c: char| c.is_whitespace() || c == '/') {
             return Err(CliError::BadUrl {
                 url: url.to_owned(),
             });
         }
-        let config = ureq::Agent::config_builder()
+        let token = std::env::var("SPEEDMIMI_TOKEN").ok();
+        let authorization = connection::authorization(options, token.as_deref())?;
+        let mut config = ureq::Agent::config_builder();
+        if url.starts_with("https://") {
+            config = config.tls_config(connection::tls(options)?);
+        }
+        let config = config
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .http_status_as_error(false)
@@ -52,6 +62,7 @@ impl Client {
             .build();
         Ok(Self {
             url: url.to_owned(),
+            authorization,
             agent: config.new_agent(),
         })
     }
@@ -111,15 +122,14 @@ impl Client {
         accept: &str,
     ) -> Result<ureq::http::Response<ureq::Body>, CliError> {
         let uri = uri(&self.url, path, query);
-        let response = self
-            .agent
-            .get(&uri)
-            .header("accept", accept)
-            .call()
-            .map_err(|source| CliError::Unreachable {
-                url: self.url.clone(),
-                source,
-            })?;
+        let mut request = self.agent.get(&uri).header("accept", accept);
+        if let Some(value) = &self.authorization {
+            request = request.header("authorization", value);
+        }
+        let response = request.call().map_err(|source| CliError::Unreachable {
+            url: self.url.clone(),
+            source,
+        })?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -204,26 +214,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_plain_http_url_is_taken() {
+    fn only_a_plain_url_is_taken() {
+        let client = |url: &str| {
+            Client::try_new(&Connection {
+                collector: url.to_owned(),
+                ..Connection::default()
+            })
+        };
         for url in [
             "http://127.0.0.1:7601",
             "http://[::1]:7601/",
             "http://localhost",
+            "https://collector.example:7601",
         ] {
-            assert!(Client::try_new(url).is_ok(), "{url}");
+            assert!(client(url).is_ok(), "{url}");
         }
         for url in [
             "",
             "127.0.0.1:7601",
-            "https://x",
+            "ftp://x",
             "http://",
+            "https://",
             "http://a b",
             "http://a/b",
         ] {
-            assert!(
-                matches!(Client::try_new(url), Err(CliError::BadUrl { .. })),
-                "{url}"
-            );
+            assert!(matches!(client(url), Err(CliError::BadUrl { .. })), "{url}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What can go wrong, and what to do then.
 
-use std::{error::Error, io};
+use std::{error::Error, io, path::PathBuf};
 
 use crate::text::printable;
 
@@ -8,10 +8,35 @@ use crate::text::printable;
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The URL cannot be used.
-    #[error("--collector {url}: give a URL such as http://127.0.0.1:7601")]
+    #[error(
+        "--collector {url}: give a URL such as http://127.0.0.1:7601 or https://HOST:PORT, and \
+         nothing more"
+    )]
     BadUrl {
         /// As the user wrote it.
         url: String,
+    },
+    /// A file that was given cannot be read.
+    #[error("cannot read {path}: give an existing, readable file")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file holds something else.
+    #[error("{path} holds no PEM with {wanted}")]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        wanted: &'static str,
+    },
+    /// What was given is no token.
+    #[error("{origin} holds no token: one line of visible ASCII characters is expected")]
+    NoToken {
+        /// Where it came from.
+        origin: String,
     },
     /// No connection.
     #[error(
@@ -61,7 +86,11 @@ pub enum CliError {
 impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::BadUrl { .. } | Self::NoTerminal => crate::EX_USAGE,
+            Self::BadUrl { .. }
+            | Self::Unreadable { .. }
+            | Self::NotPem { .. }
+            | Self::NoToken { .. }
+            | Self::NoTerminal => crate::EX_USAGE,
             Self::Unreachable { .. }
             | Self::Refused { .. }
             | Self::NotACollector { .. }

@@ -6,6 +6,7 @@
 pub mod args;
 mod client;
 mod commands;
+mod connection;
 mod error;
 mod output;
 mod sse;
@@ -43,20 +44,20 @@ pub fn run(args: &Args) -> ExitCode {
 fn dispatch(args: &Args, output: &mut Output) -> Result<(), CliError> {
     match &args.command {
         Command::Hosts(options) => commands::hosts(
-            &Client::try_new(&options.collector)?,
+            &Client::try_new(&options.connection)?,
             options.output,
             output,
         ),
         Command::Reports(reports) => {
-            let client = Client::try_new(&reports.common.collector)?;
+            let client = Client::try_new(&reports.common.connection)?;
             commands::reports(&client, reports, output)
         }
         Command::Stats { host, common } => {
-            let client = Client::try_new(&common.collector)?;
+            let client = Client::try_new(&common.connection)?;
             commands::stats(&client, host, common.output, output)
         }
         Command::Top { once, common } => {
-            let client = Client::try_new(&common.collector)?;
+            let client = Client::try_new(&common.connection)?;
             if *once {
                 commands::top_once(&client, common.output, output)
             } else {
@@ -64,7 +65,7 @@ fn dispatch(args: &Args, output: &mut Output) -> Result<(), CliError> {
             }
         }
         Command::Export(export) => {
-            let client = Client::try_new(&export.collector)?;
+            let client = Client::try_new(&export.connection)?;
             commands::export(&client, export, output)
         }
         Command::Completions { shell } => {

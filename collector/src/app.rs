@@ -1,33 +1,35 @@
 //! Building the parts, running them, and stopping them in order.
 
 use std::{
+    error::Error,
     fs::File,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
-use tonic::transport::server::TcpIncoming;
 
 use crate::{
+    auth::Access,
     config::Config,
     fleet::Fleet,
-    grpc::{Ingest, Query},
+    forward,
+    grpc::{self, Ingest, Query},
     http,
+    listen::Listener,
     live::Live,
     logging::READY_TARGET,
-    remote_write::RemoteWrite,
     self_stats::SelfStats,
-    stop::{Stopping, stopped},
     store::{self, Readers, Roller, Told, Writer},
+    tls::Protocol,
 };
 
 /// Hosts that one collector keeps.
@@ -37,16 +39,87 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long open requests may take to end when stopping.
 const STOP_MAX: Duration = Duration::from_secs(3);
 
+/// How often the tokens are looked at, besides when one is shown.
+const TOKENS_INTERVAL: Duration = Duration::from_secs(1);
+/// Connections of agents, watchers and programs.
+const GRPC_CONNECTIONS_MAX: u64 = 8192;
+/// Connections of browsers, the command line and scrapers.
+const HTTP_CONNECTIONS_MAX: u64 = 1024;
+
+/// Why the collector cannot run, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data directory cannot be written to.
+    #[error("cannot write to the data directory {path}: give a writable one by --data-dir")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Two collectors on one store would answer from different memories.
+    #[error(
+        "another collector uses the data directory {0}: stop it, or give another one by --data-dir"
+    )]
+    Taken(PathBuf),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: give a free address by {flag}, or port 0")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Its flag.
+        flag: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system refuses what every program needs.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store fails.
+    #[error("cannot {what}")]
+    Store {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A part that runs for ever ended.
+    #[error("{0} ended by itself")]
+    Ended(&'static str),
+    /// The last reports could not be stored.
+    #[error("the writer did not finish in time")]
+    Unfinished,
+}
+
+impl AppError {
+    fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+
+    fn store<E: Into<Box<dyn Error + Send + Sync>>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Store {
+            what,
+            source: source.into(),
+        }
+    }
+}
+
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// Where something cannot be started; the message says what to do.
-pub fn run(config: Config) -> Result<()> {
+pub fn run(config: Config) -> Result<(), AppError> {
+    raise_open_files();
     let _lock = lock(&config.data_dir)?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("cannot start the threads that serve requests")?
+        .map_err(AppError::system("start the threads that serve requests"))?
         .block_on(serve(config))
 }
 
@@ -54,62 +127,78 @@ pub fn run(config: Config) -> Result<()> {
 ///
 /// # Errors
 /// Where there is no store or the copy cannot be made.
-pub fn backup(data_dir: &Path, file: &Path) -> Result<u64> {
-    Ok(store::backup(&data_dir.join(store::FILE_NAME), file)?)
+pub fn backup(data_dir: &Path, file: &Path) -> Result<u64, AppError> {
+    store::backup(&data_dir.join(store::FILE_NAME), file).map_err(AppError::store("copy the store"))
 }
 
-/// Two collectors on one store would answer from different memories.
-fn lock(data_dir: &Path) -> Result<File> {
-    let path = data_dir.join("lock");
-    let file = File::create(&path).with_context(|| {
-        format!(
-            "cannot write to the data directory {}: give a writable one by --data-dir",
-            data_dir.display()
-        )
+fn lock(data_dir: &Path) -> Result<File, AppError> {
+    let file = File::create(data_dir.join("lock")).map_err(|source| AppError::DataDir {
+        path: data_dir.to_owned(),
+        source,
     })?;
-    if file.try_lock().is_err() {
-        bail!(
-            "another collector uses the data directory {}: stop it, or give another one by \
-             --data-dir",
-            data_dir.display()
-        );
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(AppError::Taken(data_dir.to_owned())),
     }
-    Ok(file)
 }
 
-async fn serve(config: Config) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let grpc_listener = bind(config.listen_grpc, "--listen-grpc").await?;
-    let http_listener = bind(config.listen_http, "--listen-http").await?;
-    let (grpc_address, http_address) = (grpc_listener.local_addr()?, http_listener.local_addr()?);
+/// Each connection is an open file, and the soft limit is mostly 1,024; where
+/// it cannot be raised, fewer agents fit.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+async fn serve(config: Config) -> Result<(), AppError> {
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(AppError::system("listen for SIGTERM"))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(AppError::system("listen for SIGINT"))?;
+    let (grpc_listener, grpc_address) = bind(config.listen_grpc, "--listen-grpc").await?;
+    let (http_listener, http_address) = bind(config.listen_http, "--listen-http").await?;
 
     let told = Told {
         fleet: Fleet::default(),
         live: Live::new(),
-        stats: Arc::new(SelfStats::new(&config.remote_write)),
+        stats: Arc::new(SelfStats::new(&config.remote_write, &config.otlp)),
     };
     let store_path: PathBuf = config.data_dir.join(store::FILE_NAME);
-    let connection = store::open(&store_path)?;
-    let readers = Readers::start(&store_path).context("cannot read the store")?;
+    let connection = store::open(&store_path).map_err(AppError::store("use the store"))?;
+    let readers = Readers::start(&store_path).map_err(AppError::store("read the store"))?;
     let (writer, writer_thread) =
         Writer::start(connection, told.clone(), HOSTS_MAX, config.retention)
-            .context("cannot read the hosts in the store")?;
-    let roller =
-        Roller::start(&store_path, writer.clone()).context("cannot read the store's roll-ups")?;
-    let remotes = config
-        .remote_write
-        .into_iter()
-        .zip(&told.stats.remotes)
-        .map(|(url, stats)| RemoteWrite::start(&store_path, writer.clone(), url, Arc::clone(stats)))
-        .collect::<Result<Vec<_>, _>>()
-        .context("cannot read the store for remote write")?;
-    let tidying = tokio::spawn(tidy(writer.clone()));
+            .map_err(AppError::store("read the hosts in the store"))?;
+    let roller = Roller::start(&store_path, writer.clone())
+        .map_err(AppError::store("read the store's roll-ups"))?;
+    let forwards = forward::start_all(
+        &store_path,
+        &writer,
+        config.remote_write,
+        config.otlp,
+        &config.otlp_headers,
+        &told.stats,
+    )
+    .map_err(AppError::store("pass reports on"))?;
+    let access = Arc::new(config.access);
+    let (tls, reload) = config.tls.unzip();
+    let mut background = JoinSet::new();
+    background.spawn(tidy(writer.clone()));
+    background.spawn(look_for_tokens(Arc::clone(&access)));
+    if let Some(reload) = reload {
+        background.spawn(reload.run());
+    }
 
     let (stop, stopping) = watch::channel(false);
     let ingest = Ingest {
         writer: writer.clone(),
-        token: config.token,
+        access: Arc::clone(&access),
         stats: Arc::clone(&told.stats),
         rates: Arc::default(),
         stopping: stopping.clone(),
@@ -120,37 +209,42 @@ async fn serve(config: Config) -> Result<()> {
         readers: readers.clone(),
         stats: Arc::clone(&told.stats),
         stopping: stopping.clone(),
+        access: (!config.open_grpc).then(|| Arc::clone(&access)),
     };
+    let listener = |tcp, protocol, connections_max| Listener {
+        tcp,
+        tls: tls.clone(),
+        protocol,
+        connections_max,
+        stats: Arc::clone(&told.stats),
+    };
+    let grpc = listener(grpc_listener, Protocol::Grpc, GRPC_CONNECTIONS_MAX);
+    let http = listener(http_listener, Protocol::Http, HTTP_CONNECTIONS_MAX);
     let state = http::State::new(
         told,
         readers,
         stopping.clone(),
         store_path,
-        config.any_host_name,
+        (!config.open_http).then_some(access),
+        !http_address.ip().is_loopback(),
     );
-    let mut grpc = tokio::spawn(
-        tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-            .add_service(ingest.into_server())
-            .add_service(query.into_server())
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(grpc_listener).with_nodelay(Some(true)),
-                until_stopped(stopping.clone()),
-            ),
-    );
-    let mut http = tokio::spawn(http::serve(http_listener, state, until_stopped(stopping)));
+    let mut grpc = tokio::spawn(grpc::serve(
+        grpc.connections(stopping.clone()),
+        ingest,
+        query,
+        stopping.clone(),
+    ));
+    let mut http = tokio::spawn(http::serve(http.connections(stopping), state));
 
     ready(grpc_address, http_address);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        result = &mut grpc => bail!("the gRPC server ended by itself: {result:?}"),
-        result = &mut http => bail!("the HTTP server ended by itself: {result:?}"),
-        () = writer.ended() => bail!("the store's writer ended by itself"),
+        _ = &mut grpc => return Err(AppError::Ended("the gRPC server")),
+        _ = &mut http => return Err(AppError::Ended("the HTTP server")),
+        () = writer.ended() => return Err(AppError::Ended("the store's writer")),
     }
-    tidying.abort();
-    drop((roller, remotes));
+    drop((background, roller, forwards));
     tracing::info!("stopping");
     notify(&[sd_notify::NotifyState::Stopping]);
     // The receivers live in the tasks that are to be stopped.
@@ -165,7 +259,7 @@ async fn serve(config: Config) -> Result<()> {
         }
     })
     .await
-    .context("the writer did not finish in time")
+    .map_err(|_| AppError::Unfinished)
 }
 
 async fn tidy(writer: Writer) {
@@ -176,14 +270,27 @@ async fn tidy(writer: Writer) {
     }
 }
 
-async fn until_stopped(mut stopping: Stopping) {
-    stopped(&mut stopping).await;
+/// A token that was taken back ends its streams with their next report.
+async fn look_for_tokens(access: Arc<Access>) {
+    let mut ticks = tokio::time::interval(TOKENS_INTERVAL);
+    loop {
+        ticks.tick().await;
+        access.refresh();
+    }
 }
 
-async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: give a free address by {flag}, or port 0")
-    })
+async fn bind(
+    address: SocketAddr,
+    flag: &'static str,
+) -> Result<(TcpListener, SocketAddr), AppError> {
+    let failed = |source| AppError::Listen {
+        address,
+        flag,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 fn ready(grpc: SocketAddr, http: SocketAddr) {
@@ -198,7 +305,7 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-async fn ended<E: std::error::Error>(mut server: JoinHandle<Result<(), E>>, what: &str) {
+async fn ended<E: Error>(mut server: JoinHandle<Result<(), E>>, what: &str) {
     match tokio::time::timeout(STOP_MAX, &mut server).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(error))) => tracing::error!(%error, what, "a server failed"),

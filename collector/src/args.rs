@@ -37,7 +37,7 @@ Exit codes: 0 ended on SIGTERM or SIGINT, 1 failure, 64 bad usage or configurati
 pub enum Command {
     /// Run the collector until SIGTERM or SIGINT.
     #[command(after_help = RUN_EXAMPLES, args_override_self = true)]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Copy the store to a file, while a collector runs or not.
     #[command(after_help = BACKUP_EXAMPLES)]
     Backup {
@@ -51,6 +51,13 @@ pub enum Command {
         data_dir: PathBuf,
         /// The copy; it must not exist yet.
         file: PathBuf,
+    },
+    /// Give out tokens and take them back, while a collector runs or not.
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Token {
+        /// What to do.
+        #[command(subcommand)]
+        command: TokenCommand,
     },
     /// Print the completions of a shell.
     Completions {
@@ -70,13 +77,73 @@ Example:
 To restore, stop the collector and put the copy into its data directory as
 collector.db, without collector.db-wal and collector.db-shm beside it.";
 
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it: it is told this once.
+    Add {
+        /// The host whose reports it may bring, by id.
+        #[arg(long, value_name = "ID", required_unless_present = "read")]
+        host_id: Option<String>,
+        /// It may read everything, and bring nothing.
+        #[arg(long, conflicts_with = "host_id")]
+        read: bool,
+        /// Options.
+        #[command(flatten)]
+        store: Store,
+    },
+    /// List the tokens, without themselves.
+    List {
+        /// Options.
+        #[command(flatten)]
+        store: Store,
+    },
+    /// Take a token back, by the id that `list` shows.
+    Revoke {
+        /// Its id.
+        id: String,
+        /// Options.
+        #[command(flatten)]
+        store: Store,
+    },
+}
+
+/// Where the collector keeps what it has.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Store {
+    /// Where the store and the tokens are kept.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SPEEDMIMI_COLLECTOR_DATA_DIR",
+        default_value = DATA_DIR
+    )]
+    pub data_dir: PathBuf,
+}
+
+const TOKEN_EXAMPLES: &str = "\
+Examples:
+  speedmimi-collector token add --host-id 0123456789abcdef0123456789abcdef
+  speedmimi-collector token add --read > /etc/speedmimi/read-token
+  speedmimi-collector token list
+  speedmimi-collector token revoke 5a0c1d2e3f40
+
+`speedmimi hosts` shows the ids of hosts that have reported, and
+`speedmimi-agent snapshot` the id of its own. DATA_DIR/token, made on the first
+start, writes for every host: give it to no host that must not write as others.";
+
 const RUN_EXAMPLES: &str = "\
 Examples:
   speedmimi-collector run --data-dir /var/lib/speedmimi-collector
   SPEEDMIMI_TOKEN=… speedmimi-collector run --listen-grpc 127.0.0.1:0
+  speedmimi-collector run --listen-grpc 0.0.0.0:7600 --listen-http 0.0.0.0:7601 \\
+    --tls-cert cert.pem --tls-key key.pem --tls-client-ca agents-ca.pem
 
 Agents need the token; it is made on the first start as DATA_DIR/token, readable
-by its owner alone.";
+by its owner alone, and writes for every host; `speedmimi-collector token add`
+makes tokens for one host each. Reading is open on loopback addresses; on others
+it needs a token of `speedmimi-collector token add --read` (as a bearer token,
+or as the password that a browser asks for) or a client certificate.";
 
 /// Flags of `run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -110,13 +177,29 @@ pub struct RunArgs {
     /// several times.
     #[arg(long, value_name = "URL")]
     pub remote_write: Vec<String>,
+    /// Pass reports on by OTLP: http(s)://HOST:4318 for OTLP/HTTP, to
+    /// /v1/metrics where the URL has no path, grpc(s)://HOST:4317 for OTLP/gRPC;
+    /// may be given several times.  OTEL_EXPORTER_OTLP_HEADERS holds headers.
+    #[arg(long, value_name = "URL")]
+    pub otlp: Vec<String>,
     /// A file with the token that writers must show, instead of DATA_DIR/token
     /// (env: SPEEDMIMI_TOKEN holds the token itself).
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Listen also on addresses that are not loopback, without encryption: the
-    /// token and all reports can be read on the way, and anyone there can read
-    /// what is kept.
+    /// A PEM file with the certificate chain for both ports, which speak TLS
+    /// then; a new file is used within seconds.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// A PEM file with the certificate's private key.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// A PEM file with the authorities of client certificates.  Agents must show
+    /// one then, whose DNS names are the ids of the hosts that it reports for;
+    /// one with the URI urn:speedmimi:read may read.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Listen also on addresses that are not loopback without encryption, and
+    /// let anyone there read what is kept; writing needs a token all the same.
     #[arg(long)]
     pub insecure: bool,
     /// The form of the log on stderr (level: env RUST_LOG, default info).

@@ -1,41 +1,249 @@
-//! Who may write.
+//! Who may do what.
+//!
+//! Writing always needs a token: the collector's own, or one that is bound to
+//! a host.  A client's certificate, where one was asked for, binds as well: a
+//! report must keep to both.  Reading needs a token of its own kind, or a
+//! certificate that says so, unless the listener is open.
 
-use crate::token::Token;
+use std::sync::Arc;
 
-/// The token in an `authorization` header, if it has the form `Bearer TOKEN`
-/// (RFC 6750; the scheme's case does not matter).
-fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim_start())
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use crate::{
+    tls::Identity,
+    token::Token,
+    tokens::{Right, Tokens},
+};
+
+/// Longer than any header with a token.
+const HEADER_BYTES_MAX: usize = 8192;
+
+/// What a connection showed of itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peer {
+    /// Of its certificate, where it had to show one.
+    pub(crate) identity: Option<Arc<Identity>>,
 }
 
-/// Whether the header shows the token.
-pub(crate) fn allowed(token: &Token, header: Option<&str>) -> bool {
-    header
-        .and_then(bearer)
-        .is_some_and(|shown| token.matches(shown))
+/// All rights.
+#[derive(Debug)]
+pub(crate) struct Access {
+    general: Token,
+    tokens: Tokens,
+}
+
+/// The right to bring reports.
+#[derive(Clone, Debug)]
+pub(crate) struct WriteGrant {
+    bound: Option<Bound>,
+    identity: Option<Arc<Identity>>,
+    generation: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Bound {
+    token_id: String,
+    host_id: String,
+}
+
+/// Why a report is not taken from this sender.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Denied {
+    #[error("the token is for reports of the host {0:?}")]
+    Token(String),
+    #[error("the client certificate is for {0}")]
+    Certificate(String),
+    #[error("the token was revoked")]
+    Revoked,
+}
+
+impl Access {
+    pub(crate) fn new(general: Token, tokens: Tokens) -> Self {
+        Self { general, tokens }
+    }
+
+    /// The right to write, if the header shows a token for it.
+    pub(crate) fn write(&self, header: Option<&str>, peer: &Peer) -> Option<WriteGrant> {
+        let shown = header.and_then(secret)?;
+        // Both are looked at, so that the time does not tell which it is.
+        let general = self.general.matches(&shown);
+        let found = self.tokens.find(&shown);
+        let bound = match found.map(|entry| (entry.id, entry.right)) {
+            _ if general => None,
+            Some((token_id, Right::Write { host_id })) => Some(Bound { token_id, host_id }),
+            Some((_, Right::Read)) | None => return None,
+        };
+        Some(WriteGrant {
+            bound,
+            identity: peer.identity.clone(),
+            generation: self.tokens.generation(),
+        })
+    }
+
+    /// Whether a report of this host may come by this right, now.
+    pub(crate) fn allows(&self, grant: &mut WriteGrant, host_id: &str) -> Result<(), Denied> {
+        if let Some(bound) = &grant.bound {
+            let generation = self.tokens.generation();
+            if grant.generation != generation {
+                if !self.tokens.holds(&bound.token_id) {
+                    return Err(Denied::Revoked);
+                }
+                grant.generation = generation;
+            }
+            if bound.host_id != host_id {
+                return Err(Denied::Token(bound.host_id.clone()));
+            }
+        }
+        match &grant.identity {
+            Some(identity) if !identity.hosts.iter().any(|name| name == host_id) => {
+                Err(Denied::Certificate(match identity.hosts.as_slice() {
+                    [] => "no host: it has no DNS name".to_owned(),
+                    hosts => format!("the hosts {hosts:?}"),
+                }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the header or the certificate gives the right to read.
+    pub(crate) fn reads(&self, header: Option<&str>, peer: &Peer) -> bool {
+        peer.identity
+            .as_ref()
+            .is_some_and(|identity| identity.reads)
+            || header
+                .and_then(secret)
+                .and_then(|shown| self.tokens.find(&shown))
+                .is_some_and(|entry| entry.right == Right::Read)
+    }
+
+    /// Looks for new tokens.
+    pub(crate) fn refresh(&self) {
+        self.tokens.refresh();
+    }
+}
+
+/// The token in an `authorization` header: `Bearer TOKEN` (RFC 6750), or the
+/// password of `Basic`, which is what browsers ask for.
+fn secret(header: &str) -> Option<String> {
+    if header.len() > HEADER_BYTES_MAX {
+        return None;
+    }
+    let (scheme, rest) = header.split_once(' ')?;
+    let rest = rest.trim_start();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
+    text.split_once(':')
+        .map(|(_, password)| password.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokens;
+
+    const GENERAL: &str = "0123456789abcdef";
+
+    fn access(dir: &std::path::Path) -> Access {
+        let general = Token::try_new(GENERAL, "a test").unwrap();
+        Access::new(general, Tokens::open(dir).unwrap())
+    }
+
+    fn bearer(token: &str) -> String {
+        format!("Bearer {token}")
+    }
 
     #[test]
     fn only_the_very_token_is_allowed() {
-        let token = Token::try_new("0123456789abcdef", "a test").unwrap();
-        assert!(allowed(&token, Some("Bearer 0123456789abcdef")));
-        assert!(allowed(&token, Some("bearer 0123456789abcdef")));
+        let dir = tempfile::tempdir().unwrap();
+        let access = access(dir.path());
+        let writes = |header: Option<&str>| access.write(header, &Peer::default()).is_some();
+        assert!(writes(Some("Bearer 0123456789abcdef")));
+        assert!(writes(Some("bearer 0123456789abcdef")));
         for header in [
             "",
             "Bearer",
             "Bearer ",
             "Basic 0123456789abcdef",
+            "Basic OjAxMjM=",
+            "Digest 0123456789abcdef",
             "0123456789abcdef",
         ] {
-            assert!(!allowed(&token, Some(header)), "{header:?}");
+            assert!(!writes(Some(header)), "{header:?}");
         }
-        assert!(!allowed(&token, None));
+        assert!(!writes(None));
+    }
+
+    #[test]
+    fn a_browsers_password_is_a_token() {
+        assert_eq!(secret("Basic dTpwYXNz").as_deref(), Some("pass"));
+        assert_eq!(secret("Basic OmE6Yg==").as_deref(), Some("a:b"));
+        for header in ["Basic dXNlcg==", "Basic !", "Basic /w==", "Basic "] {
+            assert_eq!(secret(header), None, "{header:?}");
+        }
+        assert_eq!(secret(&bearer(&"x".repeat(9000))), None);
+    }
+
+    #[test]
+    fn a_hosts_token_writes_as_that_host_alone_and_reads_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let right = Right::Write {
+            host_id: "h1".to_owned(),
+        };
+        let (entry, token) = tokens::add(dir.path(), right).unwrap();
+        let access = access(dir.path());
+        let header = bearer(&token);
+        let mut grant = access.write(Some(&header), &Peer::default()).unwrap();
+        assert_eq!(access.allows(&mut grant, "h1"), Ok(()));
+        assert_eq!(
+            access.allows(&mut grant, "h2"),
+            Err(Denied::Token("h1".to_owned()))
+        );
+        assert!(!access.reads(Some(&header), &Peer::default()));
+        tokens::revoke(dir.path(), &entry.id).unwrap();
+        access.refresh();
+        assert_eq!(access.allows(&mut grant, "h1"), Err(Denied::Revoked));
+    }
+
+    #[test]
+    fn a_read_token_reads_and_writes_nothing_and_the_general_one_only_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, token) = tokens::add(dir.path(), Right::Read).unwrap();
+        let access = access(dir.path());
+        assert!(access.reads(Some(&bearer(&token)), &Peer::default()));
+        assert!(
+            access
+                .write(Some(&bearer(&token)), &Peer::default())
+                .is_none()
+        );
+        assert!(!access.reads(Some(&bearer(GENERAL)), &Peer::default()));
+        assert!(!access.reads(None, &Peer::default()));
+    }
+
+    #[test]
+    fn a_certificate_binds_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let access = access(dir.path());
+        let peer = |hosts: &[&str], reads| Peer {
+            identity: Some(Arc::new(Identity {
+                hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+                reads,
+            })),
+        };
+        let header = bearer(GENERAL);
+        let mut grant = access.write(Some(&header), &peer(&["h1"], false)).unwrap();
+        assert_eq!(access.allows(&mut grant, "h1"), Ok(()));
+        assert!(matches!(
+            access.allows(&mut grant, "h2"),
+            Err(Denied::Certificate(_))
+        ));
+        let mut none = access.write(Some(&header), &peer(&[], true)).unwrap();
+        assert!(access.allows(&mut none, "h1").is_err());
+        assert!(access.reads(None, &peer(&[], true)));
+        assert!(!access.reads(None, &peer(&["h1"], false)));
     }
 }

@@ -4,15 +4,21 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
+
 use crate::{
     args::RunArgs,
+    auth::Access,
     remote_write::{BadUrl, RemoteUrl},
     store::Retention,
     time,
+    tls::{Reload, Tls, TlsError, TlsFiles},
     token::{Token, TokenError},
+    tokens::{Tokens, TokensError},
 };
 
 /// A validated configuration.
@@ -21,12 +27,16 @@ pub struct Config {
     pub(crate) listen_grpc: SocketAddr,
     pub(crate) listen_http: SocketAddr,
     pub(crate) data_dir: PathBuf,
-    pub(crate) token: Token,
-    /// Whether names other than localhost are ours: then nothing that is read
-    /// here is hidden from the network anyway.
-    pub(crate) any_host_name: bool,
+    pub(crate) access: Access,
+    pub(crate) tls: Option<(Arc<Tls>, Reload)>,
+    /// Whether reading needs no right: on loopback addresses, and where the
+    /// user said that it is all right.
+    pub(crate) open_grpc: bool,
+    pub(crate) open_http: bool,
     pub(crate) retention: Retention,
     pub(crate) remote_write: Vec<RemoteUrl>,
+    pub(crate) otlp: Vec<OtlpUrl>,
+    pub(crate) otlp_headers: Headers,
 }
 
 /// Why the flags cannot be used.
@@ -35,7 +45,7 @@ pub enum ConfigError {
     /// An address that is not loopback.
     #[error(
         "--{flag} {address} is not a loopback address (127.0.0.0/8, [::1]), and nothing on the way \
-         would be encrypted: add --insecure where that is all right"
+         would be encrypted: give --tls-cert and --tls-key, or --insecure where that is all right"
     )]
     NotLoopback {
         /// Which flag.
@@ -60,9 +70,21 @@ pub enum ConfigError {
     /// Not a receiver's URL.
     #[error(transparent)]
     RemoteWrite(#[from] BadUrl),
+    /// Not a receiver's URL.
+    #[error(transparent)]
+    Otlp(#[from] BadOtlpUrl),
+    /// Headers that are none.
+    #[error(transparent)]
+    OtlpHeaders(#[from] HeadersError),
     /// There is no usable token.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The tokens that were given out cannot be read.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Config {
@@ -71,7 +93,8 @@ impl Config {
     /// # Errors
     /// Where a flag cannot be followed; the message says what to do.
     pub fn try_new(args: &RunArgs) -> Result<Self, ConfigError> {
-        if !args.insecure {
+        let tls = tls(args)?;
+        if !args.insecure && tls.is_none() {
             loopback("listen-grpc", args.listen_grpc)?;
             loopback("listen-http", args.listen_http)?;
         }
@@ -81,6 +104,12 @@ impl Config {
             .iter()
             .map(|url| RemoteUrl::try_new(url))
             .collect::<Result<_, _>>()?;
+        let otlp = args
+            .otlp
+            .iter()
+            .map(|url| OtlpUrl::try_new(url))
+            .collect::<Result<_, _>>()?;
+        let otlp_headers = Headers::try_new(&std::env::var(Headers::VARIABLE).unwrap_or_default())?;
         make_data_dir(&args.data_dir).map_err(|source| ConfigError::DataDir {
             path: args.data_dir.clone(),
             source,
@@ -89,10 +118,14 @@ impl Config {
             listen_grpc: args.listen_grpc,
             listen_http: args.listen_http,
             data_dir: args.data_dir.clone(),
-            token: token(args)?,
-            any_host_name: args.insecure && !args.listen_http.ip().is_loopback(),
+            access: Access::new(token(args)?, Tokens::open(&args.data_dir)?),
+            tls,
+            open_grpc: args.insecure || args.listen_grpc.ip().is_loopback(),
+            open_http: args.insecure || args.listen_http.ip().is_loopback(),
             retention,
             remote_write,
+            otlp,
+            otlp_headers,
         })
     }
 }
@@ -131,6 +164,18 @@ fn loopback(flag: &'static str, address: SocketAddr) -> Result<(), ConfigError> 
     } else {
         Err(ConfigError::NotLoopback { flag, address })
     }
+}
+
+fn tls(args: &RunArgs) -> Result<Option<(Arc<Tls>, Reload)>, TlsError> {
+    let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else {
+        return Ok(None);
+    };
+    let files = TlsFiles {
+        cert: cert.clone(),
+        key: key.clone(),
+        client_ca: args.tls_client_ca.clone(),
+    };
+    Tls::load(files).map(Some)
 }
 
 /// Reports tell who talks to whom: others on the machine need not read them.

@@ -3,7 +3,8 @@
 //! Reports come in by gRPC (`grpc`), are made durable by one writer thread
 //! (`store`), and are read from the store or, the newest of each host, from
 //! memory (`fleet`).  HTTP (`http`) serves them as JSON, as Prometheus metrics
-//! (`metrics`), as live events (`live`) and as a web page.
+//! (`metrics`), as live events (`live`) and as a web page.  `forward` passes them
+//! on, by `remote_write` and by `otlp`.
 //!
 //! Architecture invariant: a report is acknowledged only after the commit that
 //! holds it; no reader ever waits for the writer or makes it wait.
@@ -15,13 +16,16 @@ mod codec;
 pub mod config;
 pub mod config_file;
 mod fleet;
+mod forward;
 mod grpc;
 mod http;
 mod limits;
+mod listen;
 mod live;
 pub mod logging;
 mod metrics;
 mod names;
+mod otlp;
 mod remote_write;
 mod rollup;
 mod self_stats;
@@ -29,5 +33,7 @@ mod series;
 mod stop;
 mod store;
 mod time;
+mod tls;
 mod token;
+pub mod tokens;
 mod validate;

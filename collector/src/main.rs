@@ -5,9 +5,10 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser;
 use collector::{
     app,
-    args::{Args, Command, RunArgs},
+    args::{Args, Command, TokenCommand},
     config::Config,
     config_file, logging,
+    tokens::{self, Right, TokensError},
 };
 
 /// sysexits.h: the command line or the configuration cannot be used.
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
             };
             match app::run(config) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => failed(1, &error),
+                Err(error) => failed(1, &error.into()),
             }
         }
         Command::Backup { data_dir, file } => match app::backup(&data_dir, &file) {
@@ -35,7 +36,12 @@ fn main() -> ExitCode {
                 eprintln!("{} has {bytes} bytes", file.display());
                 ExitCode::SUCCESS
             }
-            Err(error) => failed(1, &error),
+            Err(error) => failed(1, &error.into()),
+        },
+        Command::Token { command } => match token(command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error @ TokensError::HostId) => failed(EX_USAGE, &error.into()),
+            Err(error) => failed(1, &error.into()),
         },
         Command::Completions { shell } => {
             collector::args::print_completions(shell);
@@ -48,14 +54,44 @@ fn main() -> ExitCode {
     }
 }
 
+/// Only the token itself goes to stdout.
+fn token(command: TokenCommand) -> Result<(), TokensError> {
+    match command {
+        TokenCommand::Add { host_id, store, .. } => {
+            let right = host_id.map_or(Right::Read, |host_id| Right::Write { host_id });
+            let (entry, secret) = tokens::add(&store.data_dir, right)?;
+            println!("{secret}");
+            eprintln!("token {} was made; it is not shown again", entry.id);
+        }
+        TokenCommand::List { store } => {
+            println!("{:<12}  {:<5}  {:<20}  HOST ID", "ID", "RIGHT", "CREATED");
+            for entry in tokens::list(&store.data_dir)? {
+                let (right, host_id) = match &entry.right {
+                    Right::Write { host_id } => ("write", host_id.as_str()),
+                    Right::Read => ("read", "-"),
+                };
+                println!(
+                    "{:<12}  {right:<5}  {:.0}  {host_id}",
+                    entry.id, entry.created
+                );
+            }
+        }
+        TokenCommand::Revoke { id, store } => {
+            let entry = tokens::revoke(&store.data_dir, &id)?;
+            eprintln!("token {} is taken back", entry.id);
+        }
+    }
+    Ok(())
+}
+
 /// The arguments, with the flags of a configuration file before those that
 /// were given.
 fn parse(given: &[OsString]) -> Result<Args, ExitCode> {
     let args = Args::try_parse_from(given).map_err(|error| usage(&error))?;
-    let Command::Run(RunArgs {
-        config: Some(path), ..
-    }) = &args.command
-    else {
+    let Command::Run(run) = &args.command else {
+        return Ok(args);
+    };
+    let Some(path) = &run.config else {
         return Ok(args);
     };
     let of_file = config_file::flags(path).map_err(|error| failed(EX_USAGE, &error.into()))?;

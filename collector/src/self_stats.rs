@@ -1,12 +1,13 @@
 //! What the collector counts of itself.
 
 use std::{
+    fmt::Display,
     sync::Arc,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-use crate::remote_write::{RemoteStats, RemoteUrl};
+use crate::forward::ForwardStats;
 
 /// Why a report was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,12 @@ pub(crate) enum Refusal {
     Invalid,
     /// Too many streams at once.
     Streams,
+    /// Too many connections at once.
+    Connections,
+    /// A TLS handshake failed: mostly a certificate that is not the right one.
+    Handshake,
+    /// A report of a host for which the sender has no right.
+    Forbidden,
     /// More bytes than a host may send.
     Rate,
     /// Too many hosts.
@@ -29,8 +36,11 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// All reasons, in the order of their names.
-    pub(crate) const ALL: [(Self, &'static str); 7] = [
+    pub(crate) const ALL: [(Self, &'static str); 10] = [
+        (Self::Connections, "connections"),
         (Self::DiskFull, "disk_full"),
+        (Self::Forbidden, "forbidden"),
+        (Self::Handshake, "handshake"),
         (Self::Hosts, "hosts"),
         (Self::Invalid, "invalid"),
         (Self::Rate, "rate"),
@@ -48,6 +58,8 @@ pub(crate) struct SelfStats {
     pub(crate) conflicts: AtomicU64,
     pub(crate) streams_active: AtomicU64,
     pub(crate) watchers_active: AtomicU64,
+    pub(crate) grpc_connections: AtomicU64,
+    pub(crate) http_connections: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) commits_failed: AtomicU64,
     pub(crate) commit_ns: AtomicU64,
@@ -55,16 +67,20 @@ pub(crate) struct SelfStats {
     pub(crate) rolls_left_out: AtomicU64,
     /// Reports deleted for their age or the store's size.
     pub(crate) retired: AtomicU64,
-    /// One of each receiver.
-    pub(crate) remotes: Vec<Arc<RemoteStats>>,
+    /// One of each receiver of remote write.
+    pub(crate) remotes: Vec<Arc<ForwardStats>>,
+    /// One of each receiver of OTLP.
+    pub(crate) otlps: Vec<Arc<ForwardStats>>,
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 
 impl SelfStats {
-    pub(crate) fn new(remotes: &[RemoteUrl]) -> Self {
-        let remotes = remotes.iter().map(|url| Arc::new(RemoteStats::new(url)));
+    pub(crate) fn new<R: Display, O: Display>(remotes: &[R], otlps: &[O]) -> Self {
+        let remotes = remotes.iter().map(|url| ForwardStats::new(url).into());
+        let otlps = otlps.iter().map(|url| ForwardStats::new(url).into());
         Self {
             remotes: remotes.collect(),
+            otlps: otlps.collect(),
             ..Self::default()
         }
     }

@@ -131,7 +131,8 @@ impl Token {
         Ok(token)
     }
 
-    fn random() -> io::Result<Self> {
+    /// A new one.
+    pub(crate) fn random() -> io::Result<Self> {
         let mut bytes = [0u8; RANDOM_BYTES];
         let mut filled = 0;
         while filled < bytes.len() {
@@ -141,6 +142,11 @@ impl Token {
             )?;
         }
         Ok(Self(bytes.iter().map(|b| format!("{b:02x}")).collect()))
+    }
+
+    /// The token itself, to be told to its user once.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
     }
 
     /// Whether `shown` is this token, in a time that tells nothing of where

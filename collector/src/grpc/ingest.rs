@@ -12,7 +12,7 @@ use std::{
 };
 
 use monitor_proto::{
-    AUTHORIZATION, REPORT_BYTES_MAX,
+    REPORT_BYTES_MAX,
     v1::{
         self, ExportOutcome, ExportRequest, ExportResponse,
         report_service_server::{ReportService, ReportServiceServer},
@@ -23,15 +23,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::shown;
 use crate::{
-    auth, codec,
+    auth::{Access, Denied, WriteGrant},
+    codec,
     fleet::Facts,
     limits::HostRates,
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
     store::{Incoming, Outcome, WriteError, Writer},
     time::now_ns,
-    token::Token,
     validate,
 };
 
@@ -45,7 +46,7 @@ const STREAMS_MAX: u64 = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct Ingest {
     pub(crate) writer: Writer,
-    pub(crate) token: Token,
+    pub(crate) access: Arc<Access>,
     pub(crate) stats: Arc<SelfStats>,
     pub(crate) rates: Arc<HostRates>,
     pub(crate) stopping: Stopping,
@@ -70,25 +71,26 @@ impl Ingest {
         ReportServiceServer::new(self).max_decoding_message_size(REPORT_BYTES_MAX + ENVELOPE_BYTES)
     }
 
-    fn authenticate(&self, request: &Request<Streaming<ExportRequest>>) -> Result<(), Status> {
-        let shown = request
-            .metadata()
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        if auth::allowed(&self.token, shown) {
-            return Ok(());
-        }
-        self.stats.refuse(Refusal::Unauthenticated);
-        Err(Status::unauthenticated(
-            "reports need `authorization: Bearer TOKEN` with the collector's token: give the \
-             agent the file DATA_DIR/token by --token-file",
-        ))
+    fn authenticate(
+        &self,
+        request: &Request<Streaming<ExportRequest>>,
+    ) -> Result<WriteGrant, Status> {
+        let (shown, peer) = shown(request);
+        self.access.write(shown, &peer).ok_or_else(|| {
+            self.stats.refuse(Refusal::Unauthenticated);
+            Status::unauthenticated(
+                "reports need `authorization: Bearer TOKEN` with a token that may write: give the \
+                 agent one of `speedmimi-collector token add --host-id ID`, or DATA_DIR/token, by \
+                 --token-file",
+            )
+        })
     }
 
     /// Reads requests until the sender ends, breaks or the collector stops.
     async fn read(
         self,
         mut requests: Streaming<ExportRequest>,
+        mut grant: WriteGrant,
         pending: mpsc::Sender<Pending>,
         _place: Place,
     ) {
@@ -103,7 +105,7 @@ impl Ingest {
                 }
             };
             let answer = match next {
-                Some(Ok(request)) => self.take(request).await,
+                Some(Ok(request)) => self.take(request, &mut grant).await,
                 Some(Err(status)) => {
                     self.stats.refuse(Refusal::Invalid);
                     Pending::Broken(status)
@@ -117,7 +119,7 @@ impl Ingest {
         }
     }
 
-    async fn take(&self, request: ExportRequest) -> Pending {
+    async fn take(&self, request: ExportRequest, grant: &mut WriteGrant) -> Pending {
         let report = request.report.unwrap_or_default();
         if let Err(invalid) = validate::report(&report) {
             self.stats.refuse(Refusal::Invalid);
@@ -128,13 +130,28 @@ impl Ingest {
                 message: invalid.to_string(),
             });
         }
-        if let Err(status) = self.allow(&report) {
+        let host = report.host.as_ref().map_or("", |host| host.id.as_str());
+        let granted = self.granted(grant, host);
+        if let Err(status) = granted.and_then(|()| self.allow(&report)) {
             return Pending::Broken(status);
         }
         match self.submit(report).await {
             Ok(pending) => pending,
             Err(error) => Pending::Broken(self.status(&error)),
         }
+    }
+
+    /// The stream ends and the sender's spool waits: a report under the wrong
+    /// right is not lost, as a rejected one would be.
+    fn granted(&self, grant: &mut WriteGrant, host: &str) -> Result<(), Status> {
+        self.access.allows(grant, host).map_err(|denied| {
+            self.stats.refuse(Refusal::Forbidden);
+            let words = format!("reports of the host {host:?} are not taken here: {denied}");
+            match denied {
+                Denied::Revoked => Status::unauthenticated(words),
+                Denied::Token(_) | Denied::Certificate(_) => Status::permission_denied(words),
+            }
+        })
     }
 
     fn allow(&self, report: &v1::Report) -> Result<(), Status> {
@@ -225,7 +242,7 @@ impl ReportService for Ingest {
         &self,
         request: Request<Streaming<ExportRequest>>,
     ) -> Result<Response<Self::ExportStream>, Status> {
-        self.authenticate(&request)?;
+        let grant = self.authenticate(&request)?;
         let Some(place) = take_place(&self.stats, |s| &s.streams_active, STREAMS_MAX) else {
             self.stats.refuse(Refusal::Streams);
             return Err(Status::resource_exhausted(format!(
@@ -233,7 +250,10 @@ impl ReportService for Ingest {
             )));
         };
         let (pending, queue) = mpsc::channel(IN_FLIGHT_MAX);
-        tokio::spawn(self.clone().read(request.into_inner(), pending, place));
+        tokio::spawn(
+            self.clone()
+                .read(request.into_inner(), grant, pending, place),
+        );
         let ingest = self.clone();
         let answers = ReceiverStream::new(queue).then(move |pending| {
             let ingest = ingest.clone();

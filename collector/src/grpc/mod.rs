@@ -3,6 +3,23 @@
 mod ingest;
 mod loads;
 mod query;
+mod server;
+
+use monitor_proto::AUTHORIZATION;
+use tonic::Request;
+
+use crate::auth::Peer;
 
 pub(crate) use ingest::Ingest;
 pub(crate) use query::Query;
+pub(crate) use server::serve;
+
+/// What a request and its connection show of who sent it.
+fn shown<T>(request: &Request<T>) -> (Option<&str>, Peer) {
+    let header = request
+        .metadata()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let peer = request.extensions().get::<Peer>().cloned();
+    (header, peer.unwrap_or_default())
+}

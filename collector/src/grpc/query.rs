@@ -16,12 +16,13 @@ use tokio::sync::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use super::loads;
+use super::{loads, shown};
 use crate::{
+    auth::Access,
     codec,
     fleet::Fleet,
     live::{Live, LiveReport},
-    self_stats::{Place, SelfStats, take_place},
+    self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
     store::{Filter, ReadError, Readers, Selection},
 };
@@ -43,6 +44,8 @@ pub(crate) struct Query {
     pub(crate) readers: Readers,
     pub(crate) stats: Arc<SelfStats>,
     pub(crate) stopping: Stopping,
+    /// Who may read; anyone where this is absent.
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
@@ -50,6 +53,22 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>
 impl Query {
     pub(crate) fn into_server(self) -> QueryServiceServer<Self> {
         QueryServiceServer::new(self)
+    }
+
+    fn allow<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let Some(access) = &self.access else {
+            return Ok(());
+        };
+        let (header, peer) = shown(request);
+        if access.reads(header, &peer) {
+            return Ok(());
+        }
+        self.stats.refuse(Refusal::Unauthenticated);
+        Err(Status::unauthenticated(
+            "reading here needs `authorization: Bearer TOKEN` with a token of \
+             `speedmimi-collector token add --read`, or a client certificate with the URI \
+             urn:speedmimi:read",
+        ))
     }
 
     fn place(&self) -> Result<Place, Status> {
@@ -228,8 +247,9 @@ fn bounded(hosts: Vec<String>) -> Result<Vec<String>, Status> {
 impl QueryService for Query {
     async fn list_hosts(
         &self,
-        _: Request<v1::ListHostsRequest>,
+        request: Request<v1::ListHostsRequest>,
     ) -> Result<Response<v1::ListHostsResponse>, Status> {
+        self.allow(&request)?;
         let all = self.fleet.all();
         Ok(Response::new(v1::ListHostsResponse {
             hosts: all.iter().map(|host| host.summary()).collect(),
@@ -240,6 +260,7 @@ impl QueryService for Query {
         &self,
         request: Request<v1::GetReportsRequest>,
     ) -> Result<Response<v1::GetReportsResponse>, Status> {
+        self.allow(&request)?;
         let selection = selection(&self.fleet, request.get_ref())?;
         let page = self
             .readers
@@ -258,6 +279,7 @@ impl QueryService for Query {
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        self.allow(&request)?;
         let place = self.place()?;
         let (answers, queue) = mpsc::channel(MESSAGES_MAX);
         let host = request.into_inner().host;
@@ -269,6 +291,7 @@ impl QueryService for Query {
         &self,
         request: Request<v1::GetBackendLoadsRequest>,
     ) -> Result<Response<v1::GetBackendLoadsResponse>, Status> {
+        self.allow(&request)?;
         let hosts = bounded(request.into_inner().hosts)?;
         Ok(Response::new(v1::GetBackendLoadsResponse {
             loads: loads::of(&self.fleet, &hosts),
@@ -281,6 +304,7 @@ impl QueryService for Query {
         &self,
         request: Request<v1::WatchBackendLoadsRequest>,
     ) -> Result<Response<Self::WatchBackendLoadsStream>, Status> {
+        self.allow(&request)?;
         let hosts = bounded(request.into_inner().hosts)?;
         let place = self.place()?;
         let (answers, queue) = mpsc::channel(MESSAGES_MAX);

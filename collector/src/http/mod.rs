@@ -14,15 +14,18 @@ mod problem;
 mod prometheus;
 mod reports;
 mod series;
+mod server;
 
 use std::{io, path::PathBuf, sync::Arc};
 
 use axum::{Router, middleware, routing::get};
-use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tower_http::compression::CompressionLayer;
 
 use crate::{
+    auth::Access,
     fleet::Fleet,
+    listen::Connection,
     live::Live,
     self_stats::SelfStats,
     stop::Stopping,
@@ -38,7 +41,7 @@ pub(crate) struct State {
     readers: Readers,
     stopping: Stopping,
     store_path: Arc<PathBuf>,
-    any_host_name: bool,
+    guard: guard::Guard,
 }
 
 impl State {
@@ -47,6 +50,7 @@ impl State {
         readers: Readers,
         stopping: Stopping,
         store_path: PathBuf,
+        access: Option<Arc<Access>>,
         any_host_name: bool,
     ) -> Self {
         Self {
@@ -56,7 +60,10 @@ impl State {
             readers,
             stopping,
             store_path: Arc::new(store_path),
-            any_host_name,
+            guard: guard::Guard {
+                any_host_name,
+                access,
+            },
         }
     }
 }
@@ -77,19 +84,13 @@ fn router(state: State) -> Router {
         // Events are sent as they come: the layer leaves them as they are.
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(
-            state.any_host_name,
+            state.guard.clone(),
             guard::check,
         ))
         .with_state(state)
 }
 
-/// Serves until `stop`.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    state: State,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    axum::serve(listener, router(state))
-        .with_graceful_shutdown(stop)
-        .await
+/// Serves until there is no connection to come.
+pub(crate) async fn serve(connections: mpsc::Receiver<Connection>, state: State) -> io::Result<()> {
+    server::serve(connections, router(state)).await
 }

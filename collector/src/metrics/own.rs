@@ -7,8 +7,9 @@ use std::sync::{
 
 use super::text::{Kind, Labels, head, line};
 use crate::{
-    remote_write::RemoteStats,
+    forward::{ForwardStats, Rejection},
     self_stats::{Refusal, SelfStats},
+    time::now_ns,
 };
 
 /// The collector's own series.
@@ -52,9 +53,8 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
         line(&mut out, name, &labels, read(counter));
     }
 
-    if !stats.remotes.is_empty() {
-        remotes(&mut out, &stats.remotes);
-    }
+    forwards(&mut out, &REMOTE_WRITE, &stats.remotes);
+    forwards(&mut out, &OTLP, &stats.otlps);
 
     let mut plain = |name, kind, help, value: f64| {
         head(&mut out, name, kind, help);
@@ -85,6 +85,18 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
         read(&stats.streams_active) as f64,
     );
     plain(
+        "speedmimi_collector_grpc_connections",
+        Kind::Gauge,
+        "Connections to the gRPC port.",
+        read(&stats.grpc_connections) as f64,
+    );
+    plain(
+        "speedmimi_collector_http_connections",
+        Kind::Gauge,
+        "Connections to the HTTP port.",
+        read(&stats.http_connections) as f64,
+    );
+    plain(
         "speedmimi_collector_watchers_active",
         Kind::Gauge,
         "Readers of live events connected.",
@@ -105,31 +117,79 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
     out
 }
 
-fn remotes(out: &mut String, remotes: &[Arc<RemoteStats>]) {
-    type Read = fn(&RemoteStats) -> &AtomicU64;
-    let families: [(&str, &str, Read); 3] = [
-        (
-            "speedmimi_collector_remote_write_sent_total",
-            "Reports that the receiver took.",
-            |r| &r.sent,
-        ),
-        (
-            "speedmimi_collector_remote_write_rejected_total",
-            "Reports that the receiver will never take.",
-            |r| &r.rejected,
-        ),
-        (
-            "speedmimi_collector_remote_write_retries_total",
-            "Tries that failed and were repeated.",
-            |r| &r.retries,
-        ),
-    ];
-    for (name, help, read) in families {
+/// Names and helps of what is said of receivers of one kind.
+struct ForwardFamilies {
+    sent: (&'static str, &'static str),
+    rejected: (&'static str, &'static str),
+    retries: (&'static str, &'static str),
+    behind: (&'static str, &'static str),
+}
+
+const REMOTE_WRITE: ForwardFamilies = ForwardFamilies {
+    sent: (
+        "speedmimi_collector_remote_write_sent_total",
+        "Reports that the receiver took.",
+    ),
+    rejected: (
+        "speedmimi_collector_remote_write_rejected_total",
+        "Reports that the receiver will never take, by reason.",
+    ),
+    retries: (
+        "speedmimi_collector_remote_write_retries_total",
+        "Tries that failed and were repeated.",
+    ),
+    behind: (
+        "speedmimi_collector_remote_write_behind_seconds",
+        "How long the oldest report that was not sent yet has been waiting.",
+    ),
+};
+
+const OTLP: ForwardFamilies = ForwardFamilies {
+    sent: (
+        "speedmimi_collector_otlp_sent_points_total",
+        "Points that the receiver took.",
+    ),
+    rejected: (
+        "speedmimi_collector_otlp_rejected_points_total",
+        "Points that the receiver will never take, by reason.",
+    ),
+    retries: (
+        "speedmimi_collector_otlp_retries_total",
+        "Tries that failed and were repeated.",
+    ),
+    behind: (
+        "speedmimi_collector_otlp_behind_seconds",
+        "How long the oldest report that was not sent yet has been waiting.",
+    ),
+};
+
+fn forwards(out: &mut String, families: &ForwardFamilies, receivers: &[Arc<ForwardStats>]) {
+    if receivers.is_empty() {
+        return;
+    }
+    let url = |receiver: &ForwardStats| Labels::default().with("url", &receiver.url);
+    let mut counter = |(name, help), read: fn(&ForwardStats) -> &AtomicU64| {
         head(out, name, Kind::Counter, help);
-        for remote in remotes {
-            let labels = Labels::default().with("url", &remote.url);
-            line(out, name, &labels, read(remote).load(Relaxed));
+        for receiver in receivers {
+            line(out, name, &url(receiver), read(receiver).load(Relaxed));
         }
+    };
+    counter(families.sent, |f| &f.sent);
+    counter(families.retries, |f| &f.retries);
+    let (name, help) = families.rejected;
+    head(out, name, Kind::Counter, help);
+    for receiver in receivers {
+        for (reason, label) in Rejection::ALL {
+            let labels = url(receiver).with("reason", label);
+            line(out, name, &labels, receiver.rejected(reason));
+        }
+    }
+    let (name, help) = families.behind;
+    head(out, name, Kind::Gauge, help);
+    let now = now_ns();
+    for receiver in receivers {
+        let behind = receiver.behind_ns(now) as f64 / 1e9;
+        line(out, name, &url(receiver), behind);
     }
 }
 

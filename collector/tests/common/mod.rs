@@ -6,11 +6,13 @@
     reason = "every test file uses its part of the fixture"
 )]
 
+pub mod pki;
+
 use std::{
     io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -29,6 +31,7 @@ pub struct Collector {
     pub grpc: String,
     pub http: String,
     pub token: String,
+    log: Arc<Mutex<String>>,
 }
 
 pub fn command() -> Command {
@@ -57,13 +60,25 @@ impl Collector {
     }
 
     pub fn start_args(args: &[&str], data_dir: &Path) -> Self {
-        let mut child = command()
-            .arg("run")
-            .args(args)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let ready = ready_line(&mut child);
+        Self::start_command(command().arg("run").args(args), data_dir)
+    }
+
+    /// On loopback, with the most talkative log.
+    pub fn start_traced(data_dir: &Path, more: &[String]) -> Self {
+        let mut command = command();
+        command
+            .env("RUST_LOG", "trace")
+            .args(["run", "--listen-grpc", "127.0.0.1:0"])
+            .args(["--listen-http", "127.0.0.1:0"])
+            .args(["--data-dir", data_dir.to_str().unwrap()])
+            .args(more);
+        Self::start_command(&mut command, data_dir)
+    }
+
+    fn start_command(command: &mut Command, data_dir: &Path) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::default();
+        let ready = ready_line(&mut child, Arc::clone(&log));
         let address = |name: &str| {
             let rest = ready.split(&format!("{name}=")).nth(1).unwrap();
             let end = rest.find([' ', '"']).unwrap_or(rest.len());
@@ -75,7 +90,13 @@ impl Collector {
             grpc: address("grpc"),
             http: address("http"),
             token: token.trim().to_owned(),
+            log,
         }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 
     /// As power loss to the process: nothing is flushed, nothing is said.
@@ -151,12 +172,18 @@ impl Drop for Collector {
 
 /// The ready line; what follows on stderr is read on, so that the collector
 /// never waits for a full pipe.
-fn ready_line(child: &mut Child) -> String {
+fn ready_line(child: &mut Child, log: Arc<Mutex<String>>) -> String {
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let (found, ready) = mpsc::channel();
     thread::spawn(move || {
         for line in stderr.lines().map_while(Result::ok) {
-            eprintln!("collector: {line}");
+            if !line.contains("TRACE") && !line.contains("DEBUG") {
+                eprintln!("collector: {line}");
+            }
+            let mut log = log.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+            drop(log);
             if line.contains("ready grpc=") {
                 drop(found.send(line));
             }
@@ -208,7 +235,11 @@ pub struct Agent {
 
 impl Agent {
     pub async fn connect(collector: &Collector, authorization: &str) -> Result<Self, Status> {
-        let mut client = ReportServiceClient::new(collector.channel().await);
+        Self::over(collector.channel().await, authorization).await
+    }
+
+    pub async fn over(channel: Channel, authorization: &str) -> Result<Self, Status> {
+        let mut client = ReportServiceClient::new(channel);
         let (requests, queue) = async_mpsc::channel(1024);
         let mut request = Request::new(ReceiverStream::new(queue));
         if !authorization.is_empty() {

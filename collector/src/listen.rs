@@ -1,0 +1,250 @@
+//! Accepting connections: so many at once, TLS where it is asked for, and no
+//! waiting for those that do not speak.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicU64},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::{Instant, Sleep, sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::transport::server::Connected;
+
+use crate::{
+    auth::Peer,
+    self_stats::{Place, Refusal, SelfStats, take_place},
+    stop::{Stopping, stopped},
+    tls::{Protocol, Tls, identity},
+};
+
+/// The longest that a TLS handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// The longest that a connection may be silent before its first byte.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// The longest that a peer may take nothing of what is sent to it.
+const STALL_MAX: Duration = Duration::from_secs(60);
+/// After a failed accept: mostly too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that wait for their server.
+const QUEUE_MAX: usize = 64;
+
+/// One port.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) tcp: TcpListener,
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) protocol: Protocol,
+    /// Connections at once; what is beyond is closed at once and counted.
+    pub(crate) connections_max: u64,
+    pub(crate) stats: Arc<SelfStats>,
+}
+
+impl Listener {
+    /// Connections as they come, until the collector stops.
+    pub(crate) fn connections(self, stopping: Stopping) -> mpsc::Receiver<Connection> {
+        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        tokio::spawn(self.accept(sender, stopping));
+        receiver
+    }
+
+    async fn accept(self, sender: mpsc::Sender<Connection>, mut stopping: Stopping) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.tcp.accept() => accepted,
+                () = stopped(&mut stopping) => return,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Some(place) = take_place(&self.stats, self.counter(), self.connections_max) else {
+                self.stats.refuse(Refusal::Connections);
+                continue;
+            };
+            // Without it, small answers may wait for an acknowledgement.
+            drop(stream.set_nodelay(true));
+            match &self.tls {
+                None => {
+                    let connection = Connection::new(Io::Plain(stream), Peer::default(), place);
+                    drop(sender.send(connection).await);
+                }
+                Some(tls) => {
+                    let acceptor = TlsAcceptor::from(tls.config(self.protocol));
+                    let (sender, stats) = (sender.clone(), Arc::clone(&self.stats));
+                    tokio::spawn(async move {
+                        match handshake(acceptor, stream, place).await {
+                            Ok(connection) => drop(sender.send(connection).await),
+                            Err(error) => {
+                                stats.refuse(Refusal::Handshake);
+                                tracing::debug!(%error, "a TLS handshake failed");
+                            }
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    fn counter(&self) -> fn(&SelfStats) -> &AtomicU64 {
+        match self.protocol {
+            Protocol::Grpc => |stats| &stats.grpc_connections,
+            Protocol::Http => |stats| &stats.http_connections,
+        }
+    }
+}
+
+async fn handshake(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    place: Place,
+) -> io::Result<Connection> {
+    let stream = timeout(HANDSHAKE_MAX, acceptor.accept(stream))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let (_, session) = stream.get_ref();
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let peer = Peer {
+        identity: certificate.map(|certificate| Arc::new(identity(certificate))),
+    };
+    Ok(Connection::new(Io::Tls(Box::new(stream)), peer, place))
+}
+
+#[derive(Debug)]
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// An accepted connection, which gives its place back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    io: Io,
+    peer: Peer,
+    // Until the first byte has come.
+    silence: Option<Pin<Box<Sleep>>>,
+    // While the peer takes nothing.
+    stall: Option<Pin<Box<Sleep>>>,
+    _place: Place,
+}
+
+impl Connection {
+    fn new(io: Io, peer: Peer, place: Place) -> Self {
+        Self {
+            io,
+            peer,
+            silence: Some(Box::pin(sleep(SILENCE_MAX))),
+            stall: None,
+            _place: place,
+        }
+    }
+
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// An error where the peer has taken nothing for too long.
+    fn judge<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.stall = None;
+            return poll;
+        }
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + STALL_MAX)));
+        ready!(stall.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let poll = match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        if poll.is_ready() {
+            self.silence = None;
+        } else if let Some(silence) = &mut self.silence {
+            ready!(silence.as_mut().poll(context));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        poll
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        };
+        self.judge(context, poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        };
+        self.judge(context, poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Io::Tls(stream) => Pin::new(stream).poll_flush(context),
+        };
+        self.judge(context, poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        };
+        self.judge(context, poll)
+    }
+}
