@@ -1,16 +1,18 @@
 //! `cargo xtask bench NAME`: measurements, one file each.
 
+mod charts;
 mod collector;
 mod overhead;
 mod programs;
 mod proxy;
+mod publish;
 mod statistics;
 
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use self::statistics::Quartiles;
+use self::{charts::Panel, statistics::Quartiles};
 use crate::{command::output, workspace::Workspace};
 
 /// `cargo xtask bench`
@@ -29,6 +31,9 @@ struct Common {
     /// How to print the result.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+    /// Write docs/benchmarks/NAME.md and NAME.svg too.
+    #[arg(long)]
+    save: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -48,11 +53,13 @@ enum Bench {
         #[command(flatten)]
         common: Common,
     },
-    /// What watching costs the proxy and the machine: no agent, level tcp,
-    /// level http, in turn.
+    /// What watching costs the proxy and the machine: no program, level tcp,
+    /// level http, and level http with the agent, in turn.
     Overhead {
         #[command(flatten)]
         common: Common,
+        #[command(flatten)]
+        options: overhead::Options,
     },
     /// What the packet programs cost per packet, and how large all programs are.
     Programs {
@@ -77,64 +84,123 @@ struct Row {
     rounds: usize,
 }
 
+/// Where figures come from.
+#[derive(Clone, Debug)]
+struct Provenance {
+    bench: &'static str,
+    kernel: String,
+    commit: String,
+    processors: usize,
+}
+
+impl Row {
+    /// Of at least one figure, one a round.
+    fn of(case: &str, metric: &'static str, figures: Vec<f64>) -> Option<Self> {
+        let rounds = figures.len();
+        Quartiles::of(figures).map(|quartiles| Self {
+            case: case.to_owned(),
+            metric,
+            quartiles,
+            rounds,
+        })
+    }
+}
+
 /// Runs the command.
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
-    let (name, common, rows) = match &args.bench {
-        Bench::Collector { common } => (
-            "collector",
-            common,
-            collector::bench(workspace, common.quick)?,
-        ),
-        Bench::Overhead { common } => (
-            "overhead",
-            common,
-            overhead::bench(workspace, common.quick)?,
-        ),
-        Bench::Programs { common } => (
-            "programs",
-            common,
-            programs::bench(workspace, common.quick)?,
-        ),
+    let (bench, common, rows, panels): (_, _, _, &[Panel]) = match &args.bench {
+        Bench::Collector { common } => {
+            let rows = collector::bench(workspace, common.quick)?;
+            ("collector", common, rows, &[])
+        }
+        Bench::Overhead { common, options } => {
+            let rows = overhead::bench(workspace, options, common.quick)?;
+            ("overhead", common, rows, &overhead::PANELS)
+        }
+        Bench::Programs { common } => {
+            let rows = programs::bench(workspace, common.quick)?;
+            ("programs", common, rows, &[PROGRAMS])
+        }
         Bench::Proxy { common, options } => {
             let rows = proxy::bench(workspace, options, common.quick)?;
-            ("proxy", common, rows)
+            ("proxy", common, rows, &[PROXY])
         }
     };
+    let provenance = Provenance::of(workspace, bench)?;
     match common.output {
         Output::Table => print_table(&rows),
-        Output::Json => println!("{}", document(workspace, name, &rows)?),
+        Output::Json => println!("{}", document(&provenance, &rows)),
+    }
+    if common.save {
+        publish::publish(workspace, &provenance, panels, &rows)?;
     }
     Ok(())
 }
 
-fn document(workspace: &Workspace, bench: &str, rows: &[Row]) -> Result<Value> {
-    let kernel = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    let mut git = std::process::Command::new("git");
-    git.args(["rev-parse", "--short=12", "HEAD"])
-        .current_dir(workspace.root());
+const PROGRAMS: Panel = Panel {
+    metric: "ns_above_empty",
+    title: "ns per packet, above an empty program",
+    reference: Some(0.0),
+};
+
+const PROXY: Panel = Panel {
+    metric: "cpu_per_request_ratio_to_best",
+    title: "CPU per request, to the better of nginx and HAProxy",
+    reference: Some(1.0),
+};
+
+impl Provenance {
+    fn of(workspace: &Workspace, bench: &'static str) -> Result<Self> {
+        let uname = rustix::system::uname();
+        let mut git = std::process::Command::new("git");
+        git.args(["rev-parse", "--short=12", "HEAD"])
+            .current_dir(workspace.root());
+        Ok(Self {
+            bench,
+            kernel: uname.release().to_string_lossy().into_owned(),
+            commit: output(&mut git)?,
+            processors: std::thread::available_parallelism()?.get(),
+        })
+    }
+}
+
+fn document(provenance: &Provenance, rows: &[Row]) -> Value {
     let rows: Vec<Value> = rows
         .iter()
         .map(|row| {
-            json!({"case": row.case, "metric": row.metric, "median": row.quartiles.median,
-                   "q1": row.quartiles.q1, "q3": row.quartiles.q3, "rounds": row.rounds})
+            let Quartiles {
+                q1,
+                median,
+                q3,
+                interval,
+            } = row.quartiles;
+            json!({"case": row.case, "metric": row.metric, "median": median,
+                   "q1": q1, "q3": q3, "interval_95": interval, "rounds": row.rounds})
         })
         .collect();
-    Ok(json!({"bench": bench, "kernel": kernel, "commit": output(&mut git)?, "rows": rows}))
+    json!({"bench": provenance.bench, "kernel": provenance.kernel,
+           "commit": provenance.commit, "rows": rows})
 }
 
 fn print_table(rows: &[Row]) {
     println!(
-        "{:<32} {:<30} {:>12} {:>12} {:>12} {:>6}",
-        "CASE", "METRIC", "MEDIAN", "Q1", "Q3", "ROUNDS"
+        "{:<36} {:<30} {:>12} {:>12} {:>12} {:>21} {:>6}",
+        "CASE", "METRIC", "MEDIAN", "Q1", "Q3", "95 %", "ROUNDS"
     );
     for row in rows {
-        let Quartiles { q1, median, q3 } = row.quartiles;
+        let Quartiles {
+            q1,
+            median,
+            q3,
+            interval,
+        } = row.quartiles;
+        let interval = interval.map(|(low, high)| format!("{low:.3} {high:.3}"));
         println!(
-            "{:<32} {:<30} {median:>12.3} {q1:>12.3} {q3:>12.3} {:>6}",
-            row.case, row.metric, row.rounds
+            "{:<36} {:<30} {median:>12.3} {q1:>12.3} {q3:>12.3} {:>21} {:>6}",
+            row.case,
+            row.metric,
+            interval.as_deref().unwrap_or("-"),
+            row.rounds
         );
     }
 }

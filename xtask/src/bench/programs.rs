@@ -9,7 +9,7 @@
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use super::{Quartiles, Row};
+use super::Row;
 use crate::{
     command::{output, run, step, timed},
     requirements,
@@ -55,13 +55,7 @@ pub(super) fn bench(workspace: &Workspace, quick: bool) -> Result<Vec<Row>> {
 fn rows(cost: Cost) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |case: &str, metric, figures: Vec<f64>| {
-        let rounds = figures.len();
-        rows.extend(Quartiles::of(figures).map(|quartiles| Row {
-            case: case.to_owned(),
-            metric,
-            quartiles,
-            rounds,
-        }));
+        rows.extend(Row::of(case, metric, figures));
     };
     for case in cost.cases {
         add(&case.name, "ns_above_empty", case.above_empty_ns);

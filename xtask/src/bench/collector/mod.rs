@@ -329,15 +329,8 @@ impl Rows {
     }
 
     fn finish(self) -> Vec<Row> {
-        let rows = self.0.into_iter().filter_map(|(case, metric, figures)| {
-            let rounds = figures.len();
-            Quartiles::of(figures).map(|quartiles| Row {
-                case,
-                metric,
-                quartiles,
-                rounds,
-            })
-        });
-        rows.collect()
+        let rows = self.0.into_iter();
+        rows.filter_map(|(case, metric, figures)| Row::of(&case, metric, figures))
+            .collect()
     }
 }

@@ -20,7 +20,7 @@ use self::{
     peers::{PEERS, Peer},
     run::{Bench, Sample},
 };
-use super::{Quartiles, Row};
+use super::Row;
 use crate::{
     command::{run as run_command, step, timed},
     debian, requirements,
@@ -143,13 +143,8 @@ fn rows_of(cell: Cell, samples: &Samples) -> Vec<Row> {
     ];
     let mut rows = Vec::new();
     let mut add = |peer: &str, metric, figures: Vec<f64>| {
-        let rounds = figures.len();
-        rows.extend(Quartiles::of(figures).map(|quartiles| Row {
-            case: format!("{peer} {}", cell.name()),
-            metric,
-            quartiles,
-            rounds,
-        }));
+        let case = format!("{peer} {}", cell.name());
+        rows.extend(Row::of(&case, metric, figures));
     };
     for (peer, of_peer) in samples {
         for (metric, figure) in FIGURES {
