@@ -95,6 +95,7 @@ fn proxy_before(backend: SocketAddr) -> (SocketAddr, tokio::sync::watch::Sender<
     let address = listeners[0].local_addr().unwrap();
     let (orders, received) = tokio::sync::watch::channel(Orders {
         table,
+        listeners: None,
         draining: false,
     });
     drop(spawn_workers(listeners, &received).unwrap());

@@ -46,6 +46,34 @@ impl Conn {
         }
     }
 
+    /// Takes the beginning of a large body that follows its head at once, so
+    /// that both leave for the client in one go.
+    pub(super) fn splice_ahead(
+        &self,
+        exchange: &mut Exchange,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let wanted = exchange.response.opaque_remaining();
+        let (Io::Tcp(_), Some(Io::Tcp(up))) = (&self.io, &exchange.up) else {
+            return Ok(());
+        };
+        if wanted < SPLICE_BYTES_MIN || exchange.decode || exchange.splice_out.is_some() {
+            return Ok(());
+        }
+        let Some(mut splice) = self.worker.splice() else {
+            return Ok(());
+        };
+        let filled = splice.fill(up, wanted, cx);
+        exchange.splice_out = Some(splice);
+        match filled {
+            Ok(taken) => {
+                exchange.response.skip(taken);
+                Ok(())
+            }
+            Err(error) => Err(upstream_error(exchange, &error)),
+        }
+    }
+
     /// Moves the response's body within the kernel, where it goes that way.
     pub(super) fn splice_response(
         &mut self,

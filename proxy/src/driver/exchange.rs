@@ -102,8 +102,9 @@ impl Default for Exchange {
     }
 }
 
-/// Bytes read at most while a response head is awaited.
-const HEAD_READ_BYTES: usize = 16 << 10;
+/// Bytes read at most while a response head is awaited. With a head comes only
+/// the beginning of a large body, so that the rest can move within the kernel.
+const HEAD_READ_BYTES: usize = 4 << 10;
 
 impl Exchange {
     /// Whether some of the request has not reached the backend.
@@ -350,7 +351,7 @@ impl Conn {
         }
         let sent = exchange
             .to_up
-            .send(up, cx, [&body[..here], &[]], || worker.spare());
+            .send(up, cx, [&body[..here], &[]], false, || worker.spare());
         if sent.is_err() {
             exchange.request_failed = true;
         }
@@ -382,8 +383,6 @@ impl Conn {
         let Scratch { input, out } = &mut *scratch;
         let had = exchange.up_left.len();
         input[..had].copy_from_slice(&exchange.up_left);
-        // With a head comes only the beginning of a large body, so that the
-        // rest can move within the kernel.
         let end = if exchange.answered {
             input.len()
         } else {
@@ -394,7 +393,8 @@ impl Conn {
             Poll::Ready(Ok(0)) => upstream_ended(exchange).map(|()| true),
             Poll::Ready(Ok(bytes)) => {
                 out.clear();
-                self.take_response(exchange, cx, &input[..had + bytes], out)?;
+                let filled = had + bytes == end;
+                self.take_response(exchange, cx, input, had + bytes, filled, out)?;
                 Ok(true)
             }
             Poll::Ready(Err(error)) => Err(upstream_error(exchange, &error)),

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::{SendFlags, send};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
@@ -48,6 +49,27 @@ impl Io {
             (Self::Tls(stream), [first, second]) => {
                 let slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
                 Pin::new(stream).poll_write_vectored(cx, &slices)
+            }
+        }
+    }
+
+    /// Writes `bytes` as far as they go now and says that more follows at once,
+    /// so that they leave together with what follows.
+    pub fn poll_write_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Self::Tcp(stream) = self else {
+            return self.poll_write(cx, [bytes, &[]]);
+        };
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            let sent = stream.try_io(Interest::WRITABLE, || Ok(send(&*stream, bytes, flags)?));
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
             }
         }
     }
@@ -160,7 +182,7 @@ impl Pending {
     }
 
     /// Sends `parts` at once as far as they go and keeps the rest. Nothing may
-    /// be left from before.
+    /// be left from before. `more` says that what follows is at hand.
     ///
     /// # Errors
     /// The connection's error.
@@ -169,6 +191,7 @@ impl Pending {
         io: &mut Io,
         cx: &mut Context<'_>,
         parts: [&[u8]; 2],
+        more: bool,
         spare: impl FnOnce() -> Vec<u8>,
     ) -> io::Result<()> {
         debug_assert!(self.is_empty());
@@ -176,7 +199,11 @@ impl Pending {
         if total == 0 {
             return Ok(());
         }
-        let sent = match io.poll_write(cx, parts) {
+        let written = match parts {
+            [only, []] if more => io.poll_write_more(cx, only),
+            _ => io.poll_write(cx, parts),
+        };
+        let sent = match written {
             Poll::Ready(sent) => sent?,
             Poll::Pending => 0,
         };

@@ -29,6 +29,9 @@ pub enum ListenError {
         /// The reason.
         source: io::Error,
     },
+    /// An open listener cannot be kept hold of.
+    #[error("cannot keep a hold on the listener: {0}")]
+    Hold(io::Error),
 }
 
 /// The address to listen on.
@@ -68,6 +71,19 @@ pub fn open(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, Liste
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// A second hold on the first of some listeners, and its address.
+///
+/// # Errors
+/// [`ListenError::Hold`] where the system gives neither.
+pub fn hold(listeners: &[TcpListener]) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let first = listeners
+        .first()
+        .ok_or_else(|| ListenError::Hold(io::ErrorKind::NotFound.into()))?;
+    let held = first.try_clone().map_err(ListenError::Hold)?;
+    let address = first.local_addr().map_err(ListenError::Hold)?;
+    Ok((held, address))
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

@@ -2,10 +2,11 @@
 //! their end.
 
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use super::client::{COPY_BYTES_MAX, Conn};
 use super::exchange::{End, Exchange};
+use super::splice::{SPLICE_BYTES_MIN, Splice};
 use crate::http::body::Body;
 use crate::http::forward::{self, Answer};
 use crate::http::reject::Reject;
@@ -17,14 +18,18 @@ use crate::http::{Framing, Version};
 const INTERIM_MAX: u8 = 32;
 
 impl Conn {
-    /// Takes what a backend sent and passes on what belongs to the response.
+    /// Takes what a backend sent, the first `len` bytes of `buffer`, and passes
+    /// on what belongs to the response. `filled` says that more may wait.
     pub(super) fn take_response(
         &mut self,
         exchange: &mut Exchange,
         cx: &mut Context<'_>,
-        input: &[u8],
+        buffer: &mut [u8],
+        mut len: usize,
+        filled: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), End> {
+        let input = &buffer[..len];
         let fresh = !exchange.answered;
         let mut at = 0;
         while !exchange.answered {
@@ -47,7 +52,17 @@ impl Conn {
         if exchange.switched {
             return self.pass_on(exchange, cx, [out, &input[at..]]);
         }
-        let rest = &input[at..];
+        // A body too small to move within the kernel is read along with its head.
+        let here = (len - at) as u64;
+        if fresh
+            && filled
+            && exchange.response.opaque_remaining() < here + SPLICE_BYTES_MIN
+            && let Some(up) = &mut exchange.up
+            && let Poll::Ready(Ok(more)) = up.poll_read(cx, &mut buffer[len..])
+        {
+            len += more;
+        }
+        let rest = &buffer[at..len];
         let taken = if exchange.decode {
             exchange.response.decode(rest, out)
         } else {
@@ -74,6 +89,9 @@ impl Conn {
         if !out.is_empty() && body.len() <= COPY_BYTES_MAX {
             out.extend_from_slice(body);
             body = &[];
+        }
+        if fresh {
+            self.splice_ahead(exchange, cx)?;
         }
         self.pass_on(exchange, cx, [out, body])
     }
@@ -151,9 +169,10 @@ impl Conn {
             }
         }
         let worker = &self.worker;
+        let more = exchange.splice_out.as_ref().is_some_and(Splice::is_holding);
         exchange
             .to_client
-            .send(&mut self.io, cx, parts, || worker.spare())
+            .send(&mut self.io, cx, parts, more, || worker.spare())
             .map_err(|_| End::Broken)
     }
 }

@@ -4,8 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
-use std::sync::Arc;
-
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
@@ -26,6 +25,12 @@ const TIDY_TICKS: u32 = 20;
 /// The pause after a failed accept: descriptors come back when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Events taken from the kernel at once. What they touch should still be in the
+/// cache when their tasks run, so they are few, and all of their tasks run
+/// before the kernel is asked again.
+const EVENTS_MAX: usize = 64;
+const TASKS_MAX: u32 = 4 * EVENTS_MAX as u32;
+
 /// How long a worker that stops goes on accepting: handshakes that began before
 /// new connections were led elsewhere still end here.
 const ACCEPT_GRACE: Duration = Duration::from_millis(500);
@@ -37,8 +42,29 @@ pub const CLOSE_GRACE: Duration = ACCEPT_GRACE.saturating_add(Duration::from_mil
 pub struct Orders {
     /// The table to work by.
     pub table: Arc<Table>,
+    /// The listeners to use from now on; `None`: those that the workers began
+    /// with.
+    pub listeners: Option<Arc<Listeners>>,
     /// Whether to stop: no new connections, those in flight may end.
     pub draining: bool,
+}
+
+/// New listeners, one for each worker to take.
+#[derive(Debug)]
+pub struct Listeners(Mutex<Vec<Option<StdListener>>>);
+
+impl Listeners {
+    /// To be taken in their order.
+    #[must_use]
+    pub fn new(listeners: Vec<StdListener>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(listeners.into_iter().map(Some).collect())))
+    }
+
+    /// This worker's, once.
+    fn take(&self, index: usize) -> Option<StdListener> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get_mut(index)?.take()
+    }
 }
 
 /// Starts one thread per listener.
@@ -60,12 +86,14 @@ pub fn spawn_workers(
                 let runtime = Builder::new_current_thread()
                     .enable_io()
                     .enable_time()
+                    .max_io_events_per_tick(EVENTS_MAX)
+                    .event_interval(TASKS_MAX)
                     .build_local(LocalOptions::default());
                 match runtime {
                     Ok(runtime) => {
                         let started = runtime_failed.0.send(Ok(()));
                         debug_assert!(started.is_ok(), "the starter waits for this");
-                        work(&runtime, listener, &shared, orders, index as u64);
+                        work(&runtime, listener, &shared, orders, index);
                     }
                     Err(error) => drop(runtime_failed.0.send(Err(error))),
                 }
@@ -84,43 +112,73 @@ fn work(
     listener: StdListener,
     shared: &Arc<Shared>,
     mut orders: watch::Receiver<Orders>,
-    index: u64,
+    index: usize,
 ) {
-    let seed = u64::from(std::process::id()) << 32 | index;
+    let seed = u64::from(std::process::id()) << 32 | index as u64;
     let table = Arc::clone(&orders.borrow_and_update().table);
     let worker = Worker::new(Arc::clone(shared), table, seed);
     runtime.block_on(async {
-        let listener = match TcpListener::from_std(listener) {
-            Ok(listener) => listener,
+        let mut accepting = match Accepting::start(&worker, listener) {
+            Ok(accepting) => accepting,
             Err(error) => return tracing::error!(%error, "a worker cannot use its listener"),
         };
         let ticker = tokio::task::spawn_local(tick(Rc::clone(&worker)));
-        let listener = Rc::new(listener);
-        let acceptor = tokio::task::spawn_local(accept(Rc::clone(&worker), Rc::clone(&listener)));
         while orders.changed().await.is_ok() {
             let now = orders.borrow_and_update().clone();
             worker.set_table(now.table);
+            if let Some(listener) = now.listeners.and_then(|new| new.take(index)) {
+                match Accepting::start(&worker, listener) {
+                    Ok(new) => {
+                        let old = std::mem::replace(&mut accepting, new);
+                        let worker = Rc::clone(&worker);
+                        drop(tokio::task::spawn_local(
+                            async move { old.end(&worker).await },
+                        ));
+                    }
+                    Err(error) => tracing::error!(%error, "a worker cannot use its new listener"),
+                }
+            }
             if now.draining {
                 break;
             }
         }
-        drain(&worker, acceptor, listener).await;
+        drain(&worker, accepting).await;
         ticker.abort();
     });
 }
 
+/// A listener from which connections are taken.
+struct Accepting {
+    listener: Rc<TcpListener>,
+    acceptor: JoinHandle<Infallible>,
+}
+
+impl Accepting {
+    fn start(worker: &Rc<Worker>, listener: StdListener) -> io::Result<Self> {
+        let listener = Rc::new(TcpListener::from_std(listener)?);
+        let acceptor = tokio::task::spawn_local(accept(Rc::clone(worker), Rc::clone(&listener)));
+        Ok(Self { listener, acceptor })
+    }
+
+    /// Goes on for a while, for handshakes that have begun, then closes.
+    async fn end(self, worker: &Rc<Worker>) {
+        let drain = worker.table().table.config.timeouts.drain;
+        tokio::time::sleep(drain.min(ACCEPT_GRACE)).await;
+        self.acceptor.abort();
+        let ended = self.acceptor.await;
+        debug_assert!(ended.is_err(), "the acceptor only ends by being told to");
+        sweep(worker, self.listener);
+    }
+}
+
 /// Lets what is in flight end, and cuts what has not by the deadline.
-async fn drain(worker: &Rc<Worker>, acceptor: JoinHandle<Infallible>, listener: Rc<TcpListener>) {
+async fn drain(worker: &Rc<Worker>, accepting: Accepting) {
     let start = tokio::time::Instant::now();
     let drain = worker.table().table.config.timeouts.drain;
     worker.draining.set(true);
     worker.timers.fire(Wait::Next);
-    tokio::time::sleep(drain.min(ACCEPT_GRACE)).await;
-    acceptor.abort();
-    let ended = acceptor.await;
-    debug_assert!(ended.is_err(), "the acceptor only ends by being told to");
+    accepting.end(worker).await;
     worker.timers.fire(Wait::First);
-    sweep(worker, listener);
     let emptied = async {
         while worker.live() > 0 {
             worker.emptied.notified().await;

@@ -86,6 +86,20 @@ impl Splice {
         (self.held == 0).then_some(self.pipe)
     }
 
+    /// Takes what the sender has, up to `wanted` bytes, into the empty pipe.
+    /// Gives how many.
+    ///
+    /// # Errors
+    /// The sender's.
+    pub fn fill(&mut self, from: &TcpStream, wanted: u64, cx: &mut Context<'_>) -> io::Result<u64> {
+        debug_assert_eq!(self.held, 0);
+        let most = usize::try_from(wanted)
+            .unwrap_or(usize::MAX)
+            .min(PIPE_BYTES);
+        self.held = self.take(from, most, cx)?.unwrap_or(0);
+        Ok(self.held as u64)
+    }
+
     /// Moves what can be moved now, taking at most `wanted` bytes.
     ///
     /// # Errors
