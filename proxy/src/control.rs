@@ -1,6 +1,10 @@
 //! The control side: who changes the configuration, and how it reaches the
 //! workers. Nothing is applied before all of it has been checked.
 
+use std::fs::{OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -10,7 +14,8 @@ use tokio::sync::watch;
 use crate::admin::token::Token;
 use crate::config::raw::RawConfig;
 use crate::config::{Config, ConfigError};
-use crate::driver::run::Orders;
+use crate::driver::listener::{self, ListenError};
+use crate::driver::run::{Listeners, Orders};
 use crate::explain;
 use crate::health::Watch;
 use crate::state::{Backend, BuildError, Table};
@@ -24,6 +29,12 @@ pub enum ApplyError {
     /// A host name or certificate cannot be used.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The new address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Nobody is left to work by it.
+    #[error("the proxy is stopping")]
+    Stopping,
     /// What cannot be changed while running.
     #[error(
         "{0} cannot be changed while running: start a new process beside this one, then stop this one"
@@ -39,33 +50,44 @@ pub struct Control {
     state: Mutex<State>,
     token: Option<Token>,
     admin_is_loopback: bool,
+    workers: usize,
 }
 
 #[derive(Debug)]
 struct State {
     table: Arc<Table>,
     watch: Watch,
+    /// A hold on the first listener; see [`Control::take_listener`].
+    listener: Option<TcpListener>,
 }
 
 impl Control {
-    /// Begins to control the workers that listen to `orders`. Must be called
-    /// within a runtime, because it starts to watch the backends.
+    /// Begins to control the workers that listen to `orders`, as many as there
+    /// are, of which the first has `listener`. Must be called within a runtime,
+    /// because it starts to watch the backends.
     #[must_use]
     pub fn new(
         path: &Path,
         orders: watch::Sender<Orders>,
+        listener: TcpListener,
+        workers: usize,
         token: Option<Token>,
         admin_is_loopback: bool,
     ) -> Self {
         let table = Arc::clone(&orders.borrow().table);
         let watch = Watch::start(&table);
-        let state = Mutex::new(State { table, watch });
+        let state = Mutex::new(State {
+            table,
+            watch,
+            listener: Some(listener),
+        });
         Self {
             path: path.to_owned(),
             orders,
             state,
             token,
             admin_is_loopback,
+            workers,
         }
     }
 
@@ -78,6 +100,13 @@ impl Control {
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.state().table)
+    }
+
+    /// The hold on one listener of the port in use, by which its group can be
+    /// steered. Its socket stays open for as long as this is kept.
+    #[must_use]
+    pub fn take_listener(&self) -> Option<TcpListener> {
+        self.state().listener.take()
     }
 
     /// What is configured, secrets included.
@@ -119,22 +148,62 @@ impl Control {
     /// [`ApplyError`]; then everything stays as it was.
     pub fn apply(&self, raw: RawConfig) -> Result<(), ApplyError> {
         let config = Config::try_new(raw)?;
-        let mut state = self.state();
-        let now = &state.table.config;
-        if config.listen != now.listen {
-            return Err(ApplyError::Restart("server.host and server.port"));
+        self.apply_to(&mut self.state(), config)
+    }
+
+    fn apply_to(&self, state: &mut State, config: Config) -> Result<(), ApplyError> {
+        if self.orders.borrow().draining {
+            return Err(ApplyError::Stopping);
         }
+        let now = &state.table.config;
         if config.admin != now.admin {
             return Err(ApplyError::Restart("the address of the admin API"));
         }
-        if config.tls.is_some() != now.tls.is_some() {
-            return Err(ApplyError::Restart("ssl.enabled"));
-        }
+        let moved = config.listen != now.listen;
         let table = Arc::new(Table::build(config, Some(&state.table))?);
+        // The last thing that can fail: from here on all of it happens.
+        let listeners = if moved {
+            Some(self.listen(state, &table.config.listen)?)
+        } else {
+            None
+        };
         state.table = Arc::clone(&table);
         state.watch = Watch::start(&table);
-        self.orders.send_modify(|orders| orders.table = table);
+        self.orders.send_modify(|orders| {
+            orders.table = table;
+            if listeners.is_some() {
+                orders.listeners = listeners;
+            }
+        });
         Ok(())
+    }
+
+    /// Opens listeners at another address, for the workers to take. The old
+    /// ones close when theirs is taken; connections stay.
+    fn listen(
+        &self,
+        state: &mut State,
+        (host, port): &(String, u16),
+    ) -> Result<Arc<Listeners>, ListenError> {
+        let opened = listener::open(listener::resolve(host, *port)?, self.workers)?;
+        let (held, address) = listener::hold(&opened)?;
+        tracing::info!(listen = %address, "listening at a new address");
+        state.listener = Some(held);
+        Ok(Listeners::new(opened))
+    }
+
+    /// Looks the backends' host names up again, and has the workers use what is
+    /// new. A name that cannot be resolved keeps its addresses.
+    pub fn resolve(&self) {
+        if !self.table().has_moved() {
+            return;
+        }
+        let mut state = self.state();
+        let config = state.table.config.clone();
+        match self.apply_to(&mut state, config) {
+            Ok(()) => tracing::info!("a backend's host name has other addresses now"),
+            Err(error) => tracing::error!("the backends' addresses stay as they were: {error}"),
+        }
     }
 
     /// Reads the file again; a file that cannot be used changes nothing.
@@ -151,6 +220,37 @@ impl Control {
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
+    }
+
+    /// Writes what is configured to the file, at once or not at all: as `text`
+    /// where that says it, else as JSON, which is YAML.
+    ///
+    /// # Errors
+    /// The file system's; then the file is as it was.
+    pub fn persist(&self, text: Option<&str>) -> io::Result<()> {
+        let json;
+        let text = match text {
+            Some(text) => text,
+            None => {
+                json = serde_json::to_string_pretty(&self.raw())? + "\n";
+                &json
+            }
+        };
+        // Beside the file, so that renaming it is one step; with its mode, as it
+        // may hold a token.
+        let path = std::fs::canonicalize(&self.path)?;
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let beside = PathBuf::from(name);
+        let mode = std::fs::metadata(&path)?.permissions();
+        let written = write_synced(&beside, text.as_bytes(), mode)
+            .and_then(|()| std::fs::rename(&beside, &path));
+        if written.is_err()
+            && let Err(error) = std::fs::remove_file(&beside)
+        {
+            tracing::debug!(%error, "cannot remove {}", beside.display());
+        }
+        written
     }
 
     /// Has the workers stop once what is in flight has ended.
@@ -176,6 +276,15 @@ impl Control {
             }
         }
     }
+}
+
+fn write_synced(path: &Path, bytes: &[u8], mode: Permissions) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path)?;
+    file.set_permissions(mode)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// What can be seen of the files that matter, to notice a change.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,6 +62,9 @@ impl ServeError {
 /// How often the files are looked at for a change.
 const FILE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How often it is asked whether it is time to look host names up again.
+const RESOLVE_TICK: Duration = Duration::from_secs(1);
+
 /// Runs the proxy until it is told to stop.
 ///
 /// # Errors
@@ -77,17 +80,13 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     let workers = args.workers.map_or_else(default_workers, usize::from);
     let (host, port) = &config.listen;
     let listeners = listener::open(listener::resolve(host, *port)?, workers)?;
-    let steering = listeners[0]
-        .try_clone()
-        .map_err(ServeError::system("cannot keep a hold on the listener"))?;
+    let (held, listen) = listener::hold(&listeners)?;
     let admin = admin_listener(&config)?;
     let token = token(args, &config, admin.as_ref())?;
-    let listen = listeners[0]
-        .local_addr()
-        .map_err(ServeError::system("the listener has no address"))?;
     let table = Arc::new(Table::build(config, None)?);
     let (orders, received) = watch::channel(Orders {
         table,
+        listeners: None,
         draining: false,
     });
     let threads = spawn_workers(listeners, &received)
@@ -100,9 +99,10 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         let loopback = admin
             .as_ref()
             .is_some_and(|(_, address)| address.ip().is_loopback());
-        let control = Arc::new(Control::new(&args.config, orders, token, loopback));
+        let control = Control::new(&args.config, orders, held, workers, token, loopback);
+        let control = Arc::new(control);
         control_until_stopped(&control, used, listen, admin, workers).await?;
-        hand_over(&control, steering, workers).await;
+        hand_over(&control, workers).await;
         Ok::<(), ServeError>(())
     })?;
     for thread in threads {
@@ -178,6 +178,7 @@ async fn control_until_stopped(
         None => tracing::info!(%listen, workers, "ready"),
     }
     notify(NotifyState::Ready);
+    start_resolver(control)?;
     let mut before = used;
     let mut looks = tokio::time::interval(FILE_WATCH_INTERVAL);
     loop {
@@ -201,10 +202,37 @@ async fn control_until_stopped(
     Ok(())
 }
 
+/// Looks host names up again, as often as is configured, on a thread of its
+/// own: the system's resolver blocks.
+fn start_resolver(control: &Arc<Control>) -> Result<(), ServeError> {
+    let (control, runtime) = (Arc::clone(control), tokio::runtime::Handle::current());
+    let resolve_forever = move || {
+        // New tables start tasks of that runtime.
+        let _within = runtime.enter();
+        let mut latest = Instant::now();
+        loop {
+            std::thread::sleep(RESOLVE_TICK);
+            let interval = control.table().config.resolve_interval;
+            if interval.is_some_and(|interval| latest.elapsed() >= interval) {
+                control.resolve();
+                latest = Instant::now();
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("resolver".to_owned())
+        .spawn(resolve_forever)
+        .map_err(ServeError::system("cannot start the resolver"))?;
+    Ok(())
+}
+
 /// Leads new connections to a newer process where there is one, and has the
 /// workers stop. The listener is held a little longer than theirs, because it
 /// takes the steering back: left in place it would outlive this process.
-async fn hand_over(control: &Control, steering: std::net::TcpListener, workers: usize) {
+async fn hand_over(control: &Control, workers: usize) {
+    let Some(steering) = control.take_listener() else {
+        return control.drain();
+    };
     let steered = steer::attach(&steering, workers);
     if let Err(error) = &steered {
         tracing::debug!(%error, "cannot lead new connections elsewhere");

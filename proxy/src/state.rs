@@ -299,6 +299,16 @@ impl Table {
         })
     }
 
+    /// Whether the host name of a backend has other addresses than when this was
+    /// built. Blocks while the system's resolver does.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        self.upstreams.iter().flatten().any(|backend| {
+            resolve(&backend.upstream, &backend.config)
+                .is_ok_and(|addresses| addresses != backend.addresses)
+        })
+    }
+
     /// The route with the longest prefix of `path`.
     #[must_use]
     pub fn route(&self, path: &str) -> Option<&Route> {
@@ -334,11 +344,22 @@ fn backend_for(
     config: &RawBackend,
     earlier: Option<&Table>,
 ) -> Result<Arc<Backend>, BuildError> {
-    let addresses = resolve(upstream, config)?;
     let mut all = earlier
         .into_iter()
         .flat_map(|table| table.upstreams.iter().flatten());
     let known = all.find(|one| one.upstream == upstream && one.config.id == config.id);
+    let same_name = |known: &&Arc<Backend>| {
+        known.config.host == config.host && known.config.port == config.port
+    };
+    let addresses = match (resolve(upstream, config), known.filter(same_name)) {
+        (Ok(addresses), _) => addresses,
+        // Names fail at times; what was found before is the best that is known.
+        (Err(error), Some(known)) => {
+            tracing::warn!("{error}; its addresses stay as they were");
+            known.addresses.clone()
+        }
+        (Err(error), None) => return Err(error),
+    };
     let backend = match known {
         Some(known) if known.config == *config && known.addresses == addresses => Arc::clone(known),
         known => {
@@ -375,7 +396,9 @@ fn resolve(upstream: &str, config: &RawBackend) -> Result<Vec<SocketAddr>, Build
     let host = config.host.trim_start_matches('[').trim_end_matches(']');
     let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, config.port)).map_err(error)?;
     let mut addresses: Vec<SocketAddr> = found.collect();
-    addresses.sort_by_key(SocketAddr::is_ipv6);
+    // Resolvers rotate their answers, which is no change.
+    addresses.sort_by_key(|address| (address.is_ipv6(), *address));
+    addresses.dedup();
     Ok(addresses)
 }
 

@@ -65,9 +65,9 @@ pub(super) async fn handle(control: &Control, request: &Request) -> Result<Reply
         ("PUT", "/api/v1/config") => put_config(control, request),
         ("POST", "/api/v1/config/reload-ssl") => reload_ssl(control),
         ("GET", "/api/v1/backends") => backends(control, request),
-        ("POST", "/api/v1/backends/add") => add(control, &request.json()?),
-        ("DELETE", "/api/v1/backends/remove") => remove(control, &named(request)?),
-        ("PUT", "/api/v1/backends/update") => update(control, &request.json()?),
+        ("POST", "/api/v1/backends/add") => add(control, request, &request.json()?),
+        ("DELETE", "/api/v1/backends/remove") => remove(control, request, &named(request)?),
+        ("PUT", "/api/v1/backends/update") => update(control, request, &request.json()?),
         ("POST", "/api/v1/backends/disconnect") => connect(control, &request.json()?, true),
         ("POST", "/api/v1/backends/reconnect") => connect(control, &request.json()?, false),
         ("GET", "/api/v1/stats/server") => stats::server(control).await,
@@ -136,19 +136,44 @@ fn put_config(control: &Control, request: &Request) -> Result<Reply, Reply> {
     let config =
         crate::config::Config::parse(text).map_err(|error| Reply::error(422, error.to_string()))?;
     let mut raw = config.raw;
-    if raw.admin.token.as_deref() == Some(REDACTED) {
+    let redacted = raw.admin.token.as_deref() == Some(REDACTED);
+    if redacted {
         raw.admin.token = control.raw().admin.token;
     }
-    control.apply(raw)?;
+    let persisted = apply(control, request, raw, (!redacted).then_some(text))?;
     Ok(Reply::ok(
-        json!({"status": "applied", "warnings": control.warnings()}),
+        json!({"status": "applied", "persisted": persisted, "warnings": control.warnings()}),
     ))
+}
+
+/// Has the workers use a configuration, and with `?persist=true` the next start
+/// too: then it is written to the file, as `text` where that says it all. Says
+/// whether it was.
+fn apply(
+    control: &Control,
+    request: &Request,
+    raw: RawConfig,
+    text: Option<&str>,
+) -> Result<bool, Reply> {
+    let persist = match request.parameter("persist") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Reply::error(400, "persist: write true or false")),
+    };
+    control.apply(raw)?;
+    if persist {
+        control.persist(text).map_err(|error| {
+            let detail = format!("the configuration is in use, but not in the file: {error}");
+            Reply::error(500, detail)
+        })?;
+    }
+    Ok(persist)
 }
 
 impl From<ApplyError> for Reply {
     fn from(error: ApplyError) -> Self {
         let status = match error {
-            ApplyError::Restart(_) => 409,
+            ApplyError::Restart(_) | ApplyError::Listen(_) | ApplyError::Stopping => 409,
             ApplyError::Config(_) | ApplyError::Build(_) => 422,
         };
         Self::error(status, error.to_string())
@@ -223,7 +248,7 @@ fn position(list: &[RawBackend], upstream: &str, id: &str) -> Result<usize, Repl
         })
 }
 
-fn add(control: &Control, placed: &Placed) -> Result<Reply, Reply> {
+fn add(control: &Control, request: &Request, placed: &Placed) -> Result<Reply, Reply> {
     let mut raw = control.raw();
     let list = list_of(&mut raw, &placed.upstream)?;
     if list.iter().any(|backend| backend.id == placed.backend.id) {
@@ -233,26 +258,32 @@ fn add(control: &Control, placed: &Placed) -> Result<Reply, Reply> {
         ));
     }
     list.push(placed.backend.clone());
-    control.apply(raw)?;
-    Ok(Reply::ok(json!({"status": "added"})))
+    let persisted = apply(control, request, raw, None)?;
+    Ok(Reply::ok(
+        json!({"status": "added", "persisted": persisted}),
+    ))
 }
 
-fn remove(control: &Control, named: &Named) -> Result<Reply, Reply> {
+fn remove(control: &Control, request: &Request, named: &Named) -> Result<Reply, Reply> {
     let mut raw = control.raw();
     let list = list_of(&mut raw, &named.upstream)?;
     let at = position(list, &named.upstream, &named.backend_id)?;
     list.remove(at);
-    control.apply(raw)?;
-    Ok(Reply::ok(json!({"status": "removed"})))
+    let persisted = apply(control, request, raw, None)?;
+    Ok(Reply::ok(
+        json!({"status": "removed", "persisted": persisted}),
+    ))
 }
 
-fn update(control: &Control, placed: &Placed) -> Result<Reply, Reply> {
+fn update(control: &Control, request: &Request, placed: &Placed) -> Result<Reply, Reply> {
     let mut raw = control.raw();
     let list = list_of(&mut raw, &placed.upstream)?;
     let at = position(list, &placed.upstream, &placed.backend.id)?;
     list[at] = placed.backend.clone();
-    control.apply(raw)?;
-    Ok(Reply::ok(json!({"status": "updated"})))
+    let persisted = apply(control, request, raw, None)?;
+    Ok(Reply::ok(
+        json!({"status": "updated", "persisted": persisted}),
+    ))
 }
 
 fn connect(control: &Control, named: &Named, disconnect: bool) -> Result<Reply, Reply> {

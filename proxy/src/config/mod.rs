@@ -44,6 +44,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How large each thing may be.
     pub limits: Limits,
+    /// How often host names are looked up again; `None`: never.
+    pub resolve_interval: Option<Duration>,
 }
 
 /// A named list of backends.
@@ -174,6 +176,7 @@ impl Config {
             routes,
             timeouts,
             limits,
+            resolve_interval: Some(raw.dns.interval.0).filter(|interval| !interval.is_zero()),
             raw,
         })
     }

@@ -30,6 +30,8 @@ pub struct RawConfig {
     pub timeouts: RawTimeouts,
     /// How large each thing may be.
     pub limits: RawLimits,
+    /// How host names become addresses.
+    pub dns: RawDns,
     /// When a request may be sent again.
     pub retries: RawRetries,
     /// When a backend is left alone after failures of real requests.
@@ -311,6 +313,22 @@ impl Default for RawLimits {
             headers: 100,
             body_bytes: Size(0),
             pipeline_depth: 64,
+        }
+    }
+}
+
+/// `dns`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawDns {
+    /// How often the backends' host names are looked up again; 0: never.
+    pub interval: Span,
+}
+
+impl Default for RawDns {
+    fn default() -> Self {
+        Self {
+            interval: Span::seconds(30),
         }
     }
 }

@@ -177,7 +177,7 @@ fn the_configuration_is_shown_without_secrets_and_replaced_whole_or_not_at_all()
     );
     assert_eq!(texts(&proxy), ["a"]);
     let mut moved = shown.clone();
-    moved["server"]["port"] = 1.into();
+    moved["admin"]["port"] = 1.into();
     assert_eq!(
         proxy.admin("PUT", "/api/v1/config", &moved.to_string()).0,
         409
@@ -192,6 +192,42 @@ fn the_configuration_is_shown_without_secrets_and_replaced_whole_or_not_at_all()
         proxy.admin("GET", "/api/v1/config", "").1["admin"]["token"],
         "[redacted]"
     );
+}
+
+#[test]
+fn what_is_to_last_is_written_to_the_file_in_one_step() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (a, b) = (named("a"), named("b"));
+    let proxy = Proxy::with(&config(&[("a", &a)], ""));
+    let file = || std::fs::read_to_string(&proxy.config_path).unwrap();
+    let before = file();
+    let mode = std::fs::Permissions::from_mode(0o640);
+    std::fs::set_permissions(&proxy.config_path, mode).unwrap();
+    // As it was sent, comments too.
+    let text = format!("# by hand\n{}", config(&[("b", &b)], ""));
+    let put = |path: &str, text: &str| proxy.admin("PUT", path, text);
+    assert_eq!(put("/api/v1/config?persist=maybe", &text).0, 400);
+    let (status, reply) = put("/api/v1/config", &text);
+    assert_eq!((status, &reply["persisted"]), (200, &false.into()));
+    assert_eq!(file(), before);
+    let (status, reply) = put("/api/v1/config?persist=true", &text);
+    assert_eq!((status, &reply["persisted"]), (200, &true.into()));
+    assert_eq!(file(), text);
+    // What the API shows holds no secret, but the file must.
+    let (_, shown) = proxy.admin("GET", "/api/v1/config", "");
+    let kept = proxy::config::Config::parse(&text).unwrap().raw;
+    let (status, _) = put("/api/v1/config?persist=true", &shown.to_string());
+    assert_eq!(status, 200);
+    assert_eq!(proxy::config::Config::parse(&file()).unwrap().raw, kept);
+    let remove = r#"{"upstream": "u", "backend_id": "b"}"#;
+    let (status, _) = proxy.admin("DELETE", "/api/v1/backends/remove?persist=true", remove);
+    assert_eq!(status, 200);
+    let left = proxy::config::Config::parse(&file()).unwrap().raw;
+    assert_eq!(left.backends["u"], []);
+    let metadata = std::fs::metadata(&proxy.config_path).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
+    let directory = proxy.config_path.parent().unwrap();
+    assert_eq!(std::fs::read_dir(directory).unwrap().count(), 1);
 }
 
 #[test]

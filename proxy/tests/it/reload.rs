@@ -1,6 +1,8 @@
 //! Changing the configuration while connections are open.
 
-use super::support::{Backend, Proxy, eventually};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use super::support::{Backend, Client, Proxy, address_after, eventually, unused_port};
 
 fn text(backend: &Backend, more: &str) -> String {
     format!(
@@ -63,4 +65,49 @@ fn requests_in_flight_end_where_they_began() {
     go.send(()).unwrap();
     assert_eq!(waiting.response().text(), "a");
     assert_eq!(waiting.get("/").text(), "b");
+}
+
+#[test]
+fn the_listener_moves_without_dropping_a_connection() {
+    let a = Backend::fixed(A);
+    let proxy = Proxy::with_arguments(&text(&a, ""), &["--workers", "2"]);
+    let mut open = proxy.client();
+    assert_eq!(open.get("/").text(), "a");
+    // What cannot be listened on changes nothing.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let moved_to = |port: u16| text(&a, "").replace("port: 0", &format!("port: {port}"));
+    let port = taken.local_addr().unwrap().port();
+    std::fs::write(&proxy.config_path, moved_to(port)).unwrap();
+    let line = proxy.wait_for_line("the configuration stays as it was");
+    assert!(line.contains("cannot listen on"), "{line}");
+    assert_eq!(proxy.client().get("/").text(), "a");
+    // Clients that connect all the while always get an answer, at the one
+    // address or at the other.
+    let port = unused_port();
+    let new = SocketAddr::from(([127, 0, 0, 1], port));
+    std::fs::write(&proxy.config_path, moved_to(port)).unwrap();
+    let line = proxy.wait_for_line("listening at a new address");
+    assert_eq!(address_after(&line, "listen="), Some(new));
+    let mut refused = 0;
+    eventually("the end of the old listeners", || {
+        assert_eq!(Client::connect(new).get("/").text(), "a");
+        refused += usize::from(TcpStream::connect(proxy.address).is_err());
+        (refused > 3).then_some(())
+    });
+    assert_eq!(open.get("/").text(), "a");
+}
+
+#[test]
+fn a_stop_after_a_move_ends_in_order() {
+    let a = Backend::fixed(A);
+    let mut proxy = Proxy::with(&text(&a, ""));
+    let port = unused_port();
+    let moved = text(&a, "").replace("port: 0", &format!("port: {port}"));
+    std::fs::write(&proxy.config_path, moved).unwrap();
+    proxy.wait_for_line("listening at a new address");
+    let mut open = Client::connect(([127, 0, 0, 1], port).into());
+    assert_eq!(open.get("/").text(), "a");
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait_for_exit().code(), Some(0));
+    assert!(open.ends());
 }

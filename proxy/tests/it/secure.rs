@@ -143,6 +143,31 @@ fn a_changed_certificate_is_used_and_open_connections_live_on() {
     assert_eq!(get(&mut open, "/").unwrap(), b"ok");
 }
 
+#[test]
+fn tls_is_switched_on_and_off_while_open_connections_live_on() {
+    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let (directory, certificate) = (tempfile::tempdir().unwrap(), certificate());
+    let on = config(directory.path(), &backend, &certificate);
+    let off = on.replace("enabled: true", "enabled: false");
+    let proxy = Proxy::with(&off);
+    let trusting = client_trusting(&certificate.der);
+    let mut plain = proxy.client();
+    assert_eq!(plain.get("/").text(), "ok");
+    assert!(get(&mut connect(proxy.address, &trusting), "/").is_err());
+    std::fs::write(&proxy.config_path, &on).unwrap();
+    eventually("TLS", || {
+        get(&mut connect(proxy.address, &trusting), "/").ok()
+    });
+    let mut secure = connect(proxy.address, &trusting);
+    assert_eq!(get(&mut secure, "/").unwrap(), b"ok");
+    assert_eq!(plain.get("/").text(), "ok");
+    std::fs::write(&proxy.config_path, &off).unwrap();
+    proxy.wait_for_line("configuration reloaded");
+    proxy.wait_for_line("configuration reloaded");
+    assert_eq!(proxy.client().get("/").text(), "ok");
+    assert_eq!(get(&mut secure, "/").unwrap(), b"ok");
+}
+
 /// A backend that speaks TLS and answers every connection's only request.
 fn secure_backend(certificate: &Certificate) -> SocketAddr {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
