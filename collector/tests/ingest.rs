@@ -3,7 +3,10 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Agent, Collector, DEADLINE, report};
+use jiff::Timestamp;
 use monitor_proto::v1::{self, ExportOutcome};
 
 #[tokio::test]
@@ -30,35 +33,65 @@ async fn a_report_is_read_as_it_was_sent() {
     assert_eq!(collector.json("/api/v1/hosts/web/stats"), stats);
 }
 
+/// How many times to kill: SPEEDMIMI_KILL_ROUNDS, or what fits into 20 s.
+fn kill_rounds() -> impl Iterator<Item = u64> {
+    let asked: Option<u64> = std::env::var("SPEEDMIMI_KILL_ROUNDS")
+        .ok()
+        .map(|text| text.parse().unwrap());
+    let begun = Instant::now();
+    (0..).take_while(move |&round| match asked {
+        Some(rounds) => round < rounds,
+        None => round < 5 || begun.elapsed() < Duration::from_secs(20),
+    })
+}
+
 #[tokio::test]
 async fn every_acked_report_survives_kill_9() {
     let dir = tempfile::tempdir().unwrap();
-    let mut acked = 0u64;
+    let (mut acked, mut rounds) = (0u64, 0);
     let mut token = String::new();
-    for round in 0..5 {
+    for round in kill_rounds() {
         let collector = Collector::start(dir.path());
+        let mut stored = 0;
         if round > 0 {
             assert_eq!(collector.token, token, "the token stays the same");
+            let host = &collector.json("/api/v1/hosts")["hosts"][0];
+            stored = host["reports"].as_u64().unwrap();
+            assert!(
+                stored >= acked,
+                "round {round}: {stored} of {acked} acked reports are there"
+            );
+            assert_eq!(host["missing_reports"], 0, "round {round}");
+            // Those of the round before, one by one.
+            let since = report("web", stored.saturating_sub(100)).window_end_unix_ns;
+            let since = Timestamp::from_nanosecond(since.into()).unwrap();
+            let recent = collector.all_reports(&format!("host=web&limit=1000&since={since}"));
+            let sequences: Vec<_> = recent
+                .iter()
+                .map(|report| report["sequence"].as_u64().unwrap())
+                .collect();
+            let first = stored.saturating_sub(100).max(1);
+            assert_eq!(sequences, (first..=stored).collect::<Vec<_>>());
         }
         token.clone_from(&collector.token);
-        let stored = collector.all_reports("host=web&limit=1000").len() as u64;
-        assert!(
-            stored >= acked,
-            "{stored} of {acked} acked reports are there"
-        );
-        let hosts = collector.json("/api/v1/hosts");
-        if round > 0 {
-            assert_eq!(hosts["hosts"][0]["reports"], stored);
-        }
         let mut agent = collector.agent().await;
-        // More are sent than answers are awaited: the kill falls among them.
+        // More are sent than answers are awaited: the kill falls among them, at
+        // another place in each round.
         for sequence in stored + 1..=stored + 60 {
             agent.send(report("web", sequence)).await;
         }
-        for _ in 0..30 {
+        for _ in 0..=round % 50 {
             acked = agent.answer().await.unwrap().sequence;
         }
         collector.kill_9();
+        rounds += 1;
+    }
+    eprintln!("{rounds} rounds of kill -9, {acked} reports acknowledged");
+    let collector = Collector::start(dir.path());
+    let all = collector.all_reports("host=web&limit=1000");
+    assert!(all.len() as u64 >= acked);
+    for (report, sequence) in all.iter().zip(1u64..) {
+        assert_eq!(report["sequence"], sequence);
     }
 }
 

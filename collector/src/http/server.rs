@@ -15,7 +15,7 @@ use crate::listen::Connection;
 
 /// The longest that a request's head may take; also how long a connection may
 /// wait for its next request.
-const HEAD_MAX: Duration = Duration::from_secs(20);
+const HEAD_MAX: Duration = Duration::from_secs(10);
 const HEADERS_MAX: usize = 64;
 /// Of a request's head, and of what waits to be sent.
 const BUFFER_BYTES_MAX: usize = 64 << 10;

@@ -1,0 +1,198 @@
+//! What strangers and crowds can do to the ports, and what they cannot.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use common::{Agent, Collector, eventually, report};
+use monitor_proto::v1::{self, ExportOutcome, query_service_client::QueryServiceClient};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::task::JoinSet;
+
+/// As in the collector.
+const HTTP_CONNECTIONS_MAX: usize = 1024;
+const STREAMS_OF_A_CONNECTION_MAX: usize = 256;
+/// With everything that 500 agents send at once, in a build without
+/// optimisation.
+const RSS_MAX_KB: u64 = 200 << 10;
+
+/// Each connection is an open file of this process as well.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+}
+
+fn metric(collector: &Collector, line: &str) -> u64 {
+    let metrics = collector.get("/metrics").body;
+    let line = metrics
+        .lines()
+        .find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
+    line.unwrap().parse().unwrap()
+}
+
+/// Whether the collector has closed it; what it may have said before is read.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .unwrap();
+    match stream.read(&mut [0; 1024]) {
+        Ok(n) => n == 0,
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    }
+}
+
+#[test]
+fn slow_heads_take_all_places_for_a_while_and_no_more() {
+    raise_open_files();
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let begun = Instant::now();
+    let mut slow: Vec<TcpStream> = (0..HTTP_CONNECTIONS_MAX)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&collector.http).unwrap();
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+                .unwrap();
+            stream
+        })
+        .collect();
+    // One more is closed at once, not left to wait.
+    let mut more = TcpStream::connect(&collector.http).unwrap();
+    eventually("the one too many is closed", || is_closed(&mut more));
+    assert!(begun.elapsed() < common::DEADLINE);
+
+    // A byte now and then does not keep a place.
+    eventually("the slow ones are closed", || {
+        slow.retain_mut(|stream| stream.write_all(b"x").is_ok() && !is_closed(stream));
+        slow.is_empty()
+    });
+    let refused = "speedmimi_collector_refused_total{reason=\"connections\"}";
+    eventually("there is room again", || {
+        ureq::get(collector.url("/healthz")).call().is_ok()
+    });
+    assert!(metric(&collector, refused) >= 1);
+}
+
+#[tokio::test]
+async fn silent_connections_to_the_grpc_port_are_closed_and_agents_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut silent: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(&collector.grpc).unwrap())
+        .collect();
+    let mut agent = collector.agent().await;
+    assert_eq!(agent.export(report("web", 1)).await, ExportOutcome::Stored);
+    eventually("the silent ones are closed", || {
+        silent.retain_mut(|stream| !is_closed(stream));
+        silent.is_empty()
+    });
+    assert_eq!(agent.export(report("web", 2)).await, ExportOutcome::Stored);
+    assert_eq!(
+        metric(&collector, "speedmimi_collector_grpc_connections"),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_has_so_many_streams_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let channel = collector.channel().await;
+    let mut watchers = JoinSet::new();
+    for _ in 0..STREAMS_OF_A_CONNECTION_MAX + 50 {
+        let mut client = QueryServiceClient::new(channel.clone());
+        watchers.spawn(async move {
+            let request = v1::WatchRequest::default();
+            let mut stream = client.watch(request).await.unwrap().into_inner();
+            drop(stream.message().await);
+        });
+    }
+    let active = || metric(&collector, "speedmimi_collector_watchers_active");
+    let max = STREAMS_OF_A_CONNECTION_MAX as u64;
+    eventually("the connection is full", || active() == max);
+    // Another connection is not affected.
+    let mut agent = collector.agent().await;
+    assert_eq!(agent.export(report("web", 1)).await, ExportOutcome::Stored);
+    assert!(active() <= max);
+}
+
+/// The most memory that it ever had.
+fn rss_max_kb(collector: &Collector) -> u64 {
+    let path = format!("/proc/{}/status", collector.child.id());
+    let status = std::fs::read_to_string(path).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let figure = line.unwrap().trim().strip_suffix(" kB").unwrap();
+    figure.parse().unwrap()
+}
+
+/// One agent's spool: reports that were sent before come again.
+async fn replay(mut agent: Agent, host: String, sequences: u64) -> (u64, u64) {
+    for sequence in 1..=sequences {
+        agent.send(report(&host, sequence)).await;
+    }
+    let (mut stored, mut duplicates) = (0, 0);
+    for sequence in 1..=sequences {
+        let answer = agent.answer().await.unwrap();
+        assert_eq!(answer.sequence, sequence);
+        match answer.outcome() {
+            ExportOutcome::Stored => stored += 1,
+            ExportOutcome::Duplicate => duplicates += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    (stored, duplicates)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_agents_come_back_at_once() {
+    const AGENTS: u64 = 500;
+    const BEFORE: u64 = 4;
+    const AFTER: u64 = 8;
+    raise_open_files();
+    let dir = tempfile::tempdir().unwrap();
+    let mut collector = Collector::start(dir.path());
+    // The second time all come at once, each with what was not acknowledged
+    // and what has come on top.
+    for (sequences, expected) in [
+        (BEFORE, (AGENTS * BEFORE, 0)),
+        (AFTER, (AGENTS * (AFTER - BEFORE), AGENTS * BEFORE)),
+    ] {
+        let mut agents = JoinSet::new();
+        for n in 0..AGENTS {
+            let channel =
+                tonic::transport::Channel::from_shared(format!("http://{}", collector.grpc))
+                    .unwrap();
+            let authorization = format!("Bearer {}", collector.token);
+            agents.spawn(async move {
+                let over = channel.connect().await.unwrap();
+                let agent = Agent::over(over, &authorization).await.unwrap();
+                replay(agent, format!("host-{n}"), sequences).await
+            });
+        }
+        let counts = agents.join_all().await;
+        let total = counts.iter().fold((0, 0), |(s, d), (stored, duplicates)| {
+            (s + stored, d + duplicates)
+        });
+        assert_eq!(total, expected);
+        let rss = rss_max_kb(&collector);
+        assert!(rss <= RSS_MAX_KB, "{rss} KiB");
+        eprintln!("{AGENTS} agents with {sequences} reports each: {rss} KiB at most");
+        if sequences == BEFORE {
+            collector.kill_9();
+            collector = Collector::start(dir.path());
+        }
+    }
+    let hosts = collector.json("/api/v1/hosts");
+    let hosts = hosts["hosts"].as_array().unwrap();
+    assert_eq!(hosts.len() as u64, AGENTS);
+    assert!(hosts.iter().all(|host| host["reports"] == AFTER));
+}
