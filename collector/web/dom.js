@@ -54,6 +54,7 @@ export function table({ key, caption, heads, rows, words = 2 }) {
   if (caption) made.prepend(element("caption", "", caption));
   const scroll = element("div", "scroll", made);
   scroll.dataset.scroll = key;
+  scroll.dataset.focus = `scroll ${key}`;
   return scroll;
 }
 
@@ -65,6 +66,13 @@ export function redraw(parent, children) {
     .filter((one) => one.scrollLeft > 0)
     .map((one) => [one.dataset.scroll, one.scrollLeft]);
   parent.replaceChildren(...children);
+  // What scrolls must be within the keyboard's reach.
+  for (const one of parent.querySelectorAll("[data-scroll]")) {
+    if (one.scrollWidth <= one.clientWidth) continue;
+    one.tabIndex = 0;
+    one.setAttribute("role", "region");
+    one.setAttribute("aria-label", one.querySelector("caption")?.textContent ?? "Endpoints");
+  }
   for (const [key, left] of scrolled) {
     const now = parent.querySelector(`[data-scroll="${CSS.escape(key)}"]`);
     if (now) now.scrollLeft = left;

@@ -3,6 +3,7 @@
 // After "live" is read on stdin, the page is looked at once more.
 
 import { chromium } from "playwright-core";
+import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 
 const [url, executablePath, shots] = process.argv.slice(2);
@@ -39,6 +40,14 @@ const look = (page) => page.evaluate(() => ({
   scripts: document.querySelectorAll("script").length,
   wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
 }));
+
+/// What axe finds against WCAG 2.2, level AA, in what the reader sees.
+const axe = await readFile(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+async function barriers(page) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(() => axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"] }));
+  return found.violations.flatMap((v) => v.nodes.map((node) => `${v.id}: ${node.html}`));
+}
 
 async function shot(page, name) {
   if (shots) await page.screenshot({ path: `${shots}/${name}.png`, fullPage: true });
@@ -77,7 +86,12 @@ try {
   await hostPage.getByRole("link", { name: "Retransmits" }).click();
   await hostPage.waitForURL(/sort=retransmits/);
   await hostPage.locator("th[aria-sort]", { hasText: "Retransmits" }).waitFor();
+  const dark = await open({ viewport: { width: 1280, height: 800 }, colorScheme: "dark" });
+  await dark.goto(hostPage.url());
+  await dark.locator("figure canvas").first().waitFor();
+  const narrow = await open({ viewport: { width: 360, height: 740 } });
   answer({
+    barriers: [...await barriers(page), ...await barriers(hostPage), ...await barriers(dark), ...await barriers(narrow)],
     url: hostPage.url(),
     tables: byBytes,
     sorted: (await tables())["Sockets that stand out"],
