@@ -123,7 +123,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         }
         Bench::Proxy { common, options } => {
             let rows = proxy::bench(workspace, options, common.quick)?;
-            ("proxy", common, rows, &[PROXY])
+            ("proxy", common, rows, &proxy::PANELS)
         }
     };
     let provenance = Provenance::of(workspace, bench)?;
@@ -141,12 +141,6 @@ const PROGRAMS: Panel = Panel {
     metric: "ns_above_empty",
     title: "ns per packet, above an empty program",
     reference: Some(0.0),
-};
-
-const PROXY: Panel = Panel {
-    metric: "cpu_per_request_ratio_to_best",
-    title: "CPU per request, to the better of nginx and HAProxy",
-    reference: Some(1.0),
 };
 
 impl Provenance {

@@ -20,12 +20,44 @@ use self::{
     peers::{PEERS, Peer},
     run::{Bench, Sample},
 };
-use super::Row;
+use super::{Row, charts::Panel};
 use crate::{
     command::{run as run_command, step, timed},
     debian, requirements,
     workspace::Workspace,
 };
+
+/// What is drawn.
+pub(super) const PANELS: [Panel; 4] = [
+    panel(
+        "cpu_per_request_ratio_to_best",
+        "CPU per request, to the better of nginx and HAProxy",
+        Some(1.0),
+    ),
+    panel(
+        "cpu_per_request_ratio_to_relay",
+        "CPU per request, to a bare TCP relay",
+        Some(1.0),
+    ),
+    panel(
+        "p99_ratio_to_nginx",
+        "99th percentile of the time to answer, to nginx",
+        Some(1.0),
+    ),
+    panel(
+        "cpu_per_request_us",
+        "CPU per request, in microseconds",
+        None,
+    ),
+];
+
+const fn panel(metric: &'static str, title: &'static str, reference: Option<f64>) -> Panel {
+    Panel {
+        metric,
+        title,
+        reference,
+    }
+}
 
 /// How long the origin may take to end.
 const END: Duration = Duration::from_secs(15);
@@ -52,8 +84,8 @@ type Samples = Vec<(Peer, Vec<Sample>)>;
 
 /// Measures and returns every figure.
 pub(super) fn bench(workspace: &Workspace, options: &Options, quick: bool) -> Result<Vec<Row>> {
-    let rounds = options.rounds.unwrap_or(if quick { 2 } else { 5 });
-    let seconds = options.seconds.unwrap_or(if quick { 1 } else { 4 });
+    let rounds = options.rounds.unwrap_or(if quick { 2 } else { 6 });
+    let seconds = options.seconds.unwrap_or(if quick { 1 } else { 3 });
     let cells: Vec<Cell> = CELLS
         .into_iter()
         .filter(|cell| {
