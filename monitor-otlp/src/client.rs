@@ -102,7 +102,22 @@ pub struct Client {
 #[derive(Debug)]
 enum Transport {
     Http(ureq::Agent),
-    Grpc { runtime: Runtime, channel: Channel },
+    /// The runtime is there until this is dropped.
+    Grpc {
+        runtime: Option<Runtime>,
+        channel: Channel,
+    },
+}
+
+impl Drop for Transport {
+    /// Does not wait, so that a task may drop it too.
+    fn drop(&mut self) {
+        if let Self::Grpc { runtime, .. } = self
+            && let Some(runtime) = runtime.take()
+        {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Client {
@@ -123,7 +138,6 @@ impl Client {
                     .new_agent(),
             ),
             Protocol::Grpc => {
-                let runtime = Builder::new_current_thread().enable_all().build()?;
                 let mut endpoint = Endpoint::from(url.uri.clone())
                     .connect_timeout(CONNECT_TIMEOUT)
                     .timeout(TIMEOUT)
@@ -131,10 +145,12 @@ impl Client {
                 if url.uri.scheme_str() == Some("https") {
                     endpoint = endpoint.tls_config(ClientTlsConfig::new().with_webpki_roots())?;
                 }
+                let runtime = Builder::new_current_thread().enable_all().build()?;
                 let channel = {
                     let _context = runtime.enter();
                     endpoint.connect_lazy()
                 };
+                let runtime = Some(runtime);
                 Transport::Grpc { runtime, channel }
             }
         };
@@ -150,7 +166,10 @@ impl Client {
     pub fn send(&mut self, body: &[u8]) -> Answer {
         match &self.transport {
             Transport::Http(agent) => self.post(agent, body),
-            Transport::Grpc { runtime, channel } => runtime.block_on(self.call(channel, body)),
+            Transport::Grpc { runtime, channel } => match runtime {
+                Some(runtime) => runtime.block_on(self.call(channel, body)),
+                None => Answer::unanswered("it was closed".to_owned()),
+            },
         }
     }
 

@@ -4,6 +4,9 @@
 
 mod collector;
 mod kernel;
+mod otlp;
+#[path = "../../../monitor-otlp/tests/receiver/mod.rs"]
+mod receiver;
 
 use std::{
     net::SocketAddr,
@@ -37,16 +40,28 @@ struct Agent {
     thread: JoinHandle<()>,
 }
 
+/// With everything in `dir`, and without a place for reports to go to.
+fn args(dir: &Path) -> RunArgs {
+    RunArgs {
+        spool_dir: Some(dir.join("spool")),
+        control_socket: Some(dir.join("control.sock")),
+        sample_interval: Some("10ms".to_owned()),
+        report_interval: Some("100ms".to_owned()),
+        ..RunArgs::default()
+    }
+}
+
 impl Agent {
     fn start(dir: &Path, collector: SocketAddr, kernel: &FakeKernel) -> Self {
+        let collector = Some(format!("http://{collector}"));
         let args = RunArgs {
-            collector: Some(format!("http://{collector}")),
-            spool_dir: Some(dir.join("spool")),
-            control_socket: Some(dir.join("control.sock")),
-            sample_interval: Some("10ms".to_owned()),
-            report_interval: Some("100ms".to_owned()),
-            ..RunArgs::default()
+            collector,
+            ..args(dir)
         };
+        Self::start_with(args, kernel)
+    }
+
+    fn start_with(args: RunArgs, kernel: &FakeKernel) -> Self {
         let config = Config::new(args, None).unwrap();
         let kernel = kernel.clone();
         let (end, ended) = oneshot::channel();
