@@ -13,10 +13,11 @@ mod cgroup;
 mod continuity;
 mod failures;
 mod http;
+mod lossy;
 mod streams;
 mod watch;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use self::watch::Watch;
 
@@ -29,12 +30,19 @@ fn main() {
         Err(why) => {
             eprintln!("skipped: {why}");
             let skipped = |(name, _): Case| Trial::test(name, || Ok(())).with_ignored_flag(true);
-            libtest_mimic::run(&arguments, cases().map(skipped).collect()).exit();
+            let all = cases().chain(lossy::CASES);
+            libtest_mimic::run(&arguments, all.map(skipped).collect()).exit();
         }
     };
-    let trials = cases()
+    let mut trials = cases()
         .map(|(name, case)| Trial::test(name, move || case(watch)))
         .collect::<Vec<_>>();
+    trials.extend(lossy::CASES.map(|(name, case)| {
+        Trial::ignorable_test(name, move || match lossy::missing() {
+            Some(why) => Ok(Completion::ignored_with(why)),
+            None => case(watch).map(|()| Completion::Completed),
+        })
+    }));
     let conclusion = libtest_mimic::run(&arguments, trials);
     watch.stop();
     conclusion.exit();

@@ -1,0 +1,216 @@
+//! Networks that lose packets or lead nowhere: attempts that nobody answers, and
+//! retransmissions as `ss` and `nstat` have them.
+//!
+//! The networks are made by `ip` and `tc`, each for one thread.
+
+use std::{
+    fs, io,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::Command,
+};
+
+use libtest_mimic::Failed;
+use monitor_common::{
+    counters::{EndpointCounters, Failure},
+    endpoint::Role,
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+
+use crate::{Case, Watch, watch::fresh};
+
+pub(crate) const CASES: [Case; 4] = [
+    ("an_unanswered_attempt_times_out", times_out),
+    (
+        "an_attempt_at_an_absent_host_is_unreachable",
+        absent_host_is_unreachable,
+    ),
+    (
+        "an_attempt_without_a_route_dies_before_its_syn",
+        without_a_route,
+    ),
+    (
+        "retransmissions_and_bytes_are_those_of_ss",
+        retransmissions_are_those_of_ss,
+    ),
+];
+
+/// What keeps [`CASES`] from running here.
+pub(crate) fn missing() -> Option<String> {
+    ["ip", "nstat", "ss", "tc"].into_iter().find_map(|program| {
+        let found = Command::new(program).arg("-V").output().is_ok();
+        (!found).then(|| format!("`{program}` of iproute2 is not installed"))
+    })
+}
+
+/// Once full, a listener's accept queue drops SYNs without a word.
+fn times_out(watch: &Watch) -> Result<(), Failed> {
+    let stream = || {
+        let flags = SocketFlags::CLOEXEC;
+        socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+    };
+    let (address, sent_again) = in_own_network(|| {
+        let listener = stream()?;
+        rustix::net::bind(&listener, &fresh())?;
+        rustix::net::listen(&listener, 0)?;
+        let address = SocketAddr::try_from(rustix::net::getsockname(&listener)?)?;
+        let _first = TcpStream::connect(address)?;
+        watch.until(Role::Downstream, address, |c| {
+            c.connections_established == 1
+        });
+        let attempt = stream()?;
+        set_syn_retries(&attempt, 1)?;
+        let error = connect(&attempt, &address).unwrap_err();
+        assert_eq!(error, rustix::io::Errno::TIMEDOUT);
+        Ok((address, segments_sent_again()?))
+    })?;
+    let counters = watch.ended(Role::Upstream, address, 2);
+    assert_eq!(failed_by(&counters, Failure::Timeout), (1, 1));
+    assert_eq!(
+        (counters.connections_opened, counters.connections_closed),
+        (2, 1)
+    );
+    assert!(sent_again > 0);
+    assert_eq!(counters.retransmits, sent_again);
+    Ok(())
+}
+
+/// What the calling thread's network has sent again in all: `nstat`'s
+/// `TcpRetransSegs`.
+fn segments_sent_again() -> Result<u64, Failed> {
+    let told = run("nstat -asz TcpRetransSegs")?;
+    let line = told.lines().find(|l| l.starts_with("TcpRetransSegs"));
+    Ok(line.unwrap().split_whitespace().nth(1).unwrap().parse()?)
+}
+
+/// How many SYNs follow the first one, for this socket.
+fn set_syn_retries(socket: &impl std::os::fd::AsRawFd, retries: libc::c_int) -> io::Result<()> {
+    // SAFETY: the kernel reads an int from a place that outlives the call.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_SYNCNT,
+            (&raw const retries).cast(),
+            libc::socklen_t::try_from(size_of_val(&retries)).unwrap(),
+        )
+    };
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// How many failed for this reason, and for any.
+fn failed_by(counters: &EndpointCounters, reason: Failure) -> (u64, u64) {
+    (
+        counters.connections_failed[reason as usize],
+        counters.connections_failed.iter().sum(),
+    )
+}
+
+/// Runs on a thread in a network of its own, whose loopback interface is up.
+fn in_own_network<T: Send>(work: impl FnOnce() -> Result<T, Failed> + Send) -> Result<T, Failed> {
+    let apart = || {
+        // SAFETY: changes the calling thread alone, which ends with the test.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+        run("ip link set lo up")?;
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(apart).join().unwrap())
+}
+
+/// Runs a command in the calling thread's network; returns its stdout.
+fn run(command: &str) -> Result<String, Failed> {
+    let mut words = command.split(' ');
+    let program = words.next().unwrap();
+    let output = Command::new(program).args(words).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("`{command}`: {stderr}").into())
+}
+
+/// Nobody answers who has this address, so the kernel sends itself an ICMP error.
+fn absent_host_is_unreachable(watch: &Watch) -> Result<(), Failed> {
+    let absent = SocketAddr::from(([10, 213, 7, 2], 80));
+    in_own_network(|| {
+        run("ip link add one type veth peer name other")?;
+        run("ip address add 10.213.7.1/24 dev one")?;
+        run("ip link set one up")?;
+        run("ip link set other up")?;
+        fs::write("/proc/sys/net/ipv4/neigh/one/retrans_time_ms", "100")?;
+        for _ in 0..2 {
+            let error = TcpStream::connect(absent).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::HostUnreachable);
+        }
+        Ok(())
+    })?;
+    let counters = watch.ended(Role::Upstream, absent, 2);
+    assert_eq!(failed_by(&counters, Failure::Unreachable), (2, 2));
+    assert_eq!(
+        (counters.connections_opened, counters.failed_before_syn),
+        (2, 0)
+    );
+    Ok(())
+}
+
+fn without_a_route(watch: &Watch) -> Result<(), Failed> {
+    let nowhere = SocketAddr::from(([10, 213, 8, 2], 80));
+    in_own_network(|| {
+        let error = TcpStream::connect(nowhere).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
+        Ok(())
+    })?;
+    let counters = watch.until(Role::Upstream, nowhere, |c| c.failed_before_syn >= 1);
+    assert_eq!(
+        (counters.failed_before_syn, counters.connections_opened),
+        (1, 0)
+    );
+    Ok(())
+}
+
+/// A queue that is too short for what TCP sends drops packets.
+fn retransmissions_are_those_of_ss(watch: &Watch) -> Result<(), Failed> {
+    const SENT: usize = 4 << 20;
+    let (address, told) = in_own_network(|| {
+        run("tc qdisc add dev lo root tbf rate 80mbit burst 80kb limit 100kb")?;
+        let listener = TcpListener::bind(fresh())?;
+        let address = listener.local_addr()?;
+        let mut client = TcpStream::connect(address)?;
+        let mut server = listener.accept()?.0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| server.read_exact(&mut vec![0; SENT]).unwrap());
+            client.write_all(&vec![b'x'; SENT])
+        })?;
+        let sockets = format!("ss -tinHO state established dport = {}", address.port());
+        let acknowledged = format!("bytes_acked:{}", SENT + 1);
+        let told = loop {
+            let told = run(&sockets)?;
+            if told.contains(&acknowledged) {
+                break told;
+            }
+        };
+        Ok((address, told))
+    })?;
+    let counters = watch.ended(Role::Upstream, address, 1);
+    let retransmits: u64 = word(&told, "retrans:0/").map_or(0, |n| n.parse().unwrap());
+    assert!(retransmits > 0, "nothing was lost: {told}");
+    assert_eq!(counters.retransmits, retransmits);
+    assert_eq!(
+        (counters.bytes_sent, counters.bytes_unacked),
+        (SENT as u64, 0)
+    );
+    let received = watch.ended(Role::Downstream, address, 1).bytes_received;
+    assert_eq!(received, SENT as u64);
+    Ok(())
+}
+
+/// What follows a name in what `ss` prints.
+fn word<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.split_whitespace().find_map(|w| w.strip_prefix(name))
+}
