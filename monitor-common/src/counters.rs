@@ -40,10 +40,27 @@ pub struct Durations {
 }
 
 /// Every counter of an endpoint.  All but the two histograms lie in front, so
-/// that a sample touches few cache lines.
+/// that a sample touches few cache lines; the first line holds what every
+/// exchange adds to, up to and with the requests by GET.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct EndpointCounters {
+    /// Payload that arrived in order.
+    pub bytes_received: u64,
+    /// Payload that the peer acknowledged.
+    pub bytes_sent: u64,
+    /// TCP segments received, as `tcp_info`'s `segs_in`.
+    pub packets_received: u64,
+    /// TCP segments sent, as `tcp_info`'s `segs_out`.
+    pub packets_sent: u64,
+    /// The sum of the smoothed round-trip times seen at callbacks.
+    pub srtt_sum_us: u64,
+    /// How many were seen.
+    pub srtt_samples: u64,
+    /// HTTP/1 requests by [`http::Method`].
+    pub requests: [u64; http::METHODS],
+    /// HTTP/1 responses by [`http::code_index`].
+    pub responses: [u64; http::CODES],
     /// Connections begun.
     pub connections_opened: u64,
     /// Connections whose handshake was completed.
@@ -56,30 +73,14 @@ pub struct EndpointCounters {
     pub failed_before_syn: u64,
     /// Connections that were open before counting began.
     pub connections_adopted: u64,
-    /// Payload that arrived in order.
-    pub bytes_received: u64,
-    /// Payload that the peer acknowledged.
-    pub bytes_sent: u64,
     /// Payload sent and never acknowledged before the end.
     pub bytes_unacked: u64,
-    /// TCP segments received, as `tcp_info`'s `segs_in`.
-    pub packets_received: u64,
-    /// TCP segments sent, as `tcp_info`'s `segs_out`.
-    pub packets_sent: u64,
     /// Segments sent again, as `tcp_info`'s `total_retrans`.
     pub retransmits: u64,
     /// IP packets' bytes received, headers included.
     pub wire_bytes_received: u64,
     /// IP packets' bytes sent, headers included.
     pub wire_bytes_sent: u64,
-    /// The sum of the smoothed round-trip times seen at callbacks.
-    pub srtt_sum_us: u64,
-    /// How many were seen.
-    pub srtt_samples: u64,
-    /// HTTP/1 requests by [`http::Method`].
-    pub requests: [u64; http::METHODS],
-    /// HTTP/1 responses by [`http::code_index`].
-    pub responses: [u64; http::CODES],
     /// Requests whose connection ended before a final response.
     pub requests_without_response: u64,
     /// Turns of streams that do not speak HTTP/1.

@@ -67,7 +67,8 @@ pub struct Delta {
 }
 
 /// A socket's stream: what was folded into its endpoint already, and what must
-/// be known to tell payload from SYN and FIN.
+/// be known to tell payload from SYN and FIN.  In the socket's storage all but
+/// the last two fields share a cache line, the one that a callback touches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Stream {
@@ -75,10 +76,6 @@ pub struct Stream {
     pub folded_received: u64,
     /// Payload acknowledged, as folded.
     pub folded_sent: u64,
-    /// When the connection was begun, by the monotonic clock.
-    pub opened_at_ns: u64,
-    /// The socket's cookie.
-    pub cookie: u64,
     /// Segments received, as folded.
     pub folded_segs_in: u32,
     /// Segments sent, as folded.
@@ -96,6 +93,10 @@ pub struct Stream {
     pub released: u32,
     /// Zero.
     pub reserved: u32,
+    /// When the connection was begun, by the monotonic clock.
+    pub opened_at_ns: u64,
+    /// The socket's cookie.
+    pub cookie: u64,
 }
 
 const _: () = assert!(size_of::<Stream>() == 64);
