@@ -6,6 +6,7 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +22,7 @@ use super::{
     diag::{Diag, Ends},
     ledger::{ENTRY_WORDS, Ended, Entry, Figures, Ledger, OwnCounters, Words},
     mapped::{Access, Mapped},
+    namespaces::Namespaces,
     object::maps,
     pins::Pins,
     reading,
@@ -100,7 +102,7 @@ pub(super) struct Adoption {
     ledger: Ledger<Rows>,
     marks: HashMap<MapData, u64, Adopted>,
     /// Open while there is any adopted connection.
-    ends: Vec<Ends>,
+    ends: Vec<(u64, Ends)>,
     /// Whether ends were missed since the last dump.
     overrun: bool,
 }
@@ -120,9 +122,7 @@ impl Membership {
         if label == "/" {
             return Self(None);
         }
-        let mut ids = HashSet::new();
-        collect_ids(path.to_owned(), &mut ids);
-        Self(Some(ids))
+        Self(Some(cgroups(path).into_iter().map(|(_, id)| id).collect()))
     }
 
     pub(super) fn has(&self, socket: &LiveSocket) -> bool {
@@ -132,28 +132,38 @@ impl Membership {
     }
 }
 
-fn collect_ids(path: PathBuf, ids: &mut HashSet<u64>) {
-    use std::os::unix::fs::MetadataExt as _;
-    let mut paths = vec![path];
+/// A cgroup and all below it, each with its id: the inode of its directory.
+pub(super) fn cgroups(path: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    let mut paths = vec![path.to_owned()];
     while let Some(path) = paths.pop() {
         // A cgroup that goes away meanwhile has no sockets of its own to adopt.
         let Ok(metadata) = std::fs::metadata(&path) else {
             continue;
         };
-        ids.insert(metadata.ino());
         let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
         let is_dir = |e: &std::fs::DirEntry| e.file_type().is_ok_and(|t| t.is_dir());
         paths.extend(entries.filter(is_dir).map(|entry| entry.path()));
+        found.push((path, metadata.ino()));
     }
+    found
 }
 
 /// What adopting takes.
 pub(super) struct Adopting<'a, B> {
     pub(super) pins: &'a Pins,
     pub(super) storage: &'a std::os::fd::OwnedFd,
+    pub(super) namespaces: &'a Namespaces,
     pub(super) keys: &'a Mapped<SlotKey>,
     pub(super) books: &'a B,
     pub(super) members: &'a Membership,
+}
+
+impl<B> Adopting<'_, B> {
+    fn live(&self) -> Result<Vec<LiveSocket>, KernelError> {
+        let live = |diag: &Diag, found: &mut _| diag.live(Some(self.storage), found);
+        self.namespaces.sockets(live)
+    }
 }
 
 impl Adoption {
@@ -171,15 +181,13 @@ impl Adoption {
             ledger: Ledger::recover(rows, entries, with.books),
             marks: marks.map_err(failed("opening", maps::ADOPTED))?,
             // Before the dump: what ends after it is told.
-            ends: vec![Ends::open()?],
+            ends: with.namespaces.ends()?,
             overrun: false,
         };
         adoption.forget_marks();
-        let diag = Diag::open()?;
-        let mut live = Vec::new();
-        diag.live(Some(with.storage), &mut live)?;
+        let live = with.live()?;
         adoption.forget_missing(&live, with.books);
-        adoption.adopt(&diag, &live, with)?;
+        adoption.adopt(&live, with)?;
         adoption.close_ends();
         Ok(adoption)
     }
@@ -212,7 +220,6 @@ impl Adoption {
 
     fn adopt<B: Books>(
         &mut self,
-        diag: &Diag,
         live: &[LiveSocket],
         with: &Adopting<'_, B>,
     ) -> Result<(), KernelError> {
@@ -225,10 +232,8 @@ impl Adoption {
         }
         // A connection that was being opened during the first dump is followed by
         // the time of the second.
-        let mut again = Vec::new();
-        diag.live(Some(with.storage), &mut again)?;
         let again: std::collections::HashMap<u64, LiveSocket> =
-            again.into_iter().map(|s| (s.cookie, s)).collect();
+            with.live()?.into_iter().map(|s| (s.cookie, s)).collect();
         candidates.retain_mut(|candidate| match again.get(&candidate.cookie) {
             Some(now) if now.storage.is_none() => {
                 *candidate = *now;
@@ -236,8 +241,7 @@ impl Adoption {
             }
             _ => false,
         });
-        let mut listeners = Vec::new();
-        diag.listeners(&mut listeners)?;
+        let listeners = with.namespaces.sockets(Diag::listeners)?;
         let listening: HashSet<u16> = listeners
             .iter()
             .filter(|l| with.members.has(l))
@@ -310,7 +314,7 @@ impl Adoption {
     /// Takes what the kernel told of ends since the last time.
     pub(super) fn take_ends<B: Books>(&mut self, books: &B) {
         let mut ended = Vec::new();
-        for ends in &mut self.ends {
+        for (_, ends) in &mut self.ends {
             let known = |s: &LiveSocket| self.ledger.get(s.cookie).is_some();
             match ends.take(|socket| ended.extend(known(&socket).then_some(socket))) {
                 Ok(true) => {}
@@ -350,6 +354,11 @@ impl Adoption {
         self.ledger
             .observe(socket.cookie, &last.figures, entry.flags);
         self.end(&entry, last.unacked, books);
+    }
+
+    /// Lets go of the namespaces that no process is in any more.
+    pub(super) fn leave(&mut self, namespaces: &Namespaces) {
+        self.ends.retain(|(inode, _)| namespaces.has(*inode));
     }
 
     /// Takes what a dump says of the adopted connections.

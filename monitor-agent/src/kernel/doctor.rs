@@ -1,12 +1,17 @@
 //! What the kernel offers, one check a requirement.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
 
-use aya::{EbpfLoader, util::KernelVersion};
+use aya::{EbpfLoader, maps::Map, util::KernelVersion};
 
 use super::{
     attach, bpffs,
-    object::{self, Program},
+    diag::Diag,
+    object::{self, Program, maps},
 };
 
 /// One requirement.
@@ -39,7 +44,14 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// Checks everything that the agent needs from this kernel.
 #[must_use]
 pub fn checks(pin_dir: &Path) -> Vec<Check> {
-    vec![kernel(), capabilities(), bpffs_check(pin_dir), programs()]
+    let (programs, sockets) = programs();
+    vec![
+        kernel(),
+        capabilities(),
+        bpffs_check(pin_dir),
+        programs,
+        sockets_check(sockets.as_ref()),
+    ]
 }
 
 fn kernel() -> Check {
@@ -121,8 +133,9 @@ fn bpffs_check(pin_dir: &Path) -> Check {
     }
 }
 
-/// Loads every program, attaches none, and leaves nothing.
-fn programs() -> Check {
+/// Loads every program, attaches none, and leaves nothing but the map of the
+/// sockets' storage, for the check after it.
+fn programs() -> (Check, Option<OwnedFd>) {
     let failed = |detail: String| Check {
         name: "programs",
         ok: false,
@@ -132,19 +145,56 @@ fn programs() -> Check {
     };
     let mut ebpf = match EbpfLoader::new().load(object::OBJECT) {
         Ok(ebpf) => ebpf,
-        Err(error) => return failed(chain(&error)),
+        Err(error) => return (failed(chain(&error)), None),
     };
     for program in Program::ALL {
         if let Err(error) = attach::load(&mut ebpf, program) {
-            return failed(chain(&error));
+            return (failed(chain(&error)), None);
         }
     }
-    Check {
+    let passed = Check {
         name: "programs",
         ok: true,
         required: true,
         detail: "all of them pass the verifier".into(),
         advice: String::new(),
+    };
+    let storage = match ebpf.take_map(maps::SOCKETS) {
+        Some(Map::SkStorage(map)) => map.fd().as_fd().try_clone_to_owned().ok(),
+        _ => None,
+    };
+    (passed, storage)
+}
+
+/// The live sockets, with what the programs keep of them.
+fn sockets_check(storage: Option<&OwnedFd>) -> Check {
+    let mut sockets = Vec::new();
+    let dumped = Diag::open().and_then(|diag| diag.live(storage, &mut sockets));
+    let check = |ok, detail, advice: &str| Check {
+        name: "sockets",
+        ok,
+        // Without it what connections carry is counted when they end.
+        required: false,
+        detail,
+        advice: advice.to_owned(),
+    };
+    match dumped {
+        Ok(()) if storage.is_some() => check(
+            true,
+            format!("sock_diag tells of {} live connections", sockets.len()),
+            "",
+        ),
+        Ok(()) => check(
+            false,
+            "sock_diag answers; without the programs the rest cannot be tried".to_owned(),
+            "first see to the programs",
+        ),
+        Err(error) => check(
+            false,
+            chain(&error),
+            "the kernel needs CONFIG_INET_DIAG and CONFIG_INET_TCP_DIAG (modules inet_diag and \
+             tcp_diag); without them older connections and live bytes are not counted",
+        ),
     }
 }
 

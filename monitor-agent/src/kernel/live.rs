@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     os::fd::OwnedFd,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -12,8 +13,8 @@ use super::{
     KernelError, LiveSocket,
     adoption::{Adoption, Books, Rows},
     counts::{Connections, Counts},
-    diag::Diag,
     ledger::{Entry, Figures, peek},
+    namespaces::Namespaces,
 };
 
 /// How often a dump that does not fit the counters is tried again: what it missed
@@ -33,7 +34,7 @@ pub(super) enum Adopted {
 /// The live sockets of one target.
 pub(super) struct Live {
     storage: OwnedFd,
-    diag: Option<Diag>,
+    pub(super) namespaces: Namespaces,
     pub(super) adopted: Adopted,
     /// The share of a core that dumps may take.
     budget: f64,
@@ -58,15 +59,21 @@ pub(super) struct Found {
     /// The sockets, each with its slot.
     pub(super) sockets: Vec<(u32, LiveSocket)>,
     /// The connections that the counters say are open, less the sockets there
-    /// are: how far beyond what began and ended meanwhile.
-    pub(super) difference: i64,
+    /// are: how far beyond what began and ended meanwhile.  `None` where sockets
+    /// of other network namespaces cannot be looked at.
+    pub(super) difference: Option<i64>,
 }
 
 impl Live {
-    pub(super) fn new(storage: OwnedFd, adopted: Adopted, budget: f64) -> Self {
+    pub(super) fn new(
+        storage: OwnedFd,
+        cgroup: Option<PathBuf>,
+        adopted: Adopted,
+        budget: f64,
+    ) -> Self {
         Self {
             storage,
-            diag: None,
+            namespaces: Namespaces::of(cgroup),
             adopted,
             budget,
             cost: Duration::ZERO,
@@ -80,6 +87,12 @@ impl Live {
         if let Adopted::Followed(adoption) = &mut self.adopted {
             adoption.take_ends(books);
         }
+    }
+
+    /// Whether there are sockets in other network namespaces that cannot be looked
+    /// at.
+    pub(super) fn hidden(&self) -> bool {
+        self.namespaces.hidden()
     }
 
     /// How long ago the live sockets were looked at.
@@ -106,7 +119,6 @@ impl Live {
         match found {
             Ok(found) => Some(found),
             Err(error) => {
-                self.diag = None;
                 if !std::mem::replace(&mut self.warned, true) {
                     let error = crate::error_chain(&error);
                     tracing::warn!(
@@ -128,7 +140,7 @@ impl Live {
         let mut tries = 1;
         loop {
             let found = self.dump(counts, before)?;
-            if found.difference == 0 || tries == TRIES {
+            if found.difference.unwrap_or(0) == 0 || tries == TRIES {
                 return Ok(found);
             }
             tries += 1;
@@ -137,19 +149,14 @@ impl Live {
     }
 
     fn dump(&mut self, counts: &Counts, before: Connections) -> Result<Found, KernelError> {
-        let mut live = Vec::new();
-        let diag = match self.diag.take() {
-            Some(diag) => diag,
-            None => Diag::open()?,
-        };
-        diag.live(Some(&self.storage), &mut live)?;
-        self.diag = Some(diag);
-        // A socket that moves while the table is walked may be told twice.
-        live.sort_unstable_by_key(|socket| socket.cookie);
-        live.dedup_by_key(|socket| socket.cookie);
+        self.namespaces.refresh()?;
+        let live = self
+            .namespaces
+            .sockets(|diag, found| diag.live(Some(&self.storage), found))?;
         let mut found = Found::default();
         let mut open = 0u64;
         if let Adopted::Followed(adoption) = &mut self.adopted {
+            adoption.leave(&self.namespaces);
             adoption.observe(&live);
         }
         for socket in &live {
@@ -163,7 +170,9 @@ impl Live {
         if let Adopted::Followed(adoption) = &mut self.adopted {
             adoption.judge_missing(&live, counts);
         }
-        found.difference = distance(before, counts.connections(), open);
+        // What cannot be looked at cannot be compared.
+        let visible = !self.namespaces.hidden();
+        found.difference = visible.then(|| distance(before, counts.connections(), open));
         Ok(found)
     }
 

@@ -14,6 +14,7 @@ mod floors;
 mod ledger;
 mod live;
 mod mapped;
+mod namespaces;
 mod netlink;
 mod object;
 mod open;

@@ -69,6 +69,8 @@ pub struct KernelSample {
     pub sockets: Vec<SocketSample>,
     /// How old the live part of the byte counts is at the most.
     pub live_bytes_age_ms: u64,
+    /// Whether there are sockets in network namespaces that cannot be looked at.
+    pub sockets_hidden: bool,
     /// The connections that the counters say are open, less the sockets there are,
     /// beyond what began and ended while they were looked at; `None` where they
     /// were not.

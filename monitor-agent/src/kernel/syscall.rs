@@ -1,4 +1,4 @@
-//! The commands of `bpf(2)` that aya has no call for with cgroup links.
+//! The commands of `bpf(2)` that aya has no call for with cgroup links, and `setns(2)`.
 
 use std::{
     io,
@@ -79,4 +79,16 @@ pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
         link_fd: link.as_raw_fd().cast_unsigned(),
     };
     bpf(BPF_LINK_DETACH, &attr).map(drop)
+}
+
+/// Moves the calling thread into a network namespace.
+pub(super) fn enter_network_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a system call on a descriptor that is open for its time; it changes
+    // the calling thread alone.
+    let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

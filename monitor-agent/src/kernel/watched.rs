@@ -73,7 +73,9 @@ impl Watched {
             attach::load(&mut ebpf, program)?;
         }
         let counts = Counts::open(&pins, &meta, Access::Write)?;
-        let live = Live::new(storage(&pins)?, Adopted::Unknown, options.dump_budget);
+        let cgroup_path = Some(target.path.clone());
+        let storage = storage(&pins)?;
+        let live = Live::new(storage, cgroup_path, Adopted::Unknown, options.dump_budget);
         let mut watched = Self {
             label: Arc::clone(&target.label),
             meta,
@@ -93,25 +95,24 @@ impl Watched {
     /// does not tell of them, what they carry is a loss, and no reason to stop.
     fn adopt(&mut self, target: &Target) -> Result<(), KernelError> {
         let storage = storage(&self.pins)?;
+        let live = self.live.get_mut();
+        if let Err(error) = live.namespaces.refresh() {
+            not_adopted(&error);
+            return Ok(());
+        }
         let adopting = Adopting {
             pins: &self.pins,
             storage: &storage,
+            namespaces: &live.namespaces,
             keys: self.counts.keys(),
             books: &self.counts,
             members: &Membership::of(&target.path, &target.label),
         };
         match Adoption::open(&adopting) {
             Ok(adoption) => {
-                self.live.get_mut().adopted = Adopted::Followed(Box::new(adoption));
+                live.adopted = Adopted::Followed(Box::new(adoption));
             }
-            Err(error) => {
-                let error = crate::error_chain(&error);
-                tracing::warn!(
-                    error,
-                    "connections that are older than the programs are not counted; see \
-                     `speedmimi-agent doctor`"
-                );
-            }
+            Err(error) => not_adopted(&error),
         }
         Ok(())
     }
@@ -127,7 +128,9 @@ impl Watched {
         let counts = Counts::open(&pins, &meta, Access::Read)?;
         let adopted = Rows::open(&pins, Access::Read)?;
         let adopted = adopted.map_or(Adopted::Unknown, Adopted::Peeked);
-        let live = Live::new(storage(&pins)?, adopted, f64::INFINITY);
+        let roots = crate::target::Roots::detect().ok();
+        let cgroup = roots.map(|roots| roots.cgroup.join(label.trim_start_matches('/')));
+        let live = Live::new(storage(&pins)?, cgroup, adopted, f64::INFINITY);
         Ok(Self {
             label,
             meta,
@@ -229,6 +232,7 @@ impl Watched {
         let found = live.look(&self.counts, before);
         let age_ms = live.age().as_millis().try_into().unwrap_or(u64::MAX);
         sample.live_bytes_age_ms = sample.live_bytes_age_ms.max(age_ms);
+        sample.sockets_hidden |= live.hidden();
         for (slot, figures) in live.pending() {
             let Ok(index) = slots.binary_search(&slot) else {
                 continue;
@@ -257,8 +261,9 @@ impl Watched {
                 sample.sockets.push(SocketSample { endpoint, live });
             }
         }
-        let difference = sample.connection_difference.unwrap_or(0) + found.difference;
-        sample.connection_difference = Some(difference);
+        if let Some(difference) = found.difference {
+            *sample.connection_difference.get_or_insert(0) += difference;
+        }
     }
 
     /// Adds what was lost, by reason.
@@ -273,6 +278,15 @@ fn add(counters: &mut EndpointCounters, delta: &Delta) {
     counters.packets_received += delta.packets_received;
     counters.packets_sent += delta.packets_sent;
     counters.retransmits += delta.retransmits;
+}
+
+fn not_adopted(error: &KernelError) {
+    let error = crate::error_chain(error);
+    tracing::warn!(
+        error,
+        "connections that are older than the programs are not counted; see \
+         `speedmimi-agent doctor`"
+    );
 }
 
 /// The map of the sockets' storage, for dumps.

@@ -114,7 +114,6 @@ fn endpoint(row: &Row, describe: &Describe<'_>) -> v1::Endpoint {
         totals_since_unix_ns: row.totals.since_unix_ns,
         live_bytes_age_ms: describe.live_bytes_age_ms,
         srtt: round_trip_time(row, describe.round_trips.get(&row.id).copied()),
-        ..v1::Endpoint::default()
     }
 }
 

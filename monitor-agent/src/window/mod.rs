@@ -137,6 +137,7 @@ impl Windows {
         let top_sockets = sockets::top(&reading.kernel.sockets, end.monotonic_ns);
         let live_bytes_age_ms = reading.kernel.live_bytes_age_ms;
         let difference = reading.kernel.connection_difference;
+        let hidden = reading.kernel.sockets_hidden;
         let watched = end.targets.iter().map(|t| &*t.label).collect();
         let ledger = Ledger::compare(baseline, reading.kernel, &watched);
         let mut reasons = reading.incomplete_reasons;
@@ -145,6 +146,12 @@ impl Windows {
         reasons.extend(self.targets_replaced(&end));
         if difference.is_some_and(|difference| difference != 0) {
             reasons.insert("the counters and the sockets there are differ".to_owned());
+        }
+        if hidden {
+            reasons.insert(
+                "sockets of other network namespaces cannot be looked at: CAP_SYS_ADMIN is missing"
+                    .to_owned(),
+            );
         }
         // Where the sockets were not looked at, the counters' own sum is left.
         let difference = difference.unwrap_or_else(|| ledger.connection_difference());

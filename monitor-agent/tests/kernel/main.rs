@@ -14,6 +14,7 @@ mod continuity;
 mod failures;
 mod http;
 mod lossy;
+mod namespaces;
 mod streams;
 mod watch;
 
@@ -54,5 +55,5 @@ fn cases() -> impl Iterator<Item = Case> {
         .chain(failures::CASES)
         .chain(http::CASES)
         .chain(continuity::CASES);
-    cases.chain(adoption::CASES)
+    cases.chain(adoption::CASES).chain(namespaces::CASES)
 }

@@ -1,0 +1,135 @@
+//! Sockets of other network namespaces, and the comparison of what is counted
+//! with the sockets there are.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd as _,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::Failed;
+use monitor_agent::{
+    kernel::{EndpointAddress, Kernel},
+    source::Detail,
+};
+use monitor_common::endpoint::Role;
+
+use crate::{
+    Case, Watch,
+    watch::{Own, fresh},
+};
+
+pub(crate) const CASES: [Case; 1] = [(
+    "sockets_that_cannot_be_found_are_a_difference_until_they_can",
+    found_where_a_process_is,
+)];
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const UPLOADED: usize = 12_345;
+
+/// Moves the calling thread into a network namespace of its own.
+fn leave_the_network() -> io::Result<()> {
+    // SAFETY: changes the calling thread alone.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // The loopback interface of a new namespace is down.
+    let any = UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: plain old data, of which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the request outlives the call, which only reads it.
+    let set = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// A process that stays until it is ended.
+struct Resident(Child);
+
+impl Resident {
+    fn new(namespace: &File) -> io::Result<Self> {
+        // SAFETY: changes the calling thread alone.
+        if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let child = Command::new("cat").stdin(Stdio::piped()).spawn()?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn difference(kernel: &Kernel, expected: i64) -> Option<i64> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let difference = kernel.read(Detail::Full).connection_difference;
+        if difference == Some(expected) || Instant::now() > deadline {
+            return difference;
+        }
+    }
+}
+
+/// An upload from and to another network namespace, without an answer.
+struct Elsewhere {
+    namespace: File,
+    address: SocketAddr,
+    _connection: (TcpListener, TcpStream, TcpStream),
+}
+
+fn elsewhere() -> io::Result<Elsewhere> {
+    leave_the_network()?;
+    let listener = TcpListener::bind(fresh())?;
+    let address = listener.local_addr()?;
+    let mut client = TcpStream::connect(address)?;
+    let mut server = listener.accept()?.0;
+    client.write_all(&[b'u'; UPLOADED])?;
+    server.read_exact(&mut [0; UPLOADED])?;
+    Ok(Elsewhere {
+        namespace: File::open("/proc/thread-self/ns/net")?,
+        address,
+        _connection: (listener, client, server),
+    })
+}
+
+/// On a thread that may change its namespace.
+fn apart<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
+fn found_where_a_process_is(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("namespaces");
+    let kernel = own.open(watch);
+    let elsewhere = apart(elsewhere)?;
+    // Counted by the programs; but no process tells where the sockets are.
+    assert_eq!(difference(&kernel, 2), Some(2));
+    let resident = apart(|| Resident::new(&elsewhere.namespace))?;
+    assert_eq!(difference(&kernel, 0), Some(0));
+    // What no callback told is in the dump of that namespace.
+    let sample = kernel.read(Detail::Full);
+    assert!(!sample.sockets_hidden);
+    let address = EndpointAddress::Socket(elsewhere.address);
+    let mut endpoints = sample.endpoints.iter();
+    let found = endpoints.find(|e| e.id.address == address && e.id.role == Role::Downstream);
+    assert_eq!(found.unwrap().counters.bytes_received, UPLOADED as u64);
+    let sockets = sample.sockets.iter();
+    assert_eq!(sockets.filter(|s| s.endpoint.address == address).count(), 2);
+    drop(elsewhere);
+    assert_eq!(difference(&kernel, 0), Some(0), "both ended");
+    drop(resident);
+    Ok(())
+}
