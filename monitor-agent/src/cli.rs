@@ -139,6 +139,15 @@ pub struct DoctorArgs {
     /// Where the pins are or will be.
     #[command(flatten)]
     pub pins: PinArgs,
+    /// Checks this cgroup's listeners [default: of the cgroups that are watched]
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<PathBuf>,
+    /// Checks the listeners in the cgroup of this process
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Checks the listeners of this systemd unit
+    #[arg(long, value_name = "NAME")]
+    pub unit: Vec<String>,
     /// Form of the output
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub output: Output,

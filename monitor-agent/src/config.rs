@@ -7,12 +7,13 @@ use std::{
 };
 
 use crate::{
+    capabilities::Needs,
     cli::{KernelLogName, LevelName, LogFormat, PIN_DIR, RunArgs},
     kernel::KernelLog,
     names::{NamesError, NamesFile},
     queue::SAMPLES_MAX,
     source::Level,
-    target::TargetRequest,
+    target::{self, Roots, TargetRequest},
     token::{Token, TokenError},
     units::{UnitError, parse_bytes, parse_duration},
 };
@@ -102,6 +103,8 @@ pub struct Config {
     pub collector: tonic::transport::Uri,
     /// The collector's token.
     pub token: Token,
+    /// Where it is read again and again.
+    pub token_file: Option<PathBuf>,
     /// What is watched.
     pub targets: TargetRequest,
     /// What the kernel's programs look at.
@@ -140,6 +143,7 @@ impl Config {
             None => flags,
         };
         let pin_dir = args.pin_dir.unwrap_or_else(|| PIN_DIR.into());
+        let token_file = args.token_file.clone();
         let sample_interval = duration("--sample-interval", args.sample_interval, 100)?;
         let report_interval = duration("--report-interval", args.report_interval, 5_000)?;
         let spool_bytes = bytes("--spool-bytes", args.spool_bytes, 256 << 20)?;
@@ -188,6 +192,7 @@ impl Config {
                 .spool_dir
                 .unwrap_or_else(|| "/var/lib/speedmimi-agent".into()),
             spool_bytes,
+            token_file,
             names: args.names_from.map(NamesFile::open).transpose()?,
             kernel_log: match args.kernel_log.unwrap_or_default() {
                 KernelLogName::Off => KernelLog::Off,
@@ -196,6 +201,19 @@ impl Config {
             },
             log_format: args.log_format.unwrap_or_default(),
         })
+    }
+
+    /// What the agent goes on to use.
+    #[must_use]
+    pub fn needs(&self, targets: &[crate::kernel::Target], roots: &Roots) -> Needs {
+        let socket_dir = self.control_socket.path.parent().map(Path::to_owned);
+        let written = [self.spool_dir.clone(), self.pin_dir.clone()];
+        let names = self.names.as_ref().map(|n| n.path().to_owned());
+        Needs {
+            other_namespaces: target::in_other_namespaces(targets, roots),
+            written: written.into_iter().chain(socket_dir).collect(),
+            read: self.token_file.iter().cloned().chain(names).collect(),
+        }
     }
 }
 

@@ -1,36 +1,134 @@
-//! `doctor`: everything that the agent needs of this machine.
+//! `doctor`: everything that the agent needs of this machine, what works without
+//! it, and what went uncounted so far.
 
-use std::path::Path;
+use std::{fs, path::Path};
+
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::{
-    kernel::doctor::{self, Check},
-    target::Roots,
+    kernel::{
+        Kernel, Target,
+        doctor::{self, Check},
+    },
+    source::Detail,
+    target::{self, FOREIGN_ADVICE, Roots, TargetError, TargetRequest},
 };
 
-/// Checks the kernel and what the targets are named by.
-#[must_use]
-pub fn checks(pin_dir: &Path) -> Vec<Check> {
+/// How many findings of a kind are shown.
+const SHOWN_MAX: usize = 5;
+
+/// Checks the kernel and what the targets are named by; and the targets
+/// themselves, or those that are pinned where none are asked for.
+///
+/// # Errors
+/// Where a target that was asked for is none.
+pub fn checks(pin_dir: &Path, request: &TargetRequest) -> Result<Vec<Check>, TargetError> {
     let mut checks = doctor::checks(pin_dir);
-    checks.push(cgroup2());
-    checks
+    let roots = Roots::detect();
+    checks.push(cgroup2(roots.as_ref().ok()));
+    checks.extend([namespaces(), jit(), pressure()]);
+    let pinned = Kernel::open_pinned(pin_dir).ok();
+    if let Ok(roots) = &roots {
+        let targets = match (target::resolve(request, roots), &pinned) {
+            (Err(TargetError::Nothing), Some(kernel)) => roots.of_labels(&kernel.targets()),
+            (Err(TargetError::Nothing), None) => Vec::new(),
+            (resolved, _) => resolved?,
+        };
+        checks.push(listeners(&targets, roots));
+    }
+    checks.push(losses(pinned.as_ref()));
+    Ok(checks)
 }
 
-fn cgroup2() -> Check {
-    let (ok, detail, advice) = match Roots::detect() {
-        Ok(roots) => (true, format!("mounted at {}", roots.cgroup.display()), ""),
-        Err(_) => (
-            false,
-            "not mounted".to_owned(),
-            "mount -t cgroup2 none /sys/fs/cgroup/unified",
-        ),
-    };
+fn check(name: &'static str, ok: bool, detail: impl Into<String>, advice: &str) -> Check {
     Check {
-        name: "cgroup2",
+        name,
         ok,
-        required: true,
-        detail,
-        advice: advice.to_owned(),
+        required: false,
+        detail: detail.into(),
+        advice: if ok { String::new() } else { advice.to_owned() },
     }
+}
+
+fn cgroup2(roots: Option<&Roots>) -> Check {
+    let detail = roots.map_or("not mounted".to_owned(), |roots| {
+        format!("mounted at {}", roots.cgroup.display())
+    });
+    let advice = "mount -t cgroup2 none /sys/fs/cgroup/unified";
+    Check {
+        required: true,
+        ..check("cgroup2", roots.is_some(), detail, advice)
+    }
+}
+
+fn namespaces() -> Check {
+    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SYS_PTRACE;
+    let ok = capabilities(None).is_ok_and(|c| c.effective.contains(needed));
+    let detail = if ok {
+        "sockets of other network namespaces can be read"
+    } else {
+        "all is counted, but sockets of other network namespaces are not shown one by one"
+    };
+    let advice = "for containers: CAP_SYS_ADMIN and CAP_SYS_PTRACE";
+    check("namespaces", ok, detail, advice)
+}
+
+fn jit() -> Check {
+    let setting = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
+    let off = setting.is_ok_and(|text| text.trim() == "0");
+    let detail = if off {
+        "off: all works, at several times the cost"
+    } else {
+        "on"
+    };
+    check("jit", !off, detail, "sysctl net.core.bpf_jit_enable=1")
+}
+
+fn pressure() -> Check {
+    let ok = Path::new("/proc/pressure/cpu").exists();
+    let detail = if ok {
+        "pressure stall information is there"
+    } else {
+        "reports are without pressure; all else works"
+    };
+    let advice = "the kernel needs CONFIG_PSI, and psi=1 on its command line";
+    check("pressure", ok, detail, advice)
+}
+
+/// Listeners of the targets' processes that are not counted.
+fn listeners(targets: &[Target], roots: &Roots) -> Check {
+    let foreign = target::foreign_listeners(targets, roots);
+    let detail = match (targets, foreign.as_slice()) {
+        ([], _) => "nothing is watched; give --cgroup, --pid or --unit to check one".to_owned(),
+        (_, []) => "all belong to the cgroups that are watched".to_owned(),
+        (_, some) => shown(some.iter().map(ToString::to_string)),
+    };
+    check("listeners", foreign.is_empty(), detail, FOREIGN_ADVICE)
+}
+
+/// What the pinned maps say went uncounted.
+fn losses(pinned: Option<&Kernel>) -> Check {
+    let lost = pinned.map(|kernel| {
+        let mut lost = kernel.read(Detail::Hot).losses;
+        lost.retain(|(_, n)| *n > 0);
+        lost
+    });
+    let detail = match lost.as_deref() {
+        None => "nothing is counted yet".to_owned(),
+        Some([]) => "none".to_owned(),
+        Some(some) => shown(some.iter().map(|(reason, n)| format!("{reason} {n}"))),
+    };
+    let advice = "these events since counting began are missing from the figures";
+    check("losses", lost.is_none_or(|l| l.is_empty()), detail, advice)
+}
+
+fn shown(all: impl ExactSizeIterator<Item = String>) -> String {
+    let more = all.len().saturating_sub(SHOWN_MAX);
+    let mut text = all.take(SHOWN_MAX).collect::<Vec<_>>().join("; ");
+    if more > 0 {
+        text += &format!("; and {more} more");
+    }
+    text
 }
 
 /// The checks for people, one a line, and below it what to do.
@@ -49,4 +147,33 @@ pub fn table(checks: &[Check]) -> String {
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_is_cut_short() {
+        let many = (0..7).map(|n| n.to_string()).collect::<Vec<_>>();
+        assert_eq!(shown(many.into_iter()), "0; 1; 2; 3; 4; and 2 more");
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_what_to_do() {
+        let missing = check("x", false, "not there", "do this");
+        let lines = table(&[missing, check("y", true, "there", "do this")]);
+        let lines: Vec<Vec<&str>> = lines
+            .lines()
+            .map(|l| l.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                vec!["missing", "x", "not", "there"],
+                vec!["do", "this"],
+                vec!["ok", "y", "there"]
+            ]
+        );
+    }
 }

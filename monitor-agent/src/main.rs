@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use monitor_agent::{
+    capabilities,
     cli::{
         Cli, Command, CostArgs, DoctorArgs, LevelArgs, LogFormat, Output, PinArgs, RunArgs,
         SnapshotArgs, SocketArgs, TopArgs,
@@ -20,7 +21,7 @@ use monitor_agent::{
     kernel::{self, Kernel, KernelLog, KernelOptions, cost::Extent, doctor::Check},
     logging, run,
     source::{Detail, Opened, Opener},
-    target::{self, Roots, TargetError},
+    target::{self, Roots, TargetError, TargetRequest},
     view::{self, View},
 };
 use monitor_proto::json;
@@ -90,6 +91,17 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     let roots = Roots::detect()?;
     let targets = target::resolve(&config.targets, &roots)
         .inspect_err(|error| list_candidates(error, &roots))?;
+    for foreign in target::foreign_listeners(&targets, &roots) {
+        tracing::warn!("{foreign}; {}", target::FOREIGN_ADVICE);
+    }
+    // May have to be mounted, which nothing later may.
+    kernel::make_pin_dir(&config.pin_dir)?;
+    let kept = capabilities::keep(
+        &config.needs(&targets, &roots),
+        kernel::doctor::programs_load,
+    )
+    .context("capabilities cannot be given up")?;
+    tracing::info!(kept = kept.join(","), "gave up all other capabilities");
     let mut options = KernelOptions {
         log: config.kernel_log,
         ..KernelOptions::new(config.pin_dir.clone())
@@ -177,7 +189,14 @@ fn top(args: &TopArgs) -> anyhow::Result<()> {
 }
 
 fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let checks = doctor::checks(&args.pins.pin_dir);
+    let request = TargetRequest {
+        cgroups: args.cgroup.clone(),
+        pids: args.pid.clone(),
+        units: args.unit.clone(),
+        force: true,
+        ..TargetRequest::default()
+    };
+    let checks = doctor::checks(&args.pins.pin_dir, &request)?;
     let failed = checks.iter().any(|c| c.required && !c.ok);
     match args.output {
         Output::Table => {

@@ -81,13 +81,7 @@ impl View {
 }
 
 fn targets(labels: &[&str]) -> Vec<Target> {
-    let mount = Roots::detect().map(|roots| roots.cgroup);
-    let mount = mount.unwrap_or_default();
-    let target = |label: &&str| Target {
-        path: mount.join(label.trim_start_matches('/')),
-        label: Arc::from(*label),
-    };
-    labels.iter().map(target).collect()
+    Roots::detect().map_or_else(|_| Vec::new(), |roots| roots.of_labels(labels))
 }
 
 /// A report as a table, for `top`: what carried most first.

@@ -13,8 +13,20 @@ pub fn read(proc: &Path, pid: u32) -> Option<v1::NetworkNamespace> {
     let text = |name: &str| fs::read_to_string(process.join("net").join(name)).ok();
     let namespace = parse(&text("netstat")?, &text("snmp")?);
     Some(v1::NetworkNamespace {
-        id: fs::metadata(process.join("ns/net")).ok()?.ino(),
+        id: id(proc, &process)?,
         ..namespace
+    })
+}
+
+/// The inode of the namespace.  Whose own it is takes `CAP_SYS_PTRACE` to read
+/// for processes of others, but every namespace has files of its own below
+/// `net`: where they are this process's, so is the namespace.
+fn id(proc: &Path, process: &Path) -> Option<u64> {
+    let inode = |path: &Path| fs::metadata(path).ok().map(|m| m.ino());
+    inode(&process.join("ns/net")).or_else(|| {
+        let own = proc.join("self");
+        let theirs = inode(&process.join("net/snmp"))?;
+        (inode(&own.join("net/snmp"))? == theirs).then(|| inode(&own.join("ns/net")))?
     })
 }
 

@@ -22,8 +22,12 @@ pub(super) fn is_bpffs(path: &Path) -> bool {
         .is_some_and(|s| s.f_type.cast_unsigned() == BPF_FS_MAGIC)
 }
 
-/// Makes a directory of pins, mounting the bpffs where it is missing.
-pub(super) fn make_dir(path: &Path) -> Result<(), KernelError> {
+/// Makes a directory of pins, mounting the bpffs where it is missing, which takes
+/// `CAP_SYS_ADMIN`.
+///
+/// # Errors
+/// Where it cannot be mounted, or the directory not be made.
+pub fn make_dir(path: &Path) -> Result<(), KernelError> {
     if !is_bpffs(path) {
         mount(path)?;
     }

@@ -141,7 +141,7 @@ fn programs() -> (Check, Option<OwnedFd>) {
         ok: false,
         required: true,
         detail,
-        advice: "the kernel needs CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_CGROUP_BPF".into(),
+        advice: advice(),
     };
     let mut ebpf = match EbpfLoader::new().load(object::OBJECT) {
         Ok(ebpf) => ebpf,
@@ -198,6 +198,46 @@ fn sockets_check(storage: Option<&OwnedFd>) -> Check {
     }
 }
 
+/// Whether the kernel takes every program from this thread, as it is now.
+#[must_use]
+pub fn programs_load() -> bool {
+    let loaded = EbpfLoader::new().load(object::OBJECT).ok();
+    loaded.is_some_and(|mut ebpf| {
+        let mut all = Program::ALL.into_iter();
+        all.all(|program| attach::load(&mut ebpf, program).is_ok())
+    })
+}
+
+/// What the programs are made of, as the kernel's configuration names it.
+const CONFIG: [&str; 4] = [
+    "CONFIG_BPF_SYSCALL",
+    "CONFIG_BPF_JIT",
+    "CONFIG_CGROUP_BPF",
+    "CONFIG_INET",
+];
+
+const STILL_WORKS: &str = "what is pinned already can still be read by `snapshot` and `top`";
+
+/// What to change: what the kernel's configuration lacks, where it can be read.
+fn advice() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let config = fs::read_to_string(format!("/boot/config-{}", release.trim()));
+    let lacking = config.map(|text| lacking(&text)).unwrap_or_default();
+    if lacking.is_empty() {
+        format!("the kernel needs {}; {STILL_WORKS}", CONFIG.join(", "))
+    } else {
+        format!("the kernel lacks {}; {STILL_WORKS}", lacking.join(", "))
+    }
+}
+
+fn lacking(config: &str) -> Vec<&'static str> {
+    let set = |name: &str| {
+        let on = format!("{name}=y");
+        config.lines().any(|line| line == on)
+    };
+    CONFIG.into_iter().filter(|name| !set(name)).collect()
+}
+
 /// An error with its sources, on one line of bounded length.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -218,7 +258,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::missing_in;
+    use super::{lacking, missing_in};
+
+    #[test]
+    fn what_a_kernel_was_built_without_is_named() {
+        let config = "CONFIG_BPF_SYSCALL=y\n# CONFIG_BPF_JIT is not set\nCONFIG_INET=y\n\
+            CONFIG_CGROUP_BPF_X=y\n";
+        assert_eq!(lacking(config), ["CONFIG_BPF_JIT", "CONFIG_CGROUP_BPF"]);
+    }
 
     #[test]
     fn capabilities_are_read_from_the_effective_set() {

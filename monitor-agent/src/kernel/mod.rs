@@ -12,6 +12,7 @@ pub mod doctor;
 mod error;
 mod floors;
 mod ledger;
+mod listeners;
 mod live;
 mod mapped;
 mod namespaces;
@@ -29,7 +30,9 @@ mod syscall;
 mod uninstall;
 mod watched;
 
+pub use bpffs::make_dir as make_pin_dir;
 pub use error::KernelError;
+pub use listeners::{Listener, listeners};
 pub use open::Kernel;
 pub use options::{KernelLog, KernelOptions, Target};
 pub use sample::{EndpointAddress, EndpointId, EndpointSample, KernelSample, SocketSample};

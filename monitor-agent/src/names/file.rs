@@ -58,6 +58,12 @@ impl NamesFile {
         Ok(file)
     }
 
+    /// The first file of it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The names that were read last.
     #[must_use]
     pub fn names(&self) -> Arc<Names> {

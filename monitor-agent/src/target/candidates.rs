@@ -66,7 +66,7 @@ fn pids(proc: &Path) -> impl Iterator<Item = u32> {
     entries.filter_map(|e| e.file_name().to_str()?.parse().ok())
 }
 
-fn socket_inodes(process: &Path) -> impl Iterator<Item = u64> {
+pub(super) fn socket_inodes(process: &Path) -> impl Iterator<Item = u64> {
     let entries = fs::read_dir(process.join("fd"))
         .into_iter()
         .flatten()

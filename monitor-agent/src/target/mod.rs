@@ -4,6 +4,7 @@
 //! what a process, a unit and a container come down to.
 
 mod candidates;
+mod foreign;
 mod mount;
 pub mod names;
 mod processes;
@@ -15,6 +16,7 @@ use std::{
 };
 
 pub use candidates::{Candidate, candidates};
+pub use foreign::{ADVICE as FOREIGN_ADVICE, Foreign, foreign_listeners, in_other_namespaces};
 pub use mount::cgroup2_mount;
 
 use crate::kernel::Target;
@@ -129,6 +131,16 @@ impl Roots {
             proc: "/proc".into(),
             cgroup: cgroup2_mount(&mounts).ok_or(TargetError::NoCgroup2)?,
         })
+    }
+
+    /// Targets by their labels, whether their cgroups are still there or not.
+    #[must_use]
+    pub fn of_labels(&self, labels: &[&str]) -> Vec<Target> {
+        let target = |label: &&str| Target {
+            path: self.cgroup.join(label.trim_start_matches('/')),
+            label: Arc::from(*label),
+        };
+        labels.iter().map(target).collect()
     }
 
     /// The target in this directory, which must be a cgroup.

@@ -75,7 +75,7 @@ fn parent(proc: &Path, pid: u32) -> Option<u32> {
 }
 
 /// The processes of a cgroup and of the ones below it.
-fn pids_below(cgroup: &Path) -> BTreeSet<u32> {
+pub(super) fn pids_below(cgroup: &Path) -> BTreeSet<u32> {
     let mut pids = BTreeSet::new();
     let mut dirs: Vec<PathBuf> = vec![cgroup.to_owned()];
     while let Some(dir) = dirs.pop() {

@@ -8,8 +8,10 @@
 #![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
 
 mod exactness;
+mod names;
 mod nginx;
 mod outage;
+mod privileges;
 mod restart;
 mod scene;
 
@@ -32,7 +34,14 @@ fn main() -> ExitCode {
             .is_none()
             .then(|| "nginx is not installed".to_owned())
     };
-    let cases = [exactness::CASES, outage::CASES, restart::CASES].concat();
+    let cases = [
+        exactness::CASES,
+        names::CASES,
+        outage::CASES,
+        privileges::CASES,
+        restart::CASES,
+    ]
+    .concat();
     let mut trials: Vec<Trial> = cases
         .into_iter()
         .map(|case| trial(case, missing.clone()))
