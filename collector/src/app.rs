@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     auth::Access,
     config::Config,
+    engine::Engine,
     fleet::Fleet,
     forward,
     grpc::{self, Ingest, Query},
@@ -27,6 +28,7 @@ use crate::{
     listen::Listener,
     live::Live,
     logging::READY_TARGET,
+    reading::Reading,
     self_stats::SelfStats,
     store::{self, Readers, Roller, Told, Writer},
     tls::Protocol,
@@ -220,9 +222,13 @@ async fn serve(config: Config) -> Result<(), AppError> {
     };
     let grpc = listener(grpc_listener, Protocol::Grpc, GRPC_CONNECTIONS_MAX);
     let http = listener(http_listener, Protocol::Http, HTTP_CONNECTIONS_MAX);
+    let reading = match Engine::new(config.query_url) {
+        Some(engine) => Reading::Engine(engine),
+        None => Reading::Store(told.fleet.clone(), readers),
+    };
     let state = http::State::new(
         told,
-        readers,
+        reading,
         stopping.clone(),
         store_path,
         (!config.open_http).then_some(access),

@@ -182,6 +182,12 @@ pub struct RunArgs {
     /// may be given several times.  OTEL_EXPORTER_OTLP_HEADERS holds headers.
     #[arg(long, value_name = "URL")]
     pub otlp: Vec<String>,
+    /// Answer by HTTP from an engine with the Prometheus API in place of the
+    /// own store, such as http://prometheus:9090 or
+    /// http://vmselect:8481/select/0/prometheus; may be given several times,
+    /// then the answers are joined.
+    #[arg(long, value_name = "URL")]
+    pub query_url: Vec<String>,
     /// A file with the token that writers must show, instead of DATA_DIR/token
     /// (env: SPEEDMIMI_TOKEN holds the token itself).
     #[arg(long, value_name = "FILE")]

@@ -35,6 +35,8 @@ pub struct Config {
     pub(crate) open_http: bool,
     pub(crate) retention: Retention,
     pub(crate) remote_write: Vec<RemoteUrl>,
+    /// Where answers come from, if not from the store.
+    pub(crate) query_url: Vec<RemoteUrl>,
     pub(crate) otlp: Vec<OtlpUrl>,
     pub(crate) otlp_headers: Headers,
 }
@@ -67,6 +69,12 @@ pub enum ConfigError {
     /// Not a size.
     #[error("--retention-bytes {0:?}: give a size of 1MiB or more such as 500MiB or 10GiB")]
     RetentionBytes(String),
+    /// Not an engine's URL.
+    #[error(
+        "--query-url {0:?}: give an http or https URL without a password and without /api/v1, \
+         such as http://prometheus:9090"
+    )]
+    QueryUrl(String),
     /// Not a receiver's URL.
     #[error(transparent)]
     RemoteWrite(#[from] BadUrl),
@@ -110,6 +118,16 @@ impl Config {
             .map(|url| OtlpUrl::try_new(url))
             .collect::<Result<_, _>>()?;
         let otlp_headers = Headers::try_new(&std::env::var(Headers::VARIABLE).unwrap_or_default())?;
+        let query_url = args
+            .query_url
+            .iter()
+            .map(|url| {
+                RemoteUrl::try_new(url).map_err(|_| {
+                    let shown = url.split('@').next_back().unwrap_or("");
+                    ConfigError::QueryUrl(shown.to_owned())
+                })
+            })
+            .collect::<Result<_, _>>()?;
         make_data_dir(&args.data_dir).map_err(|source| ConfigError::DataDir {
             path: args.data_dir.clone(),
             source,
@@ -124,6 +142,7 @@ impl Config {
             open_http: args.insecure || args.listen_http.ip().is_loopback(),
             retention,
             remote_write,
+            query_url,
             otlp,
             otlp_headers,
         })

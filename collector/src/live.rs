@@ -15,8 +15,6 @@ const LAG_MAX: usize = 256;
 pub(crate) struct LiveReport {
     pub(crate) host_id: Arc<str>,
     pub(crate) host_name: Arc<str>,
-    pub(crate) epoch: u64,
-    pub(crate) sequence: u64,
     pub(crate) body: Arc<[u8]>,
 }
 

@@ -10,14 +10,8 @@ pub(super) async fn alive() -> Json<Value> {
     Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
 }
 
-/// The store answers too.
+/// Where answers come from answers too.
 pub(super) async fn ready(Shared(state): Shared<State>) -> Result<Json<Value>, Problem> {
-    state
-        .readers
-        .read(|connection| {
-            connection.query_row("SELECT 1 FROM sqlite_schema LIMIT 1", [], |_| Ok(()))?;
-            Ok(())
-        })
-        .await?;
+    state.reading.ready().await?;
     Ok(Json(json!({"status": "ready"})))
 }

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     State,
+    partly::Told,
     problem::Problem,
     series::{SeriesQuery, filter, plan},
 };
 use crate::{
+    reading::Reading,
     series::{self, Duration, Heat},
-    store::read_series,
 };
 
 const NS: u64 = 1_000_000_000;
@@ -38,7 +39,7 @@ pub(super) struct Answer {
     metric: &'static str,
     /// Of the boundaries.
     unit: &'static str,
-    /// Where the figures come from: `raw`, `1m` or `1h`.
+    /// Where the figures come from: `raw`, `1m`, `1h` or `engine`.
     tier: &'static str,
     step_s: u64,
     since: String,
@@ -51,7 +52,7 @@ pub(super) struct Answer {
 pub(super) async fn read(
     Shared(state): Shared<State>,
     query: Result<Query<HeatQuery>, QueryRejection>,
-) -> Result<Json<Answer>, Problem> {
+) -> Result<Json<Told<Answer>>, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let duration = match query.metric.as_str() {
         "" => Duration::Exchange,
@@ -73,23 +74,18 @@ pub(super) async fn read(
     };
     let plan = plan(&query)?;
     let filter = filter(&query, &plan)?;
-    let hosts = if query.host.is_empty() {
-        state.fleet.all()
-    } else {
-        state.fleet.find(&query.host)
+    let read = state.reading.series(&query.host, filter, plan).await?;
+    let tier = match &state.reading {
+        Reading::Store(..) => plan.tier.name(),
+        Reading::Engine(_) => "engine",
     };
-    let keys: Vec<i64> = hosts.iter().map(|host| host.row.key).collect();
-    let read = state
-        .readers
-        .read(move |connection| read_series(connection, &keys, &filter, &plan))
-        .await?;
-    Ok(Json(Answer {
+    Ok(Json(Told::of(read, |read| Answer {
         metric: duration.name(),
         unit: "s",
-        tier: plan.tier.name(),
+        tier,
         step_s: plan.step_s,
         since: json::rfc3339(plan.start_s.saturating_mul(NS)),
         until: json::rfc3339(plan.end_s.saturating_mul(NS)),
         heat: series::heat(&plan, duration, read.iter().map(|one| &one.samples)),
-    }))
+    })))
 }

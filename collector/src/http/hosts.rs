@@ -6,37 +6,29 @@ use axum::{
 };
 use monitor_proto::json;
 
-use super::{State, problem::Problem};
+use super::{State, partly::Told, problem::Problem};
 
 /// Every host.
-pub(super) async fn list(Shared(state): Shared<State>) -> Json<json::Hosts> {
-    Json(json::Hosts {
-        hosts: state
-            .fleet
-            .all()
-            .iter()
-            .map(|host| json::HostSummary::from(&host.summary()))
-            .collect(),
-    })
+pub(super) async fn list(Shared(state): Shared<State>) -> Result<Json<Told<json::Hosts>>, Problem> {
+    let hosts = state.reading.hosts().await?;
+    Ok(Json(Told::of(hosts, |hosts| json::Hosts {
+        hosts: hosts.iter().map(Into::into).collect(),
+    })))
 }
 
 /// The newest figures of one host, given by id or by a name it alone has.
 pub(super) async fn stats(
     Shared(state): Shared<State>,
     Path(id): Path<String>,
-) -> Result<Json<json::StatsResponse>, Problem> {
-    let found = state.fleet.find(&id);
-    match found.as_slice() {
+) -> Result<Json<Told<json::StatsResponse>>, Problem> {
+    let found = state.reading.newest(&id).await?;
+    match found.value.as_slice() {
         [] => Err(Problem::not_found(format!(
             "no host has the id or name {id:?}: see /api/v1/hosts"
         ))),
-        [host] => {
-            let report = host.report().ok_or_else(|| {
-                Problem::not_found("the newest report of this host is unreadable")
-            })?;
-            Ok(Json(json::StatsResponse {
-                stats: json::Stats::from(&report),
-            }))
+        [report] => {
+            let stats = json::Stats::from(report);
+            Ok(Json(Told::of(found, |_| json::StatsResponse { stats })))
         }
         several => Err(Problem::bad_request(format!(
             "{} hosts have the name {id:?}: give one of their ids, see /api/v1/hosts",

@@ -1,6 +1,6 @@
 //! `/api/v1/live`: reports as server-sent events.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::HashMap, convert::Infallible, time::Duration};
 
 use axum::{
     extract::{Query, State as Shared, rejection::QueryRejection},
@@ -10,23 +10,30 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use monitor_proto::json;
+use monitor_proto::{json, v1};
 use serde::Deserialize;
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    time::MissedTickBehavior,
+};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{State, problem::Problem};
 use crate::{
     codec,
+    engine::Engine,
     live::LiveReport,
+    reading::Reading,
     self_stats::{Place, take_place},
-    stop::stopped,
+    stop::{Stopping, stopped},
 };
 
 /// Watchers at once; each costs a task and a few events.
 const WATCHERS_MAX: u64 = 256;
 /// Events that wait for a watcher's connection; then the lag is counted.
 const EVENTS_MAX: usize = 4;
+/// How often an engine is asked for a watcher.
+const ENGINE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often an idle connection is written to, so that its end is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -51,7 +58,12 @@ pub(super) async fn watch(
             )
         })?;
     let (events, queue) = mpsc::channel(EVENTS_MAX);
-    tokio::spawn(forward(state, query.host, events, place));
+    match state.reading.clone() {
+        Reading::Store(..) => tokio::spawn(forward(state, query.host, events, place)),
+        Reading::Engine(engine) => {
+            tokio::spawn(follow(state.stopping, engine, query.host, events, place))
+        }
+    };
     Ok(Sse::new(ReceiverStream::new(queue)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
@@ -93,11 +105,58 @@ async fn forward(
     }
 }
 
+/// Asks the engine again and again, and tells what is new; event `partial`
+/// tells why something may be missing.
+async fn follow(
+    mut stopping: Stopping,
+    engine: Engine,
+    host: String,
+    events: mpsc::Sender<Result<Event, Infallible>>,
+    _place: Place,
+) {
+    let mut ticks = tokio::time::interval(ENGINE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told: HashMap<String, u64> = HashMap::new();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = events.closed() => return,
+            () = stopped(&mut stopping) => return,
+        }
+        let (reports, partial) = match engine.newest(&host).await {
+            Ok(newest) => (newest.value, newest.partial),
+            Err(error) => (Vec::new(), vec![error.to_string()]),
+        };
+        let mut new = Vec::new();
+        if !partial.is_empty() {
+            let data = serde_json::json!({ "partial": partial });
+            new.push(Event::default().event("partial").data(data.to_string()));
+        }
+        for report in &reports {
+            let id = report.host.as_ref().map_or("", |host| host.id.as_str());
+            let end = report.window_end_unix_ns;
+            if told.insert(id.to_owned(), end) != Some(end) {
+                new.extend(event_of(report));
+            }
+        }
+        for event in new {
+            if events.send(Ok(event)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 fn event(live: &LiveReport) -> Option<Event> {
-    let report = codec::decode(&live.body)
+    codec::decode(&live.body)
         .inspect_err(|error| tracing::error!(%error, "a live report is unreadable"))
-        .ok()?;
-    let data = serde_json::to_string(&json::Report::from(&report)).ok()?;
-    let id = format!("{}-{}", live.epoch, live.sequence);
+        .ok()
+        .and_then(|report| event_of(&report))
+}
+
+fn event_of(report: &v1::Report) -> Option<Event> {
+    let data = serde_json::to_string(&json::Report::from(report)).ok()?;
+    let epoch = report.agent.as_ref().map_or(0, |agent| agent.epoch);
+    let id = format!("{epoch}-{}", report.sequence);
     Some(Event::default().event("report").id(id).data(data))
 }

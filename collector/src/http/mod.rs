@@ -6,10 +6,12 @@
 mod csv;
 mod guard;
 mod health;
+mod heatmap;
 mod hosts;
 mod live;
 mod openapi;
 mod page;
+mod partly;
 mod problem;
 mod prometheus;
 mod reports;
@@ -23,13 +25,8 @@ use tokio::sync::mpsc;
 use tower_http::compression::CompressionLayer;
 
 use crate::{
-    auth::Access,
-    fleet::Fleet,
-    listen::Connection,
-    live::Live,
-    self_stats::SelfStats,
-    stop::Stopping,
-    store::{Readers, Told},
+    auth::Access, fleet::Fleet, listen::Connection, live::Live, reading::Reading,
+    self_stats::SelfStats, stop::Stopping, store::Told,
 };
 
 /// What the handlers share.
@@ -38,7 +35,7 @@ pub(crate) struct State {
     fleet: Fleet,
     live: Live,
     stats: Arc<SelfStats>,
-    readers: Readers,
+    reading: Reading,
     stopping: Stopping,
     store_path: Arc<PathBuf>,
     guard: guard::Guard,
@@ -47,7 +44,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(
         told: Told,
-        readers: Readers,
+        reading: Reading,
         stopping: Stopping,
         store_path: PathBuf,
         access: Option<Arc<Access>>,
@@ -57,7 +54,7 @@ impl State {
             fleet: told.fleet,
             live: told.live,
             stats: told.stats,
-            readers,
+            reading,
             stopping,
             store_path: Arc::new(store_path),
             guard: guard::Guard {
@@ -74,6 +71,7 @@ fn router(state: State) -> Router {
         .route("/api/v1/hosts/{id}/stats", get(hosts::stats))
         .route("/api/v1/reports", get(reports::list))
         .route("/api/v1/series", get(series::read))
+        .route("/api/v1/heatmap", get(heatmap::read))
         .route("/api/v1/live", get(live::watch))
         .route("/api/v1/openapi.json", get(openapi::document))
         .route("/metrics", get(prometheus::scrape))

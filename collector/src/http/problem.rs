@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::store::ReadError;
+use crate::{engine::EngineError, reading::ReadingError, store::ReadError};
 
 /// What went wrong, for people and programs.
 #[derive(Debug, Serialize)]
@@ -57,6 +57,22 @@ impl From<ReadError> for Problem {
             ReadError::Sqlite(_) | ReadError::Codec(_) => {
                 tracing::error!(error = %chain(&error), "a read failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<ReadingError> for Problem {
+    fn from(error: ReadingError) -> Self {
+        match error {
+            ReadingError::Store(error) => error.into(),
+            ReadingError::Engine(error) => {
+                let status = match error {
+                    EngineError::NoAnswer { .. } => StatusCode::BAD_GATEWAY,
+                    EngineError::TooMuch(_) => StatusCode::BAD_REQUEST,
+                    EngineError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                Self::new(status, error.to_string())
             }
         }
     }

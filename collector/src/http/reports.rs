@@ -3,14 +3,16 @@
 use axum::{
     Json,
     extract::{Query, State as Shared, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use monitor_proto::json;
 use serde::Deserialize;
 
-use super::{State, csv, problem::Problem};
+use super::{State, csv, partly::Told, problem::Problem};
 use crate::{
+    engine::Partly,
+    reading::Reading,
     store::{Filter, Selection},
     time,
 };
@@ -39,8 +41,9 @@ pub(super) async fn list(
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let reports = choose(&state, &query).await?;
     if !csv::wanted(&headers) {
-        return Ok(Json(reports).into_response());
+        return Ok(Json(Told::of(reports, |reports| reports)).into_response());
     }
+    let reports = reports.value;
     let mut response = csv::response(csv::reports(&reports.reports));
     if let Some(link) = reports.next_cursor.and_then(|cursor| next_link(&cursor)) {
         response.headers_mut().insert(header::LINK, link);
@@ -54,38 +57,40 @@ fn next_link(cursor: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("<?cursor={cursor}>; rel=\"next\"")).ok()
 }
 
-async fn choose(state: &State, query: &ReportsQuery) -> Result<json::Reports, Problem> {
+async fn choose(state: &State, query: &ReportsQuery) -> Result<Partly<json::Reports>, Problem> {
     match query.latest.as_str() {
         "" | "false" => {}
-        "true" => return Ok(latest(state, &query.host)),
+        "true" => return latest(state, &query.host).await,
         other => {
             return Err(Problem::bad_request(format!(
                 "latest={other:?} is neither true nor false"
             )));
         }
     }
+    let Reading::Store(_, readers) = &state.reading else {
+        return Err(Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "whole reports are kept by collectors alone, not by the engine that --query-url names: \
+             ask one without --query-url, or for latest=true, /api/v1/series or /api/v1/hosts",
+        ));
+    };
     let selection = selection(state, query)?;
-    let page = state.readers.page(selection).await?;
-    Ok(json::Reports {
+    let page = readers.page(selection).await?;
+    Ok(Partly::whole(json::Reports {
         reports: page.reports.iter().map(Into::into).collect(),
         next_cursor: page.next.map(|cursor| cursor.to_string()),
-    })
+    }))
 }
 
-fn latest(state: &State, host: &str) -> json::Reports {
-    let hosts = if host.is_empty() {
-        state.fleet.all()
-    } else {
-        state.fleet.find(host)
-    };
-    json::Reports {
-        reports: hosts
-            .iter()
-            .filter_map(|host| host.report())
-            .map(|report| json::Report::from(&report))
-            .collect(),
-        next_cursor: None,
-    }
+async fn latest(state: &State, host: &str) -> Result<Partly<json::Reports>, Problem> {
+    let newest = state.reading.newest(host).await?;
+    Ok(Partly {
+        value: json::Reports {
+            reports: newest.value.iter().map(Into::into).collect(),
+            next_cursor: None,
+        },
+        partial: newest.partial,
+    })
 }
 
 fn selection(state: &State, query: &ReportsQuery) -> Result<Selection, Problem> {

@@ -7,27 +7,32 @@ use axum::{
 use monitor_proto::{json, v1};
 use serde::{Deserialize, Serialize};
 
-use super::{State, problem::Problem};
+use super::{State, partly::Told, problem::Problem};
 use crate::{
     names,
+    reading::{NamedSeries, Reading},
     series::{self, Metric, Plan, Point, Scope},
-    store::{EndpointFilter, HostSeries, read_series},
+    store::EndpointFilter,
     time,
 };
 
 const NS: u64 = 1_000_000_000;
 
+const ENGINE_NOTE: &str = "from totals at each step's end: a rate leaves out what came before the \
+     first total of a series; gauges are made of the newest sample of each window; quantiles of \
+     buckets that are an octave wide";
+
 /// An empty parameter is one that was not given.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct SeriesQuery {
-    host: String,
-    role: String,
-    endpoint: String,
-    metric: String,
-    since: String,
-    until: String,
-    step: String,
+    pub(super) host: String,
+    pub(super) role: String,
+    pub(super) endpoint: String,
+    pub(super) metric: String,
+    pub(super) since: String,
+    pub(super) until: String,
+    pub(super) step: String,
 }
 
 /// Figures over time.
@@ -35,13 +40,16 @@ pub(super) struct SeriesQuery {
 pub(super) struct Answer {
     metric: &'static str,
     unit: &'static str,
-    /// Where the figures come from: `raw`, `1m` or `1h`.
+    /// Where the figures come from: `raw`, `1m`, `1h` or `engine`.
     tier: &'static str,
     step_s: u64,
     since: String,
     until: String,
     /// How far a value may be off, as a share of it; `null` where it is exact.
     error_ratio: Option<f64>,
+    /// How an engine's figures differ from a store's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
     series: Vec<Series>,
 }
 
@@ -70,45 +78,41 @@ struct EndpointName {
 pub(super) async fn read(
     Shared(state): Shared<State>,
     query: Result<Query<SeriesQuery>, QueryRejection>,
-) -> Result<Json<Answer>, Problem> {
+) -> Result<Json<Told<Answer>>, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let plan = plan(&query)?;
+    let plan = plan_of(state.reading.hosts_meant(&query.host), &query)?;
     let filter = filter(&query, &plan)?;
-    let hosts = if query.host.is_empty() {
-        state.fleet.all()
-    } else {
-        state.fleet.find(&query.host)
+    let read = state.reading.series(&query.host, filter, plan).await?;
+    let (tier, error_ratio, note) = match &state.reading {
+        Reading::Store(..) => (plan.tier.name(), plan.metric.error_ratio(), None),
+        Reading::Engine(_) => (
+            "engine",
+            plan.metric.engine_error_ratio(),
+            Some(ENGINE_NOTE),
+        ),
     };
-    let keys: Vec<i64> = hosts.iter().map(|host| host.row.key).collect();
-    let read = state
-        .readers
-        .read(move |connection| read_series(connection, &keys, &filter, &plan))
-        .await?;
-    let mut series: Vec<Series> = read
-        .iter()
-        .filter_map(|one| {
-            let host = hosts.iter().find(|host| host.row.key == one.host)?;
-            Some(name(one, &host.newest.host, &plan))
-        })
-        .collect();
-    series.sort_by(|a, b| (&a.host, &a.endpoint).cmp(&(&b.host, &b.endpoint)));
-    Ok(Json(Answer {
-        metric: plan.metric.name,
-        unit: plan.metric.unit,
-        tier: plan.tier.name(),
-        step_s: plan.step_s,
-        since: json::rfc3339(plan.start_s.saturating_mul(NS)),
-        until: json::rfc3339(plan.end_s.saturating_mul(NS)),
-        error_ratio: plan.metric.error_ratio(),
-        series,
-    }))
+    Ok(Json(Told::of(read, |read| {
+        let mut series: Vec<Series> = read.iter().map(|one| name(one, &plan)).collect();
+        series.sort_by(|a, b| (&a.host, &a.endpoint).cmp(&(&b.host, &b.endpoint)));
+        Answer {
+            metric: plan.metric.name,
+            unit: plan.metric.unit,
+            tier,
+            step_s: plan.step_s,
+            since: json::rfc3339(plan.start_s.saturating_mul(NS)),
+            until: json::rfc3339(plan.end_s.saturating_mul(NS)),
+            error_ratio,
+            note,
+            series,
+        }
+    })))
 }
 
-fn name(one: &HostSeries, host: &v1::Host, plan: &Plan) -> Series {
+fn name(one: &NamedSeries, plan: &Plan) -> Series {
     Series {
         host: HostName {
-            name: host.name.clone(),
-            id: host.id.clone(),
+            name: one.host_name.clone(),
+            id: one.host_id.clone(),
         },
         endpoint: one.endpoint.as_ref().map(|id| EndpointName {
             role: names::role(id.role),
@@ -119,7 +123,11 @@ fn name(one: &HostSeries, host: &v1::Host, plan: &Plan) -> Series {
     }
 }
 
-fn plan(query: &SeriesQuery) -> Result<Plan, Problem> {
+pub(super) fn plan(query: &SeriesQuery) -> Result<Plan, Problem> {
+    plan_of(1, query)
+}
+
+fn plan_of(hosts: u64, query: &SeriesQuery) -> Result<Plan, Problem> {
     let metric = Metric::find(&query.metric).ok_or_else(|| {
         Problem::bad_request(format!(
             "metric={:?} is none of {}",
@@ -140,11 +148,11 @@ fn plan(query: &SeriesQuery) -> Result<Plan, Problem> {
             Problem::bad_request(format!("step={text:?} is not a duration such as 10s or 5m"))
         })?),
     };
-    Plan::try_new(metric, since_s, until_s, step_s)
+    Plan::of_hosts(hosts, metric, since_s, until_s, step_s)
         .map_err(|error| Problem::bad_request(error.to_string()))
 }
 
-fn filter(query: &SeriesQuery, plan: &Plan) -> Result<EndpointFilter, Problem> {
+pub(super) fn filter(query: &SeriesQuery, plan: &Plan) -> Result<EndpointFilter, Problem> {
     let chosen = !query.role.is_empty() || !query.endpoint.is_empty();
     if chosen && plan.metric.scope() == Scope::Host {
         return Err(Problem::bad_request(format!(

@@ -7,6 +7,7 @@ use super::{
     families::{Family, Source},
     text::{Kind, Labels, Sink, line},
 };
+use crate::rollup::duration_ns;
 
 type Emit<'a> = &'a mut dyn FnMut(Labels, f64);
 
@@ -58,6 +59,50 @@ pub(super) const FAMILIES: &[Family] = &[
                 Labels::default(),
                 host.summary.last_seen_unix_ns as f64 / 1e9,
             );
+        }),
+    },
+    Family {
+        name: "speedmimi_host_cores",
+        kind: Kind::Gauge,
+        help: "Cores that the host has.",
+        source: Source::Host(|host, emit| {
+            if let Some(of) = &host.report.host {
+                emit(Labels::default(), f64::from(of.cores));
+            }
+        }),
+    },
+    Family {
+        name: "speedmimi_host_epoch_timestamp_seconds",
+        kind: Kind::Gauge,
+        help: "When the agent's spool was made: the sequence of reports began then.",
+        source: Source::Host(|host, emit| {
+            if let Some(agent) = &host.report.agent {
+                emit(Labels::default(), agent.epoch as f64 / 1e3);
+            }
+        }),
+    },
+    Family {
+        name: "speedmimi_host_report_sequence",
+        kind: Kind::Gauge,
+        help: "The number of the newest report within its epoch.",
+        source: Source::Host(|host, emit| {
+            emit(Labels::default(), host.report.sequence as f64);
+        }),
+    },
+    Family {
+        name: "speedmimi_host_report_complete",
+        kind: Kind::Gauge,
+        help: "Whether the newest report is without gap, loss or level change.",
+        source: Source::Host(|host, emit| {
+            emit(Labels::default(), f64::from(u8::from(host.report.complete)));
+        }),
+    },
+    Family {
+        name: "speedmimi_host_window_seconds",
+        kind: Kind::Gauge,
+        help: "How long the window of the newest report lasted.",
+        source: Source::Host(|host, emit| {
+            emit(Labels::default(), duration_ns(&host.report) as f64 / 1e9);
         }),
     },
     gauge!(

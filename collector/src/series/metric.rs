@@ -165,6 +165,12 @@ impl Metric {
         matches!(self.read, Read::Quantile(..)).then_some(QUANTILE_ERROR_RATIO)
     }
 
+    /// The same where the figures come from an engine's classic buckets, which
+    /// are an octave wide.
+    pub(crate) fn engine_error_ratio(&self) -> Option<f64> {
+        self.error_ratio().map(|_| 1.0)
+    }
+
     pub(super) fn of_host(&self, roll: &HostRoll) -> Figure {
         let figure = Figure {
             covered_ns: roll.covered_ns,

@@ -1,12 +1,14 @@
 //! Figures over time, from reports or their roll-ups.  Pure: no store, no
 //! clock.
 
+mod heat;
 mod metric;
 mod plan;
 
 use monitor_proto::json;
 use serde::Serialize;
 
+pub(crate) use heat::{Duration, Heat, heat};
 pub(crate) use metric::{Metric, Scope};
 pub(crate) use plan::{Plan, Tier};
 

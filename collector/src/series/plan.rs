@@ -8,8 +8,13 @@ const STEPS_MAX: u64 = 2000;
 const STEPS_WANTED: u64 = 240;
 /// Two of the usual windows.
 const STEP_MIN_S: u64 = 10;
-/// From more reports than these cover, an answer would take too long.
-const RAW_RANGE_MAX_S: u64 = 6 * 3600;
+/// Points of all series of one answer, where the step is chosen here.
+const POINTS_WANTED: u64 = 20_000;
+/// The usual window.
+const WINDOW_S: u64 = 5;
+/// Six hours of one host, or an hour of six: from more reports an answer would
+/// take too long.
+const RAW_REPORTS_MAX: u64 = 6 * 3600 / WINDOW_S;
 
 /// Where samples come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +59,21 @@ pub(crate) enum BadPlan {
 }
 
 impl Plan {
-    /// Cuts a range; `step_s` is rounded up to what the tier can give.
+    /// Cuts a range of one host; `step_s` is rounded up to what the tier can
+    /// give.
+    #[cfg(test)]
     pub(crate) fn try_new(
+        metric: Metric,
+        since_s: u64,
+        until_s: u64,
+        step_s: Option<u64>,
+    ) -> Result<Self, BadPlan> {
+        Self::of_hosts(1, metric, since_s, until_s, step_s)
+    }
+
+    /// The same of so many hosts: the more there are, the coarser it gets.
+    pub(crate) fn of_hosts(
+        hosts: u64,
         metric: Metric,
         since_s: u64,
         until_s: u64,
@@ -66,10 +84,14 @@ impl Plan {
         let step_s = match step_s {
             Some(step_s) if step_s < STEP_MIN_S => return Err(BadPlan::StepTooSmall(step_s)),
             Some(step_s) => step_s,
-            None => nice((range_s / STEPS_WANTED).max(STEP_MIN_S)),
+            None => {
+                let steps = (POINTS_WANTED / hosts.max(1)).clamp(1, STEPS_WANTED);
+                nice((range_s / steps).max(STEP_MIN_S))
+            }
         };
+        let reports = (range_s / WINDOW_S).saturating_mul(hosts);
         let (tier, step_s) = match step_s {
-            ..60 if range_s <= RAW_RANGE_MAX_S => (Tier::Raw, step_s),
+            ..60 if reports <= RAW_REPORTS_MAX => (Tier::Raw, step_s),
             ..3600 => (Tier::Rolled(60), step_s.next_multiple_of(60)),
             _ => (Tier::Rolled(3600), step_s.next_multiple_of(3600)),
         };

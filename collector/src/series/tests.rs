@@ -23,6 +23,20 @@ fn the_tier_follows_from_the_step() {
 }
 
 #[test]
+fn many_hosts_are_answered_from_roll_ups() {
+    let of = |hosts, step_s| {
+        let metric = Metric::find("cpu_usage").unwrap();
+        let plan = Plan::of_hosts(hosts, metric, 7200, 7200 + 3600, step_s).unwrap();
+        (plan.tier, plan.step_s)
+    };
+    assert_eq!(of(6, None), (Tier::Raw, 15));
+    assert_eq!(of(7, None), (Tier::Rolled(60), 60));
+    assert_eq!(of(1000, None), (Tier::Rolled(60), 300));
+    assert_eq!(of(1000, Some(10)), (Tier::Rolled(60), 60));
+    assert_eq!(of(1_000_000, None), (Tier::Rolled(3600), 3600));
+}
+
+#[test]
 fn what_cannot_be_answered_is_refused() {
     assert_eq!(
         plan("requests", 10, 10, None).unwrap_err(),

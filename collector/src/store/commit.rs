@@ -271,8 +271,6 @@ impl From<&Incoming> for LiveReport {
         Self {
             host_id: incoming.host.id.as_str().into(),
             host_name: incoming.host.name.as_str().into(),
-            epoch: incoming.agent.epoch,
-            sequence: incoming.sequence,
             body: Arc::clone(&incoming.body),
         }
     }

@@ -26,7 +26,7 @@ pub(crate) use reader::{ReadError, Readers};
 pub(crate) use reports::{Filter, Selection};
 pub(crate) use retention::Retention;
 pub(crate) use roller::Roller;
-pub(crate) use series::{EndpointFilter, HostSeries, read as read_series};
+pub(crate) use series::{EndpointFilter, read as read_series};
 pub(crate) use writer::{DRAIN_MAX, Incoming, Outcome, Told, WriteError, Writer};
 
 /// The store's file below the data directory.

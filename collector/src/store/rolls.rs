@@ -128,12 +128,38 @@ pub(super) fn add_endpoint(
     Ok(connection.last_insert_rowid())
 }
 
-/// Buckets of one series from `start_s` up to `end_s`.
+/// Buckets of one series from `start_s` up to `end_s`, as far as a metric
+/// needs them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Range {
     pub(super) tier_s: u64,
     pub(super) start_s: u64,
     pub(super) end_s: u64,
+    pub(super) metric: &'static str,
+}
+
+/// The columns, with a 0 in place of those from the one on at `first` that the
+/// metric is not made of: most of a row's time is taken by what is read of it.
+fn columns_for(metric: &str, columns: &str, first: usize) -> String {
+    let columns = columns.split(", ").enumerate().map(|(i, column)| {
+        let is_part = metric.starts_with(gauge_of(column))
+            || (metric == "connections_active" && column.starts_with("active_"));
+        match column {
+            column if i < first || is_part => column,
+            "exchange_duration" | "connect_duration" => "x''",
+            _ => "0",
+        }
+    });
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+/// The gauge that a column is of, if it is of one.
+fn gauge_of(column: &str) -> &str {
+    let gauge = GAUGES.into_iter().find(|gauge| {
+        let rest = column.strip_prefix(gauge);
+        rest.is_some_and(|rest| ["_min", "_mean", "_max", "_ns"].contains(&rest))
+    });
+    gauge.unwrap_or(column)
 }
 
 /// An endpoint's roll-ups by the start of their bucket.
@@ -142,9 +168,11 @@ pub(super) fn endpoint_rolls(
     endpoint: i64,
     range: Range,
 ) -> rusqlite::Result<Vec<(u64, EndpointRoll)>> {
+    // Time covered, time with HTTP, reports that were not complete.
+    let columns = columns_for(range.metric, ENDPOINT_COLUMNS, 3);
     connection
         .prepare_cached(&format!(
-            "SELECT start_s, {ENDPOINT_COLUMNS} FROM endpoint_rolls
+            "SELECT start_s, {columns} FROM endpoint_rolls
              WHERE tier_s = ? AND endpoint = ? AND start_s >= ? AND start_s < ?"
         ))?
         .query_map(
@@ -294,7 +322,8 @@ pub(super) fn host_rolls(
     host: i64,
     range: Range,
 ) -> rusqlite::Result<Vec<(u64, HostRoll)>> {
-    let columns = host_columns();
+    // Time covered, reports that were not complete.
+    let columns = columns_for(range.metric, &host_columns(), 2);
     connection
         .prepare_cached(&format!(
             "SELECT start_s, {columns} FROM host_rolls
@@ -398,4 +427,27 @@ pub(super) fn remove_endpoints(connection: &Connection, host: i64) -> rusqlite::
         .prepare_cached("DELETE FROM endpoints WHERE host = ?")?
         .execute([host])
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_reads_its_own_columns_and_no_other() {
+        let read = |metric: &str| columns_for(metric, ENDPOINT_COLUMNS, 3);
+        let of_requests = read("requests");
+        assert!(of_requests.starts_with("covered_ns, http_ns, incomplete, 0, 0, 0, 0, 0,"));
+        assert_eq!(of_requests.matches("requests").count(), 1);
+        assert!(of_requests.ends_with("x'', x''"));
+        assert!(
+            read("connections_active").contains("active_min, active_mean, active_max, active_ns")
+        );
+        assert!(read("exchange_duration_p99").ends_with("exchange_duration, x''"));
+        let of_cpu = columns_for("cpu_usage", &host_columns(), 2);
+        assert!(of_cpu.starts_with(
+            "covered_ns, incomplete, cpu_usage_min, cpu_usage_mean, cpu_usage_max, cpu_usage_ns, 0"
+        ));
+        assert_eq!(of_cpu.split(", ").count(), 2 + 4 * GAUGES.len());
+    }
 }

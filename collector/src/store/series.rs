@@ -79,6 +79,7 @@ fn rolled(
         tier_s,
         start_s: plan.start_s,
         end_s: plan.end_s,
+        metric: plan.metric.name,
     };
     if plan.metric.scope() == Scope::Host {
         let samples = Samples::Host(rolls::host_rolls(connection, host, range)?);

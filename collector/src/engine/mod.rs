@@ -1,0 +1,211 @@
+//! Answers from engines that speak the Prometheus HTTP API, in place of the
+//! store: what remote write sent there is read back by `PromQL`.
+//!
+//! Only sums are asked for that an engine can give exactly: the last total in
+//! a step, never a rate, which each engine estimates in its own way.  Deltas,
+//! rates and quantiles are then made here, by the code that makes them from
+//! the store.  Every answer has a bound in time and size.
+
+mod answer;
+mod hosts;
+mod promql;
+mod reports;
+mod series;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use self::answer::{Answer, BadAnswer, Series};
+use crate::{remote_write::RemoteUrl, time::now_ns};
+
+/// How long an engine may take for one question.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Questions that are on their way at once; others wait.
+const QUESTIONS_MAX: usize = 16;
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EngineError {
+    /// None of the engines answered.
+    #[error("the engine {url} gave no answer: {why}")]
+    NoAnswer { url: String, why: String },
+    #[error("the collector is stopping")]
+    Stopping,
+    #[error("too many {0}")]
+    TooMuch(&'static str),
+}
+
+/// A value, and why something may be missing from it; nothing where it is
+/// whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Partly<T> {
+    pub(crate) value: T,
+    pub(crate) partial: Vec<String>,
+}
+
+impl<T> Partly<T> {
+    /// Nothing is missing.
+    pub(crate) fn whole(value: T) -> Self {
+        Self {
+            value,
+            partial: Vec::new(),
+        }
+    }
+}
+
+/// The engines that are asked; their answers are joined.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    urls: Arc<[RemoteUrl]>,
+    agent: ureq::Agent,
+    places: Arc<Semaphore>,
+}
+
+/// A question, with the parameters of the Prometheus API.
+#[derive(Clone, Debug)]
+struct Question {
+    path: &'static str,
+    form: Vec<(&'static str, String)>,
+}
+
+impl Question {
+    /// At one time, in unix seconds.
+    fn at(expression: String, time_s: f64) -> Self {
+        Self {
+            path: "/api/v1/query",
+            form: vec![("query", expression), ("time", format!("{time_s:.3}"))],
+        }
+    }
+
+    /// At every step's end.
+    fn range(expression: String, start_s: u64, end_s: u64, step_s: u64) -> Self {
+        Self {
+            path: "/api/v1/query_range",
+            form: vec![
+                ("query", expression),
+                ("start", start_s.to_string()),
+                ("end", end_s.to_string()),
+                ("step", step_s.to_string()),
+                // VictoriaMetrics would move the ends of the range.
+                ("nocache", "1".to_owned()),
+            ],
+        }
+    }
+}
+
+impl Engine {
+    /// `None` without a URL.
+    pub(crate) fn new(urls: Vec<RemoteUrl>) -> Option<Self> {
+        (!urls.is_empty()).then(|| Self {
+            urls: urls.into(),
+            agent: ureq::Agent::config_builder()
+                .http_status_as_error(false)
+                .timeout_global(Some(TIMEOUT))
+                .max_redirects(0)
+                .user_agent(concat!("speedmimi-collector/", env!("CARGO_PKG_VERSION")))
+                .build()
+                .new_agent(),
+            places: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+        })
+    }
+
+    /// Whether one of the engines answers.
+    pub(crate) async fn ready(&self) -> Result<(), EngineError> {
+        let now_s = now_ns() as f64 / 1e9;
+        self.ask([Question::at("vector(1)".to_owned(), now_s)])
+            .await
+            .map(drop)
+    }
+
+    /// Asks every engine all questions; an answer each question.  An engine
+    /// that fails makes the answer partial, unless all do.
+    async fn ask<const N: usize>(
+        &self,
+        questions: [Question; N],
+    ) -> Result<Partly<[Vec<Series>; N]>, EngineError> {
+        let mut tasks = JoinSet::new();
+        for url in self.urls.iter() {
+            for (n, question) in questions.iter().enumerate() {
+                let (engine, url, question) = (self.clone(), url.clone(), question.clone());
+                tasks.spawn(async move { (n, engine.ask_one(url, question).await) });
+            }
+        }
+        let mut all = Partly {
+            value: [const { Vec::new() }; N],
+            partial: Vec::new(),
+        };
+        let mut answered = [false; N];
+        let mut last_error = None;
+        while let Some(done) = tasks.join_next().await {
+            let (n, answer) = done.map_err(|_| EngineError::Stopping)?;
+            match answer {
+                Ok(answer) => {
+                    answered[n] = true;
+                    all.value[n].extend(answer.series);
+                    all.partial.extend(answer.partial);
+                }
+                Err(error) => {
+                    all.partial.push(error.to_string());
+                    last_error = Some(error);
+                }
+            }
+        }
+        if let (Some(error), true) = (last_error, answered.contains(&false)) {
+            return Err(error);
+        }
+        all.partial.sort();
+        all.partial.dedup();
+        Ok(all)
+    }
+
+    async fn ask_one(&self, url: RemoteUrl, question: Question) -> Result<Answer, EngineError> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let _place = place.map_err(|_| EngineError::Stopping)?;
+        let agent = self.agent.clone();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "bounded: each holds one of QUESTIONS_MAX places"
+        )]
+        let asked = tokio::task::spawn_blocking(move || {
+            let target = format!("{}{}", url.as_str().trim_end_matches('/'), question.path);
+            post(&agent, &target, question.form).map_err(|why| EngineError::NoAnswer {
+                url: url.to_string(),
+                why,
+            })
+        });
+        asked.await.map_err(|_| EngineError::Stopping)?
+    }
+}
+
+fn post(
+    agent: &ureq::Agent,
+    url: &str,
+    form: Vec<(&'static str, String)>,
+) -> Result<Answer, String> {
+    let mut response = agent
+        .post(url)
+        .send_form(form)
+        .map_err(|error| error.to_string())?;
+    let status = response.status().as_u16();
+    let body = response
+        .body_mut()
+        .with_config()
+        .limit(ANSWER_BYTES_MAX)
+        .read_to_vec()
+        .map_err(|error| match error {
+            ureq::Error::BodyExceedsLimit(_) => {
+                format!(
+                    "it is larger than {} MiB: choose a host",
+                    ANSWER_BYTES_MAX >> 20
+                )
+            }
+            error => error.to_string(),
+        })?;
+    answer::parse(&body).map_err(|error| match error {
+        BadAnswer::NotOfTheApi(_) if status != 200 => format!("its status was {status}"),
+        error => error.to_string(),
+    })
+}

@@ -1,0 +1,353 @@
+//! The newest report of a host, as far as metrics carry it: gauges, totals, and
+//! what they grew by in the last window.  Sockets, devices and targets have no
+//! metrics.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use monitor_proto::v1;
+
+use super::{Engine, EngineError, Partly, Question, Series, promql, series};
+use crate::time::now_ns;
+
+/// Holds the last two reports, also of agents that report every half minute.
+const RANGE: &str = "[70s]";
+/// Everything of a host but, among a fleet, the buckets, which are most of it.
+const ALL: &str = "speedmimi_.+";
+const WITHOUT_BUCKETS: &str =
+    "speedmimi_(host|connections|bytes|packets|retransmits|requests|responses|exchanges|losses)_.+";
+/// Hosts that are asked for one by one.
+const HOSTS_MAX: usize = 20;
+
+impl Engine {
+    /// The newest report of the host with this id, else of those with this
+    /// name, or of all.
+    pub(crate) async fn newest(&self, host: &str) -> Result<Partly<Vec<v1::Report>>, EngineError> {
+        let known = self.hosts(host).await?;
+        let mut partial = known.partial;
+        let mut series = Vec::new();
+        if host.is_empty() || known.value.len() > HOSTS_MAX {
+            let of_all = promql::named_like(WITHOUT_BUCKETS, &[]);
+            let now_s = now_ns() as f64 / 1e9;
+            let asked = self.ask([Question::at(of_all + RANGE, now_s)]).await?;
+            partial.extend(asked.partial);
+            series.extend(asked.value.into_iter().flatten());
+        } else {
+            for summary in &known.value {
+                let id = summary.host.as_ref().map_or("", |host| host.id.as_str());
+                let of_one = promql::named_like(ALL, &[("host_id", id)]);
+                let at_s = summary.last_seen_unix_ns as f64 / 1e9 + 0.001;
+                let asked = self.ask([Question::at(of_one + RANGE, at_s)]).await?;
+                partial.extend(asked.partial);
+                series.extend(asked.value.into_iter().flatten());
+            }
+        }
+        let mut by_host: BTreeMap<&str, Vec<&Series>> = BTreeMap::new();
+        for one in &series {
+            by_host.entry(one.label("host_id")).or_default().push(one);
+        }
+        let reports = known.value.iter().map(|summary| {
+            let id = summary.host.as_ref().map_or("", |host| host.id.as_str());
+            report(summary, by_host.get(id).map_or(&[], Vec::as_slice))
+        });
+        Ok(Partly {
+            value: reports.collect(),
+            partial,
+        })
+    }
+}
+
+/// What a series says of the newest window.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    value: f64,
+    /// `None` where there is no earlier sample.
+    grown: Option<f64>,
+}
+
+/// `None` where the newest sample is of an older window.
+fn last(series: &Series, window_end_s: f64) -> Option<Last> {
+    let (at, value) = *series.values.last()?;
+    if (at - window_end_s).abs() > 0.002 {
+        return None;
+    }
+    let before = series.values.iter().rev().nth(1).map(|(_, value)| *value);
+    let grown = before.map(|before| {
+        if value >= before {
+            value - before
+        } else {
+            value
+        }
+    });
+    Some(Last { value, grown })
+}
+
+/// An endpoint while its series are read.
+#[derive(Debug, Default)]
+struct Counting {
+    endpoint: v1::Endpoint,
+    window: v1::Counters,
+    totals: v1::Counters,
+    /// By histogram: boundaries with totals and growth.
+    buckets: BTreeMap<&'static str, Vec<(f64, u64, u64)>>,
+}
+
+fn report(summary: &v1::HostSummary, series: &[&Series]) -> v1::Report {
+    let window_end_s = summary.last_window_end_unix_ns as f64 / 1e9;
+    let mut report = v1::Report {
+        host: summary.host.clone(),
+        agent: summary.agent.clone(),
+        sequence: summary.last_sequence,
+        window_end_unix_ns: summary.last_window_end_unix_ns,
+        window_start_unix_ns: summary.last_window_end_unix_ns,
+        ..v1::Report::default()
+    };
+    let mut endpoints: BTreeMap<[&str; 3], Counting> = BTreeMap::new();
+    let mut is_single = true;
+    for series in series {
+        let Some(last) = last(series, window_end_s) else {
+            continue;
+        };
+        is_single &= last.grown.is_none();
+        let name = series.label("__name__");
+        if name.starts_with("speedmimi_host_") || name == "speedmimi_losses_total" {
+            of_host(&mut report, name, series, last);
+            continue;
+        }
+        let key = ["role", "target", "endpoint"].map(|label| series.label(label));
+        let counting = match endpoints.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(counting(series)),
+        };
+        of_endpoint(counting, name, series, last);
+    }
+    report.window_start_unix_ns = report
+        .window_end_unix_ns
+        .saturating_sub(report.window_duration_ns);
+    if is_single {
+        report.complete = false;
+        let reason = "the engine has no earlier sample to subtract";
+        report.incomplete_reasons.push(reason.to_owned());
+    }
+    report.endpoints = endpoints.into_values().map(finish).collect();
+    report
+}
+
+fn of_host(report: &mut v1::Report, name: &str, series: &Series, last: Last) {
+    let value = last.value;
+    let metrics = report.host_metrics.get_or_insert_default();
+    let gauge = |scale: f64| {
+        let value = value * scale;
+        // The engine has the newest sample of the window alone.
+        Some(v1::Gauge {
+            last: value,
+            min: value,
+            mean: value,
+            max: value,
+        })
+    };
+    match name {
+        "speedmimi_host_cpu_usage_ratio" => metrics.cpu_usage = gauge(100.0),
+        "speedmimi_host_memory_usage_ratio" => metrics.memory_usage = gauge(100.0),
+        "speedmimi_host_disk_usage_ratio" => metrics.disk_usage = gauge(100.0),
+        "speedmimi_host_load1" => metrics.load_avg_1 = gauge(1.0),
+        "speedmimi_host_load5" => metrics.load_avg_5 = gauge(1.0),
+        "speedmimi_host_load15" => metrics.load_avg_15 = gauge(1.0),
+        "speedmimi_host_network_receive_bytes_per_second" => metrics.network_in = gauge(1.0),
+        "speedmimi_host_network_transmit_bytes_per_second" => metrics.network_out = gauge(1.0),
+        "speedmimi_host_window_seconds" => report.window_duration_ns = (value * 1e9).round() as u64,
+        "speedmimi_host_report_complete" => report.complete = value > 0.5,
+        "speedmimi_losses_total" => {
+            let reason = series.label("reason").to_owned();
+            if let Some(grown) = last.grown {
+                report.losses.insert(reason.clone(), grown as u64);
+            }
+            report.losses_totals.insert(reason, value as u64);
+        }
+        _ => {}
+    }
+}
+
+fn counting(series: &Series) -> Counting {
+    Counting {
+        endpoint: v1::Endpoint {
+            role: series::role(series.label("role")),
+            address: series.label("endpoint").to_owned(),
+            target: series.label("target").to_owned(),
+            upstream: series.label("upstream").to_owned(),
+            backend: series.label("backend").to_owned(),
+            ..v1::Endpoint::default()
+        },
+        ..Counting::default()
+    }
+}
+
+fn of_endpoint(counting: &mut Counting, name: &str, series: &Series, last: Last) {
+    let total = last.value as u64;
+    let grown = last.grown.map_or(0, |grown| grown as u64);
+    if name == "speedmimi_connections_active" {
+        counting.endpoint.connections_active = total;
+        return;
+    }
+    for (histogram, of) in [
+        ("speedmimi_exchange_duration_seconds", "exchange"),
+        ("speedmimi_connect_duration_seconds", "connect"),
+    ] {
+        if name.strip_prefix(histogram) == Some("_bucket")
+            && let Ok(le) = series.label("le").parse()
+        {
+            counting
+                .buckets
+                .entry(of)
+                .or_default()
+                .push((le, total, grown));
+        }
+    }
+    add(&mut counting.totals, name, series, total);
+    add(&mut counting.window, name, series, grown);
+}
+
+/// Adds a counter to its place.
+fn add(c: &mut v1::Counters, name: &str, series: &Series, n: u64) {
+    let place = match name {
+        "speedmimi_connections_adopted_total" => &mut c.connections_adopted,
+        "speedmimi_connections_opened_total" => &mut c.connections_opened,
+        "speedmimi_connections_closed_total" => &mut c.connections_closed,
+        "speedmimi_bytes_received_total" => &mut c.bytes_received,
+        "speedmimi_bytes_sent_total" => &mut c.bytes_sent,
+        "speedmimi_bytes_unacked_total" => &mut c.bytes_unacked,
+        "speedmimi_packets_received_total" => &mut c.packets_received,
+        "speedmimi_packets_sent_total" => &mut c.packets_sent,
+        "speedmimi_retransmits_total" => &mut c.retransmits,
+        "speedmimi_connections_failed_total" => {
+            let failed = c.connections_failed.get_or_insert_default();
+            match series.label("reason") {
+                "refused" => &mut failed.refused,
+                "timeout" => &mut failed.timeout,
+                "reset" => &mut failed.reset,
+                "unreachable" => &mut failed.unreachable,
+                "aborted" => &mut failed.aborted,
+                _ => &mut failed.other,
+            }
+        }
+        "speedmimi_requests_total" => {
+            let http = c.http.get_or_insert_default();
+            http.requests = http.requests.saturating_add(n);
+            let method = series.label("method").to_owned();
+            http.requests_by_method.entry(method).or_default()
+        }
+        "speedmimi_responses_total" => {
+            // A class stands for codes that are not known one by one.
+            let class = series.label("code_class").to_uppercase();
+            let http = c.http.get_or_insert_default();
+            http.responses_by_code.entry(class).or_default()
+        }
+        "speedmimi_requests_without_response_total" => {
+            &mut c.http.get_or_insert_default().requests_without_response
+        }
+        "speedmimi_exchanges_total" => &mut c.http.get_or_insert_default().exchanges,
+        _ => return,
+    };
+    *place = place.saturating_add(n);
+}
+
+fn finish(mut counting: Counting) -> v1::Endpoint {
+    for (of, buckets) in counting.buckets {
+        let histogram = |n: fn(&(f64, u64, u64)) -> u64| {
+            Some(series::histogram(
+                buckets.iter().map(|b| (b.0, n(b))).collect(),
+            ))
+        };
+        let (totals, window) = (histogram(|b| b.1), histogram(|b| b.2));
+        if of == "connect" {
+            counting.totals.connect_duration = totals;
+            counting.window.connect_duration = window;
+        } else {
+            counting
+                .totals
+                .http
+                .get_or_insert_default()
+                .exchange_duration = totals;
+            counting
+                .window
+                .http
+                .get_or_insert_default()
+                .exchange_duration = window;
+        }
+    }
+    v1::Endpoint {
+        window: Some(counting.window),
+        totals: Some(counting.totals),
+        ..counting.endpoint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::hosts::unix_ns;
+
+    fn series(labels: &[(&str, &str)], values: &[(f64, f64)]) -> Series {
+        Series {
+            labels: labels
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            values: values.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_report_has_totals_and_what_they_grew_by() {
+        let summary = v1::HostSummary {
+            host: Some(v1::Host::default()),
+            last_window_end_unix_ns: unix_ns(100.0),
+            ..v1::HostSummary::default()
+        };
+        let of =
+            |name: &'static str, more: &[(&'static str, &'static str)], values: &[(f64, f64)]| {
+                let labels = [("__name__", name), ("role", "upstream"), ("endpoint", "e")];
+                series(&[&labels[..], more].concat(), values)
+            };
+        let all = [
+            of(
+                "speedmimi_host_window_seconds",
+                &[],
+                &[(95.0, 5.0), (100.0, 5.0)],
+            ),
+            of(
+                "speedmimi_requests_total",
+                &[("method", "GET")],
+                &[(95.0, 7.0), (100.0, 9.0)],
+            ),
+            of(
+                "speedmimi_requests_total",
+                &[("method", "PUT")],
+                &[(95.0, 5.0), (100.0, 1.0)],
+            ),
+            of(
+                "speedmimi_responses_total",
+                &[("code_class", "5xx")],
+                &[(95.0, 1.0), (100.0, 4.0)],
+            ),
+            of(
+                "speedmimi_bytes_sent_total",
+                &[],
+                &[(90.0, 5.0), (95.0, 9.0)],
+            ),
+        ];
+        let report = report(&summary, &all.iter().collect::<Vec<_>>());
+        assert_eq!(report.window_duration_ns, 5_000_000_000);
+        assert_eq!(report.window_start_unix_ns, unix_ns(95.0));
+        let endpoint = &report.endpoints[0];
+        let http = |c: &Option<v1::Counters>| c.clone().unwrap().http.unwrap();
+        let (window, totals) = (http(&endpoint.window), http(&endpoint.totals));
+        assert_eq!((totals.requests, window.requests), (10, 3));
+        assert_eq!(window.requests_by_method["PUT"], 1, "it began anew");
+        assert_eq!(totals.responses_by_code["5XX"], 4);
+        assert_eq!(
+            endpoint.totals.as_ref().unwrap().bytes_sent,
+            0,
+            "an old sample is none of the newest window"
+        );
+    }
+}

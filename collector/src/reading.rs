@@ -1,0 +1,127 @@
+//! Where answers come from: this collector's store, or engines that hold what
+//! it and others passed on.
+
+use std::{collections::HashMap, sync::Arc};
+
+use monitor_proto::v1;
+
+use crate::{
+    engine::{Engine, EngineError, Partly},
+    fleet::{Fleet, HostState},
+    rollup::EndpointId,
+    series::{Plan, Samples},
+    store::{EndpointFilter, ReadError, Readers, read_series},
+};
+
+/// One of the two.
+#[derive(Clone, Debug)]
+pub(crate) enum Reading {
+    /// The newest reports are in memory, all others in the store.
+    Store(Fleet, Readers),
+    /// Nothing here is asked: any number of collectors give the same answers.
+    Engine(Engine),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadingError {
+    #[error(transparent)]
+    Store(#[from] ReadError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// One series, and whose it is.
+#[derive(Debug)]
+pub(crate) struct NamedSeries {
+    pub(crate) host_name: String,
+    pub(crate) host_id: String,
+    pub(crate) endpoint: Option<EndpointId>,
+    pub(crate) samples: Samples,
+}
+
+impl Reading {
+    /// Whether there would be answers.
+    pub(crate) async fn ready(&self) -> Result<(), ReadingError> {
+        match self {
+            Self::Store(_, readers) => Ok(readers
+                .read(|connection| {
+                    connection.query_row("SELECT 1 FROM sqlite_schema LIMIT 1", [], |_| Ok(()))?;
+                    Ok(())
+                })
+                .await?),
+            Self::Engine(engine) => Ok(engine.ready().await?),
+        }
+    }
+
+    /// Every host, by name and then id.
+    pub(crate) async fn hosts(&self) -> Result<Partly<Vec<v1::HostSummary>>, ReadingError> {
+        match self {
+            Self::Store(fleet, _) => {
+                let hosts = fleet.all();
+                Ok(Partly::whole(
+                    hosts.iter().map(|host| host.summary()).collect(),
+                ))
+            }
+            Self::Engine(engine) => Ok(engine.hosts("").await?),
+        }
+    }
+
+    /// The newest report of the host with this id, else of those with this
+    /// name; of all where it is empty.
+    pub(crate) async fn newest(&self, host: &str) -> Result<Partly<Vec<v1::Report>>, ReadingError> {
+        match self {
+            Self::Store(fleet, _) => {
+                let hosts = chosen(fleet, host);
+                let reports = hosts.iter().filter_map(|host| host.report());
+                Ok(Partly::whole(reports.collect()))
+            }
+            Self::Engine(engine) => Ok(engine.newest(host).await?),
+        }
+    }
+
+    /// How many hosts a choice means, as far as that is known at once.
+    pub(crate) fn hosts_meant(&self, host: &str) -> u64 {
+        match self {
+            Self::Store(fleet, _) => chosen(fleet, host).len() as u64,
+            Self::Engine(_) => 1,
+        }
+    }
+
+    /// The series of a metric of the chosen hosts.
+    pub(crate) async fn series(
+        &self,
+        host: &str,
+        filter: EndpointFilter,
+        plan: Plan,
+    ) -> Result<Partly<Vec<NamedSeries>>, ReadingError> {
+        let (fleet, readers) = match self {
+            Self::Store(fleet, readers) => (fleet, readers),
+            Self::Engine(engine) => return Ok(engine.series(host, &filter, &plan).await?),
+        };
+        let hosts = chosen(fleet, host);
+        let keys: Vec<i64> = hosts.iter().map(|host| host.row.key).collect();
+        let read = readers
+            .read(move |connection| read_series(connection, &keys, &filter, &plan))
+            .await?;
+        let by_key: HashMap<i64, _> = hosts.iter().map(|host| (host.row.key, host)).collect();
+        let named = read.into_iter().filter_map(|one| {
+            let host = by_key.get(&one.host)?;
+            Some(NamedSeries {
+                host_name: host.newest.host.name.clone(),
+                host_id: host.newest.host.id.clone(),
+                endpoint: one.endpoint,
+                samples: one.samples,
+            })
+        });
+        Ok(Partly::whole(named.collect()))
+    }
+}
+
+fn chosen(fleet: &Fleet, host: &str) -> Vec<Arc<HostState>> {
+    if host.is_empty() {
+        fleet.all()
+    } else {
+        fleet.find(host)
+    }
+}

@@ -1,0 +1,453 @@
+//! The same questions to a collector's own store and to an engine that holds
+//! what it passed on: Prometheus, `VictoriaMetrics`, and the engine that
+//! `SPEEDMIMI_TEST_ENGINE_WRITE_URL` and `SPEEDMIMI_TEST_ENGINE_QUERY_URL` name.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Instant,
+};
+
+use common::{Collector, DEADLINE, eventually, get, now_ns, report};
+use monitor_proto::v1::{self, ExportOutcome};
+use serde_json::Value;
+
+const WINDOW_NS: u64 = 5_000_000_000;
+/// A name that would end a string of `PromQL` and begin another expression.
+const HOSTILE: &str = "x\"} or vector(1) or {a=\"\\ \u{202e}<script>";
+
+/// An engine of this machine; killed when dropped.
+struct Engine {
+    child: Child,
+    url: String,
+}
+
+impl Engine {
+    /// `None`, said, where it is not installed.
+    fn start(program: &str, dir: &Path) -> Option<Self> {
+        let there = Command::new(program)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        if there.is_err() {
+            eprintln!("SKIPPED: apt-get install {program}");
+            return None;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let data = dir.join("engine").display().to_string();
+        let mut command = Command::new(program);
+        if program == "prometheus" {
+            let config = dir.join("prometheus.yml");
+            std::fs::write(&config, "global: {scrape_interval: 1h}\n").unwrap();
+            command
+                .arg(format!("--config.file={}", config.display()))
+                .arg(format!("--storage.tsdb.path={data}"))
+                .arg(format!("--web.listen-address={address}"))
+                .arg("--web.enable-remote-write-receiver")
+                .arg("--log.level=error");
+        } else {
+            command
+                .arg(format!("-storageDataPath={data}"))
+                .arg(format!("-httpListenAddr={address}"))
+                .args(["-loggerLevel=ERROR", "-search.latencyOffset=0s"]);
+        }
+        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let engine = Self {
+            child,
+            url: format!("http://{address}"),
+        };
+        let deadline = Instant::now() + DEADLINE;
+        let up = format!("{}/api/v1/query?query=vector(1)", engine.url);
+        while !ureq::get(&up)
+            .call()
+            .is_ok_and(|answer| answer.status() == 200)
+        {
+            assert!(Instant::now() < deadline, "{program} does not get ready");
+            thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Some(engine)
+    }
+
+    fn write_url(&self) -> String {
+        format!("{}/api/v1/write", self.url)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The report whose window ends so many windows before `base_ns`.
+fn ago(host: &str, base_ns: u64, sequence: u64, windows: u64) -> v1::Report {
+    let mut r = report(host, sequence);
+    r.window_end_unix_ns = base_ns - windows * WINDOW_NS;
+    r.window_start_unix_ns = r.window_end_unix_ns - WINDOW_NS;
+    // Gauges that are the same throughout a window: the engine has one sample.
+    let metrics = r.host_metrics.as_mut().unwrap();
+    for gauge in [&mut metrics.cpu_usage, &mut metrics.memory_usage] {
+        let value = 10.0 + sequence as f64;
+        *gauge = Some(v1::Gauge {
+            last: value,
+            min: value,
+            mean: value,
+            max: value,
+        });
+    }
+    r.complete = sequence != 20;
+    r
+}
+
+/// What both collectors say must be equal, but for what the engine does not
+/// have.
+fn compare(store: &Collector, engine: &Collector, name: &str, range: &str) {
+    let of = |collector: &Collector, path: &str| collector.json(path);
+    // Hosts.
+    let hosts = |c: &Collector| -> Vec<(String, String, u64, u64, String)> {
+        let all = of(c, "/api/v1/hosts");
+        assert!(all["partial"].is_null(), "{all}");
+        let all = all["hosts"].as_array().unwrap().clone();
+        all.iter()
+            .map(|h| {
+                (
+                    h["host"]["name"].as_str().unwrap().to_owned(),
+                    h["host"]["id"].as_str().unwrap().to_owned(),
+                    h["host"]["cores"].as_u64().unwrap(),
+                    h["last_sequence"].as_u64().unwrap(),
+                    h["last_window_end"].as_str().unwrap()[..19].to_owned(),
+                )
+            })
+            .collect()
+    };
+    assert_eq!(hosts(store), hosts(engine), "{name}");
+
+    // Counters and gauges of the newest report are equal.
+    let latest =
+        |c: &Collector| of(c, "/api/v1/reports?latest=true&host=id-web")["reports"][0].clone();
+    let (s, e) = (latest(store), latest(engine));
+    for key in ["cpu_usage", "memory_usage", "load_avg_1"] {
+        let last = |r: &Value| r["host_metrics"][key]["last"].as_f64().unwrap();
+        assert!((last(&s) - last(&e)).abs() < 1e-9, "{name}: {key}");
+    }
+    for key in ["window_duration_ns", "complete", "sequence"] {
+        assert_eq!(s[key], e[key], "{name}: {key}");
+    }
+    let endpoints = |r: &Value| -> BTreeMap<String, Value> {
+        let all = r["endpoints"].as_array().unwrap();
+        all.iter()
+            .map(|e| (e["role"].as_str().unwrap().to_owned(), e.clone()))
+            .collect()
+    };
+    let (s, e) = (endpoints(&s), endpoints(&e));
+    assert_eq!(s.len(), 2);
+    for (role, s) in &s {
+        let e = &e[role];
+        for key in [
+            "address",
+            "target",
+            "connections_active",
+            "connections_opened",
+            "connections_closed",
+            "bytes_received",
+            "bytes_sent",
+            "requests",
+            "requests_by_method",
+            "responses",
+            "connections_failed",
+        ] {
+            assert_eq!(s[key], e[key], "{name}: {role} {key}");
+        }
+        for key in ["connections_opened", "bytes_sent", "requests", "responses"] {
+            assert_eq!(s["totals"][key], e["totals"][key], "{name}: totals {key}");
+        }
+    }
+    let stats = |c: &Collector| of(c, "/api/v1/hosts/web/stats")["stats"].clone();
+    for key in [
+        "cpu_usage",
+        "memory_usage",
+        "load_avg_1",
+        "cores",
+        "timestamp",
+    ] {
+        let value = |stats: &Value| stats[key].as_f64().unwrap();
+        assert!(
+            (value(&stats(store)) - value(&stats(engine))).abs() < 1e-9,
+            "{name}: {key}"
+        );
+    }
+
+    // Rates, from the second step on; quantiles within the stated error.
+    for metric in [
+        "requests",
+        "bytes_sent",
+        "connections_opened",
+        "responses_5xx",
+        "connections_active",
+        "cpu_usage",
+        "exchange_duration_p99",
+    ] {
+        let path = format!("/api/v1/series?host=web&metric={metric}&step=1m&{range}");
+        let (s, e) = (of(store, &path), of(engine, &path));
+        assert_eq!(e["tier"], "engine");
+        assert_eq!((&s["unit"], &s["since"]), (&e["unit"], &e["since"]));
+        let error = e["error_ratio"].as_f64().unwrap_or(1e-9);
+        let series = |answer: &Value| answer["series"].as_array().unwrap().clone();
+        let (s, e) = (series(&s), series(&e));
+        assert_eq!(s.len(), e.len(), "{name}: {metric}: {e:?}");
+        let mut compared = 0;
+        for (s, e) in s.iter().zip(&e) {
+            for key in ["host", "role", "endpoint", "target"] {
+                assert_eq!(s[key], e[key], "{name}: {metric} {key}");
+            }
+            let points = |of: &Value| of["points"].as_array().unwrap().clone();
+            let mut is_first = true;
+            for (s, e) in points(s).iter().zip(&points(e)) {
+                assert_eq!(s["time"], e["time"]);
+                let Some(wanted) = s["value"].as_f64() else {
+                    assert!(
+                        e["value"].is_null(),
+                        "{name}: {metric}: a gap stays one: {e}"
+                    );
+                    continue;
+                };
+                let is_total = !["connections_active", "cpu_usage"].contains(&metric);
+                if std::mem::take(&mut is_first) && is_total {
+                    continue;
+                }
+                let value = e["value"].as_f64().unwrap_or(f64::NAN);
+                assert!(
+                    (value - wanted).abs() <= error * wanted.max(1e-9),
+                    "{name}: {metric}: {s} {e}"
+                );
+                for key in ["coverage", "complete", "min", "max"] {
+                    let close = match (s[key].as_f64(), e[key].as_f64()) {
+                        (Some(s), Some(e)) => (s - e).abs() < 1e-6,
+                        _ => s[key] == e[key],
+                    };
+                    assert!(close, "{name}: {metric} {key}: {s} {e}");
+                }
+                compared += 1;
+            }
+        }
+        assert!(compared >= 2, "{name}: {metric}: {compared} points");
+    }
+}
+
+async fn conforms(name: &str, write_url: &str, query_url: &str) {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let store = Collector::start_with(dirs[0].path(), &["--remote-write", write_url]);
+    let stateless = Collector::start_with(dirs[1].path(), &["--query-url", query_url]);
+    assert_eq!(stateless.get("/readyz").status, 200);
+    // Four minutes and a gap of one, ending on a minute.
+    let base_ns = now_ns() / 60_000_000_000 * 60_000_000_000;
+    let mut agent = store.agent().await;
+    let mut sequence = 0;
+    for host in ["web", HOSTILE] {
+        sequence = 0;
+        for windows in (0..48u64).rev().filter(|n| !(12..24).contains(n)) {
+            sequence += 1;
+            let outcome = agent.export(ago(host, base_ns, sequence, windows)).await;
+            assert_eq!(outcome, ExportOutcome::Stored);
+        }
+    }
+    let passed_on = format!("{{url=\"{write_url}\"}} {}\n", 2 * sequence);
+    eventually("every report is passed on and rolled up", || {
+        let sent = "speedmimi_collector_remote_write_sent_total";
+        let metrics = store.get("/metrics").body;
+        let hosts = stateless.json("/api/v1/hosts");
+        let rolled = store.json("/api/v1/series?host=web&metric=cpu_usage&since=10m&step=1m");
+        let covered = rolled["series"][0]["points"]
+            .as_array()
+            .map_or(0, |points| {
+                points.iter().filter(|p| p["coverage"] == 1.0).count()
+            });
+        metrics.contains(&format!("{sent}{passed_on}"))
+            && hosts["hosts"]
+                .as_array()
+                .is_some_and(|hosts| hosts.len() == 2)
+            && hosts["hosts"][0]["reports"] == sequence
+            && covered == 3
+    });
+    let minute = base_ns / 60_000_000_000 * 60;
+    let at = |s: u64| common_time(s);
+    let range = format!("since={}&until={}", at(minute - 300), at(minute));
+    compare(&store, &stateless, name, &range);
+
+    // A label is a value, whatever it holds: by name, by id, and as endpoint.
+    let encoded: String = HOSTILE.bytes().map(|b| format!("%{b:02X}")).collect();
+    for host in [encoded.clone(), format!("id-{encoded}")] {
+        let stats = stateless.json(&format!("/api/v1/hosts/{host}/stats"));
+        assert_eq!(stats["stats"]["cores"], 2, "{name}");
+        let path = format!("/api/v1/series?host={host}&metric=requests&{range}&step=1m");
+        assert_eq!(stateless.json(&path)["series"].as_array().unwrap().len(), 2);
+    }
+    let path = format!("/api/v1/series?endpoint={encoded}&metric=requests&{range}&step=1m");
+    assert!(
+        stateless.json(&path)["series"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(stateless.get("/api/v1/hosts/nobody/stats").status, 404);
+
+    // What the engine does not have is said.
+    let raw = stateless.get("/api/v1/reports");
+    assert_eq!(raw.status, 501);
+    assert!(raw.body.contains("--query-url"), "{}", raw.body);
+    // Live values come from it too.
+    let mut live = TcpStream::connect(&stateless.http).unwrap();
+    live.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(
+        live,
+        "GET /api/v1/live?host=web HTTP/1.1\r\nHost: {}\r\n\r\n",
+        stateless.http
+    )
+    .unwrap();
+    let lines = BufReader::new(live).lines().map_while(Result::ok);
+    let data = lines.filter_map(|line| Some(line.strip_prefix("data:")?.trim().to_owned()));
+    let first: Value = serde_json::from_str(&data.take(1).collect::<String>()).unwrap();
+    assert_eq!(first["host"]["id"], "id-web");
+    assert_eq!(first["endpoints"][0]["requests"], 5);
+}
+
+/// RFC 3339 of unix seconds.
+fn common_time(s: u64) -> String {
+    monitor_proto::json::rfc3339(s * 1_000_000_000)
+}
+
+#[tokio::test]
+async fn prometheus_answers_as_the_store_does() {
+    let dir = tempfile::tempdir().unwrap();
+    if let Some(engine) = Engine::start("prometheus", dir.path()) {
+        conforms("Prometheus", &engine.write_url(), &engine.url).await;
+    }
+}
+
+#[tokio::test]
+async fn victoria_metrics_answers_as_the_store_does() {
+    let dir = tempfile::tempdir().unwrap();
+    if let Some(engine) = Engine::start("victoria-metrics", dir.path()) {
+        conforms("VictoriaMetrics", &engine.write_url(), &engine.url).await;
+    }
+}
+
+#[tokio::test]
+async fn an_engine_of_the_user_answers_as_the_store_does() {
+    let url = |of: &str| std::env::var(format!("SPEEDMIMI_TEST_ENGINE_{of}_URL"));
+    match (url("WRITE"), url("QUERY")) {
+        (Ok(write), Ok(query)) => conforms("the given engine", &write, &query).await,
+        _ => eprintln!("SKIPPED: SPEEDMIMI_TEST_ENGINE_WRITE_URL and _QUERY_URL are not set"),
+    }
+}
+
+/// An engine that says the same to every question, until it is dropped.
+fn saying(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let mut head = vec![0; 65536];
+            // The question does not matter.
+            drop(socket.read(&mut head));
+            let length = answer.len();
+            drop(write!(
+                socket,
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{answer}"
+            ));
+        }
+    });
+    url
+}
+
+/// One host, seen now, whatever is asked.
+const ONE_HOST: &str = r#"{"status":"success","isPartial":false,"data":{"result":[
+  {"metric":{"host":"web","host_id":"id-web"},"value":[1,"1763860000"]}]}}"#;
+const PARTIAL: &str = r#"{"status":"success","isPartial":true,"data":{"result":[
+  {"metric":{"host":"web","host_id":"id-web"},"value":[1,"1763860000"]}]}}"#;
+
+#[test]
+fn partial_answers_are_told_and_failures_are_problems() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |urls: &[&str]| {
+        let flags: Vec<&str> = urls.iter().flat_map(|url| ["--query-url", *url]).collect();
+        Collector::start_with(dir.path(), &flags)
+    };
+    let (whole, partial, nonsense) = (saying(ONE_HOST), saying(PARTIAL), saying("<html>"));
+    let gone = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let collector = with(&[&whole]);
+    let hosts = collector.json("/api/v1/hosts");
+    assert!(
+        hosts["partial"].is_null() && hosts["hosts"][0]["host"]["name"] == "web",
+        "{hosts}"
+    );
+    drop(collector);
+
+    let collector = with(&[&partial]);
+    let hosts = collector.json("/api/v1/hosts");
+    assert_eq!(hosts["partial"].as_array().unwrap().len(), 1, "{hosts}");
+    assert_eq!(hosts["hosts"].as_array().unwrap().len(), 1);
+    let series = collector.json("/api/v1/series?metric=cpu_usage&since=1h");
+    assert_eq!(series["partial"].as_array().unwrap().len(), 1, "{series}");
+    drop(collector);
+
+    // One of two fails: the other's answer, and that it is partial.
+    let collector = with(&[&whole, &gone]);
+    let hosts = collector.json("/api/v1/hosts");
+    assert_eq!(hosts["hosts"].as_array().unwrap().len(), 1);
+    let why = hosts["partial"][0].as_str().unwrap();
+    assert!(why.contains(&gone), "{why}");
+    drop(collector);
+
+    for broken in [&gone, &nonsense] {
+        let collector = with(&[broken]);
+        for path in [
+            "/api/v1/hosts",
+            "/api/v1/hosts/web/stats",
+            "/api/v1/reports?latest=true",
+            "/api/v1/series?metric=requests",
+            "/readyz",
+        ] {
+            let answer = get(&collector.url(path), &[]);
+            assert_eq!(answer.status, 502, "{path}: {}", answer.body);
+            assert_eq!(answer.header("content-type"), "application/problem+json");
+            assert!(answer.body.contains(broken.as_str()), "{}", answer.body);
+        }
+    }
+}
+
+#[test]
+fn a_url_with_a_password_is_refused_and_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = common::command()
+        .args([
+            "run",
+            "--query-url",
+            "http://me:secret@engine:9090",
+            "--data-dir",
+        ])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("--query-url") && !said.contains("secret"),
+        "{said}"
+    );
+}
