@@ -2,63 +2,22 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+mod full;
 #[path = "../../monitor-otlp/tests/receiver/mod.rs"]
 mod receiver;
 
 use std::{net::TcpListener, ops::RangeInclusive};
 
 use common::{Collector, eventually, report};
+use full::full;
 use monitor_otlp::Kind;
-use monitor_proto::v1::{self, ExportOutcome};
+use monitor_proto::v1::ExportOutcome;
 use receiver::{Receiver, Reply};
 use tonic::Code;
 
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
-}
-
-/// A report with something of everything that is sent.
-fn full(host: &str, sequence: u64) -> v1::Report {
-    let mut report = report(host, sequence);
-    let metrics = report.host_metrics.as_mut().unwrap();
-    let gauge = |last| {
-        Some(v1::Gauge {
-            last,
-            ..Default::default()
-        })
-    };
-    metrics.disk_usage = gauge(50.0);
-    metrics.load_avg_5 = gauge(0.25);
-    metrics.load_avg_15 = gauge(0.125);
-    metrics.network_in = gauge(1_024.0);
-    metrics.network_out = gauge(2_048.0);
-    metrics.interfaces_since_unix_ns = 1_763_000_000_000_000_000;
-    metrics.interfaces = vec![v1::NetworkInterface {
-        device: "eth0".into(),
-        receive_bytes_total: Some(100 * sequence),
-        transmit_bytes_total: Some(200 * sequence),
-        ..Default::default()
-    }];
-    report.losses_totals = [("samples_dropped".to_owned(), sequence)].into();
-    report.losses_since_unix_ns = 1_763_860_000_000_000_000;
-    for endpoint in &mut report.endpoints {
-        let totals = endpoint.totals.as_mut().unwrap();
-        totals.connections_adopted = 1;
-        totals.connections_failed = Some(v1::ConnectionsFailed {
-            refused: sequence,
-            ..Default::default()
-        });
-        totals.bytes_unacked = 3 * sequence;
-        totals.packets_received = 4 * sequence;
-        totals.packets_sent = 5 * sequence;
-        totals.retransmits = sequence;
-        totals.connect_duration = totals.http.as_ref().unwrap().exchange_duration.clone();
-        let http = totals.http.as_mut().unwrap();
-        http.requests_without_response = sequence;
-        http.exchanges = 2 * sequence;
-    }
-    report
 }
 
 async fn store(collector: &Collector, host: &str, sequences: RangeInclusive<u64>) {
