@@ -24,6 +24,8 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   speedmimi-agent run --cgroup system.slice/haproxy.service --level tcp
   speedmimi-agent run --pid $(pidof -s envoy) --collector http://127.0.0.1:7600
+  speedmimi-agent run --whole-host --collector https://collector.example:7600 \\
+    --ca-cert ca.pem --token-file /etc/speedmimi/token
   speedmimi-agent run --whole-host --report-interval 10s --spool-bytes 1GiB";
 
 /// Lets the kernel count what a proxy does, and reports it.
@@ -254,6 +256,15 @@ pub struct RunArgs {
         help = "File with the collector's token [env: SPEEDMIMI_TOKEN, the token itself]"
     )]
     pub token_file: Option<PathBuf>,
+    /// Authorities of the collector's certificate, in PEM [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub ca_cert: Option<PathBuf>,
+    /// Own certificate, in PEM, for a collector that asks for one
+    #[arg(long, value_name = "FILE")]
+    pub client_cert: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub client_key: Option<PathBuf>,
     /// Shortest time between two samples [default: 100ms]
     #[arg(long, value_name = "DURATION")]
     pub sample_interval: Option<String>,
@@ -306,6 +317,9 @@ impl RunArgs {
             pin_dir: self.pin_dir.or(file.pin_dir),
             control_socket: self.control_socket.or(file.control_socket),
             token_file: self.token_file.or(file.token_file),
+            ca_cert: self.ca_cert.or(file.ca_cert),
+            client_cert: self.client_cert.or(file.client_cert),
+            client_key: self.client_key.or(file.client_key),
             sample_interval: self.sample_interval.or(file.sample_interval),
             report_interval: self.report_interval.or(file.report_interval),
             spool_dir: self.spool_dir.or(file.spool_dir),

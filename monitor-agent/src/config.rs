@@ -9,6 +9,7 @@ use std::{
 use crate::{
     capabilities::Needs,
     cli::{KernelLogName, LevelName, LogFormat, PIN_DIR, RunArgs},
+    delivery::{Tls, TlsError},
     kernel::KernelLog,
     names::{NamesError, NamesFile},
     queue::SAMPLES_MAX,
@@ -79,6 +80,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// TLS cannot be had.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The token cannot be had.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -101,6 +105,8 @@ pub struct ControlSocket {
 pub struct Config {
     /// Where reports go.
     pub collector: tonic::transport::Uri,
+    /// How, where the collector takes only TLS.
+    pub tls: Option<Tls>,
     /// The collector's token.
     pub token: Token,
     /// Where it is read again and again.
@@ -168,8 +174,25 @@ impl Config {
             "--spool-bytes",
             "16MiB or more",
         )?;
+        let url = args.collector.as_deref().unwrap_or("http://127.0.0.1:7600");
+        let collector = collector(url)?;
+        let client = match (args.client_cert, args.client_key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(refuse(
+                    url,
+                    "needs --client-cert and --client-key, or neither",
+                ));
+            }
+        };
+        let tls = Tls {
+            ca_cert: args.ca_cert,
+            client,
+        };
         Ok(Self {
-            collector: collector(args.collector.as_deref().unwrap_or("http://127.0.0.1:7600"))?,
+            tls: tls_to(&collector, url, tls)?,
+            collector,
             token: Token::new(args.token_file, environment_token)?,
             targets: TargetRequest {
                 cgroups: args.cgroup,
@@ -256,22 +279,43 @@ fn read_file(path: &Path) -> Result<RunArgs, ConfigError> {
     })
 }
 
-fn collector(url: &str) -> Result<tonic::transport::Uri, ConfigError> {
-    let refuse = |what| ConfigError::Collector {
+fn refuse(url: &str, what: &'static str) -> ConfigError {
+    ConfigError::Collector {
         url: url.to_owned(),
         what,
-    };
+    }
+}
+
+/// What is wrong with the files is told before anything is watched.
+fn tls_to(
+    collector: &tonic::transport::Uri,
+    url: &str,
+    tls: Tls,
+) -> Result<Option<Tls>, ConfigError> {
+    if collector.scheme_str() == Some("https") {
+        tls.endpoint(collector)?;
+        return Ok(Some(tls));
+    }
+    if tls == Tls::default() {
+        Ok(None)
+    } else {
+        let what = "must begin with https:// for --ca-cert and --client-cert to mean anything";
+        Err(refuse(url, what))
+    }
+}
+
+fn collector(url: &str) -> Result<tonic::transport::Uri, ConfigError> {
+    let refuse = |what| refuse(url, what);
     let uri: tonic::transport::Uri = url
         .parse()
         .map_err(|_| refuse("is no URL; give one like http://127.0.0.1:7600"))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(refuse(
-            "must begin with http://; where the collector takes only TLS, put a TLS tunnel or \
-             a collector on this host between",
-        ));
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(refuse("must begin with http:// or https://"));
     }
     if uri.authority().is_none() || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(refuse("must be http://HOST:PORT and nothing more"));
+        return Err(refuse(
+            "must be http://HOST:PORT or https://HOST:PORT and nothing more",
+        ));
     }
     Ok(uri)
 }
@@ -365,7 +409,22 @@ mod tests {
             ("a.toml", "report-interval = \"1h\"", "at most 1,000 times"),
             ("a.toml", "spool-bytes = \"1MiB\"", "16MiB or more"),
             ("a.toml", "spool-bytes = \"many\"", "whole number"),
-            ("a.toml", "collector = \"https://h:1\"", "http://"),
+            ("a.toml", "collector = \"ftp://h:1\"", "https://"),
+            (
+                "a.toml",
+                "collector = \"http://h:1\"\nca-cert = \"x\"",
+                "https://",
+            ),
+            (
+                "a.toml",
+                "collector = \"https://h:1\"\nca-cert = \"/nowhere/ca.pem\"",
+                "/nowhere/ca.pem",
+            ),
+            (
+                "a.toml",
+                "collector = \"https://h:1\"\nclient-cert = \"x\"",
+                "--client-key",
+            ),
             ("a.toml", "collector = \"http://h:1/x\"", "nothing more"),
             ("a.toml", "level = \"udp\"", "udp"),
             ("a.ini", "", ".toml"),

@@ -106,6 +106,7 @@ pub async fn run(
     let (stop_delivery, stopped) = watch::channel(false);
     let delivery = Delivery {
         collector: config.collector.clone(),
+        tls: config.tls.clone(),
         token: config.token.clone(),
         spool: Arc::clone(&spool),
         wake: Arc::clone(&wake),

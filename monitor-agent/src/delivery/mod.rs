@@ -7,6 +7,7 @@
 
 pub mod backoff;
 mod stream;
+mod tls;
 
 use std::{
     sync::{
@@ -26,6 +27,8 @@ use crate::{
     spool::{Spool, SpoolError},
     token::Token,
 };
+
+pub use tls::{Tls, TlsError};
 
 /// The longest that a connection, or the next acknowledgement, may take.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,6 +60,9 @@ pub enum DeliveryError {
     /// The collector acknowledged a report without saying what became of it.
     #[error("the collector did not say what became of a report")]
     NoOutcome,
+    /// The files of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The spool cannot be read.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -117,6 +123,8 @@ pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Delivery {
     /// Where to.
     pub collector: Uri,
+    /// How, where the collector takes only TLS.
+    pub tls: Option<Tls>,
     /// What the collector asks for.
     pub token: Token,
     /// Where reports are.

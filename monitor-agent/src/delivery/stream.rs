@@ -102,8 +102,11 @@ impl Delivery {
     }
 
     async fn connect(&self) -> Result<Channel, DeliveryError> {
-        let endpoint = Endpoint::from(self.collector.clone()).connect_timeout(TIMEOUT);
-        let connected = timeout(TIMEOUT, endpoint.connect()).await;
+        let endpoint = match &self.tls {
+            Some(tls) => tls.endpoint(&self.collector)?,
+            None => Endpoint::from(self.collector.clone()),
+        };
+        let connected = timeout(TIMEOUT, endpoint.connect_timeout(TIMEOUT).connect()).await;
         let connected = connected.map_err(|_| DeliveryError::Timeout)?;
         connected.map_err(DeliveryError::Connect)
     }

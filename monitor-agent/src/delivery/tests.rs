@@ -25,7 +25,10 @@ use tokio_stream::{
     Stream, StreamExt,
     wrappers::{ReceiverStream, TcpListenerStream},
 };
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
+};
 
 use super::*;
 use crate::spool::ReportKey;
@@ -50,6 +53,7 @@ struct Collector {
     seen: Arc<AtomicU64>,
     streams: Arc<AtomicU64>,
     token: Option<&'static str>,
+    tls: Option<ServerTlsConfig>,
     // Answers the stream itself only after its first report.
     late: bool,
 }
@@ -75,7 +79,11 @@ impl Collector {
             .into_std()
             .unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::builder().add_service(ReportServiceServer::new(self.clone()));
+        let mut server = Server::builder();
+        if let Some(tls) = self.tls.clone() {
+            server = server.tls_config(tls).unwrap();
+        }
+        let server = server.add_service(ReportServiceServer::new(self.clone()));
         let (stop, stopped) = oneshot::channel();
         let serve = async move {
             let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
@@ -220,6 +228,16 @@ impl Agent {
     }
 
     fn with_spool(address: SocketAddr, token: Option<&str>, reports: u64, bytes: u64) -> Self {
+        Self::over(address, None, token, reports, bytes)
+    }
+
+    fn over(
+        address: SocketAddr,
+        tls: Option<Tls>,
+        token: Option<&str>,
+        reports: u64,
+        bytes: u64,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (spool, _) = Spool::open(dir.path(), bytes, 1_000).unwrap();
         let spool = Arc::new(Mutex::new(spool));
@@ -229,7 +247,13 @@ impl Agent {
         let (stop, stopped) = watch::channel(false);
         let (wake, progress) = (Arc::<Notify>::default(), Arc::<Progress>::default());
         let delivery = Delivery {
-            collector: format!("http://{address}").parse().unwrap(),
+            collector: format!(
+                "{}://{address}",
+                if tls.is_some() { "https" } else { "http" }
+            )
+            .parse()
+            .unwrap(),
+            tls,
             token: Token::new(None, token.map(str::to_owned)).unwrap(),
             spool: Arc::clone(&spool),
             wake: Arc::clone(&wake),
@@ -457,4 +481,70 @@ async fn told_to_stop_the_last_report_is_brought_away() {
     agent.farewell().await;
     assert_eq!(collector.stored(), [1, 2, 3]);
     assert_eq!(progress.delivered.load(Ordering::Relaxed), 3);
+}
+
+/// A certificate for 127.0.0.1 that is its own authority, and its key.
+fn certificate() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+#[tokio::test]
+async fn over_tls_both_sides_show_who_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (server, server_key) = certificate();
+    let (own, own_key) = certificate();
+    let collector = Collector {
+        tls: Some(
+            ServerTlsConfig::new()
+                .identity(Identity::from_pem(&server, server_key))
+                .client_ca_root(Certificate::from_pem(&own)),
+        ),
+        ..Collector::default()
+    };
+    let running = collector.start(anywhere()).await;
+    let ca = write("ca.pem", &server);
+    let tls = Tls {
+        ca_cert: Some(ca.clone()),
+        client: Some((write("own.pem", &own), write("own.key", &own_key))),
+    };
+    let agent = Agent::over(running.address, Some(tls.clone()), None, 2, SPOOL_BYTES);
+    agent.delivered_all().await;
+    assert_eq!(collector.stored(), [1, 2]);
+
+    // Another authority, or no certificate: nothing is brought, and it is said.
+    let stranger = Tls {
+        ca_cert: Some(write("stranger.pem", &certificate().0)),
+        ..tls.clone()
+    };
+    let nobody = Tls {
+        ca_cert: Some(ca),
+        client: None,
+    };
+    for tls in [stranger, nobody] {
+        let agent = Agent::over(running.address, Some(tls), None, 1, SPOOL_BYTES);
+        eventually("the failure is told", || {
+            agent.progress.last_error().is_some()
+        })
+        .await;
+        assert_eq!(agent.pending(), 1);
+    }
+    assert_eq!(collector.stored(), [1, 2]);
+
+    // A key that is not the certificate's is told at the start.
+    let mismatch = Tls {
+        client: Some((
+            dir.path().join("own.pem"),
+            write("other.key", &certificate().1),
+        )),
+        ..tls
+    };
+    let url = "https://127.0.0.1:1".parse().unwrap();
+    let error = mismatch.endpoint(&url).unwrap_err().to_string();
+    assert!(error.contains("own.pem"), "{error}");
 }

@@ -1,0 +1,101 @@
+//! TLS to the collector, by rustls.
+//!
+//! The files are read again for every connection: a renewed certificate needs
+//! no restart.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
+
+/// Where systems keep the authorities that they trust.
+const SYSTEM_AUTHORITIES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// The list of a system is some 200 KB.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Why TLS cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: give an existing, readable PEM file")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is far too large.
+    #[error("{0} is larger than 4 MiB: that is no certificate")]
+    TooLarge(PathBuf),
+    /// There are no authorities to trust.
+    #[error(
+        "the system has no list of authorities: install ca-certificates, or name the one of the \
+         collector by --ca-cert"
+    )]
+    NoAuthorities,
+    /// What the files hold cannot be used.
+    #[error(
+        "{files} cannot be used: --ca-cert wants certificates in PEM, --client-cert and \
+         --client-key a certificate and its own key"
+    )]
+    Unusable {
+        /// Which files.
+        files: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+}
+
+/// Whom to trust, and what to show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The authorities of the collector; those of the system where absent.
+    pub ca_cert: Option<PathBuf>,
+    /// The agent's own certificate and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl Tls {
+    /// An endpoint that is spoken to by TLS.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or used.
+    pub fn endpoint(&self, collector: &Uri) -> Result<Endpoint, TlsError> {
+        let authorities = match &self.ca_cert {
+            Some(path) => path.as_path(),
+            None => SYSTEM_AUTHORITIES
+                .iter()
+                .map(Path::new)
+                .find(|path| path.exists())
+                .ok_or(TlsError::NoAuthorities)?,
+        };
+        let mut config =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(authorities)?));
+        let mut files = authorities.display().to_string();
+        if let Some((cert, key)) = &self.client {
+            config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
+            files = format!("{files}, {} or {}", cert.display(), key.display());
+        }
+        Endpoint::from(collector.clone())
+            .tls_config(config)
+            .map_err(|source| TlsError::Unusable { files, source })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let error = |source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    if fs::metadata(path).map_err(error)?.len() > FILE_BYTES_MAX {
+        return Err(TlsError::TooLarge(path.to_owned()));
+    }
+    fs::read(path).map_err(error)
+}
