@@ -5,7 +5,6 @@
 mod access_log;
 mod admin;
 mod backends;
-mod differential;
 mod forwarding;
 mod framing;
 mod lifecycle;

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// The longest that anything in a test may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The proxy.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_speedmimi-proxy");
+
 /// The admin API's token of every proxy here.
 pub(crate) const TOKEN: &str = "0123456789abcdef-test";
 
@@ -58,10 +61,15 @@ impl Proxy {
     }
 
     pub(crate) fn with_arguments(config: &str, arguments: &[&str]) -> Self {
+        Self::by(Command::new(BINARY), config, arguments)
+    }
+
+    /// Starts one by a command that ends in becoming the proxy.
+    pub(crate) fn by(mut command: Command, config: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config_path = directory.path().join("proxy.yaml");
         std::fs::write(&config_path, config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_speedmimi-proxy"))
+        let mut child = command
             .arg("run")
             .arg("--config")
             .arg(&config_path)
@@ -230,7 +238,13 @@ impl Backend {
     }
 
     pub(crate) fn new(handler: impl Fn(&Received, &mut Peer) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), handler)
+    }
+
+    pub(crate) fn on(
+        listener: TcpListener,
+        handler: impl Fn(&Received, &mut Peer) + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
         let (log, handler) = (Arc::clone(&received), Arc::new(handler));

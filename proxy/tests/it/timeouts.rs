@@ -1,9 +1,10 @@
 //! Every timeout and its outcome, and clients that are slow on purpose.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use super::support::{Backend, Proxy, eventually};
+use super::support::{Backend, PATIENCE, Proxy, eventually};
 
 #[test]
 fn a_head_that_trickles_is_answered_with_408() {
@@ -155,4 +156,33 @@ fn a_client_that_does_not_read_is_cut_and_its_place_is_free_again() {
         (proxy.client().get("/").status() == 200).then_some(())
     });
     assert!(slow.rest().len() < 32 << 20);
+}
+
+#[test]
+fn a_pooled_connection_that_nobody_uses_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let proxy = Proxy::with(&format!(
+        "server: {{host: 127.0.0.1, port: 0}}\ntimeouts: {{upstream_idle: 100ms}}\n\
+         backends: {{u: [{{id: b, host: 127.0.0.1, port: {port}}}]}}\nrouting: {{r: {{upstream: u}}}}\n"
+    ));
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let (mut backend, _) = listener.accept().unwrap();
+    backend.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        backend.read_exact(&mut byte).unwrap();
+        request.push(byte[0]);
+    }
+    backend
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
+        .unwrap();
+    assert_eq!(client.response().text(), "a");
+    assert_eq!(
+        backend.read(&mut [0]).unwrap(),
+        0,
+        "the end of the connection"
+    );
 }

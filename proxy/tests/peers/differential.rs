@@ -1,6 +1,5 @@
 //! The proxy beside nginx and `HAProxy`: what several accept, all must understand
-//! alike. Where one of them is not installed, that comparison is left out, and
-//! the test says so.
+//! alike.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +11,6 @@ use super::support::{Backend, Proxy, eventually, unused_port};
 
 /// A peer, killed when dropped.
 struct Peer {
-    name: &'static str,
     address: SocketAddr,
     child: Child,
     backend: Backend,
@@ -25,17 +23,18 @@ impl Drop for Peer {
     }
 }
 
-fn start(name: &'static str, directory: &Path) -> Option<Peer> {
-    if Command::new(name)
+/// Why there is no comparison with this one.
+pub(crate) fn missing(name: &str) -> Option<String> {
+    let mut command = Command::new(name);
+    command
         .arg("-v")
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_err()
-    {
-        eprintln!("skipped: {name} is not installed, so it is not compared with");
-        return None;
-    }
+        .stderr(Stdio::null());
+    let missing = command.status().is_err();
+    missing.then(|| format!("{name} is not installed"))
+}
+
+fn start(name: &'static str, directory: &Path) -> Peer {
     let backend = Backend::echo();
     let address: SocketAddr = ([127, 0, 0, 1], unused_port()).into();
     let path = directory.join(format!("{name}.conf"));
@@ -71,13 +70,12 @@ fn start(name: &'static str, directory: &Path) -> Option<Peer> {
         .spawn()
         .unwrap();
     let peer = Peer {
-        name,
         address,
         child,
         backend,
     };
     eventually("the start of the peer", || TcpStream::connect(address).ok());
-    Some(peer)
+    peer
 }
 
 /// What became of a stream of bytes: the first status, and what the backend
@@ -206,13 +204,10 @@ fn streams() -> Vec<Vec<u8>> {
     streams
 }
 
-#[test]
-fn what_several_accept_all_understand_alike() {
+/// What both accept, both must have understood alike.
+pub(crate) fn agrees_with(name: &'static str) {
     let directory = tempfile::tempdir().unwrap();
-    let peers: Vec<Peer> = ["nginx", "haproxy"]
-        .into_iter()
-        .filter_map(|name| start(name, directory.path()))
-        .collect();
+    let peer = start(name, directory.path());
     let backend = Backend::echo();
     let proxy = Proxy::before(&backend, "");
     let (mut accepted, mut compared) = (0, 0);
@@ -226,25 +221,16 @@ fn what_several_accept_all_understand_alike() {
             continue;
         }
         accepted += 1;
-        for peer in &peers {
-            let theirs = outcome(peer.address, &peer.backend, &stream);
-            if theirs.is_accepted() {
-                compared += 1;
-                let text = String::from_utf8_lossy(&stream);
-                assert_eq!(
-                    ours.requests, theirs.requests,
-                    "{} differs on {text:?}",
-                    peer.name
-                );
-            }
+        let theirs = outcome(peer.address, &peer.backend, &stream);
+        if theirs.is_accepted() {
+            compared += 1;
+            let text = String::from_utf8_lossy(&stream);
+            assert_eq!(ours.requests, theirs.requests, "{name} differs on {text:?}");
         }
     }
     assert!(
         accepted >= 20,
         "only {accepted} of the requests were accepted"
     );
-    assert!(
-        compared >= 15 * peers.len(),
-        "only {compared} outcomes could be compared"
-    );
+    assert!(compared >= 15, "only {compared} outcomes could be compared");
 }

@@ -1,0 +1,60 @@
+//! Host names whose addresses change, in a mount namespace with an `/etc/hosts`
+//! of its own.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::support::{BINARY, Backend, Proxy, eventually};
+
+const NAME: &str = "backend.test";
+
+/// Why names cannot be changed for one process here.
+pub(crate) fn missing() -> Option<String> {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "mount", "--bind", "/etc/hosts", "/etc/hosts"]);
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let possible =
+        status.is_ok_and(|status| status.success()) && Path::new("/etc/nsswitch.conf").exists();
+    (!possible).then(|| {
+        "an /etc/hosts for one process needs root, unshare(1) and /etc/nsswitch.conf".to_owned()
+    })
+}
+
+pub(crate) fn backends_are_followed_to_new_addresses_and_kept_where_a_name_fails() {
+    let first = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = first.local_addr().unwrap().port();
+    let second = TcpListener::bind(("127.0.0.2", port)).unwrap();
+    let [a, b] = [(first, "a"), (second, "b")].map(|(listener, text)| {
+        Backend::on(listener, move |_, peer| {
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{text}").as_bytes());
+        })
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let hosts = directory.path().join("hosts");
+    let names = directory.path().join("nsswitch.conf");
+    std::fs::write(&hosts, format!("127.0.0.1 {NAME}\n")).unwrap();
+    std::fs::write(&names, "hosts: files\n").unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c"]).arg(
+        "mount --bind \"$0\" /etc/hosts && mount --bind \"$1\" /etc/nsswitch.conf && shift && exec \"$@\"",
+    );
+    command.arg(&hosts).arg(&names).arg(BINARY);
+    let config = format!(
+        "server: {{host: 127.0.0.1, port: 0}}\ndns: {{interval: 1s}}\n\
+         backends: {{u: [{{id: b, host: {NAME}, port: {port}}}]}}\nrouting: {{r: {{upstream: u}}}}\n"
+    );
+    let proxy = Proxy::by(command, &config, &["--workers", "1"]);
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").text(), "a");
+    std::fs::write(&hosts, format!("127.0.0.2 {NAME}\n")).unwrap();
+    eventually("the new address", || {
+        (client.get("/").text() == "b").then_some(())
+    });
+    std::fs::write(&hosts, "").unwrap();
+    proxy.signal("HUP");
+    proxy.wait_for_line("its addresses stay as they were");
+    proxy.wait_for_line("configuration reloaded");
+    assert_eq!(client.get("/").text(), "b");
+    assert!(!a.received().is_empty() && !b.received().is_empty());
+}
