@@ -6,7 +6,11 @@ mod full;
 #[path = "../../monitor-otlp/tests/receiver/mod.rs"]
 mod receiver;
 
-use std::{net::TcpListener, ops::RangeInclusive};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::TcpListener,
+    ops::RangeInclusive,
+};
 
 use common::{Collector, eventually, report};
 use full::full;
@@ -45,6 +49,7 @@ fn everything_agrees(receiver: &Receiver, collector: &Collector) {
     let metrics = collector.get("/metrics").body;
     for metric in monitor_otlp::metrics() {
         if metric.prometheus.is_empty() {
+            // It is looked at by itself.
             continue;
         }
         let role = match metric.name {
@@ -196,4 +201,123 @@ async fn what_no_receiver_has_is_refused_before_anything_is_made() {
     assert!(run("http://me:secret@a", "").contains("without a password"));
     assert!(run("http://a", "secret").contains("KEY=VALUE"));
     assert!(!data.exists());
+}
+
+/// Names and types of the families in `/metrics`, with the labels that are not
+/// in `common`.
+fn families(metrics: &str, common: &[&str]) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut all = BTreeMap::new();
+    for line in metrics.lines() {
+        if let Some(head) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = head.split_once(' ').unwrap();
+            all.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
+        } else if !line.starts_with('#') {
+            let (name, rest) = line.split_at(line.find(['{', ' ']).unwrap());
+            let histogram = ["_bucket", "_sum", "_count"];
+            let stem = histogram.iter().find_map(|end| name.strip_suffix(end));
+            let stem = stem.filter(|stem| all.contains_key(*stem)).unwrap_or(name);
+            let labels = rest.split('"').step_by(2);
+            let labels = labels.filter_map(|l| l.strip_suffix('=')).map(|l| &l[1..]);
+            let labels = labels.filter(|l| !common.contains(l)).map(str::to_owned);
+            all.get_mut(stem).unwrap().1.extend(labels);
+        }
+    }
+    all
+}
+
+/// The rows of docs/metrics.md with so many cells, as plain words.
+fn documented(cells: usize) -> Vec<Vec<String>> {
+    let text = include_str!("../../docs/metrics.md");
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    let rows = rows.map(|line| {
+        let cells = line.trim_matches('|').split('|');
+        let cell = |cell: &str| cell.trim().replace('`', "").replace('–', "");
+        cells.map(cell).collect::<Vec<_>>()
+    });
+    rows.filter(|row| row.len() == cells && !["JSON", "Prometheus"].contains(&&*row[0]))
+        .collect()
+}
+
+fn words(list: &str) -> BTreeSet<String> {
+    let words = list.split(',').map(str::trim);
+    words.filter(|w| !w.is_empty()).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_documented_tables_are_what_is_served_and_sent() {
+    const COMMON: [&str; 10] = [
+        "host",
+        "host_id",
+        "target",
+        "role",
+        "endpoint",
+        "upstream",
+        "backend",
+        "le",
+        "server.address",
+        "server.port",
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::http(0);
+    let otlp = format!("http://{}", receiver.address);
+    let flags = ["--otlp", &otlp, "--remote-write", "http://127.0.0.1:1/"];
+    let collector = Collector::start_with(dir.path(), &flags);
+    let mut report = full("web", 1);
+    for endpoint in &mut report.endpoints {
+        endpoint.upstream = "u".into();
+        endpoint.backend = "b".into();
+    }
+    assert_eq!(
+        collector.agent().await.export(report).await,
+        ExportOutcome::Stored
+    );
+    eventually("the report arrives", || !receiver.bodies().is_empty());
+
+    let mut served = families(&collector.get("/metrics").body, &COMMON);
+    let (own, of_hosts): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut served)
+        .into_iter()
+        .partition(|(name, _)| name.starts_with("speedmimi_collector_"));
+    let table = |name: usize, labels: usize, kind: usize, rows: &[Vec<String>]| {
+        let rows = rows.iter().filter(|row| !row[name].is_empty());
+        let row = |row: &Vec<String>| (row[name].clone(), (row[kind].clone(), words(&row[labels])));
+        rows.map(row).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(table(0, 1, 2, &documented(4)), own, "the collector's own");
+    let rows = documented(8);
+    assert_eq!(table(1, 2, 5, &rows), of_hosts, "of hosts and endpoints");
+
+    // What the table of the code says, and which attributes really came.
+    let mut attributes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (_, name, pairs) in receiver.points().into_keys() {
+        let name = name.split('#').next().unwrap().to_owned();
+        let keys = pairs.split(',').filter_map(|pair| pair.split_once('='));
+        let keys = keys.map(|(key, _)| key.to_owned());
+        let keys = keys.filter(|key| !COMMON.contains(&key.as_str()));
+        attributes.entry(name).or_default().extend(keys);
+    }
+    let sent: BTreeMap<String, Vec<String>> = monitor_otlp::metrics()
+        .map(|m| {
+            let kind = match m.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            let row = [m.prometheus, kind, m.unit].map(str::to_owned);
+            (m.name.to_owned(), row.to_vec())
+        })
+        .collect();
+    let rows = rows.iter().filter(|row| !row[3].is_empty());
+    let written: BTreeMap<String, Vec<String>> = rows
+        .clone()
+        .map(|row| {
+            (
+                row[3].clone(),
+                vec![row[1].clone(), row[5].clone(), row[6].clone()],
+            )
+        })
+        .collect();
+    assert_eq!(written, sent);
+    let written: BTreeMap<String, BTreeSet<String>> =
+        rows.map(|row| (row[3].clone(), words(&row[4]))).collect();
+    assert_eq!(written, attributes);
 }

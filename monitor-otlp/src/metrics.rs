@@ -40,7 +40,7 @@ type Splits = Vec<(String, u64)>;
 pub(crate) enum Read {
     /// A gauge of the host, by what, and its fixed attributes.
     Host(
-        fn(&v1::HostMetrics) -> Option<f64>,
+        fn(&v1::Report) -> Option<f64>,
         &'static [(&'static str, &'static str)],
     ),
     /// By interface and direction.
@@ -70,7 +70,10 @@ macro_rules! host {
             unit: $unit,
             description: $description,
             kind: Kind::Gauge,
-            read: Read::Host(|m| m.$field.map(|g| g.last * $factor), $attributes),
+            read: Read::Host(
+                |r| r.host_metrics.as_ref()?.$field.map(|g| g.last * $factor),
+                $attributes,
+            ),
         }
     };
 }
@@ -108,6 +111,14 @@ pub(crate) const HOST: &[Metric] = &[
             ("system.filesystem.state", "used"),
         ]
     ),
+    Metric {
+        name: "system.cpu.logical.count",
+        prometheus: "speedmimi_host_cores",
+        unit: "{cpu}",
+        description: "Cores of the host.",
+        kind: Kind::Gauge,
+        read: Read::Host(|r| Some(r.host.as_ref()?.cores.into()), &[]),
+    },
     host!(
         "speedmimi.host.load1" = "speedmimi_host_load1",
         "{process}",

@@ -79,7 +79,7 @@ impl<'a> Points<'a> {
         let host = report.host_metrics.as_ref().unwrap_or(&none);
         for metric in HOST {
             let points = match metric.read {
-                Read::Host(read, attributes) => read(host)
+                Read::Host(read, attributes) => read(report)
                     .map(|value| {
                         let attributes = attributes.iter().map(|(k, v)| KeyValue::text(k, v));
                         self.number(attributes.collect(), 0, Number::Double(value))
