@@ -128,6 +128,19 @@ impl Counts {
         all
     }
 
+    /// Sets a slot to zero that the programs do not find any more.
+    pub(super) fn clear(&self, slot: u32) {
+        for place in 0..self.places {
+            for word in 0..WORDS {
+                self.counters.set_word(self.index(slot, place), word, 0);
+            }
+        }
+        // The last word says whether it is anybody's.
+        for word in (0..size_of::<SlotKey>() / 8).rev() {
+            self.keys.set_word(slot as usize, word, 0);
+        }
+    }
+
     /// Adds what was lost, by reason.
     pub(super) fn losses(&self, totals: &mut [u64; LOSSES]) {
         for place in 0..self.places as usize {
@@ -165,7 +178,7 @@ impl Books for Counts {
     }
 }
 
-fn address(key: &EndpointKey) -> EndpointAddress {
+pub(super) fn address(key: &EndpointKey) -> EndpointAddress {
     let ip = std::net::Ipv6Addr::from(key.address).to_canonical();
     EndpointAddress::Socket((ip, key.port).into())
 }

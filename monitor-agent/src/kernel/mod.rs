@@ -23,6 +23,7 @@ mod options;
 mod pins;
 mod prepare;
 mod reading;
+mod retirement;
 mod sample;
 mod slots;
 mod sockets;

@@ -25,8 +25,11 @@ pub(super) mod maps {
         SOCKETS, ENDPOINTS, FREE_SLOTS, COUNTERS, KEYS, LOST, HANDSHAKE, ADOPTED,
     ];
 
+    /// The totals of endpoints that gave their place to others.
+    pub(in super::super) const RETIRED: &str = "RETIRED";
+
     /// The maps that are the agent's own.
-    pub(in super::super) const OWN: [&str; 2] = [LEDGER, NEW_LEDGER];
+    pub(in super::super) const OWN: [&str; 3] = [LEDGER, NEW_LEDGER, RETIRED];
 }
 
 /// How many places a slot has: one per CPU, and the last one for the agent.

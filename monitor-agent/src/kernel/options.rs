@@ -1,6 +1,6 @@
 //! What to watch, and how.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use monitor_common::ENDPOINTS_MAX_DEFAULT;
 
@@ -36,6 +36,9 @@ pub struct KernelOptions {
     pub level: Level,
     /// How many endpoints a target can have.
     pub endpoints_max: u32,
+    /// An endpoint without a connection, and without a change for so long, gives its
+    /// place to others; its totals are kept.
+    pub retire_after: Duration,
     /// The share of a core that looking at the live sockets may take; they are
     /// looked at less often where it is not enough.
     pub dump_budget: f64,
@@ -51,6 +54,7 @@ impl KernelOptions {
             pin_dir,
             level: Level::Http,
             endpoints_max: ENDPOINTS_MAX_DEFAULT,
+            retire_after: Duration::from_secs(3_600),
             dump_budget: CPU_BUDGET,
             log: KernelLog::Off,
         }

@@ -54,6 +54,19 @@ impl Slots {
         Ok(())
     }
 
+    /// Takes an endpoint's slot out of the programs' sight, unless the endpoint has
+    /// another one by now.
+    pub(super) fn unlink(&mut self, key: &EndpointKey, slot: u32) -> Result<(), KernelError> {
+        match self.endpoints.get(key, 0) {
+            Ok(found) if found == slot => self
+                .endpoints
+                .remove(key)
+                .map_err(failed("removing from", maps::ENDPOINTS)),
+            Ok(_) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(failed("reading", maps::ENDPOINTS)(error)),
+        }
+    }
+
     /// The slot of an endpoint, a new one where it has none; `None` where all are
     /// taken.  The programs may do the same at the same time.
     pub(super) fn slot(

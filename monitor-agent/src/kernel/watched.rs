@@ -8,21 +8,28 @@ use std::{
 };
 
 use aya::Ebpf;
-use monitor_common::{counters::EndpointCounters, losses::LOSSES, meta::Meta, tcp::Delta};
+use monitor_common::{
+    counters::EndpointCounters, endpoint::Role, losses::LOSSES, meta::Meta, tcp::Delta,
+};
 
 use super::{
     EndpointAddress, EndpointId, EndpointSample, KernelError, KernelOptions, KernelSample,
     SocketSample, Target,
     adoption::{Adopting, Adoption, Membership, Rows},
     attach,
-    counts::{Connections, Counts},
+    counts::{self, Connections, Counts},
     live::{Adopted, Live},
     mapped::Access,
     object::{Program, maps},
     pins::Pins,
-    prepare, syscall,
+    prepare,
+    retirement::{Retired, Retirement},
+    syscall,
 };
 use crate::source::{Detail, Level};
+
+/// In the place of a slot where an endpoint has none.
+const RETIRED: u32 = u32::MAX;
 
 /// A watched cgroup.
 #[derive(Debug)]
@@ -37,6 +44,8 @@ pub(super) struct Watched {
     counts: Counts,
     /// Looked at while the counters are read.
     live: RefCell<Live>,
+    /// `None` for a reader.
+    retirement: RefCell<Option<Retirement>>,
 }
 
 struct Attached {
@@ -73,6 +82,7 @@ impl Watched {
             attach::load(&mut ebpf, program)?;
         }
         let counts = Counts::open(&pins, &meta, Access::Write)?;
+        let retirement = Retirement::open(&pins, &counts, options.retire_after)?;
         let cgroup_path = Some(target.path.clone());
         let storage = storage(&pins)?;
         let live = Live::new(storage, cgroup_path, Adopted::Unknown, options.dump_budget);
@@ -84,6 +94,7 @@ impl Watched {
             attached: Some(Attached { ebpf, cgroup }),
             counts,
             live: RefCell::new(live),
+            retirement: RefCell::new(Some(retirement)),
         };
         watched.set_level(options.level)?;
         watched.adopt(target)?;
@@ -139,6 +150,7 @@ impl Watched {
             attached: None,
             counts,
             live: RefCell::new(live),
+            retirement: RefCell::new(None),
         })
     }
 
@@ -188,28 +200,54 @@ impl Watched {
     pub(super) fn sample(&self, detail: Detail, sample: &mut KernelSample) {
         let mut live = self.live.borrow_mut();
         live.take_ends(&self.counts);
-        let first = sample.endpoints.len();
-        let slots: Vec<u32> = self
+        let mut retirement = self.retirement.borrow_mut();
+        let read;
+        let retired = match &*retirement {
+            Some(retirement) => &retirement.retired,
+            None => {
+                read = Retired::read(&self.pins).unwrap_or_default();
+                &read
+            }
+        };
+        let mut rows: Vec<(u32, EndpointSample)> = self
             .counts
             .slots()
-            .filter(|&slot| self.sample_slot(slot, detail, &mut sample.endpoints))
+            .filter_map(|slot| Some((slot, self.sample_slot(slot, detail, retired)?)))
             .collect();
         if detail == Detail::Full {
-            self.add_live(&mut live, &slots, first, sample);
+            self.add_live(&mut live, &mut rows, sample);
         }
+        self.add_retired(retired, detail, &mut rows);
+        if let Some(retirement) = retirement.as_mut().filter(|_| detail == Detail::Full) {
+            let slots = rows.iter().take_while(|(slot, _)| *slot != RETIRED);
+            let slots = slots.map(|(slot, row)| (*slot, &*row.counters));
+            retirement.look(&self.counts, slots);
+        }
+        merge(rows, &mut sample.endpoints);
     }
 
-    fn sample_slot(&self, slot: u32, detail: Detail, endpoints: &mut Vec<EndpointSample>) -> bool {
-        let Some((role, address)) = self.counts.key(slot) else {
-            return false;
-        };
+    fn sample_slot(&self, slot: u32, detail: Detail, retired: &Retired) -> Option<EndpointSample> {
+        let (role, address) = self.counts.key(slot)?;
+        let key = self.counts.endpoint_key(slot);
+        if key.is_some_and(|key| retired.counted(&key, slot)) {
+            return None;
+        }
         let counters = self.counts.sum(slot, detail);
         // The overflow endpoints exist where something overflowed.
         let unused = Connections::of(&counters) == Connections::default();
         if address == EndpointAddress::Other && unused {
-            return false;
+            return None;
         }
-        endpoints.push(EndpointSample {
+        Some(self.row(role, address, counters))
+    }
+
+    fn row(
+        &self,
+        role: Role,
+        address: EndpointAddress,
+        counters: Box<EndpointCounters>,
+    ) -> EndpointSample {
+        EndpointSample {
             id: EndpointId {
                 target: Arc::clone(&self.label),
                 role,
@@ -217,24 +255,55 @@ impl Watched {
             },
             counters,
             since_unix_ns: self.meta.since_unix_ns,
-        });
-        true
+        }
+    }
+
+    /// Adds the totals that endpoints had before they were retired: to those that
+    /// came again, and at full detail all others too.
+    fn add_retired(
+        &self,
+        retired: &Retired,
+        detail: Detail,
+        rows: &mut Vec<(u32, EndpointSample)>,
+    ) {
+        if detail == Detail::Hot {
+            for (slot, row) in rows {
+                let key = self.counts.endpoint_key(*slot);
+                if let Some(before) = key.and_then(|key| retired.get(&key)) {
+                    row.counters.add(before);
+                }
+            }
+            return;
+        }
+        for (key, counters) in retired.iter() {
+            if let Some(role) = Role::from_u8(key.role) {
+                let row = self.row(role, counts::address(key), Box::new(*counters));
+                rows.push((RETIRED, row));
+            }
+        }
     }
 
     /// After the counters: what is folded in between is then missing from both
     /// for a moment, and never counted twice.
-    fn add_live(&self, live: &mut Live, slots: &[u32], first: usize, sample: &mut KernelSample) {
-        let endpoints = &mut sample.endpoints[first..];
+    fn add_live(
+        &self,
+        live: &mut Live,
+        rows: &mut [(u32, EndpointSample)],
+        sample: &mut KernelSample,
+    ) {
         let mut before = Connections::default();
-        for endpoint in endpoints.iter() {
-            before.add(Connections::of(&endpoint.counters));
+        for (_, row) in rows.iter() {
+            before.add(Connections::of(&row.counters));
         }
+        let place = |rows: &[(u32, EndpointSample)], slot| {
+            rows.binary_search_by_key(&slot, |(slot, _)| *slot).ok()
+        };
         let found = live.look(&self.counts, before);
         let age_ms = live.age().as_millis().try_into().unwrap_or(u64::MAX);
         sample.live_bytes_age_ms = sample.live_bytes_age_ms.max(age_ms);
         sample.sockets_hidden |= live.hidden();
         for (slot, figures) in live.pending() {
-            let Ok(index) = slots.binary_search(&slot) else {
+            let Some(index) = place(rows, slot) else {
                 continue;
             };
             let [received, sent, packets_received, packets_sent, retransmits] = figures;
@@ -245,19 +314,19 @@ impl Watched {
                 packets_sent,
                 retransmits,
             };
-            add(&mut endpoints[index].counters, &delta);
+            add(&mut rows[index].1.counters, &delta);
         }
         let Some(found) = found else {
             return;
         };
         for (slot, delta) in &found.remainders {
-            if let Ok(index) = slots.binary_search(slot) {
-                add(&mut endpoints[index].counters, delta);
+            if let Some(index) = place(rows, *slot) {
+                add(&mut rows[index].1.counters, delta);
             }
         }
         for (slot, live) in found.sockets {
-            if let Ok(index) = slots.binary_search(&slot) {
-                let endpoint = endpoints[index].id.clone();
+            if let Some(index) = place(rows, slot) {
+                let endpoint = rows[index].1.id.clone();
                 sample.sockets.push(SocketSample { endpoint, live });
             }
         }
@@ -269,6 +338,18 @@ impl Watched {
     /// Adds what was lost, by reason.
     pub(super) fn losses(&self, totals: &mut [u64; LOSSES]) {
         self.counts.losses(totals);
+    }
+}
+
+/// Makes one endpoint of all that is counted for it.
+fn merge(mut rows: Vec<(u32, EndpointSample)>, endpoints: &mut Vec<EndpointSample>) {
+    let first = endpoints.len();
+    rows.sort_by(|(_, a), (_, b)| a.id.cmp(&b.id));
+    for (_, row) in rows {
+        match endpoints[first..].last_mut() {
+            Some(last) if last.id == row.id => last.counters.add(&row.counters),
+            _ => endpoints.push(row),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod failures;
 mod http;
 mod lossy;
 mod namespaces;
+mod retirement;
 mod streams;
 mod watch;
 
@@ -55,5 +56,8 @@ fn cases() -> impl Iterator<Item = Case> {
         .chain(failures::CASES)
         .chain(http::CASES)
         .chain(continuity::CASES);
-    cases.chain(adoption::CASES).chain(namespaces::CASES)
+    cases
+        .chain(adoption::CASES)
+        .chain(namespaces::CASES)
+        .chain(retirement::CASES)
 }

@@ -1,0 +1,290 @@
+//! Endpoints that are idle for long give their place to others.
+//!
+//! A place is given back in two steps.  First the endpoint is taken out of the
+//! programs' map; a program that had found it before may still count there, and
+//! what it counts is the endpoint's.  When nothing was counted for a while longer,
+//! the totals are set aside and the place goes back to the pool.  An endpoint that
+//! comes again goes on from its totals.
+//!
+//! The totals are set aside together with the place that they were in; until that
+//! is cleared it does not count.  An agent that is killed in between leaves it so,
+//! and the next one clears it.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{HashMap as BpfHashMap, Map, MapData};
+use monitor_common::{
+    counters::{EndpointCounters, WORDS},
+    endpoint::{EndpointKey, OTHER_SLOTS},
+};
+
+use super::{
+    KernelError,
+    counts::{Connections, Counts},
+    object::maps,
+    pins::Pins,
+    slots::{Slots, failed},
+};
+
+/// How many endpoints' totals are set aside; when there are more, endpoints keep
+/// their places.
+const RETIRED_MAX: u32 = 8_192;
+
+/// `BPF_F_NO_PREALLOC`
+const NO_PREALLOC: u32 = 1;
+
+/// The second step comes after this part of the time to the first.
+const SECOND_STEP: u32 = 60;
+
+/// Totals as they are pinned, and in front of them the slot that they were in and
+/// that is not cleared yet, plus one.
+type Row = [u64; 1 + WORDS];
+
+type Table = BpfHashMap<MapData, EndpointKey, Row>;
+
+/// Totals that were set aside.
+#[derive(Clone, Debug)]
+pub(super) struct Totals {
+    pub(super) counters: Box<EndpointCounters>,
+    /// The slot that does not count, as its counts are in these already.
+    uncleared: Option<u32>,
+}
+
+impl Totals {
+    fn of(row: &Row) -> Self {
+        let mut counters = Box::new(EndpointCounters::ZERO);
+        counters.words_mut().copy_from_slice(&row[1..]);
+        Self {
+            counters,
+            uncleared: row[0].checked_sub(1).and_then(|slot| slot.try_into().ok()),
+        }
+    }
+
+    fn row(&self) -> Row {
+        let mut row = [0; 1 + WORDS];
+        row[0] = self.uncleared.map_or(0, |slot| u64::from(slot) + 1);
+        row[1..].copy_from_slice(self.counters.words());
+        row
+    }
+}
+
+/// What was set aside, by endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Retired(HashMap<EndpointKey, Totals>);
+
+impl Retired {
+    /// What agents before set aside.
+    pub(super) fn read(pins: &Pins) -> Result<Self, KernelError> {
+        if !pins.path(maps::RETIRED).exists() {
+            return Ok(Self::default());
+        }
+        Self::of(&table(pins)?)
+    }
+
+    fn of(table: &Table) -> Result<Self, KernelError> {
+        let rows = table.iter();
+        let totals = rows.map(|row| row.map(|(key, row)| (key, Totals::of(&row))));
+        let totals = totals.collect::<Result<_, _>>();
+        Ok(Self(totals.map_err(failed("reading", maps::RETIRED))?))
+    }
+
+    pub(super) fn get(&self, key: &EndpointKey) -> Option<&EndpointCounters> {
+        self.0.get(key).map(|totals| &*totals.counters)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&EndpointKey, &EndpointCounters)> {
+        self.0.iter().map(|(key, totals)| (key, &*totals.counters))
+    }
+
+    /// Whether a slot's counts are in the totals of its endpoint already.
+    pub(super) fn counted(&self, key: &EndpointKey, slot: u32) -> bool {
+        let totals = self.0.get(key);
+        totals.is_some_and(|totals| totals.uncleared == Some(slot))
+    }
+}
+
+fn table(pins: &Pins) -> Result<Table, KernelError> {
+    let map = Map::from_map_data(pins.map(maps::RETIRED)?);
+    let table = map.and_then(Table::try_from);
+    table.map_err(failed("opening", maps::RETIRED))
+}
+
+/// How long a slot has been as it is.
+struct Idle {
+    sum: u64,
+    since: Instant,
+    /// Whether the programs do not find it any more.
+    unlinked: bool,
+}
+
+/// Retires the endpoints of one target.
+pub(super) struct Retirement {
+    after: Duration,
+    table: Table,
+    slots: Slots,
+    idle: HashMap<u32, Idle>,
+    pub(super) retired: Retired,
+    warned: bool,
+}
+
+impl std::fmt::Debug for Retirement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Retirement")
+            .field("after", &self.after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Retirement {
+    /// Goes on with what agents before set aside, and clears what they did not.
+    pub(super) fn open(pins: &Pins, counts: &Counts, after: Duration) -> Result<Self, KernelError> {
+        if !pins.path(maps::RETIRED).exists() {
+            let made = Table::create(RETIRED_MAX, NO_PREALLOC);
+            let path = pins.path(maps::RETIRED);
+            let pinned = made.map_err(failed("making", maps::RETIRED))?.pin(&path);
+            pinned.map_err(|source| KernelError::Pin {
+                path,
+                source: Box::new(source),
+            })?;
+        }
+        let table = table(pins)?;
+        let retired = Retired::of(&table)?;
+        let mut retirement = Self {
+            after,
+            table,
+            slots: Slots::open(pins)?,
+            idle: HashMap::new(),
+            retired,
+            warned: false,
+        };
+        let uncleared = |(key, totals): (&EndpointKey, &Totals)| Some((*key, totals.uncleared?));
+        let uncleared: Vec<_> = retirement.retired.0.iter().filter_map(uncleared).collect();
+        for (key, slot) in uncleared {
+            retirement.clear(&key, slot, counts)?;
+        }
+        Ok(retirement)
+    }
+
+    /// Looks at every slot once, given the counters that were just read of it.
+    pub(super) fn look<'a>(
+        &mut self,
+        counts: &Counts,
+        slots: impl Iterator<Item = (u32, &'a EndpointCounters)>,
+    ) {
+        let now = Instant::now();
+        for (slot, counters) in slots {
+            if let Err(error) = self.judge(slot, counters, counts, now) {
+                if !std::mem::replace(&mut self.warned, true) {
+                    let error = crate::error_chain(&error);
+                    tracing::warn!(error, "idle endpoints keep their places");
+                }
+                return;
+            }
+        }
+    }
+
+    fn judge(
+        &mut self,
+        slot: u32,
+        counters: &EndpointCounters,
+        counts: &Counts,
+        now: Instant,
+    ) -> Result<(), KernelError> {
+        let Some(key) = counts.endpoint_key(slot).filter(|_| slot >= OTHER_SLOTS) else {
+            return Ok(());
+        };
+        let words = counters.words().iter();
+        let sum = words.fold(0u64, |sum, n| sum.rotate_left(1).wrapping_add(*n));
+        let room = self.has_room(&key);
+        let idle = self.idle.entry(slot).or_insert(Idle {
+            sum,
+            since: now,
+            unlinked: false,
+        });
+        let connections = Connections::of(counters);
+        if idle.sum != sum || connections.begun != connections.ended {
+            (idle.sum, idle.since) = (sum, now);
+            return Ok(());
+        }
+        let waited = now.duration_since(idle.since);
+        if !idle.unlinked && waited >= self.after && room {
+            (idle.unlinked, idle.since) = (true, now);
+            return self.slots.unlink(&key, slot);
+        }
+        if idle.unlinked && waited >= self.after / SECOND_STEP {
+            self.idle.remove(&slot);
+            return self.set_aside(&key, slot, counts);
+        }
+        Ok(())
+    }
+
+    fn has_room(&self, key: &EndpointKey) -> bool {
+        self.retired.0.len() < RETIRED_MAX as usize || self.retired.0.contains_key(key)
+    }
+
+    fn set_aside(
+        &mut self,
+        key: &EndpointKey,
+        slot: u32,
+        counts: &Counts,
+    ) -> Result<(), KernelError> {
+        let mut counters = counts.sum(slot, crate::source::Detail::Full);
+        if let Some(before) = self.retired.get(key) {
+            counters.add(before);
+        }
+        let totals = Totals {
+            counters,
+            uncleared: Some(slot),
+        };
+        self.write(key, totals)?;
+        self.clear(key, slot, counts)
+    }
+
+    fn clear(&mut self, key: &EndpointKey, slot: u32, counts: &Counts) -> Result<(), KernelError> {
+        self.slots.unlink(key, slot)?;
+        counts.clear(slot);
+        if let Some(totals) = self.retired.0.get(key) {
+            let totals = Totals {
+                uncleared: None,
+                ..totals.clone()
+            };
+            self.write(key, totals)?;
+        }
+        self.slots.release([slot])
+    }
+
+    fn write(&mut self, key: &EndpointKey, totals: Totals) -> Result<(), KernelError> {
+        let written = self.table.insert(key, totals.row(), 0);
+        written.map_err(failed("writing", maps::RETIRED))?;
+        self.retired.0.insert(*key, totals);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_and_the_slot_that_is_not_cleared_are_read_back() {
+        let mut counters = Box::new(EndpointCounters::ZERO);
+        for (n, word) in (5..).zip(counters.words_mut()) {
+            *word = n;
+        }
+        for uncleared in [None, Some(0), Some(77)] {
+            let totals = Totals {
+                counters: counters.clone(),
+                uncleared,
+            };
+            let again = Totals::of(&totals.row());
+            assert_eq!(*again.counters, *counters);
+            assert_eq!(again.uncleared, uncleared);
+            let key = EndpointKey::default();
+            let retired = Retired([(key, again)].into());
+            assert_eq!(retired.counted(&key, 77), uncleared == Some(77));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Endpoints that are idle for long give their place to others.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::Failed;
+use monitor_agent::{
+    kernel::{EndpointAddress, Kernel},
+    source::Detail,
+};
+use monitor_common::{counters::EndpointCounters, endpoint::Role};
+
+use crate::{
+    Case, Watch,
+    watch::{Own, fresh},
+};
+
+pub(crate) const CASES: [Case; 2] = [
+    (
+        "an_endpoint_that_comes_again_goes_on_from_its_totals",
+        goes_on_from_its_totals,
+    ),
+    ("idle_endpoints_make_room_in_a_full_map", make_room),
+];
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn until(what: &str, satisfied: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !satisfied() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn find(kernel: &Kernel, detail: Detail, address: SocketAddr) -> Option<EndpointCounters> {
+    let sample = kernel.read(detail);
+    let address = EndpointAddress::Socket(address);
+    let mut endpoints = sample.endpoints.iter();
+    let found = endpoints.find(|e| e.id.role == Role::Downstream && e.id.address == address);
+    found.map(|e| *e.counters)
+}
+
+/// A connection that carries three bytes and is closed.
+fn converse(listener: &TcpListener) {
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut server = listener.accept().unwrap().0;
+    client.write_all(b"abc").unwrap();
+    server.read_exact(&mut [0; 3]).unwrap();
+}
+
+/// Opened, closed, received.
+fn figures(counters: Option<EndpointCounters>) -> Option<[u64; 3]> {
+    counters.map(|c| [c.connections_opened, c.connections_closed, c.bytes_received])
+}
+
+fn goes_on_from_its_totals(watch: &Watch) -> Result<(), Failed> {
+    let mut own = Own::new("retirement");
+    own.options.retire_after = Duration::from_millis(5);
+    let listener = TcpListener::bind(fresh())?;
+    let address = listener.local_addr()?;
+    let mut kernel = own.open(watch);
+    let since = kernel.read(Detail::Hot).since_unix_ns;
+    for n in 1..=3 {
+        converse(&listener);
+        let expected = Some([n, n, 3 * n]);
+        until("it is counted", || {
+            figures(find(&kernel, Detail::Full, address)) == expected
+        });
+        // It has no slot any more, and its totals are there.
+        until("it is retired", || {
+            let _sample = kernel.read(Detail::Full);
+            find(&kernel, Detail::Hot, address).is_none()
+        });
+        assert_eq!(figures(find(&kernel, Detail::Full, address)), expected);
+        let reader = Kernel::open_pinned(&own.options.pin_dir)?;
+        assert_eq!(figures(find(&reader, Detail::Full, address)), expected);
+        drop(kernel);
+        kernel = own.open(watch);
+        assert_eq!(figures(find(&kernel, Detail::Full, address)), expected);
+        assert_eq!(kernel.read(Detail::Full).since_unix_ns, since);
+    }
+    // An open connection keeps its endpoint's place, however idle it is.
+    let client = TcpStream::connect(address)?;
+    let server = listener.accept()?.0;
+    for _ in 0..50 {
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(
+            figures(find(&kernel, Detail::Full, address)),
+            Some([4, 3, 9])
+        );
+        let hot = figures(find(&kernel, Detail::Hot, address));
+        assert_eq!(hot, Some([4, 3, 9]), "it has its place");
+    }
+    drop((client, server));
+    Ok(())
+}
+
+fn make_room(watch: &Watch) -> Result<(), Failed> {
+    let mut own = Own::new("retirement-room");
+    own.options.endpoints_max = 2;
+    let kernel = own.open(watch);
+    // Both roles of one connection take both places.
+    let listeners: Vec<_> = (0..3)
+        .map(|_| TcpListener::bind(fresh()).unwrap())
+        .collect();
+    listeners.iter().for_each(converse);
+    let last = listeners[2].local_addr()?;
+    let other = |kernel: &Kernel| {
+        let sample = kernel.read(Detail::Full);
+        let endpoints = sample.endpoints.iter();
+        let other = endpoints.filter(|e| e.id.address == EndpointAddress::Other);
+        other.map(|e| e.counters.connections_opened).sum::<u64>()
+    };
+    assert_eq!(find(&kernel, Detail::Full, last).map(|_| ()), None);
+    assert!(other(&kernel) >= 4, "the rest is counted all the same");
+    drop(kernel);
+    own.options.retire_after = Duration::from_millis(5);
+    let kernel = own.open(watch);
+    until("it gets a place", || {
+        converse(&listeners[2]);
+        std::thread::sleep(Duration::from_millis(10));
+        let _sample = kernel.read(Detail::Full);
+        find(&kernel, Detail::Full, last).is_some()
+    });
+    Ok(())
+}
