@@ -231,7 +231,7 @@ fn documented(cells: usize) -> Vec<Vec<String>> {
     let rows = text.lines().filter(|line| line.starts_with("| "));
     let rows = rows.map(|line| {
         let cells = line.trim_matches('|').split('|');
-        let cell = |cell: &str| cell.trim().replace('`', "").replace('–', "");
+        let cell = |cell: &str| cell.trim().replace(['`', '–'], "");
         cells.map(cell).collect::<Vec<_>>()
     });
     rows.filter(|row| row.len() == cells && !["JSON", "Prometheus"].contains(&&*row[0]))

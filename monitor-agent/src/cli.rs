@@ -26,6 +26,7 @@ Examples:
   speedmimi-agent run --pid $(pidof -s envoy) --collector http://127.0.0.1:7600
   speedmimi-agent run --whole-host --collector https://collector.example:7600 \\
     --ca-cert ca.pem --token-file /etc/speedmimi/token
+  speedmimi-agent run --unit nginx.service --otlp http://127.0.0.1:4318
   speedmimi-agent run --whole-host --report-interval 10s --spool-bytes 1GiB";
 
 /// Lets the kernel count what a proxy does, and reports it.
@@ -225,6 +226,15 @@ pub struct RunArgs {
         help = "Where reports go [default: http://127.0.0.1:7600]"
     )]
     pub collector: Option<String>,
+    /// Sends reports to a receiver of OTLP in place of a collector.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Sends reports by OTLP in place of a collector: http(s)://HOST:4318 (to /v1/metrics \
+                where the URL has no path) or grpc(s)://HOST:4317 \
+                [env: OTEL_EXPORTER_OTLP_HEADERS, headers]"
+    )]
+    pub otlp: Option<String>,
     /// Watches this cgroup: a path below the cgroup2 mount, or an absolute one
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,
@@ -308,6 +318,7 @@ impl RunArgs {
         Self {
             config: self.config,
             collector: self.collector.or(file.collector),
+            otlp: self.otlp.or(file.otlp),
             cgroup: named.cgroup,
             pid: named.pid,
             unit: named.unit,

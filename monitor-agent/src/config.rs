@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
+
 use crate::{
     capabilities::Needs,
     cli::{KernelLogName, LevelName, LogFormat, PIN_DIR, RunArgs},
@@ -83,6 +85,17 @@ pub enum ConfigError {
     /// TLS cannot be had.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The OTLP receiver's address is not understood.
+    #[error(transparent)]
+    Otlp(#[from] BadOtlpUrl),
+    /// The headers for it are not understood.
+    #[error(transparent)]
+    OtlpHeaders(#[from] HeadersError),
+    /// A report goes to one place alone.
+    #[error(
+        "--collector and --otlp: give one of them; a collector passes reports on by its own --otlp"
+    )]
+    TwoDestinations,
     /// The token cannot be had.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -100,6 +113,25 @@ pub struct ControlSocket {
     pub required: bool,
 }
 
+/// A receiver of OTLP.
+#[derive(Clone, Debug)]
+pub struct Otlp {
+    /// Its address.
+    pub url: OtlpUrl,
+    /// The headers that it asks for.
+    pub headers: Headers,
+}
+
+impl Otlp {
+    fn try_new(url: &str) -> Result<Self, ConfigError> {
+        let headers = std::env::var(Headers::VARIABLE).unwrap_or_default();
+        Ok(Self {
+            url: OtlpUrl::try_new(url)?,
+            headers: Headers::try_new(&headers)?,
+        })
+    }
+}
+
 /// What `run` does.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -107,6 +139,8 @@ pub struct Config {
     pub collector: tonic::transport::Uri,
     /// How, where the collector takes only TLS.
     pub tls: Option<Tls>,
+    /// Where they go instead.
+    pub otlp: Option<Otlp>,
     /// The collector's token.
     pub token: Token,
     /// Where it is read again and again.
@@ -136,6 +170,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where reports go, in words.
+    #[must_use]
+    pub fn destination(&self) -> String {
+        let collector = || self.collector.to_string();
+        let url = self.otlp.as_ref().map(|otlp| otlp.url.to_string());
+        url.unwrap_or_else(collector)
+    }
+
     /// Makes sense of the flags, and of the file that they name.
     ///
     /// # Errors
@@ -174,6 +216,9 @@ impl Config {
             "--spool-bytes",
             "16MiB or more",
         )?;
+        if args.collector.is_some() && args.otlp.is_some() {
+            return Err(ConfigError::TwoDestinations);
+        }
         let url = args.collector.as_deref().unwrap_or("http://127.0.0.1:7600");
         let collector = collector(url)?;
         let client = match (args.client_cert, args.client_key) {
@@ -193,6 +238,7 @@ impl Config {
         Ok(Self {
             tls: tls_to(&collector, url, tls)?,
             collector,
+            otlp: args.otlp.as_deref().map(Otlp::try_new).transpose()?,
             token: Token::new(args.token_file, environment_token)?,
             targets: TargetRequest {
                 cgroups: args.cgroup,
@@ -410,6 +456,12 @@ mod tests {
             ("a.toml", "spool-bytes = \"1MiB\"", "16MiB or more"),
             ("a.toml", "spool-bytes = \"many\"", "whole number"),
             ("a.toml", "collector = \"ftp://h:1\"", "https://"),
+            ("a.toml", "otlp = \"ftp://h:1\"", "grpc://"),
+            (
+                "a.toml",
+                "collector = \"http://h:1\"\notlp = \"http://h:2\"",
+                "give one of them",
+            ),
             (
                 "a.toml",
                 "collector = \"http://h:1\"\nca-cert = \"x\"",

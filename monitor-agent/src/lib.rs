@@ -16,6 +16,7 @@ pub mod host;
 pub mod kernel;
 pub mod logging;
 pub mod names;
+pub mod otlp;
 pub mod pace;
 pub mod queue;
 pub mod reporter;

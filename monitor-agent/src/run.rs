@@ -19,12 +19,13 @@ use tokio::{
 
 use crate::{
     clock,
-    config::Config,
+    config::{Config, Otlp},
     control::{self, Control},
     delivery::{Delivery, Progress, lock},
     host::{HostReader, identity},
     kernel::Target,
     names::NamesFile,
+    otlp::{OtlpDelivery, OtlpError},
     reporter::{ReportError, Reporter, ReporterParts},
     sampler::{Sampler, SamplerError, SamplerOptions, surroundings},
     source::{Level, Opener},
@@ -59,6 +60,9 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+    /// OTLP.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// A part of the agent ended though it should not.
     #[error("the agent's {0} ended unexpectedly")]
     Ended(&'static str),
@@ -104,16 +108,26 @@ pub async fn run(
     let spool = Arc::new(Mutex::new(spool));
     let (wake, progress) = (Arc::new(Notify::new()), Arc::new(Progress::default()));
     let (stop_delivery, stopped) = watch::channel(false);
-    let delivery = Delivery {
-        collector: config.collector.clone(),
-        tls: config.tls.clone(),
-        token: config.token.clone(),
-        spool: Arc::clone(&spool),
-        wake: Arc::clone(&wake),
-        progress: Arc::clone(&progress),
-        stop: stopped,
+    let mut delivery = match config.otlp.clone() {
+        None => {
+            let delivery = Delivery {
+                collector: config.collector.clone(),
+                tls: config.tls.clone(),
+                token: config.token.clone(),
+                spool: Arc::clone(&spool),
+                wake: Arc::clone(&wake),
+                progress: Arc::clone(&progress),
+                stop: stopped,
+            };
+            tokio::spawn(delivery.run())
+        }
+        Some(Otlp { url, headers }) => {
+            let (spool, wake) = (Arc::clone(&spool), Arc::clone(&wake));
+            let progress = Arc::clone(&progress);
+            let delivery = OtlpDelivery::start(url, headers, spool, wake, progress, stopped)?;
+            tokio::spawn(delivery.run())
+        }
     };
-    let mut delivery = tokio::spawn(delivery.run());
     let mut reporter = Reporter::new(ReporterParts {
         host,
         recovered,
@@ -130,7 +144,7 @@ pub async fn run(
         shared: sampler.shared(),
         spool: Arc::clone(&spool),
         progress,
-        collector: config.collector.to_string(),
+        collector: config.destination(),
         targets: targets.iter().map(|t| t.label.to_string()).collect(),
     };
     let control = listener.map(|listener| tokio::spawn(control.serve(listener)));
@@ -193,14 +207,14 @@ async fn farewell(stop: &watch::Sender<bool>, delivery: JoinHandle<()>) {
     stop.send_replace(true);
     let aborter = delivery.abort_handle();
     if timeout(FAREWELL, delivery).await.is_err() {
-        tracing::warn!("the collector takes too long; reports stay in the spool");
+        tracing::warn!("reports are taken too slowly; they stay in the spool");
         aborter.abort();
     }
 }
 
 fn ready(config: &Config, targets: &[Target], level: Level) {
     let targets: Vec<_> = targets.iter().map(|t| &*t.label).collect();
-    let collector = config.collector.to_string();
+    let collector = config.destination();
     tracing::info!(
         targets = %targets.join(","),
         level = %level_name(level),

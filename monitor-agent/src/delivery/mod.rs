@@ -63,6 +63,9 @@ pub enum DeliveryError {
     /// The files of TLS cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A receiver of OTLP took nothing.
+    #[error("the OTLP receiver did not take a report: {0}")]
+    Otlp(String),
     /// The spool cannot be read.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -89,15 +92,15 @@ impl Progress {
         lock(&self.last_error).clone()
     }
 
-    fn answered(&self) {
+    pub(crate) fn answered(&self) {
         if !self.connected.swap(true, Ordering::Relaxed) {
-            tracing::info!("the collector takes reports");
+            tracing::info!("reports are taken");
             *lock(&self.last_error) = None;
         }
     }
 
     /// Tells a failure, and the first of several in a row aloud.
-    fn failed(&self, error: &DeliveryError) {
+    pub(crate) fn failed(&self, error: &DeliveryError) {
         let text = crate::error_chain(error);
         let was_connected = self.connected.swap(false, Ordering::Relaxed);
         let before = lock(&self.last_error).replace(text.clone());
