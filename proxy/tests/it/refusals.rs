@@ -185,3 +185,19 @@ fn requests_sent_ahead_are_bounded() {
     assert!(client.ends());
     assert_eq!(backend.received().len(), 3);
 }
+
+#[test]
+fn what_follows_a_large_body_unasked_answers_nobody() {
+    let backend = Backend::new(|_, peer| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n";
+        let stray = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
+        peer.send(format!("{head}{}{stray}", "x".repeat(100_000)).as_bytes());
+    });
+    let proxy = Proxy::before(&backend, "");
+    let mut client = proxy.client();
+    for connection in 0..3 {
+        let body = client.get("/").text();
+        assert!(body.len() == 100_000 && body.bytes().all(|byte| byte == b'x'));
+        assert_eq!(backend.received()[connection].connection, connection);
+    }
+}
