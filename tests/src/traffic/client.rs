@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -35,6 +35,8 @@ pub(super) enum Next {
 pub(super) struct Client {
     pub(super) socket: TcpStream,
     outgoing: Outgoing,
+    /// The stream towards the server ends with this request.
+    is_last: bool,
     head: Vec<u8>,
     answer: Option<Answer>,
 }
@@ -77,13 +79,16 @@ impl Client {
         Ok(Self {
             socket,
             outgoing: Outgoing::default(),
+            is_last: false,
             head: Vec::new(),
             answer: None,
         })
     }
 
-    /// Begins an exchange.
-    pub(super) fn begin(&mut self, exchange: &Exchange, authority: &str) {
+    /// Begins an exchange; after the request of the last one, the stream
+    /// towards the server ends.
+    pub(super) fn begin(&mut self, exchange: &Exchange, authority: &str, is_last: bool) {
+        self.is_last = is_last;
         self.outgoing = exchange.request(authority);
         self.head.clear();
         self.answer = None;
@@ -119,6 +124,9 @@ impl Client {
             outcome.bytes_sent += self.outgoing.write(&mut self.socket)?;
             if self.outgoing.is_done() {
                 outcome.requests += 1;
+                if self.is_last {
+                    self.socket.shutdown(Shutdown::Write)?;
+                }
             }
         }
         loop {

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::sockopt::set_socket_linger;
+
 use super::{
     client::{Client, Next},
     outcome::Outcome,
@@ -25,6 +27,18 @@ const BUFFER_BYTES: usize = 128 * 1024;
 /// Connections of one load generator at the most.
 const CONNECTIONS_MAX: usize = 20_000;
 
+/// How a connection ends after its last exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// By a FIN, when the last answer has come.
+    #[default]
+    Close,
+    /// By a FIN behind the last request, before its answer.
+    HalfClose,
+    /// By a reset, when the last answer has come.
+    Reset,
+}
+
 /// A load that is described and not yet begun.
 #[derive(Clone, Debug)]
 pub struct Load {
@@ -35,6 +49,7 @@ pub struct Load {
     give_up_after: Duration,
     pause: Duration,
     mix: Vec<Exchange>,
+    ending: Ending,
 }
 
 /// A load that is under way.
@@ -56,6 +71,7 @@ impl Load {
             give_up_after: Duration::from_secs(120),
             pause: Duration::ZERO,
             mix: vec![Exchange::get(100)],
+            ending: Ending::Close,
         }
     }
 
@@ -87,6 +103,13 @@ impl Load {
     #[must_use]
     pub fn mix(mut self, mix: impl IntoIterator<Item = Exchange>) -> Self {
         self.mix = mix.into_iter().collect();
+        self
+    }
+
+    /// How connections end that are not stopped.
+    #[must_use]
+    pub fn ending(mut self, ending: Ending) -> Self {
+        self.ending = ending;
         self
     }
 
@@ -258,7 +281,11 @@ impl<'a> Driver<'a> {
                 || self.ends.is_some_and(|ends| Instant::now() >= ends);
             let slot = &mut self.slots[at];
             if slot.left == 0 || is_over {
-                slot.client = None;
+                if let Some(client) = slot.client.take()
+                    && self.load.ending == Ending::Reset
+                {
+                    set_socket_linger(&client.socket, Some(Duration::ZERO))?;
+                }
                 return Ok(());
             }
             slot.left -= 1;
@@ -277,7 +304,8 @@ impl<'a> Driver<'a> {
                 }
             }
             if let Some(client) = &mut slot.client {
-                client.begin(&self.load.mix[slot.turn], &self.authority);
+                let is_last = slot.left == 0 && self.load.ending == Ending::HalfClose;
+                client.begin(&self.load.mix[slot.turn], &self.authority, is_last);
             }
             return self.drive(at);
         }

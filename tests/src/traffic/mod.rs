@@ -17,7 +17,7 @@ mod transfer;
 
 pub use self::{
     framing::{BodyLength, Decoder, FramingError, Progress},
-    load::{Load, RunningLoad},
+    load::{Ending, Load, RunningLoad},
     origin::{Origin, OriginCounts},
     outcome::{Classes, LoadErrors, Outcome},
     plan::{Body, Exchange, Method, ParseExchangeError},

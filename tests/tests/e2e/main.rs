@@ -8,17 +8,24 @@
 #![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
 
 mod exactness;
+mod haproxy;
 mod names;
+mod namespace;
 mod nginx;
 mod outage;
 mod privileges;
 mod restart;
 mod scene;
+mod soak;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Completion, Trial};
-use testkit::{ensure_bpffs, fixtures::Nginx, missing_for_kernel_programs};
+use testkit::{
+    ensure_bpffs,
+    fixtures::{Haproxy, Nginx},
+    missing_for_kernel_programs,
+};
 
 /// Tests at once: most of their time they wait for reports.
 const THREADS: usize = 4;
@@ -29,28 +36,29 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     let missing = missing_for_kernel_programs();
-    let needs_nginx = || {
-        Nginx::program()
-            .is_none()
-            .then(|| "nginx is not installed".to_owned())
-    };
     let cases = [
         exactness::CASES,
         names::CASES,
         outage::CASES,
         privileges::CASES,
         restart::CASES,
+        soak::CASES,
     ]
     .concat();
     let mut trials: Vec<Trial> = cases
         .into_iter()
         .map(|case| trial(case, missing.clone()))
         .collect();
-    trials.extend(
-        nginx::CASES
-            .iter()
-            .map(|case| trial(*case, missing.clone().or_else(needs_nginx))),
-    );
+    let installed = |program| Command::new(program).arg("-V").output().is_ok();
+    for (program, is_there, cases) in [
+        ("nginx", Nginx::program().is_some(), nginx::CASES),
+        ("haproxy", Haproxy::program().is_some(), haproxy::CASES),
+        ("ip (of iproute2)", installed("ip"), namespace::CASES),
+    ] {
+        let absent = (!is_there).then(|| format!("{program} is not installed"));
+        let missing = missing.clone().or(absent);
+        trials.extend(cases.iter().map(|case| trial(*case, missing.clone())));
+    }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -26,7 +26,7 @@ pub(crate) const CASES: &[Case] = &[
     }),
 ];
 
-fn mix() -> [Exchange; 8] {
+pub(crate) fn mix() -> [Exchange; 8] {
     [
         Exchange::get(100),
         Exchange::head(100),

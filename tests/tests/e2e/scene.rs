@@ -21,8 +21,12 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn watched_at(level: Level) -> Self {
+        Self::watching(Cgroup::create("e2e").unwrap(), level)
+    }
+
+    /// The same with processes in the cgroup that were there before the agent.
+    pub(crate) fn watching(cgroup: Cgroup, level: Level) -> Self {
         let binaries = Binaries::of_this_build().unwrap();
-        let cgroup = Cgroup::create("e2e").unwrap();
         let collector = CollectorPlan::new(&binaries).unwrap().start().unwrap();
         let agent = AgentPlan::watching(&binaries, &cgroup)
             .unwrap()
