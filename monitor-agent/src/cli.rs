@@ -1,6 +1,6 @@
 //! The command line, as it was written; `config` makes sense of it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -27,6 +27,7 @@ Examples:
   speedmimi-agent run --whole-host --collector https://collector.example:7600 \\
     --ca-cert ca.pem --token-file /etc/speedmimi/token
   speedmimi-agent run --unit nginx.service --otlp http://127.0.0.1:4318
+  speedmimi-agent run --unit nginx --metrics-listen 127.0.0.1:7602
   speedmimi-agent run --whole-host --report-interval 10s --spool-bytes 1GiB";
 
 /// Lets the kernel count what a proxy does, and reports it.
@@ -294,6 +295,12 @@ pub struct RunArgs {
         help = "Configuration of the proxy to take names from: ours, nginx's or HAProxy's"
     )]
     pub names_from: Option<PathBuf>,
+    /// Serves the agent's own metrics for Prometheus, as /metrics on this address
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Lets --metrics-listen be an address that is not loopback: anyone may read there
+    #[arg(long)]
+    pub insecure: bool,
     /// How much the kernel's programs log [default: off]
     #[arg(long, value_enum)]
     pub kernel_log: Option<KernelLogName>,
@@ -336,6 +343,8 @@ impl RunArgs {
             spool_dir: self.spool_dir.or(file.spool_dir),
             spool_bytes: self.spool_bytes.or(file.spool_bytes),
             names_from: self.names_from.or(file.names_from),
+            metrics_listen: self.metrics_listen.or(file.metrics_listen),
+            insecure: self.insecure || file.insecure,
             kernel_log: self.kernel_log.or(file.kernel_log),
             log_format: self.log_format.or(file.log_format),
         }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -163,6 +164,8 @@ pub struct Config {
     pub spool_bytes: u64,
     /// What the backends are called.
     pub names: Option<NamesFile>,
+    /// Where the agent's own metrics are served.
+    pub metrics_listen: Option<SocketAddr>,
     /// How much the kernel's programs log.
     pub kernel_log: KernelLog,
     /// How log lines look.
@@ -195,6 +198,12 @@ impl Config {
         let sample_interval = duration("--sample-interval", args.sample_interval, 100)?;
         let report_interval = duration("--report-interval", args.report_interval, 5_000)?;
         let spool_bytes = bytes("--spool-bytes", args.spool_bytes, 256 << 20)?;
+        let public = args.metrics_listen.filter(|a| !a.ip().is_loopback());
+        check(
+            public.is_none() || args.insecure,
+            "--metrics-listen",
+            "a loopback address (127.0.0.0/8, [::1]), or --insecure be given: anyone may read there",
+        )?;
         check(
             between(sample_interval, SAMPLE_INTERVALS),
             "--sample-interval",
@@ -263,6 +272,7 @@ impl Config {
             spool_bytes,
             token_file,
             names: args.names_from.map(NamesFile::open).transpose()?,
+            metrics_listen: args.metrics_listen,
             kernel_log: match args.kernel_log.unwrap_or_default() {
                 KernelLogName::Off => KernelLog::Off,
                 KernelLogName::Info => KernelLog::Info,
@@ -479,6 +489,7 @@ mod tests {
             ),
             ("a.toml", "collector = \"http://h:1/x\"", "nothing more"),
             ("a.toml", "level = \"udp\"", "udp"),
+            ("a.toml", "metrics-listen = \"0.0.0.0:1\"", "--insecure"),
             ("a.ini", "", ".toml"),
             ("a.yaml", "unit: [", "a.yaml"),
         ];

@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Write},
+    net::SocketAddr,
     os::{fd::OwnedFd, unix::fs::FileTypeExt},
     path::Path,
     sync::{Arc, atomic::Ordering},
@@ -54,6 +55,8 @@ pub struct Control {
     pub progress: Arc<Progress>,
     /// Where they go.
     pub collector: String,
+    /// Where the agent's own metrics are served.
+    pub metrics: Option<SocketAddr>,
     /// What is watched.
     pub targets: Vec<String>,
 }
@@ -165,6 +168,7 @@ impl Control {
             "version": env!("CARGO_PKG_VERSION"),
             "targets": self.targets,
             "collector": self.collector,
+            "metrics": self.metrics,
             "connected": progress.connected.load(Ordering::Relaxed),
             "last_error": progress.last_error(),
             "epoch": next.epoch,

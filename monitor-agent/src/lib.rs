@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod host;
 pub mod kernel;
 pub mod logging;
+pub mod metrics;
 pub mod names;
 pub mod otlp;
 pub mod pace;

@@ -50,6 +50,12 @@ impl<T> DropOldest<T> {
         std::mem::take(&mut self.lock().items)
     }
 
+    /// How many items wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lock().items.len()
+    }
+
     /// How many items were pushed out so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {

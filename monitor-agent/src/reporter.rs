@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use monitor_proto::v1;
@@ -42,8 +45,23 @@ pub struct Reporter {
     // Of the window that is open: kept until its report is durable.
     samples: VecDeque<Sample>,
     reasons: BTreeSet<String>,
-    samples_dropped: u64,
-    reports_held_back: u64,
+    lost: Arc<Lost>,
+}
+
+/// What reporters lose.
+#[derive(Debug, Default)]
+struct Lost {
+    samples_dropped: AtomicU64,
+    reports_held_back: AtomicU64,
+}
+
+/// What the agent itself lost since it began.
+#[derive(Clone, Debug)]
+pub struct OwnLosses {
+    shared: Arc<Shared>,
+    spool: SharedSpool,
+    progress: Arc<Progress>,
+    lost: Arc<Lost>,
 }
 
 /// What a reporter works with.
@@ -92,8 +110,7 @@ impl Reporter {
             names: parts.names,
             samples: VecDeque::new(),
             reasons,
-            samples_dropped: 0,
-            reports_held_back: 0,
+            lost: Arc::default(),
         }
     }
 
@@ -104,7 +121,7 @@ impl Reporter {
     pub async fn report(&mut self) -> Result<ReportKey, ReportError> {
         let reported = self.try_report().await;
         if reported.is_err() {
-            self.reports_held_back += 1;
+            self.lost.reports_held_back.fetch_add(1, Ordering::Relaxed);
         }
         reported
     }
@@ -114,7 +131,7 @@ impl Reporter {
         self.take_samples();
         self.reasons.append(&mut reading.incomplete_reasons);
         reading.incomplete_reasons.clone_from(&self.reasons);
-        reading.surroundings.losses = self.losses().into();
+        reading.surroundings.losses = self.losses().by_reason().into();
         let names = self.names.as_ref().map(FollowedNames::names);
         reading.names = names.unwrap_or_default();
         let key = lock(&self.spool).next_key();
@@ -134,18 +151,33 @@ impl Reporter {
         self.samples.extend(self.shared.samples.drain());
         let over = self.samples.len().saturating_sub(SAMPLES_MAX);
         self.samples.drain(..over);
-        self.samples_dropped += over as u64;
+        let dropped = &self.lost.samples_dropped;
+        dropped.fetch_add(over as u64, Ordering::Relaxed);
     }
 
-    /// What the agent itself lost since it began, by reason.
+    /// What the agent itself lost, for whoever tells it.
     #[must_use]
-    pub fn losses(&self) -> [(&'static str, u64); 6] {
-        let samples_dropped = self.shared.samples.dropped() + self.samples_dropped;
+    pub fn losses(&self) -> OwnLosses {
+        OwnLosses {
+            shared: Arc::clone(&self.shared),
+            spool: Arc::clone(&self.spool),
+            progress: Arc::clone(&self.progress),
+            lost: Arc::clone(&self.lost),
+        }
+    }
+}
+
+impl OwnLosses {
+    /// By reason, now.
+    #[must_use]
+    pub fn by_reason(&self) -> [(&'static str, u64); 6] {
+        let lost = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let samples_dropped = self.shared.samples.dropped() + lost(&self.lost.samples_dropped);
         [
             ("samples_dropped", samples_dropped),
             ("samples_failed", self.shared.failures()),
             ("reports_dropped", lock(&self.spool).dropped()),
-            ("reports_held_back", self.reports_held_back),
+            ("reports_held_back", lost(&self.lost.reports_held_back)),
             (
                 "reports_rejected",
                 self.progress.rejected.load(Ordering::Relaxed),

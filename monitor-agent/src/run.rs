@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     path::PathBuf,
     pin::pin,
     sync::{Arc, Mutex},
@@ -10,7 +11,7 @@ use std::{
 
 use sd_notify::NotifyState;
 use tokio::{
-    net::UnixListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
     task::JoinHandle,
@@ -24,6 +25,7 @@ use crate::{
     delivery::{Delivery, Progress, lock},
     host::{HostReader, identity},
     kernel::Target,
+    metrics,
     names::NamesFile,
     otlp::{OtlpDelivery, OtlpError},
     reporter::{ReportError, Reporter, ReporterParts},
@@ -63,6 +65,14 @@ pub enum RunError {
     /// OTLP.
     #[error(transparent)]
     Otlp(#[from] OtlpError),
+    /// The address for the agent's own metrics.
+    #[error("--metrics-listen {address} cannot be used")]
+    Metrics {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// A part of the agent ended though it should not.
     #[error("the agent's {0} ended unexpectedly")]
     Ended(&'static str),
@@ -103,6 +113,8 @@ pub async fn run(
         level: config.level,
         targets: targets.clone(),
     };
+    let metrics = metrics_listener(config.metrics_listen).await?;
+    let metrics_address = metrics.as_ref().and_then(|m| m.local_addr().ok());
     let sampler = Sampler::start(open, options)?;
     let level = sampler.level();
     let spool = Arc::new(Mutex::new(spool));
@@ -139,21 +151,33 @@ pub async fn run(
         progress: Arc::clone(&progress),
         names: config.names.clone().map(NamesFile::follow),
     });
+    let metrics_source = metrics::Source {
+        shared: sampler.shared(),
+        spool: Arc::clone(&spool),
+        spool_bytes_max: config.spool_bytes,
+        progress: Arc::clone(&progress),
+        losses: reporter.losses(),
+    };
+    let metrics = metrics.map(|at| tokio::spawn(metrics::serve(at, metrics_source)));
     let control = Control {
         asker: sampler.asker(),
         shared: sampler.shared(),
         spool: Arc::clone(&spool),
         progress,
         collector: config.destination(),
+        metrics: metrics_address,
         targets: targets.iter().map(|t| t.label.to_string()).collect(),
     };
     let control = listener.map(|listener| tokio::spawn(control.serve(listener)));
-    ready(&config, &targets, level);
+    ready(&config, &targets, level, metrics_address);
     let stopped = tokio::select! {
         stopped = report_until(stop, &mut reporter, config.report_interval) => stopped,
         _ = &mut delivery => Err(RunError::Ended("delivery")),
     };
     notify(&[NotifyState::Stopping]);
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
     if let Some(control) = control {
         control.abort();
         // Nobody answers any more; one that stays behind is replaced anyway.
@@ -212,7 +236,7 @@ async fn farewell(stop: &watch::Sender<bool>, delivery: JoinHandle<()>) {
     }
 }
 
-fn ready(config: &Config, targets: &[Target], level: Level) {
+fn ready(config: &Config, targets: &[Target], level: Level, metrics: Option<SocketAddr>) {
     let targets: Vec<_> = targets.iter().map(|t| &*t.label).collect();
     let collector = config.destination();
     tracing::info!(
@@ -220,6 +244,7 @@ fn ready(config: &Config, targets: &[Target], level: Level) {
         level = %level_name(level),
         collector = %collector.trim_end_matches('/'),
         "pin-dir" = %config.pin_dir.display(),
+        metrics = metrics.map(tracing::field::display),
         "ready"
     );
     notify(&[NotifyState::Ready]);
@@ -236,6 +261,16 @@ fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager cannot be told");
     }
+}
+
+async fn metrics_listener(address: Option<SocketAddr>) -> Result<Option<TcpListener>, RunError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let bound = TcpListener::bind(address).await;
+    bound
+        .map(Some)
+        .map_err(|source| RunError::Metrics { address, source })
 }
 
 /// The control socket; a default place that cannot be used is not worth not

@@ -49,6 +49,8 @@ pub struct Newest {
     /// The kernel's counters but for the histograms; absent where they could
     /// not be read.
     pub kernel: Option<Arc<KernelSample>>,
+    /// How long it took.
+    pub took: Duration,
     /// The time until the next sample.
     pub interval: Duration,
     /// What the programs look at.
@@ -283,6 +285,7 @@ impl State {
             at,
             gauges,
             kernel: kernel.clone(),
+            took: Duration::from_nanos(Instant::now().boot_ns.saturating_sub(at.boot_ns)),
             interval,
             level: self.level,
         })));
@@ -404,7 +407,8 @@ fn namespaces(targets: &[Target]) -> Vec<v1::NetworkNamespace> {
     found
 }
 
-fn resident_bytes() -> u64 {
+/// The agent's resident memory.
+pub(crate) fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64

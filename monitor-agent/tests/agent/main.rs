@@ -4,6 +4,7 @@
 
 mod collector;
 mod kernel;
+mod metrics;
 mod otlp;
 #[path = "../../../monitor-otlp/tests/receiver/mod.rs"]
 mod receiver;
@@ -45,6 +46,7 @@ fn args(dir: &Path) -> RunArgs {
     RunArgs {
         spool_dir: Some(dir.join("spool")),
         control_socket: Some(dir.join("control.sock")),
+        metrics_listen: Some(([127, 0, 0, 1], 0).into()),
         sample_interval: Some("10ms".to_owned()),
         report_interval: Some("100ms".to_owned()),
         ..RunArgs::default()
