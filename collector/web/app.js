@@ -5,13 +5,15 @@ import { hostCard } from "/card.js";
 import { HostCharts } from "/charts.js";
 import { details } from "/details.js";
 import { element, redraw } from "/dom.js";
-import { bytesPerSecond, count, known, perSecond } from "/format.js";
+import { bytesPerSecond, count, known, perSecond, printable } from "/format.js";
 import { Fleet, overview } from "/model.js";
 import { fieldValue, RANGES, rangeOf, refreshEveryMs } from "/range.js";
 
 const fleet = new Fleet();
 const byId = (id) => document.getElementById(id);
 let clockAheadMs = 0;
+/// An engine that answers in part says so with every answer.
+const PARTIAL_FOR_MS = 15000;
 
 function tiles(hosts) {
   const o = overview(hosts);
@@ -61,6 +63,15 @@ function connection(word, tone) {
   shown.className = `badge ${tone}`;
 }
 
+/// Says why something may be missing, for as long as it is said again.
+let partialUntilMs = 0;
+function partial(reasons) {
+  if (!reasons?.length) return;
+  byId("partial").textContent = printable(`This is not everything: ${reasons.join("; ")}`);
+  byId("partial").hidden = false;
+  partialUntilMs = Date.now() + PARTIAL_FOR_MS;
+}
+
 async function load() {
   const [hosts, reports] = await Promise.all(["/api/v1/hosts", "/api/v1/reports?latest=true"]
     .map(async (path) => {
@@ -70,6 +81,7 @@ async function load() {
       if (!Number.isNaN(date)) clockAheadMs = date - Date.now();
       return answer.json();
     }));
+  partial(hosts.partial ?? reports.partial);
   const seen = new Map(hosts.hosts.map((h) => [h.host.id, Date.parse(h.last_seen)]));
   for (const report of reports.reports) fleet.add(report, seen.get(report.host.id) ?? 0);
   drawSoon();
@@ -84,6 +96,7 @@ function watch() {
   });
   events.addEventListener("error", () => connection("reconnecting", "warn"));
   events.addEventListener("skipped", reload);
+  events.addEventListener("partial", (event) => partial(JSON.parse(event.data).partial));
   events.addEventListener("report", (event) => {
     fleet.add(JSON.parse(event.data), Date.now() + clockAheadMs);
     drawSoon();
@@ -177,6 +190,7 @@ byId("custom").addEventListener("input", () => byId("until").setCustomValidity("
 
 setInterval(() => {
   drawSoon();
+  if (Date.now() > partialUntilMs) byId("partial").hidden = true;
   if (!byId("history").hidden && Date.now() - refreshed >= refreshEveryMs(rangeOf(url))) {
     refreshed = Date.now();
     charts.refresh();

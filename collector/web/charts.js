@@ -156,6 +156,7 @@ export class HostCharts {
     const missing = gaps(answer);
     const notes = [
       missing > 0 ? `${missing} steps without a report` : "",
+      answer.partial?.length > 0 ? `partial: ${printable(answer.partial.join("; "))}` : "",
       found.more > 0 ? `the ${SERIES_MAX} largest of ${SERIES_MAX + found.more}` : "",
     ].filter(Boolean);
     one.caption.textContent = [one.chart.title, ...notes].join(" – ");
