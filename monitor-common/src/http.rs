@@ -442,8 +442,11 @@ pub struct Exchange {
     /// How many bytes of a split status line are kept.  Of the response's
     /// direction.
     pub response_start_len: u8,
+    /// Which time of looking at packets this belongs to; between two of them payload
+    /// passes unseen.  Of the request's direction.
+    pub generation: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
     /// The bytes of a split request line.  Of the request's direction.
     pub request_start: Start,
     /// The bytes of a split status line.  Of the response's direction.
@@ -513,6 +516,19 @@ impl Exchange {
         }
         *next = seq.wrapping_add(len);
         Some(seen)
+    }
+
+    /// Begins anew with a segment from the client after payload has passed unseen:
+    /// what was open may have been answered by now.  Until then nothing from the
+    /// server is looked at, so its fields may be set too.
+    #[inline(always)]
+    pub fn begin_anew(&mut self, generation: u8, next_seq: u32) {
+        self.generation = generation;
+        self.request_next_seq = next_seq;
+        self.requests = self.responses;
+        self.request_start_len = 0;
+        self.response_start_len = 0;
+        self.response_flags &= !Self::INTERIM;
     }
 
     /// What is to be done with new payload of a direction.

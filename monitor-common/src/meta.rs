@@ -18,8 +18,8 @@ pub struct Meta {
     pub endpoints_max: u32,
     /// How many bytes of `label` are used.
     pub label_len: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// How many times the level was changed; the programs know its lowest byte.
+    pub level_changes: u32,
     /// The target's label.
     pub label: [u8; LABEL_BYTES],
 }
@@ -43,7 +43,7 @@ impl Meta {
             endpoints_max: 0,
             // At most LABEL_BYTES.
             label_len: len as u32,
-            reserved: 0,
+            level_changes: 0,
             label: bytes,
         }
     }

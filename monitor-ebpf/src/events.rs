@@ -138,6 +138,7 @@ fn open(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) {
     socket.exchange = Exchange {
         slot,
         role: role as u8,
+        generation: maps::generation(),
         ..Exchange::default()
     };
     bump!(counters, connections_opened);

@@ -24,6 +24,16 @@ use crate::count;
 #[unsafe(no_mangle)]
 static CPUS: Global<u32> = Global::new(1);
 
+/// Changes with the level.  Set by the agent.
+#[unsafe(no_mangle)]
+static GENERATION: Global<u8> = Global::new(0);
+
+/// Which time of looking at packets this is.
+#[inline(always)]
+pub(crate) fn generation() -> u8 {
+    GENERATION.load()
+}
+
 /// Per socket, freed with it.
 #[btf_map]
 static SOCKETS: SkStorage<Socket> = SkStorage::new();

@@ -87,6 +87,13 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         Direction::Response
     };
     let kernel_next = || if ingress { rcv_nxt(sk) } else { segment.seq };
+    if exchange.generation != maps::generation() {
+        // Payload has passed unseen while the level was another one.
+        match direction {
+            Direction::Request => exchange.begin_anew(maps::generation(), kernel_next()),
+            Direction::Response => return,
+        }
+    }
     let Some(seen) = exchange.admit(direction, segment.seq, segment.len, kernel_next) else {
         return;
     };
@@ -438,6 +445,10 @@ fn count_duration(counters: *mut EndpointCounters, took_ns: u64) {
 /// At the end of a connection: what was asked and not answered.
 #[inline(always)]
 pub(crate) fn count_unanswered(exchange: &Exchange, counters: *mut EndpointCounters) {
+    if exchange.generation != maps::generation() {
+        // Nobody saw whether it was answered.
+        return;
+    }
     if exchange.request_start_len != 0 {
         bump!(counters, unparsed);
     }

@@ -38,6 +38,9 @@ pub(super) const CPUS: &str = "CPUS";
 /// Which state a bench's sockets are in; see [`super::cost`].
 pub(super) const BENCH: &str = "BENCH";
 
+/// Changes with the level.
+pub(super) const GENERATION: &str = "GENERATION";
+
 /// The programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {

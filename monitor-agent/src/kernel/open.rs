@@ -18,6 +18,7 @@ type Logger = EbpfLogger<&'static dyn log::Log>;
 pub struct Kernel {
     watched: Vec<Watched>,
     loggers: Vec<Logger>,
+    log: KernelLog,
     floors: Floors,
 }
 
@@ -43,18 +44,11 @@ impl Kernel {
             .iter()
             .map(|target| Watched::open(options, target))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut loggers = Vec::new();
-        if options.log != KernelLog::Off {
-            for ebpf in watched.iter_mut().filter_map(Watched::ebpf_mut) {
-                match EbpfLogger::init(ebpf) {
-                    Ok(logger) => loggers.push(logger),
-                    Err(error) => tracing::warn!(%error, "the kernel programs' log is not read"),
-                }
-            }
-        }
+        let loggers = loggers(&mut watched, options.log);
         Ok(Self {
             watched,
             loggers,
+            log: options.log,
             floors: Floors::default(),
         })
     }
@@ -76,6 +70,7 @@ impl Kernel {
         Ok(Self {
             watched,
             loggers: Vec::new(),
+            log: KernelLog::Off,
             floors: Floors::default(),
         })
     }
@@ -128,6 +123,22 @@ impl Kernel {
     }
 }
 
+/// Reads what the programs log, where they do.
+fn loggers(watched: &mut [Watched], log: KernelLog) -> Vec<Logger> {
+    if log == KernelLog::Off {
+        return Vec::new();
+    }
+    let ebpfs = watched.iter_mut().filter_map(Watched::ebpf_mut);
+    let mut loggers = Vec::new();
+    for ebpf in ebpfs {
+        match EbpfLogger::init(ebpf) {
+            Ok(logger) => loggers.push(logger),
+            Err(error) => tracing::warn!(%error, "the kernel programs' log is not read"),
+        }
+    }
+    loggers
+}
+
 impl CounterSource for Kernel {
     fn sample(&mut self, detail: Detail) -> Result<KernelSample, SourceError> {
         for logger in &mut self.loggers {
@@ -142,6 +153,8 @@ impl CounterSource for Kernel {
         for watched in &mut self.watched {
             watched.set_level(level)?;
         }
+        // The programs are others now, and so is their log.
+        self.loggers = loggers(&mut self.watched, self.log);
         Ok(())
     }
 }

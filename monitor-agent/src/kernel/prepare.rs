@@ -82,9 +82,12 @@ pub(super) fn load(options: &KernelOptions, meta: &Meta, pins: &Pins) -> Result<
     };
     let slots = meta.endpoints_max + OTHER_SLOTS;
     let places = places(meta);
+    // The lowest byte.
+    let generation = meta.level_changes as u8;
     let mut loader = EbpfLoader::new();
     loader
         .override_global(object::CPUS, &places, true)
+        .override_global(object::GENERATION, &generation, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries(maps::ENDPOINTS, meta.endpoints_max)
         .map_max_entries(maps::FREE_SLOTS, meta.endpoints_max)

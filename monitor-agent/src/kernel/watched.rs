@@ -51,6 +51,38 @@ pub(super) struct Watched {
 struct Attached {
     ebpf: Ebpf,
     cgroup: File,
+    options: KernelOptions,
+}
+
+impl Attached {
+    /// Attaches the programs, and detaches what only level http needs.
+    fn attach(&mut self, level: Level, pins: &Pins) -> Result<(), KernelError> {
+        for program in Program::ALL {
+            if program.http_only() && level == Level::Tcp {
+                attach::detach(program, pins)?;
+            } else {
+                attach::attach(&mut self.ebpf, program, &self.cgroup, pins)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the programs and has the kernel verify them.
+fn load(options: &KernelOptions, meta: &Meta, pins: &Pins) -> Result<Ebpf, KernelError> {
+    let mut ebpf = prepare::load(options, meta, pins)?;
+    for program in Program::ALL {
+        attach::load(&mut ebpf, program)?;
+    }
+    Ok(ebpf)
+}
+
+fn pinned_level(pins: &Pins) -> Level {
+    if pins.path(Program::Ingress.link()).exists() {
+        Level::Http
+    } else {
+        Level::Tcp
+    }
 }
 
 impl std::fmt::Debug for Attached {
@@ -73,13 +105,14 @@ impl Watched {
         let cgroup_id = cgroup.metadata().map_or(0, |m| m.ino());
         let lock = pins.lock(&target.label)?;
         let before = prepare::usable(&pins, cgroup_id)?;
-        let meta = before.unwrap_or_else(|| prepare::new_meta(options, target, cgroup_id));
-        let mut ebpf = prepare::load(options, &meta, &pins)?;
+        let mut meta = before.unwrap_or_else(|| prepare::new_meta(options, target, cgroup_id));
+        meta.cgroup_id = cgroup_id;
+        if before.is_some() && pinned_level(&pins) != options.level {
+            meta.level_changes = meta.level_changes.wrapping_add(1);
+        }
+        let ebpf = load(options, &meta, &pins)?;
         if before.is_none() {
             prepare::fill_free_slots(&pins, meta.endpoints_max)?;
-        }
-        for program in Program::ALL {
-            attach::load(&mut ebpf, program)?;
         }
         let counts = Counts::open(&pins, &meta, Access::Write)?;
         let retirement = Retirement::open(&pins, &counts, options.retire_after)?;
@@ -91,14 +124,20 @@ impl Watched {
             meta,
             pins,
             lock: Some(lock),
-            attached: Some(Attached { ebpf, cgroup }),
+            attached: Some(Attached {
+                ebpf,
+                cgroup,
+                options: options.clone(),
+            }),
             counts,
             live: RefCell::new(live),
             retirement: RefCell::new(Some(retirement)),
         };
-        watched.set_level(options.level)?;
+        if let Some(attached) = &mut watched.attached {
+            attached.attach(options.level, &watched.pins)?;
+        }
         watched.adopt(target)?;
-        watched.pins.write_meta(&Meta { cgroup_id, ..meta })?;
+        watched.pins.write_meta(&watched.meta)?;
         Ok(watched)
     }
 
@@ -154,28 +193,25 @@ impl Watched {
         })
     }
 
-    /// Attaches or detaches what only level http needs.
+    /// Changes what the programs look at.  Programs of a new generation take the
+    /// place of those before, so that what was open then is not taken for what is
+    /// open now.
     pub(super) fn set_level(&mut self, level: Level) -> Result<(), KernelError> {
-        let Some(Attached { ebpf, cgroup }) = &mut self.attached else {
+        if level == self.level() {
+            return Ok(());
+        }
+        let Some(attached) = &mut self.attached else {
             return Ok(());
         };
-        for program in Program::ALL {
-            if program.http_only() && level == Level::Tcp {
-                attach::detach(program, &self.pins)?;
-            } else {
-                attach::attach(ebpf, program, cgroup, &self.pins)?;
-            }
-        }
-        Ok(())
+        self.meta.level_changes = self.meta.level_changes.wrapping_add(1);
+        self.pins.write_meta(&self.meta)?;
+        attached.ebpf = load(&attached.options, &self.meta, &self.pins)?;
+        attached.attach(level, &self.pins)
     }
 
     /// The level that the pinned links amount to.
     pub(super) fn level(&self) -> Level {
-        if self.pins.path(Program::Ingress.link()).exists() {
-            Level::Http
-        } else {
-            Level::Tcp
-        }
+        pinned_level(&self.pins)
     }
 
     pub(super) fn label(&self) -> &Arc<str> {

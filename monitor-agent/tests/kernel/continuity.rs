@@ -17,7 +17,11 @@ use crate::{
     watch::{Own, fresh},
 };
 
-pub(crate) const CASES: [Case; 4] = [
+pub(crate) const CASES: [Case; 5] = [
+    (
+        "an_exchange_that_is_open_while_the_level_changes_is_let_go",
+        open_while_the_level_changes,
+    ),
     (
         "counting_goes_on_without_an_agent",
         goes_on_without_an_agent,
@@ -150,6 +154,49 @@ fn levels_change(watch: &Watch) -> Result<(), Failed> {
         (counters.suspected, counters.unparsed, counters.pipelined),
         (0, 0, 0)
     );
+    Ok(())
+}
+
+/// A request at level http, its answer at level tcp, and the next one at http: the
+/// first was asked, nobody saw its answer, and the second is an exchange as any.
+fn open_while_the_level_changes(watch: &Watch) -> Result<(), Failed> {
+    use monitor_agent::source::CounterSource as _;
+    let own = Own::new("levels-open");
+    let listener = TcpListener::bind(fresh())?;
+    let address = listener.local_addr()?;
+    let mut kernel = own.open(watch);
+    let mut ends_unanswered = Conversation::new(&listener);
+    let mut goes_on = Conversation::new(&listener);
+    for conversation in [&mut ends_unanswered, &mut goes_on] {
+        conversation.client.write_all(REQUEST)?;
+        conversation.server.read_exact(&mut [0; REQUEST.len()])?;
+    }
+    assert_eq!(requests(&downstream(&kernel, address)), 2);
+    kernel.set_level(Level::Tcp)?;
+    for conversation in [&mut ends_unanswered, &mut goes_on] {
+        conversation.server.write_all(RESPONSE)?;
+        conversation.client.read_exact(&mut [0; RESPONSE.len()])?;
+    }
+    drop(ends_unanswered);
+    watch.ended(Role::Downstream, address, 1);
+    kernel.set_level(Level::Http)?;
+    goes_on.exchange();
+    // An agent that comes later goes on with the same generation.
+    goes_on.client.write_all(REQUEST)?;
+    drop(kernel);
+    let kernel = own.open(watch);
+    goes_on.server.read_exact(&mut [0; REQUEST.len()])?;
+    goes_on.server.write_all(RESPONSE)?;
+    goes_on.client.read_exact(&mut [0; RESPONSE.len()])?;
+    goes_on.exchange();
+    drop(goes_on);
+    watch.ended(Role::Downstream, address, 2);
+    let c = downstream(&kernel, address);
+    assert_eq!((requests(&c), c.responses.iter().sum::<u64>()), (5, 3));
+    assert_eq!((c.pipelined, c.suspected, c.unparsed), (0, 0, 0));
+    assert_eq!(c.requests_without_response, 0);
+    assert_eq!(c.exchange.buckets.iter().sum::<u64>(), 3);
+    assert_eq!(c.bytes_received, 5 * REQUEST.len() as u64);
     Ok(())
 }
 
