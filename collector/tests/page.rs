@@ -7,10 +7,11 @@ use std::{
     env, fs,
     io::{BufRead, BufReader, Lines, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
 };
 
 use common::{Collector, now_ns, report};
+use libtest_mimic::{Arguments, Completion, Trial};
 use monitor_proto::v1;
 use serde_json::Value;
 
@@ -130,16 +131,29 @@ fn host<'a>(page: &'a Value, id: &str) -> &'a Value {
     hosts.iter().find(|host| host["id"] == id).unwrap()
 }
 
-#[tokio::test]
-async fn the_page_shows_the_figures_follows_them_and_keeps_labels_text() {
+/// The test's packages, or why there is no browser to run them in.
+fn browser_packages() -> Result<PathBuf, &'static str> {
     if !has("node") || !has("npm") || !Path::new("/usr/bin/chromium").exists() {
-        eprintln!("SKIPPED: node, npm and chromium are needed (apt-get install chromium npm)");
-        return;
+        return Err("node, npm and chromium are needed: apt-get install chromium npm");
     }
-    let Some(packages) = packages() else {
-        eprintln!("SKIPPED: playwright-core cannot be installed by npm ci");
-        return;
-    };
+    packages().ok_or("playwright-core cannot be installed by npm ci")
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let name = "the_page_shows_the_figures_follows_them_and_keeps_labels_text";
+    let page = Trial::ignorable_test(name, || match browser_packages() {
+        Err(reason) => Ok(Completion::ignored_with(reason)),
+        Ok(packages) => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(the_page(&packages));
+            Ok(Completion::Completed)
+        }
+    });
+    libtest_mimic::run(&arguments, vec![page]).exit_code()
+}
+
+async fn the_page(packages: &Path) {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());
     let mut agent = collector.agent().await;
@@ -163,7 +177,7 @@ async fn the_page_shows_the_figures_follows_them_and_keeps_labels_text() {
     hostile.losses = [(HOSTILE.to_owned(), 3)].into();
     agent.export(hostile).await;
 
-    let mut browser = Browser::open(&packages, &collector.url("/"));
+    let mut browser = Browser::open(packages, &collector.url("/"));
     let page = browser.answer();
     assert_eq!(page["connection"], "live");
     let web = host(&page, "id-web-1");
