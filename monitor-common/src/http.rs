@@ -400,13 +400,13 @@ pub enum ResponseEvent {
     /// An interim response, by [`code_index`]; the exchange goes on, and its
     /// final response may begin within the same payload.
     Interim(usize),
-    /// A final response, by [`code_index`], and how long it took; `None` where
-    /// requests were pipelined.
-    Final(usize, Option<u64>),
-    /// Payload that is no response to an HTTP/1 request.
-    Unparsed(Option<u64>),
+    /// A final response, by [`code_index`], and whether its time counts: not
+    /// where requests were pipelined.
+    Final(usize, bool),
+    /// Payload that is no response to an HTTP/1 request, and the same.
+    Unparsed(bool),
     /// The answer within a stream that does not speak HTTP/1.
-    Exchange(u64),
+    Exchange,
 }
 
 /// The exchanges of one socket.
@@ -608,14 +608,22 @@ impl Exchange {
 
     /// The stream turned towards the client, and does not speak HTTP/1.
     #[inline(always)]
-    pub fn turn_to_client(&mut self, now_ns: u64) -> ResponseEvent {
+    pub fn turn_to_client(&mut self) -> ResponseEvent {
         self.responses = self.requests;
-        ResponseEvent::Exchange(now_ns.saturating_sub(self.request_started_ns))
+        ResponseEvent::Exchange
+    }
+
+    /// The time since the open request began.  Not a part of the event: a value
+    /// that only some events have confuses older verifiers.
+    #[inline(always)]
+    #[must_use]
+    pub fn took_ns(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.request_started_ns)
     }
 
     /// New payload from the server: its first `len` bytes, at most 16.
     #[inline(always)]
-    pub fn on_response(&mut self, start: Start, len: u32, now_ns: u64) -> ResponseEvent {
+    pub fn on_response(&mut self, start: Start, len: u32) -> ResponseEvent {
         let kept = u32::from(self.response_start_len) & 15;
         let (start, len) = join(kept, &self.response_start, start, len);
         self.response_start_len = 0;
@@ -637,25 +645,26 @@ impl Exchange {
                 let tunnel = code == 101
                     || (self.method == Method::Connect as u8 && (200..300).contains(&code));
                 self.response_flags = if tunnel { Self::TUNNEL } else { 0 };
-                ResponseEvent::Final(index, self.answer(now_ns))
+                ResponseEvent::Final(index, self.answer())
             }
             // The rest of an interim head, or of a pipelined response's body.
             None if self.response_flags & Self::INTERIM != 0 || self.is_pipelined() => {
                 ResponseEvent::None
             }
-            None => ResponseEvent::Unparsed(self.answer(now_ns)),
+            None => ResponseEvent::Unparsed(self.answer()),
         }
     }
 
-    /// Takes the open request as answered, the oldest one where there are more.
+    /// Takes the open request as answered, the oldest one where there are more,
+    /// and says whether its time counts.
     #[inline(always)]
-    fn answer(&mut self, now_ns: u64) -> Option<u64> {
+    fn answer(&mut self) -> bool {
         if self.is_pipelined() {
             self.responses = self.responses.wrapping_add(1);
-            return None;
+            return false;
         }
         self.responses = self.requests;
-        Some(now_ns.saturating_sub(self.request_started_ns))
+        true
     }
 }
 

@@ -117,8 +117,9 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
             count_request(counters, event);
         }
         Direction::Response => {
-            let event = response(ctx, exchange, interest, counters, &new, now_ns);
-            count_response(counters, event);
+            let took_ns = exchange.took_ns(now_ns);
+            let event = response(ctx, exchange, interest, counters, &new);
+            count_response(counters, event, took_ns);
         }
     }
 }
@@ -320,10 +321,9 @@ fn response(
     interest: Interest,
     counters: *mut EndpointCounters,
     segment: &Segment,
-    now_ns: u64,
 ) -> ResponseEvent {
     if matches!(interest, Interest::Turn) {
-        return exchange.turn_to_client(now_ns);
+        return exchange.turn_to_client();
     }
     let (mut offset, mut len) = (segment.offset, segment.len);
     let mut heads = 0;
@@ -331,7 +331,7 @@ fn response(
         let Some(start) = load_start(ctx, offset, len) else {
             break;
         };
-        let event = exchange.on_response(start, capped(len), now_ns);
+        let event = exchange.on_response(start, capped(len));
         let ResponseEvent::Interim(code) = event else {
             return event;
         };
@@ -404,27 +404,27 @@ pub(crate) fn count_request(counters: *mut EndpointCounters, event: RequestEvent
 
 /// Counts what a turn towards the client was.
 #[inline(always)]
-fn count_response(counters: *mut EndpointCounters, event: ResponseEvent) {
-    let took_ns = match event {
-        ResponseEvent::None => None,
+fn count_response(counters: *mut EndpointCounters, event: ResponseEvent, took_ns: u64) {
+    let is_timed = match event {
+        ResponseEvent::None => false,
         ResponseEvent::Interim(code) => {
             count_code(counters, code);
-            None
+            false
         }
-        ResponseEvent::Final(code, took_ns) => {
+        ResponseEvent::Final(code, is_timed) => {
             count_code(counters, code);
-            took_ns
+            is_timed
         }
-        ResponseEvent::Unparsed(took_ns) => {
+        ResponseEvent::Unparsed(is_timed) => {
             bump!(counters, unparsed);
-            took_ns
+            is_timed
         }
-        ResponseEvent::Exchange(took_ns) => {
+        ResponseEvent::Exchange => {
             bump!(counters, exchanges);
-            Some(took_ns)
+            true
         }
     };
-    if let Some(took_ns) = took_ns {
+    if is_timed {
         count_duration(counters, took_ns);
     }
 }

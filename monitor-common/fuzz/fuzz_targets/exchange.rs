@@ -77,7 +77,7 @@ impl Wire {
             (Interest::None, _) => {}
             (Interest::Turn, Direction::Request) => self.exchange.turn_to_server(now_ns),
             (Interest::Turn, Direction::Response) => {
-                let event = self.exchange.turn_to_client(now_ns);
+                let event = self.exchange.turn_to_client();
                 self.response(event);
             }
             (Interest::Start, Direction::Request) => {
@@ -88,38 +88,29 @@ impl Wire {
                 }
             }
             (Interest::Start, Direction::Response) => {
-                let event = self.exchange.on_response(start, len, now_ns);
+                let event = self.exchange.on_response(start, len);
                 self.response(event);
             }
         }
     }
 
     fn response(&mut self, event: ResponseEvent) {
-        let took_ns = match event {
-            ResponseEvent::None => None,
+        match event {
+            ResponseEvent::None => {}
             ResponseEvent::Interim(code) => {
                 assert!(code < CODES);
                 self.counted.interim += 1;
-                None
             }
-            ResponseEvent::Final(code, took_ns) => {
+            ResponseEvent::Final(code, _) => {
                 assert!(code < CODES);
                 self.counted.answers += 1;
-                took_ns
             }
-            ResponseEvent::Unparsed(took_ns) => {
-                self.counted.unparsed += 1;
-                took_ns
-            }
-            ResponseEvent::Exchange(took_ns) => {
-                self.counted.exchanges += 1;
-                Some(took_ns)
-            }
-        };
-        if let Some(took_ns) = took_ns {
-            assert!(took_ns <= self.now_ns);
-            assert!(histogram::bucket(took_ns) < histogram::BUCKETS);
+            ResponseEvent::Unparsed(_) => self.counted.unparsed += 1,
+            ResponseEvent::Exchange => self.counted.exchanges += 1,
         }
+        let took_ns = self.exchange.took_ns(self.now_ns);
+        assert!(took_ns <= self.now_ns);
+        assert!(histogram::bucket(took_ns) < histogram::BUCKETS);
     }
 
     /// Sends payload, in order and once unless the flags say otherwise.

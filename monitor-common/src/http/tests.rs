@@ -69,7 +69,7 @@ impl Wire {
             (Interest::None, _) => {}
             (Interest::Turn, Direction::Request) => self.exchange.turn_to_server(self.now_ns),
             (Interest::Turn, Direction::Response) => {
-                self.exchange.turn_to_client(self.now_ns);
+                self.exchange.turn_to_client();
                 counted.exchanges += 1;
             }
             (Interest::Start, Direction::Request) => {
@@ -85,23 +85,21 @@ impl Wire {
                     RequestEvent::Suspected => counted.suspected += 1,
                 }
             }
-            (Interest::Start, Direction::Response) => {
-                match self.exchange.on_response(start, len, self.now_ns) {
-                    ResponseEvent::None => {}
-                    ResponseEvent::Interim(i) => {
-                        counted.responses.push(CODE_NAMES[i]);
-                        if let Some(end) = payload.windows(4).position(|w| w == b"\r\n\r\n") {
-                            let rest = &payload[end + 4..];
-                            if !rest.is_empty() {
-                                self.payload(direction, rest);
-                            }
+            (Interest::Start, Direction::Response) => match self.exchange.on_response(start, len) {
+                ResponseEvent::None => {}
+                ResponseEvent::Interim(i) => {
+                    counted.responses.push(CODE_NAMES[i]);
+                    if let Some(end) = payload.windows(4).position(|w| w == b"\r\n\r\n") {
+                        let rest = &payload[end + 4..];
+                        if !rest.is_empty() {
+                            self.payload(direction, rest);
                         }
                     }
-                    ResponseEvent::Final(i, _) => counted.responses.push(CODE_NAMES[i]),
-                    ResponseEvent::Unparsed(_) => counted.unparsed += 1,
-                    ResponseEvent::Exchange(_) => counted.exchanges += 1,
                 }
-            }
+                ResponseEvent::Final(i, _) => counted.responses.push(CODE_NAMES[i]),
+                ResponseEvent::Unparsed(_) => counted.unparsed += 1,
+                ResponseEvent::Exchange => counted.exchanges += 1,
+            },
         }
     }
 
