@@ -201,3 +201,70 @@ fn what_follows_a_large_body_unasked_answers_nobody() {
         assert_eq!(backend.received()[connection].connection, connection);
     }
 }
+
+#[test]
+fn every_failure_says_who_failed_and_how() {
+    let backend = Backend::new(|request, peer| {
+        match request.head.split(' ').nth(1).unwrap() {
+            "/gone" => {}
+            "/long" => peer.send(LONG.as_bytes()),
+            "/switch" => peer.send(b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\n\r\n"),
+            _ => peer.send(b"hello\r\n\r\n"),
+        }
+        peer.close();
+    });
+    let more = "retries: {attempts: 0}\npassive_health: {failures: 0}\n\
+                limits: {head_bytes: 1KiB, body_bytes: 8}\ntimeouts: {request_head: 200ms}";
+    let proxy = Proxy::before(&backend, more);
+    let head = |line: &str, fields: &str| format!("{line}\r\nHost: h\r\n{fields}\r\n");
+    let get = |path: &str| head(&format!("GET {path} HTTP/1.1"), "");
+    let cases = [
+        (get("/#"), "400 http_request_error downstream"),
+        (
+            "GET / HTTP/1.1\r\n".to_owned(),
+            "408 http_request_error downstream",
+        ),
+        (
+            head("POST / HTTP/1.1", "Content-Length: 9\r\n"),
+            "413 http_request_error downstream",
+        ),
+        (
+            head("GET / HTTP/1.1", "Expect: luck\r\n"),
+            "417 http_request_error downstream",
+        ),
+        (
+            get(&format!("/{}", "x".repeat(1024))),
+            "431 http_request_error downstream",
+        ),
+        (
+            head("POST / HTTP/1.1", "Transfer-Encoding: gzip\r\n"),
+            "501 http_request_error downstream",
+        ),
+        (
+            head("GET / HTTP/1.2", ""),
+            "505 http_request_error downstream",
+        ),
+        (
+            head("CONNECT h:1 HTTP/1.1", ""),
+            "405 http_request_denied downstream",
+        ),
+        (get("/gone"), "502 connection_terminated upstream"),
+        (get("/junk"), "502 http_protocol_error upstream"),
+        (
+            get("/long"),
+            "502 http_response_header_section_size upstream",
+        ),
+        (get("/switch"), "502 http_upgrade_failed upstream"),
+    ];
+    for (request, expected) in cases {
+        let mut client = proxy.client();
+        client.send(&request);
+        let response = client.response();
+        let field = response.field("proxy-status").unwrap();
+        let rest = field.strip_prefix("speedmimi; error=").unwrap();
+        let (token, rest) = rest.split_once("; details=\"").unwrap();
+        let (side, _) = rest.split_once(": ").unwrap();
+        let found = format!("{} {token} {side}", response.status());
+        assert_eq!(found, expected, "{request:?}");
+    }
+}
