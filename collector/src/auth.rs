@@ -124,7 +124,7 @@ impl Access {
 
 /// The token in an `authorization` header: `Bearer TOKEN` (RFC 6750), or the
 /// password of `Basic`, which is what browsers ask for.
-fn secret(header: &str) -> Option<String> {
+pub(crate) fn secret(header: &str) -> Option<String> {
     if header.len() > HEADER_BYTES_MAX {
         return None;
     }

@@ -1,22 +1,48 @@
-//! The form in which a report is kept: one byte that names the form, then a
-//! zstd frame of the encoded message.
+//! The form in which a report is kept: one byte that names the form, two that
+//! name the contract it was read by, then a zstd frame of the encoded message.
 //!
 //! A report's body is the canonical encoding of the fields this version knows,
 //! so that equal reports have equal bodies and a duplicate can be told from a
-//! conflict.
+//! conflict.  A collector of another version knew other fields of the very same
+//! report: then the two are the same where neither contradicts the other.
 
 use std::io;
+
+mod wire;
 
 use monitor_proto::{REPORT_BYTES_MAX, v1};
 use prost::Message;
 
-/// zstd of a `speedmimi.v1.Report`.
+/// zstd of a `speedmimi.v1.Report`, without the contract: a form of old.
 const FORM_ZSTD_V1: u8 = 1;
+/// The contract's mark, and zstd of a `speedmimi.v1.Report`.
+const FORM_MARKED_ZSTD_V1: u8 = 2;
+/// The form and the mark.
+const HEAD_BYTES: usize = 3;
 /// Higher levels gain a few percent of size for several times the work.
 const ZSTD_LEVEL: i32 = 3;
 /// A canonical encoding is no larger than what was received, but for map
 /// entries whose default key or value was left out.
 const DECODED_BYTES_MAX: usize = 2 * REPORT_BYTES_MAX;
+
+/// Tells this version's contract from others': every change of the file gives
+/// another one, also where no field is added, which costs only exactness when
+/// reports are replayed over an upgrade.
+const MARK: [u8; 2] = mark(include_bytes!(
+    "../../monitor-proto/proto/speedmimi/v1/report.proto"
+));
+
+/// FNV-1a, folded.
+const fn mark(text: &[u8]) -> [u8; 2] {
+    let mut hash = 0x811c_9dc5_u32;
+    let mut i = 0;
+    while i < text.len() {
+        hash = (hash ^ text[i] as u32).wrapping_mul(0x0100_0193);
+        i += 1;
+    }
+    let [a, b, c, d] = hash.to_be_bytes();
+    [a ^ c, b ^ d]
+}
 
 /// Why a kept body cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -32,20 +58,26 @@ pub(crate) enum CodecError {
 /// The body of a report.
 pub(crate) fn encode(report: &v1::Report) -> io::Result<Vec<u8>> {
     let plain = report.encode_to_vec();
-    let mut body = vec![0; 1 + zstd::zstd_safe::compress_bound(plain.len())];
-    body[0] = FORM_ZSTD_V1;
-    let n = zstd::bulk::compress_to_buffer(&plain, &mut body[1..], ZSTD_LEVEL)?;
-    body.truncate(1 + n);
+    let mut body = vec![0; HEAD_BYTES + zstd::zstd_safe::compress_bound(plain.len())];
+    body[..HEAD_BYTES].copy_from_slice(&[FORM_MARKED_ZSTD_V1, MARK[0], MARK[1]]);
+    let n = zstd::bulk::compress_to_buffer(&plain, &mut body[HEAD_BYTES..], ZSTD_LEVEL)?;
+    body.truncate(HEAD_BYTES + n);
     body.shrink_to_fit();
     Ok(body)
 }
 
+/// The contract's mark, where there is one, and the frame.
+fn parts(body: &[u8]) -> Result<(Option<[u8; 2]>, &[u8]), CodecError> {
+    match body {
+        [FORM_ZSTD_V1, frame @ ..] => Ok((None, frame)),
+        [FORM_MARKED_ZSTD_V1, a, b, frame @ ..] => Ok((Some([*a, *b]), frame)),
+        _ => Err(CodecError::UnknownForm(body.first().copied())),
+    }
+}
+
 /// The encoded message in a body.
 fn decompress(body: &[u8]) -> Result<Vec<u8>, CodecError> {
-    let (form, frame) = body.split_first().ok_or(CodecError::UnknownForm(None))?;
-    if *form != FORM_ZSTD_V1 {
-        return Err(CodecError::UnknownForm(Some(*form)));
-    }
+    let (_, frame) = parts(body)?;
     zstd::bulk::decompress(frame, DECODED_BYTES_MAX).map_err(CodecError::Decompress)
 }
 
@@ -55,9 +87,16 @@ pub(crate) fn decode(body: &[u8]) -> Result<v1::Report, CodecError> {
 }
 
 /// Whether two bodies hold the same report.  Another version of zstd may have
-/// compressed the same message differently.
+/// compressed the same message differently, and another version of the
+/// contract known more or fewer of its fields.
 pub(crate) fn same_report(a: &[u8], b: &[u8]) -> Result<bool, CodecError> {
-    Ok(a == b || decompress(a)? == decompress(b)?)
+    if a == b {
+        return Ok(true);
+    }
+    let (of_a, _) = parts(a)?;
+    let (of_b, _) = parts(b)?;
+    let (a, b) = (decompress(a)?, decompress(b)?);
+    Ok(a == b || (of_a != of_b && (wire::says_no_less(&a, &b) || wire::says_no_less(&b, &a))))
 }
 
 #[cfg(test)]
@@ -79,11 +118,63 @@ mod tests {
         assert!(body.len() < report(7).encoded_len());
     }
 
+    fn body_of(head: &[u8], message: &[u8]) -> Vec<u8> {
+        let frame = zstd::bulk::compress(message, 19).unwrap();
+        [head, &frame].concat()
+    }
+
+    /// As a collector kept it that did not know `dropped` yet.
+    fn older(dropped: impl FnOnce(&mut v1::Report)) -> Vec<u8> {
+        let mut report = full();
+        dropped(&mut report);
+        body_of(&[FORM_ZSTD_V1], &report.encode_to_vec())
+    }
+
+    fn full() -> v1::Report {
+        let endpoint = |address: &str| v1::Endpoint {
+            address: address.to_owned(),
+            name: "shop".to_owned(),
+            connections_active: 3,
+            ..Default::default()
+        };
+        v1::Report {
+            endpoints: vec![endpoint("10.0.0.1:80"), endpoint("10.0.0.2:80")],
+            losses: [("ring_full".to_owned(), 4)].into(),
+            ..report(7)
+        }
+    }
+
+    #[test]
+    fn a_replay_over_an_upgrade_is_no_conflict() {
+        let body = encode(&full()).unwrap();
+        for kept in [
+            older(|_| {}),
+            older(|r| r.endpoints.iter_mut().for_each(|e| e.name.clear())),
+            older(|r| r.losses.clear()),
+        ] {
+            assert!(same_report(&kept, &body).unwrap());
+            assert!(same_report(&body, &kept).unwrap());
+        }
+        for other in [
+            older(|r| r.endpoints[1].connections_active = 4),
+            older(|r| drop(r.endpoints.pop())),
+            older(|r| r.sequence = 8),
+        ] {
+            assert!(!same_report(&other, &body).unwrap());
+        }
+        // Within one version nothing may be missing.
+        let mut less = full();
+        less.losses.clear();
+        assert!(!same_report(&encode(&less).unwrap(), &body).unwrap());
+    }
+
     #[test]
     fn a_body_compressed_otherwise_is_the_same_report() {
         let body = encode(&report(7)).unwrap();
-        let mut other = vec![FORM_ZSTD_V1];
-        other.extend(zstd::bulk::compress(&report(7).encode_to_vec(), 19).unwrap());
+        let other = body_of(
+            &[FORM_MARKED_ZSTD_V1, MARK[0], MARK[1]],
+            &report(7).encode_to_vec(),
+        );
         assert!(same_report(&body, &other).unwrap());
         assert!(!same_report(&body, &encode(&report(8)).unwrap()).unwrap());
     }

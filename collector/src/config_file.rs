@@ -60,7 +60,11 @@ pub fn flags(path: &Path) -> Result<Vec<OsString>, ConfigFileError> {
     if fs::metadata(path).map_err(read)?.len() > FILE_BYTES_MAX {
         return Err(ConfigFileError::TooLarge(path.to_owned()));
     }
-    let text = fs::read_to_string(path).map_err(read)?;
+    parse(path, &fs::read_to_string(path).map_err(read)?)
+}
+
+/// The flags in a file's text.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<OsString>, ConfigFileError> {
     let table: toml::Table = text.parse().map_err(|source| ConfigFileError::Syntax {
         path: path.to_owned(),
         source: Box::new(source),

@@ -18,6 +18,8 @@ pub mod config_file;
 mod engine;
 mod fleet;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod grpc;
 mod http;
 mod limits;

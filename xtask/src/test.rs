@@ -93,7 +93,7 @@ pub(crate) fn run_all(
     object: Option<&Path>,
     filter: Option<&str>,
 ) -> Result<Summary> {
-    prepare()?;
+    prepare(workspace)?;
     timed("building the tests and what they test", || {
         // One build for programs and tests, so that both have the same
         // features and nothing is compiled twice.
@@ -117,8 +117,38 @@ fn with_object(mut cargo: Command, object: Option<&Path>) -> Command {
     cargo
 }
 
-fn prepare() -> Result<()> {
+/// What checks the `OpenAPI` document, and its version.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
+/// Installs schemathesis into the build directory; its test is skipped where
+/// that cannot be done.
+fn prepare_schemathesis(workspace: &Workspace) {
+    let directory = workspace.tools().join("schemathesis");
+    if directory.join("bin/schemathesis").exists() {
+        return;
+    }
+    step(&format!("installing {SCHEMATHESIS}"));
+    let may_install = debian::is_debian() && geteuid().is_root();
+    let has_venv = output(Command::new("python3").args(["-c", "import ensurepip, venv"])).is_ok();
+    if !has_venv
+        && may_install
+        && let Err(error) = debian::ensure_installed(&["python3-venv"])
+    {
+        step(&format!("python3-venv cannot be installed: {error:#}"));
+    }
+    let mut venv = Command::new("python3");
+    venv.args(["-m", "venv"]).arg(&directory);
+    let mut pip = Command::new(directory.join("bin/pip"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check"]);
+    let installed = output(&mut venv).and_then(|_| output(pip.arg(SCHEMATHESIS)));
+    if let Err(error) = installed {
+        step(&format!("its test is skipped: {error:#}"));
+    }
+}
+
+fn prepare(workspace: &Workspace) -> Result<()> {
     requirements::raise_open_files();
+    prepare_schemathesis(workspace);
     if !geteuid().is_root() {
         step("without root, tests that load kernel programs are skipped");
         return Ok(());

@@ -58,6 +58,8 @@ fn next_link(cursor: &str) -> Option<HeaderValue> {
 }
 
 async fn choose(state: &State, query: &ReportsQuery) -> Result<Partly<json::Reports>, Problem> {
+    // What is wrong is told also where it would not count.
+    let selection = selection(state, query)?;
     match query.latest.as_str() {
         "" | "false" => {}
         "true" => return latest(state, &query.host).await,
@@ -74,7 +76,6 @@ async fn choose(state: &State, query: &ReportsQuery) -> Result<Partly<json::Repo
              ask one without --query-url, or for latest=true, /api/v1/series or /api/v1/hosts",
         ));
     };
-    let selection = selection(state, query)?;
     let page = readers.page(selection).await?;
     Ok(Partly::whole(json::Reports {
         reports: page.reports.iter().map(Into::into).collect(),

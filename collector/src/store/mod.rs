@@ -23,6 +23,8 @@ pub(crate) use hosts::HostRow;
 pub(crate) use open::{open, open_reader};
 pub(crate) use progress::{progress, stored_after};
 pub(crate) use reader::{ReadError, Readers};
+#[cfg(feature = "fuzzing")]
+pub(crate) use reports::Cursor;
 pub(crate) use reports::{Filter, Selection};
 pub(crate) use retention::Retention;
 pub(crate) use roller::Roller;

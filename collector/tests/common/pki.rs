@@ -45,7 +45,7 @@ impl Authority {
 
     /// For a server on this machine.
     pub fn server(&self, name: &str) -> Pair {
-        self.sign(name, server_params())
+        self.sign(name, &server_params())
     }
 
     /// Valid until the year 2000.
@@ -53,7 +53,7 @@ impl Authority {
         let mut params = server_params();
         params.not_before = date_time_ymd(1999, 1, 1);
         params.not_after = date_time_ymd(2000, 1, 1);
-        self.sign(name, params)
+        self.sign(name, &params)
     }
 
     /// For a client, with DNS names and URIs.
@@ -64,10 +64,10 @@ impl Authority {
             .iter()
             .map(|&uri| SanType::URI(uri.try_into().unwrap()));
         params.subject_alt_names.extend(uris);
-        self.sign(name, params)
+        self.sign(name, &params)
     }
 
-    fn sign(&self, name: &str, params: CertificateParams) -> Pair {
+    fn sign(&self, name: &str, params: &CertificateParams) -> Pair {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let pair = Pair {

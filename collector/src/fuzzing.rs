@@ -1,0 +1,92 @@
+//! What the fuzz targets call: each takes bytes from outside, and panics where
+//! what must hold does not.
+
+use monitor_proto::v1;
+use prost::Message as _;
+
+use crate::{
+    auth, codec, config_file,
+    fleet::Facts,
+    remote_write::RemoteUrl,
+    series::{Metric, Plan},
+    store::Cursor,
+    time, validate,
+};
+
+/// A kept body: what can be read is written again and means the same.
+pub fn stored_body(body: &[u8]) {
+    if let Ok(report) = codec::decode(body) {
+        let again = codec::encode(&report).expect("what was read can be written");
+        assert_eq!(
+            codec::decode(&again)
+                .expect("it was just written")
+                .encode_to_vec(),
+            report.encode_to_vec()
+        );
+    }
+    let (one, other) = body.split_at(body.len() / 2);
+    drop(codec::same_report(one, other));
+}
+
+/// A message of an agent: what passes the rules can be kept and shown.
+pub fn export_request(message: &[u8]) {
+    let Ok(request) = v1::ExportRequest::decode(message) else {
+        return;
+    };
+    let report = request.report.unwrap_or_default();
+    if validate::report(&report).is_err() {
+        return;
+    }
+    let body = codec::encode(&report).expect("it is not too large");
+    assert!(codec::same_report(&body, &body).is_ok_and(|same| same));
+    drop(Facts::from(&report));
+    let shown = monitor_proto::json::Report::from(&report);
+    serde_json::to_string(&shown).expect("it has only finite numbers");
+}
+
+/// The parameters of a question, and the header that shows a token.
+pub fn question(text: &str) {
+    const NOW_NS: u64 = 1_763_860_000_000_000_000;
+    if let Ok(cursor) = text.parse::<Cursor>() {
+        assert_eq!(cursor.to_string().parse::<Cursor>().ok(), Some(cursor));
+    }
+    drop(auth::secret(text));
+    let mut words = text.splitn(4, ' ');
+    let mut next = || words.next().unwrap_or("");
+    let Some(metric) = Metric::find(next()) else {
+        drop(time::parse(text, NOW_NS));
+        return;
+    };
+    let (since, until) = (time::parse(next(), NOW_NS), time::parse(next(), NOW_NS));
+    let step_s = time::age_ns(next()).map(|ns| ns / 1_000_000_000);
+    if let (Ok(since), Ok(until)) = (since, until) {
+        let seconds = |ns: u64| ns / 1_000_000_000;
+        for hosts in [1, 1000] {
+            drop(Plan::of_hosts(
+                hosts,
+                metric,
+                seconds(since),
+                seconds(until),
+                step_s,
+            ));
+        }
+    }
+}
+
+/// A receiver of remote writes: what is taken can be asked for.
+pub fn remote_write_url(text: &str) {
+    if let Ok(url) = RemoteUrl::try_new(text) {
+        url.as_str()
+            .parse::<ureq::http::Uri>()
+            .expect("it was checked");
+    }
+}
+
+/// A configuration file: each key becomes flags and nothing else.
+pub fn config(text: &str) {
+    if let Ok(flags) = config_file::parse(std::path::Path::new("fuzz.toml"), text) {
+        for flag in flags {
+            assert!(flag.to_string_lossy().starts_with("--"));
+        }
+    }
+}
