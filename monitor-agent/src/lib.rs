@@ -27,6 +27,7 @@ pub mod source;
 pub mod spool;
 pub mod target;
 pub mod token;
+pub mod top;
 pub mod units;
 pub mod view;
 pub mod window;

@@ -15,6 +15,7 @@ use monitor_agent::{
         Cli, Command, CostArgs, DoctorArgs, LevelArgs, LogFormat, Output, PinArgs, RunArgs,
         SnapshotArgs, SocketArgs, TopArgs,
     },
+    clock::monotonic_ns,
     config::{Config, ConfigError, control_socket},
     control, doctor, error_chain,
     host::identity,
@@ -22,7 +23,9 @@ use monitor_agent::{
     logging, run,
     source::{Detail, Opened, Opener},
     target::{self, Roots, TargetError, TargetRequest},
+    top::{self, Look, TopError},
     view::{self, View},
+    window::socket_summary,
 };
 use monitor_proto::json;
 use serde::Serialize;
@@ -55,7 +58,9 @@ fn main() -> ExitCode {
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
-    error.is::<ConfigError>() || error.is::<TargetError>()
+    error.is::<ConfigError>()
+        || error.is::<TargetError>()
+        || matches!(error.downcast_ref(), Some(TopError::NoTerminal))
 }
 
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
@@ -167,20 +172,31 @@ fn snapshot(args: &SnapshotArgs) -> anyhow::Result<()> {
 
 fn top(args: &TopArgs) -> anyhow::Result<()> {
     logging::init(LogFormat::Text, KernelLog::Off);
+    let live = !args.once && args.output == Output::Table;
+    if live && !io::stdout().is_terminal() {
+        return Err(TopError::NoTerminal.into());
+    }
     let kernel = Kernel::open_pinned(&args.pins.pin_dir)?;
     let mut view = View::new(identity::peek(), &kernel.targets());
     // Everything until now; from here on it is what came since.
     view.look(kernel.read(Detail::Full), kernel.level());
-    let clear = io::stdout().is_terminal() && !args.once;
+    if live {
+        let look = || {
+            let sample = kernel.read(Detail::Full);
+            let now = monotonic_ns();
+            let sockets = sample.sockets.iter();
+            let sockets = sockets.map(|s| socket_summary(s, now)).collect();
+            let report = view.look(sample, kernel.level());
+            Look { report, sockets }
+        };
+        return Ok(top::run(args.interval, look)?);
+    }
     loop {
         sleep(args.interval);
         let report = view.look(kernel.read(Detail::Full), kernel.level());
         let reader = match args.output {
             Output::Json => print(&json::Report::from(&report))?,
-            Output::Table => {
-                let screen = if clear { "\x1b[H\x1b[2J" } else { "" };
-                write(format!("{screen}{}", view::table(&report)).as_bytes())?
-            }
+            Output::Table => write(view::table(&report).as_bytes())?,
         };
         if args.once || reader == Reader::Gone {
             return Ok(());

@@ -24,7 +24,8 @@ fn bad_usage_and_bad_configuration_exit_with_64() {
     let file = dir.path().join("agent.toml");
     std::fs::write(&file, "colector = \"x\"\n").unwrap();
     let file = file.to_str().unwrap();
-    let bad: [&[&str]; 11] = [
+    let bad: [&[&str]; 12] = [
+        &["top"],
         &["top", "--once", "--interval", "1ms"],
         &[],
         &["run", "--nonsense"],

@@ -20,6 +20,7 @@ use monitor_proto::v1;
 
 pub use baseline::{Baseline, Totals};
 pub use sample::{Sample, round_trips, saw_traffic};
+pub use sockets::summary as socket_summary;
 
 use crate::{
     clock::Instant,

@@ -25,7 +25,9 @@ pub(super) fn top(sockets: &[SocketSample], monotonic_ns: u64) -> Vec<v1::Socket
     top.into_iter().map(|s| summary(s, monotonic_ns)).collect()
 }
 
-fn summary(socket: &SocketSample, monotonic_ns: u64) -> v1::SocketSummary {
+/// One live socket, as reports show it.
+#[must_use]
+pub fn summary(socket: &SocketSample, monotonic_ns: u64) -> v1::SocketSummary {
     let live = &socket.live;
     let followed = live.storage;
     // Nobody saw an adopted connection being opened.
