@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+mod engines;
 
 use std::{
     env, fs,
@@ -33,7 +34,12 @@ fn packages() -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page");
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
     fs::create_dir_all(&dir).unwrap();
-    for file in ["package.json", "package-lock.json", "page.mjs"] {
+    for file in [
+        "package.json",
+        "package-lock.json",
+        "page.mjs",
+        "partial.mjs",
+    ] {
         fs::copy(source.join(file), dir.join(file)).unwrap();
     }
     if !dir.join("node_modules/axe-core").exists() {
@@ -142,15 +148,55 @@ fn browser_packages() -> Result<PathBuf, &'static str> {
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let name = "the_page_shows_the_figures_follows_them_and_keeps_labels_text";
-    let page = Trial::ignorable_test(name, || match browser_packages() {
+    let page = trial(name, |packages| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(the_page(packages));
+    });
+    let partial = trial(
+        "the_page_says_what_makes_an_answer_partial",
+        the_partial_page,
+    );
+    libtest_mimic::run(&arguments, vec![page, partial]).exit_code()
+}
+
+fn trial(name: &str, run: impl FnOnce(&Path) + Send + 'static) -> Trial {
+    Trial::ignorable_test(name, move || match browser_packages() {
         Err(reason) => Ok(Completion::ignored_with(reason)),
         Ok(packages) => {
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(the_page(&packages));
+            run(&packages);
             Ok(Completion::Completed)
         }
-    });
-    libtest_mimic::run(&arguments, vec![page]).exit_code()
+    })
+}
+
+/// One engine answers and one is gone.
+fn the_partial_page(packages: &Path) {
+    const ONE_HOST: &str = r#"{"status":"success","data":{"result":[
+      {"metric":{"host":"web","host_id":"id-web"},"value":[1,"1763860000"]}]}}"#;
+    let gone = format!("http://127.0.0.1:{}", engines::free_port());
+    let flags = [
+        "--query-url",
+        &engines::saying(ONE_HOST),
+        "--query-url",
+        &gone,
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start_with(dir.path(), &flags);
+    let answer = Command::new("node")
+        .args(["partial.mjs", &collector.url("/"), "/usr/bin/chromium"])
+        .current_dir(packages)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(answer.status.success());
+    let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert_eq!(answer["role"], "status");
+    assert_eq!(answer["hosts"], 1);
+    let text = answer["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("This is not everything: ") && text.contains(&gone),
+        "{text}"
+    );
 }
 
 async fn the_page(packages: &Path) {
