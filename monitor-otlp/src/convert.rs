@@ -301,6 +301,3 @@ fn server(address: &str) -> Option<(&str, u16)> {
 fn integer(n: u64) -> Number {
     Number::Integer(i64::try_from(n).unwrap_or(i64::MAX))
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,12 +1,14 @@
 //! Requests, read by the types of the official Protocol Buffers.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use monitor_otlp::{Part, REQUEST_BYTES_MAX, parts};
+use monitor_proto::v1;
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{KeyValue, any_value::Value},
     metrics::v1::{Metric, metric::Data, number_data_point},
 };
-
-use super::*;
+use prost::Message;
 
 fn report(endpoints: usize) -> v1::Report {
     let totals = v1::Counters {

@@ -38,7 +38,7 @@ const PURE: &[Pure] = &[
         reason: "it holds types and conversions alone",
     },
     Pure {
-        prefix: "monitor-otlp/src/convert/",
+        prefix: "monitor-otlp/src/convert.rs",
         forbidden: &[RUNTIMES, EFFECTS],
         reason: "a request follows from its report alone, byte for byte",
     },
