@@ -138,28 +138,21 @@ pub(super) struct Range {
     pub(super) metric: &'static str,
 }
 
-/// The columns, with a 0 in place of those from the one on at `first` that the
-/// metric is not made of: most of a row's time is taken by what is read of it.
-fn columns_for(metric: &str, columns: &str, first: usize) -> String {
-    let columns = columns.split(", ").enumerate().map(|(i, column)| {
-        let is_part = metric.starts_with(gauge_of(column))
+/// The columns of an endpoint, with a 0 in place of those that the metric is
+/// not made of: most of a row's time is taken by what is read of it.
+fn endpoint_columns_for(metric: &str) -> String {
+    // Time covered, time with HTTP, reports that were not complete.
+    const ALWAYS: usize = 3;
+    let columns = ENDPOINT_COLUMNS.split(", ").enumerate().map(|(i, column)| {
+        let is_part = metric.starts_with(column)
             || (metric == "connections_active" && column.starts_with("active_"));
         match column {
-            column if i < first || is_part => column,
+            column if i < ALWAYS || is_part => column,
             "exchange_duration" | "connect_duration" => "x''",
             _ => "0",
         }
     });
     columns.collect::<Vec<_>>().join(", ")
-}
-
-/// The gauge that a column is of, if it is of one.
-fn gauge_of(column: &str) -> &str {
-    let gauge = GAUGES.into_iter().find(|gauge| {
-        let rest = column.strip_prefix(gauge);
-        rest.is_some_and(|rest| ["_min", "_mean", "_max", "_ns"].contains(&rest))
-    });
-    gauge.unwrap_or(column)
 }
 
 /// An endpoint's roll-ups by the start of their bucket.
@@ -168,8 +161,7 @@ pub(super) fn endpoint_rolls(
     endpoint: i64,
     range: Range,
 ) -> rusqlite::Result<Vec<(u64, EndpointRoll)>> {
-    // Time covered, time with HTTP, reports that were not complete.
-    let columns = columns_for(range.metric, ENDPOINT_COLUMNS, 3);
+    let columns = endpoint_columns_for(range.metric);
     connection
         .prepare_cached(&format!(
             "SELECT start_s, {columns} FROM endpoint_rolls
@@ -316,19 +308,17 @@ fn host_roll(row: &Row<'_>, first: usize) -> rusqlite::Result<HostRoll> {
     Ok(roll)
 }
 
-/// A host's roll-ups by the start of their bucket.
+/// A host's roll-ups by the start of their bucket; of the gauges, that of the
+/// range's metric alone.
 pub(super) fn host_rolls(
     connection: &Connection,
     host: i64,
     range: Range,
 ) -> rusqlite::Result<Vec<(u64, HostRoll)>> {
-    // Time covered, reports that were not complete.
-    let columns = columns_for(range.metric, &host_columns(), 2);
+    let place = GAUGES.iter().position(|gauge| *gauge == range.metric);
+    let place = place.unwrap_or(0);
     connection
-        .prepare_cached(&format!(
-            "SELECT start_s, {columns} FROM host_rolls
-             WHERE tier_s = ? AND host = ? AND start_s >= ? AND start_s < ?"
-        ))?
+        .prepare_cached(HOST_ROLLS_OF_GAUGE[place])?
         .query_map(
             params![
                 to_sql(range.tier_s),
@@ -336,10 +326,40 @@ pub(super) fn host_rolls(
                 to_sql(range.start_s),
                 to_sql(range.end_s)
             ],
-            |row| Ok((from_sql(row.get(0)?), host_roll(row, 1)?)),
+            |row| {
+                let mut roll = HostRoll {
+                    covered_ns: from_sql(row.get(1)?),
+                    incomplete: from_sql(row.get(2)?),
+                    ..HostRoll::default()
+                };
+                roll.gauges[place] = gauge(row, 3)?;
+                Ok((from_sql(row.get(0)?), roll))
+            },
         )?
         .collect()
 }
+
+macro_rules! host_rolls_of {
+    ($($gauge:literal),*) => {
+        [$(concat!(
+            "SELECT start_s, covered_ns, incomplete, ",
+            $gauge, "_min, ", $gauge, "_mean, ", $gauge, "_max, ", $gauge, "_ns ",
+            "FROM host_rolls WHERE tier_s = ? AND host = ? AND start_s >= ? AND start_s < ?"
+        )),*]
+    };
+}
+
+/// In the order of `GAUGES`.
+const HOST_ROLLS_OF_GAUGE: [&str; GAUGES.len()] = host_rolls_of!(
+    "cpu_usage",
+    "memory_usage",
+    "disk_usage",
+    "load_avg_1",
+    "load_avg_5",
+    "load_avg_15",
+    "network_in",
+    "network_out"
+);
 
 /// Adds to what is kept of a host's bucket.
 pub(super) fn add_host_roll(
@@ -435,19 +455,18 @@ mod tests {
 
     #[test]
     fn a_metric_reads_its_own_columns_and_no_other() {
-        let read = |metric: &str| columns_for(metric, ENDPOINT_COLUMNS, 3);
-        let of_requests = read("requests");
+        let of_requests = endpoint_columns_for("requests");
         assert!(of_requests.starts_with("covered_ns, http_ns, incomplete, 0, 0, 0, 0, 0,"));
         assert_eq!(of_requests.matches("requests").count(), 1);
         assert!(of_requests.ends_with("x'', x''"));
-        assert!(
-            read("connections_active").contains("active_min, active_mean, active_max, active_ns")
-        );
-        assert!(read("exchange_duration_p99").ends_with("exchange_duration, x''"));
-        let of_cpu = columns_for("cpu_usage", &host_columns(), 2);
-        assert!(of_cpu.starts_with(
-            "covered_ns, incomplete, cpu_usage_min, cpu_usage_mean, cpu_usage_max, cpu_usage_ns, 0"
-        ));
-        assert_eq!(of_cpu.split(", ").count(), 2 + 4 * GAUGES.len());
+        let of_active = endpoint_columns_for("connections_active");
+        assert!(of_active.contains("active_min, active_mean, active_max, active_ns"));
+        assert!(endpoint_columns_for("exchange_duration_p99").ends_with("exchange_duration, x''"));
+        for (gauge, sql) in GAUGES.iter().zip(HOST_ROLLS_OF_GAUGE) {
+            assert!(
+                sql.contains(&format!(" {gauge}_min, {gauge}_mean,")),
+                "{sql}"
+            );
+        }
     }
 }
