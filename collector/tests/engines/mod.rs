@@ -161,7 +161,7 @@ pub fn saying(answer: &'static str) -> String {
     thread::spawn(move || {
         for mut socket in listener.incoming().flatten() {
             // The question does not matter.
-            drop(socket.read(&mut [0; 65536]));
+            drop(socket.read(&mut vec![0; 65536]));
             let length = answer.len();
             drop(write!(
                 socket,
