@@ -345,9 +345,9 @@ pub(super) mod tests {
         model.press(Key::OtherPage);
         model.update(look(1_000));
         let first = model.rows()[0].clone();
-        assert_eq!((first.in_per_s, first.age_ms), (0.0, 9));
+        assert_eq!((first.in_per_s as u64, first.age_ms), (0, 9));
         model.update(look(5_000));
-        assert_eq!(model.rows()[0].in_per_s, 2_000.0);
+        assert_eq!(model.rows()[0].in_per_s as u64, 2_000);
         model.press(Key::Letter('r'));
         assert_eq!(model.rows()[0].age_ms, 5);
         model.press(Key::Letter('a'));

@@ -80,7 +80,7 @@ fn the_agent_s_own_metrics_are_served() {
         .map(|_| TcpStream::connect(address).unwrap())
         .collect();
     let mut large = TcpStream::connect(address).unwrap();
-    large.write_all(&[b'x'; 100_000]).ok();
+    large.write_all(&"x".repeat(100_000).into_bytes()).ok();
     eventually("others are served again", || {
         let stream = TcpStream::connect(address).unwrap();
         served(stream).unwrap_or(false)
