@@ -33,7 +33,7 @@ async fn a_report_is_read_as_it_was_sent() {
     assert_eq!(collector.json("/api/v1/hosts/web/stats"), stats);
 }
 
-/// How many times to kill: SPEEDMIMI_KILL_ROUNDS, or what fits into 20 s.
+/// How many times to kill: `SPEEDMIMI_KILL_ROUNDS`, or what fits into 20 s.
 fn kill_rounds() -> impl Iterator<Item = u64> {
     let asked: Option<u64> = std::env::var("SPEEDMIMI_KILL_ROUNDS")
         .ok()

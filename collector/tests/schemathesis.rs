@@ -1,4 +1,4 @@
-//! The OpenAPI document against the running collector, by schemathesis (PyPI):
+//! The `OpenAPI` document against the running collector, by schemathesis (`PyPI`):
 //! it asks what the document allows and what it does not, and compares.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
