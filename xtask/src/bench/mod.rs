@@ -6,6 +6,7 @@ mod overhead;
 mod programs;
 mod proxy;
 mod publish;
+mod scale;
 mod statistics;
 
 use anyhow::Result;
@@ -73,6 +74,14 @@ enum Bench {
         #[command(flatten)]
         options: proxy::Options,
     },
+    /// What many live sockets cost: memory, samples, a look at all of them, and
+    /// opening and ending one.
+    Scale {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        options: scale::Options,
+    },
 }
 
 /// One figure of a bench.
@@ -111,7 +120,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     let (bench, common, rows, panels): (_, _, _, &[Panel]) = match &args.bench {
         Bench::Collector { common } => {
             let rows = collector::bench(workspace, common.quick)?;
-            ("collector", common, rows, &[])
+            ("collector", common, rows, &collector::PANELS)
         }
         Bench::Overhead { common, options } => {
             let rows = overhead::bench(workspace, options, common.quick)?;
@@ -124,6 +133,10 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
         Bench::Proxy { common, options } => {
             let rows = proxy::bench(workspace, options, common.quick)?;
             ("proxy", common, rows, &proxy::PANELS)
+        }
+        Bench::Scale { common, options } => {
+            let rows = scale::bench(workspace, options, common.quick)?;
+            ("scale", common, rows, &scale::PANELS)
         }
     };
     let provenance = Provenance::of(workspace, bench)?;

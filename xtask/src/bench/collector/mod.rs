@@ -24,12 +24,37 @@ use self::{
     load::Load,
     usage::Usage,
 };
-use super::{Quartiles, Row};
+use super::{Quartiles, Row, charts::Panel};
 use crate::{
     command::{run, step, timed},
     requirements,
     workspace::Workspace,
 };
+
+/// What the picture shows.
+pub(super) const PANELS: [Panel; 5] = [
+    panel(
+        "samples_per_cpu_second",
+        "samples per second of CPU time",
+        1e6,
+    ),
+    panel("bytes_per_sample", "bytes per sample", 6.0),
+    panel("rss_peak_mb", "peak of resident memory, MB", 150.0),
+    panel("query_ms", "time of an answer, ms", 50.0),
+    panel(
+        "bytes_ratio",
+        "bytes, as a multiple of the collector's",
+        1.0,
+    ),
+];
+
+const fn panel(metric: &'static str, title: &'static str, goal: f64) -> Panel {
+    Panel {
+        metric,
+        title,
+        reference: Some(goal),
+    }
+}
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
