@@ -209,6 +209,13 @@ impl Start {
         }
     }
 
+    /// Whether its first `len` bytes begin a request for sure.
+    #[inline(always)]
+    #[must_use]
+    pub fn begins_request(self, len: u32) -> bool {
+        len >= 8 && known_method(self).is_some()
+    }
+
     /// Without its first two bytes.
     #[inline(always)]
     fn skip_two(self) -> Self {

@@ -73,7 +73,9 @@ fn followed(ops: &bpf_sock_ops) -> Option<&'static mut Socket> {
     if sk.is_null() {
         return None;
     }
-    maps::socket(sk)
+    // An adopted connection has storage for its exchanges alone; where another
+    // program asked for its callbacks they come here, too.
+    maps::socket(sk).filter(|socket| socket.stream.opened_at_ns != 0)
 }
 
 #[inline(always)]

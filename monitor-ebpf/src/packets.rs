@@ -4,7 +4,7 @@ use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock, bpf_sock_ops},
-    helpers::{bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_tcp_sock},
+    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_tcp_sock},
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
@@ -16,6 +16,7 @@ use monitor_common::{
         Direction, Exchange, Interest, METHODS, RequestEvent, ResponseEvent, START_BYTES, Start,
     },
     losses::Loss,
+    socket::Socket,
 };
 
 use crate::{
@@ -75,8 +76,9 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         maps::lose(Loss::NoSocket);
         return;
     }
-    let Some(socket) = bench::socket(sk, segment.seq) else {
-        untracked(ctx, sk, &segment, ingress);
+    let Some(socket) =
+        bench::socket(sk, segment.seq).or_else(|| untracked(ctx, sk, &segment, ingress))
+    else {
         return;
     };
     let exchange = &mut socket.exchange;
@@ -226,19 +228,19 @@ fn rcv_nxt(sk: *mut bpf_sock) -> u32 {
 /// Payload without a socket that is followed: either it completes a handshake,
 /// and the socket is made in a moment, or the connection is older than us.
 #[inline(always)]
-fn untracked(ctx: &SkBuffContext, sk: *mut bpf_sock, segment: &Segment, ingress: bool) {
+fn untracked(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    segment: &Segment,
+    ingress: bool,
+) -> Option<&'static mut Socket> {
     // SAFETY: `sk` was compared with null.
     let listener = ingress && unsafe { (*sk).state } == TCP_LISTEN;
+    let start = load_start(ctx, segment.offset, segment.len)?;
     if !listener {
-        maps::lose(Loss::UntrackedSocket);
-        return;
+        return adopted(ctx, sk, segment, start, ingress);
     }
-    let Some(start) = load_start(ctx, segment.offset, segment.len) else {
-        return;
-    };
-    let Some(kept) = maps::handshake() else {
-        return;
-    };
+    let kept = maps::handshake()?;
     kept.start = start;
     kept.seq = segment.seq;
     kept.len = segment.len;
@@ -246,6 +248,50 @@ fn untracked(ctx: &SkBuffContext, sk: *mut bpf_sock, segment: &Segment, ingress:
     kept.ports = u32::from_be(segment.ports);
     // SAFETY: no precondition.
     kept.seen_at_ns = unsafe { bpf_ktime_get_ns() };
+    None
+}
+
+/// Makes the storage of an adopted connection where an exchange begins for sure:
+/// at a request's first line.  What was open before nobody can tell.
+#[inline(always)]
+fn adopted(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    segment: &Segment,
+    start: Start,
+    ingress: bool,
+) -> Option<&'static mut Socket> {
+    // SAFETY: the context is the program's own.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
+    let Some(adopted) = maps::adopted(cookie) else {
+        maps::lose(Loss::UntrackedSocket);
+        return None;
+    };
+    let (slot, role) = (adopted.slot, adopted.role);
+    let client_to_server = (role == Role::Downstream as u8) == ingress;
+    // SAFETY: `sk` was compared with null, and the result is.
+    let tcp = unsafe { bpf_tcp_sock(sk).as_ref() }?;
+    let (next, other_next) = if ingress {
+        (tcp.rcv_nxt, tcp.snd_nxt)
+    } else {
+        (segment.seq, tcp.rcv_nxt)
+    };
+    if !client_to_server || segment.seq != next || !start.begins_request(segment.len) {
+        return None;
+    }
+    let Some(socket) = maps::socket_or_new(sk) else {
+        maps::lose(Loss::SocketStorage);
+        return None;
+    };
+    socket.exchange = Exchange {
+        slot,
+        role,
+        generation: maps::generation(),
+        request_next_seq: next,
+        response_next_seq: other_next,
+        ..Exchange::default()
+    };
+    Some(socket)
 }
 
 #[inline(always)]

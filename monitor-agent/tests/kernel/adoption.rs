@@ -20,7 +20,11 @@ use crate::{
     watch::{Own, fresh},
 };
 
-pub(crate) const CASES: [Case; 6] = [
+pub(crate) const CASES: [Case; 7] = [
+    (
+        "exchanges_of_an_adopted_connection_count_from_its_next_request",
+        exchanges_count,
+    ),
     (
         "older_connections_are_adopted_and_counted_from_then_on",
         adopted_and_counted,
@@ -282,6 +286,42 @@ fn an_end_that_nobody_saw(watch: &Watch) -> Result<(), Failed> {
     drop(kernel);
     let kernel = own.open(watch);
     check(&kernel, address, [1, 0, 1, 0, 0], 100, 1_000);
+    Ok(())
+}
+
+/// Adopted while a request is under way: its response is nobody's, and what
+/// follows are exchanges as any.
+fn exchanges_count(watch: &Watch) -> Result<(), Failed> {
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+    const RESPONSE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+    let own = Own::new("adopted-http");
+    let listener = TcpListener::bind(fresh())?;
+    let mut older = Older::new(&listener);
+    let address = older.address;
+    older.client.write_all(REQUEST)?;
+    older.server.read_exact(&mut [0; REQUEST.len()])?;
+    let kernel = own.open(watch);
+    older.server.write_all(RESPONSE)?;
+    older.client.read_exact(&mut [0; RESPONSE.len()])?;
+    for _ in 0..3 {
+        older.client.write_all(REQUEST)?;
+        older.server.read_exact(&mut [0; REQUEST.len()])?;
+        older.server.write_all(RESPONSE)?;
+        older.client.read_exact(&mut [0; RESPONSE.len()])?;
+    }
+    let (asked, answered) = (3 * REQUEST.len() as u64, 4 * RESPONSE.len() as u64);
+    check(&kernel, address, [1, 0, 0, 0, 1], asked, answered);
+    drop(older);
+    check(&kernel, address, [1, 0, 1, 0, 0], asked, answered);
+    for role in [Role::Downstream, Role::Upstream] {
+        let c = counters(&kernel, role, address);
+        let (requests, responses): (u64, u64) = (c.requests.iter().sum(), c.responses.iter().sum());
+        assert_eq!((requests, responses), (3, 3), "{role:?}");
+        assert_eq!(
+            (c.pipelined, c.suspected, c.unparsed, c.exchanges),
+            (0, 0, 0, 0)
+        );
+    }
     Ok(())
 }
 
