@@ -216,10 +216,15 @@ async fn health_is_told() {
 async fn answers_are_compressed_for_those_who_take_it_and_events_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let collector = with_reports(dir.path(), &["a"], 50).await;
-    let raw = |path: &str| {
-        let request = ureq::get(collector.url(path)).header("accept-encoding", "gzip");
+    let taking = |coding: &str, path: &str| {
+        let request = ureq::get(collector.url(path)).header("accept-encoding", coding);
         request.call().unwrap().into_parts()
     };
+    let raw = |path: &str| taking("gzip", path);
+    for path in ["/api/v1/reports", "/"] {
+        let (head, _) = taking("gzip;q=0.5, br", path);
+        assert_eq!(head.headers["content-encoding"], "br", "{path}");
+    }
     let plain = collector.get("/api/v1/reports");
     let (head, body) = raw("/api/v1/reports");
     assert_eq!(head.headers["content-encoding"], "gzip");
