@@ -31,7 +31,7 @@ pub struct Collector {
 
 /// Builds the collector where what is there is older than its sources: its
 /// binary belongs to another crate, which this one must not depend on.
-fn collector_binary() -> PathBuf {
+pub fn collector_binary() -> PathBuf {
     static BUILD: Once = Once::new();
     let path = Path::new(env!("CARGO_BIN_EXE_speedmimi")).with_file_name("speedmimi-collector");
     BUILD.call_once(|| {
@@ -75,14 +75,13 @@ fn newest(path: &Path) -> Option<SystemTime> {
 
 impl Collector {
     pub fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &["--listen-http", "127.0.0.1:0"])
+    }
+
+    pub fn start_with(data_dir: &Path, flags: &[&str]) -> Self {
         let mut child = Command::new(collector_binary())
-            .args([
-                "run",
-                "--listen-grpc",
-                "127.0.0.1:0",
-                "--listen-http",
-                "127.0.0.1:0",
-            ])
+            .args(["run", "--listen-grpc", "127.0.0.1:0"])
+            .args(flags)
             .arg("--data-dir")
             .arg(data_dir)
             .env_remove("SPEEDMIMI_TOKEN")
