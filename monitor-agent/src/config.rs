@@ -288,10 +288,15 @@ impl Config {
         let socket_dir = self.control_socket.path.parent().map(Path::to_owned);
         let written = [self.spool_dir.clone(), self.pin_dir.clone()];
         let names = self.names.as_ref().map(|n| n.path().to_owned());
+        let client = |tls: &Tls| tls.client.clone().map(|(cert, key)| [cert, key]);
+        let tls = self.tls.iter().flat_map(|tls| {
+            let own = client(tls).into_iter().flatten();
+            own.chain(tls.ca_cert.clone())
+        });
         Needs {
             other_namespaces: target::in_other_namespaces(targets, roots),
             written: written.into_iter().chain(socket_dir).collect(),
-            read: self.token_file.iter().cloned().chain(names).collect(),
+            read: tls.chain(self.token_file.clone()).chain(names).collect(),
         }
     }
 }
