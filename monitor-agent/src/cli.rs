@@ -70,7 +70,7 @@ pub enum Command {
 }
 
 /// How much is measured.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct CostArgs {
     /// How often every case is run
     #[arg(long, default_value_t = 64)]
@@ -78,6 +78,9 @@ pub struct CostArgs {
     /// How many packets a run has
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub packets: u32,
+    /// Measure reads of what is pinned there, in place of packets
+    #[arg(long, value_name = "DIR")]
+    pub reads_of: Option<PathBuf>,
 }
 
 /// Where the pins are.

@@ -74,7 +74,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             print(&ask(&args, "status")?)?;
         }
         Command::Uninstall(args) => uninstall(&args)?,
-        Command::Cost(args) => cost(args)?,
+        Command::Cost(args) => cost(&args)?,
         Command::Completions { shell } => {
             let mut command = Cli::command();
             let mut script = Vec::new();
@@ -266,7 +266,11 @@ fn uninstall(args: &PinArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn cost(args: CostArgs) -> anyhow::Result<()> {
+fn cost(args: &CostArgs) -> anyhow::Result<()> {
+    if let Some(pin_dir) = &args.reads_of {
+        print(&kernel::read_cost::read_cost(pin_dir, args.rounds)?)?;
+        return Ok(());
+    }
     let extent = Extent {
         rounds: args.rounds,
         packets: args.packets,

@@ -22,6 +22,7 @@ mod open;
 mod options;
 mod pins;
 mod prepare;
+pub mod read_cost;
 mod reading;
 mod retirement;
 mod sample;

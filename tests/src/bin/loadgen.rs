@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
-use testkit::traffic::{Exchange, Load, Origin};
+use testkit::traffic::{Crowd, Exchange, Load, Origin, open_and_end};
 
 /// Exact HTTP/1.1 traffic: every byte is counted.
 #[derive(Debug, Parser)]
@@ -47,6 +47,21 @@ enum Command {
         /// What every connection sends in turn.
         #[arg(long, default_value = "GET /bytes/100")]
         exchange: Vec<Exchange>,
+    },
+    /// Hold both ends of idle connections until it is ended.
+    Hold {
+        /// How many.
+        #[arg(long)]
+        connections: usize,
+        /// At how many listeners.
+        #[arg(long, default_value_t = 1)]
+        listeners: usize,
+    },
+    /// Open and end connections, one after the other.
+    Connect {
+        /// How many.
+        #[arg(long)]
+        connections: usize,
     },
 }
 
@@ -90,6 +105,21 @@ fn run(command: Command) -> Result<()> {
                 None => load.requests(requests),
             };
             println!("{}", serde_json::to_string(&load.run()?)?);
+        }
+        Command::Hold {
+            connections,
+            listeners,
+        } => {
+            let crowd = Crowd::open(connections, listeners)?;
+            let (connections, listeners) = crowd.size();
+            eprintln!("ready connections={connections} listeners={listeners}");
+            loop {
+                std::thread::park();
+            }
+        }
+        Command::Connect { connections } => {
+            open_and_end(connections)?;
+            eprintln!("ready connections={connections}");
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 //! pattern, and both ends check it: a proxy that mixes up two streams is found.
 
 mod client;
+mod crowd;
 mod framing;
 mod load;
 mod origin;
@@ -16,6 +17,7 @@ mod poller;
 mod transfer;
 
 pub use self::{
+    crowd::{Crowd, open_and_end},
     framing::{BodyLength, Decoder, FramingError, Progress},
     load::{Ending, Load, RunningLoad},
     origin::{Origin, OriginCounts},

@@ -283,7 +283,7 @@ fn busy_ticks(stat: &str) -> Option<u64> {
 
 /// The CPU time of everything in a cgroup; cgroup2 keeps it without a
 /// controller.
-fn cgroup_us(cgroup: &Path) -> Result<u64> {
+pub(super) fn cgroup_us(cgroup: &Path) -> Result<u64> {
     let stat = fs::read_to_string(cgroup.join("cpu.stat")).context("reading cpu.stat")?;
     stat.lines()
         .find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok())
