@@ -14,35 +14,27 @@ use std::{
     time::Duration,
 };
 
-use common::{Collector, eventually, get, now_ns};
+use common::{Collector, eventually, get, now_ns, trial};
 use engines::{Engine, Kind, free_port, missing};
 use full::full;
-use libtest_mimic::{Arguments, Completion, Trial};
+use libtest_mimic::Arguments;
 use serde_json::Value;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let promtool = || missing("promtool", "prometheus");
     let trials = vec![
-        trial("dashboards_are_whole", None, dashboards_are_whole),
-        trial("rules_are_sound", promtool(), rules_are_sound),
+        trial("dashboards_are_whole", None, async || {
+            dashboards_are_whole();
+        }),
+        trial("rules_are_sound", promtool(), async || rules_are_sound()),
         trial(
             "every_query_has_an_answer",
             Kind::Prometheus.missing(),
-            every_query_has_an_answer,
+            async || every_query_has_an_answer(),
         ),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-fn trial(name: &str, missing: Option<String>, run: fn()) -> Trial {
-    Trial::ignorable_test(name, move || {
-        if let Some(reason) = missing {
-            return Ok(Completion::ignored_with(reason));
-        }
-        run();
-        Ok(Completion::Completed)
-    })
 }
 
 fn dist(path: &str) -> PathBuf {

@@ -5,92 +5,24 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+mod engines;
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
-    thread,
-    time::Instant,
+    process::ExitCode,
 };
 
-use common::{Collector, DEADLINE, eventually, get, now_ns, report};
+use common::{Collector, DEADLINE, eventually, get, now_ns, report, trial};
+use engines::{Engine, Kind, free_port, saying};
+use libtest_mimic::Arguments;
 use monitor_proto::v1::{self, ExportOutcome};
 use serde_json::Value;
 
 const WINDOW_NS: u64 = 5_000_000_000;
 /// A name that would end a string of `PromQL` and begin another expression.
 const HOSTILE: &str = "x\"} or vector(1) or {a=\"\\ \u{202e}<script>";
-
-/// An engine of this machine; killed when dropped.
-struct Engine {
-    child: Child,
-    url: String,
-}
-
-impl Engine {
-    /// `None`, said, where it is not installed.
-    fn start(program: &str, dir: &Path) -> Option<Self> {
-        let there = Command::new(program)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        if there.is_err() {
-            eprintln!("SKIPPED: apt-get install {program}");
-            return None;
-        }
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let data = dir.join("engine").display().to_string();
-        let mut command = Command::new(program);
-        if program == "prometheus" {
-            let config = dir.join("prometheus.yml");
-            std::fs::write(&config, "global: {scrape_interval: 1h}\n").unwrap();
-            command
-                .arg(format!("--config.file={}", config.display()))
-                .arg(format!("--storage.tsdb.path={data}"))
-                .arg(format!("--web.listen-address={address}"))
-                .arg("--web.enable-remote-write-receiver")
-                .arg("--log.level=error");
-        } else {
-            command
-                .arg(format!("-storageDataPath={data}"))
-                .arg(format!("-httpListenAddr={address}"))
-                .args(["-loggerLevel=ERROR", "-search.latencyOffset=0s"]);
-        }
-        let child = command.stdin(Stdio::null()).spawn().unwrap();
-        let engine = Self {
-            child,
-            url: format!("http://{address}"),
-        };
-        let deadline = Instant::now() + DEADLINE;
-        let up = format!("{}/api/v1/query?query=vector(1)", engine.url);
-        while !ureq::get(&up)
-            .call()
-            .is_ok_and(|answer| answer.status() == 200)
-        {
-            assert!(Instant::now() < deadline, "{program} does not get ready");
-            thread::sleep(std::time::Duration::from_millis(50));
-        }
-        Some(engine)
-    }
-
-    fn write_url(&self) -> String {
-        format!("{}/api/v1/write", self.url)
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // It may have ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
 
 /// The report whose window ends so many windows before `base_ns`.
 fn ago(host: &str, base_ns: u64, sequence: u64, windows: u64) -> v1::Report {
@@ -346,48 +278,47 @@ fn common_time(s: u64) -> String {
     monitor_proto::json::rfc3339(s * 1_000_000_000)
 }
 
-#[tokio::test]
-async fn prometheus_answers_as_the_store_does() {
-    let dir = tempfile::tempdir().unwrap();
-    if let Some(engine) = Engine::start("prometheus", dir.path()) {
-        conforms("Prometheus", &engine.write_url(), &engine.url).await;
-    }
-}
-
-#[tokio::test]
-async fn victoria_metrics_answers_as_the_store_does() {
-    let dir = tempfile::tempdir().unwrap();
-    if let Some(engine) = Engine::start("victoria-metrics", dir.path()) {
-        conforms("VictoriaMetrics", &engine.write_url(), &engine.url).await;
-    }
-}
-
-#[tokio::test]
-async fn an_engine_of_the_user_answers_as_the_store_does() {
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let mut trials: Vec<_> = Kind::ALL
+        .into_iter()
+        .map(|kind| {
+            let name = format!("{}_answers_as_the_store_does", kind.program());
+            trial(&name, kind.missing(), async move || {
+                let dir = tempfile::tempdir().unwrap();
+                let engine = Engine::start(kind, dir.path(), free_port());
+                let write_url = format!("{}/api/v1/write", engine.url);
+                conforms(kind.program(), &write_url, &engine.url).await;
+            })
+        })
+        .collect();
     let url = |of: &str| std::env::var(format!("SPEEDMIMI_TEST_ENGINE_{of}_URL"));
-    match (url("WRITE"), url("QUERY")) {
-        (Ok(write), Ok(query)) => conforms("the given engine", &write, &query).await,
-        _ => eprintln!("SKIPPED: SPEEDMIMI_TEST_ENGINE_WRITE_URL and _QUERY_URL are not set"),
+    // Nobody who gives none expects it to be tried.
+    if let (Ok(write), Ok(query)) = (url("WRITE"), url("QUERY")) {
+        let run = async move || conforms("the given engine", &write, &query).await;
+        trials.push(trial(
+            "the_given_engine_answers_as_the_store_does",
+            None,
+            run,
+        ));
     }
-}
-
-/// An engine that says the same to every question, until it is dropped.
-fn saying(answer: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for mut socket in listener.incoming().flatten() {
-            let mut head = vec![0; 65536];
-            // The question does not matter.
-            drop(socket.read(&mut head));
-            let length = answer.len();
-            drop(write!(
-                socket,
-                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{answer}"
-            ));
-        }
-    });
-    url
+    trials.extend([
+        trial(
+            "partial_answers_are_told_and_failures_are_problems",
+            None,
+            async || {
+                partial_answers_are_told_and_failures_are_problems();
+            },
+        ),
+        trial(
+            "a_url_with_a_password_is_refused_and_not_repeated",
+            None,
+            async || {
+                a_url_with_a_password_is_refused_and_not_repeated();
+            },
+        ),
+    ]);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// One host, seen now, whatever is asked.
@@ -396,7 +327,6 @@ const ONE_HOST: &str = r#"{"status":"success","isPartial":false,"data":{"result"
 const PARTIAL: &str = r#"{"status":"success","isPartial":true,"data":{"result":[
   {"metric":{"host":"web","host_id":"id-web"},"value":[1,"1763860000"]}]}}"#;
 
-#[test]
 fn partial_answers_are_told_and_failures_are_problems() {
     let dir = tempfile::tempdir().unwrap();
     let with = |urls: &[&str]| {
@@ -449,7 +379,6 @@ fn partial_answers_are_told_and_failures_are_problems() {
     }
 }
 
-#[test]
 fn a_url_with_a_password_is_refused_and_not_repeated() {
     let dir = tempfile::tempdir().unwrap();
     let output = common::command()

@@ -11,8 +11,8 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
 };
 
-use common::{Collector, now_ns, report};
-use libtest_mimic::{Arguments, Completion, Trial};
+use common::{Collector, now_ns, report, trial};
+use libtest_mimic::Arguments;
 use monitor_proto::v1;
 use serde_json::Value;
 
@@ -147,26 +147,22 @@ fn browser_packages() -> Result<PathBuf, &'static str> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let name = "the_page_shows_the_figures_follows_them_and_keeps_labels_text";
-    let page = trial(name, |packages| {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(the_page(packages));
-    });
+    let (packages, missing) = match browser_packages() {
+        Ok(packages) => (packages, None),
+        Err(reason) => (PathBuf::new(), Some(reason.to_owned())),
+    };
+    let of_page = packages.clone();
+    let page = trial(
+        "the_page_shows_the_figures_follows_them_and_keeps_labels_text",
+        missing.clone(),
+        async move || the_page(&of_page).await,
+    );
     let partial = trial(
         "the_page_says_what_makes_an_answer_partial",
-        the_partial_page,
+        missing,
+        async move || the_partial_page(&packages),
     );
     libtest_mimic::run(&arguments, vec![page, partial]).exit_code()
-}
-
-fn trial(name: &str, run: impl FnOnce(&Path) + Send + 'static) -> Trial {
-    Trial::ignorable_test(name, move || match browser_packages() {
-        Err(reason) => Ok(Completion::ignored_with(reason)),
-        Ok(packages) => {
-            run(&packages);
-            Ok(Completion::Completed)
-        }
-    })
 }
 
 /// One engine answers and one is gone.

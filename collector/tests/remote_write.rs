@@ -5,15 +5,14 @@ mod common;
 mod engines;
 
 use std::{
-    future::Future,
     io::Write,
     ops::RangeInclusive,
     process::{Command, ExitCode, Stdio},
 };
 
-use common::{Collector, eventually, now_ns, report};
+use common::{Collector, eventually, now_ns, report, trial};
 use engines::{Engine, Kind, free_port, missing};
-use libtest_mimic::{Arguments, Completion, Trial};
+use libtest_mimic::Arguments;
 use monitor_proto::v1::{self, ExportOutcome};
 
 fn main() -> ExitCode {
@@ -37,21 +36,6 @@ fn main() -> ExitCode {
         ));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-/// A test, or the reason why this machine cannot run it.
-fn trial<F: Future<Output = ()>>(
-    name: &str,
-    missing: Option<String>,
-    run: impl FnOnce() -> F + Send + 'static,
-) -> Trial {
-    Trial::ignorable_test(name, move || {
-        if let Some(reason) = missing {
-            return Ok(Completion::ignored_with(reason));
-        }
-        tokio::runtime::Runtime::new().unwrap().block_on(run());
-        Ok(Completion::Completed)
-    })
 }
 
 fn at(base_ns: u64, sequence: u64) -> v1::Report {

@@ -10,22 +10,18 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use common::{Collector, report};
-use libtest_mimic::{Arguments, Completion, Trial};
+use common::{Collector, report, trial};
+use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trial = Trial::ignorable_test("the_document_is_what_is_served", || match program() {
-        Some(program) => {
-            tokio::runtime::Runtime::new()
-                .unwrap()
-                .block_on(the_document_is_what_is_served(&program));
-            Ok(Completion::Completed)
-        }
-        None => Ok(Completion::ignored_with(
-            "schemathesis is missing: `cargo xtask test` installs it where pip can be had",
-        )),
-    });
+    let program = program();
+    let missing = "schemathesis is missing: `cargo xtask test` installs it where pip can be had";
+    let trial = trial(
+        "the_document_is_what_is_served",
+        program.is_none().then(|| missing.to_owned()),
+        async move || the_document_is_what_is_served(&program.unwrap()).await,
+    );
     libtest_mimic::run(&arguments, vec![trial]).exit_code()
 }
 

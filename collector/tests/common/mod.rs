@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use libtest_mimic::{Completion, Trial};
 use monitor_proto::v1::{self, report_service_client::ReportServiceClient};
 use serde_json::Value;
 use tokio::sync::mpsc as async_mpsc;
@@ -24,6 +25,22 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, transport::Channel};
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A test, or the reason why this machine cannot run it: then it counts as
+/// ignored, which a plain test harness cannot tell apart from passed.
+pub fn trial(
+    name: &str,
+    missing: Option<String>,
+    run: impl AsyncFnOnce() + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, move || {
+        if let Some(reason) = missing {
+            return Ok(Completion::ignored_with(reason));
+        }
+        tokio::runtime::Runtime::new().unwrap().block_on(run());
+        Ok(Completion::Completed)
+    })
+}
 
 /// A running collector; killed when dropped.
 pub struct Collector {
