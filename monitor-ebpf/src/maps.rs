@@ -68,8 +68,7 @@ static HANDSHAKE: PerCpuArray<HandshakeData> = PerCpuArray::with_max_entries(1, 
 
 /// The connections that are older than the programs, by cookie.
 #[map]
-static ADOPTED: HashMap<u64, Adopted> =
-    HashMap::with_max_entries(ADOPTED_MAX, BPF_F_NO_PREALLOC);
+static ADOPTED: HashMap<u64, Adopted> = HashMap::with_max_entries(ADOPTED_MAX, BPF_F_NO_PREALLOC);
 
 const STORAGE_CREATE: u64 = 1;
 
@@ -121,7 +120,9 @@ pub(crate) fn lose(loss: Loss) {
 pub(crate) fn adopted(cookie: u64) -> Option<&'static mut Adopted> {
     // SAFETY: an entry stays readable for the run of the program; the programs
     // write one field, of one byte.
-    ADOPTED.get_ptr_mut(cookie).and_then(|p| unsafe { p.as_mut() })
+    ADOPTED
+        .get_ptr_mut(cookie)
+        .and_then(|p| unsafe { p.as_mut() })
 }
 
 /// What the packet program keeps for the callback that follows on this CPU.
