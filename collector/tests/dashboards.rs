@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         trial(
             "every_query_has_an_answer",
             Kind::Prometheus.missing(),
-            async || every_query_has_an_answer(),
+            every_query_has_an_answer,
         ),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -208,19 +208,18 @@ fn without_thresholds(expression: &str) -> String {
     out.trim_end().to_owned()
 }
 
-fn every_query_has_an_answer() {
+async fn every_query_has_an_answer() {
     assert_eq!(without_thresholds("rate(a[5m]) > 0.05"), "rate(a[5m])");
     assert_eq!(without_thresholds("(a > 5) and (b < 1)"), "(a) and (b)");
-    let runtime = tokio::runtime::Runtime::new().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let nobody = [
         ["--remote-write", "http://127.0.0.1:1/"],
         ["--otlp", "http://127.0.0.1:1"],
     ];
     let collector = Collector::start_with(dir.path(), nobody.as_flattened());
-    let mut agent = runtime.block_on(collector.agent());
+    let mut agent = collector.agent().await;
     // Five reports a second, whose totals grow.
-    runtime.spawn(async move {
+    tokio::spawn(async move {
         for sequence in 1.. {
             let mut report = full("web", sequence);
             report.window_end_unix_ns = now_ns();
