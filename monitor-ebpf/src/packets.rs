@@ -76,12 +76,28 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         maps::lose(Loss::NoSocket);
         return;
     }
-    let Some(socket) =
-        bench::socket(sk, segment.seq).or_else(|| untracked(ctx, sk, &segment, ingress))
-    else {
-        return;
-    };
-    let exchange = &mut socket.exchange;
+    // Two calls, so that what is rare costs what is usual no register.
+    match bench::socket(sk, segment.seq) {
+        Some(socket) => followed(ctx, sk, &mut socket.exchange, &segment, ingress),
+        None => {
+            if let Some(socket) = untracked(ctx, sk, &segment, ingress) {
+                followed(ctx, sk, &mut socket.exchange, &segment, ingress);
+            }
+        }
+    }
+}
+
+/// Payload of a socket that is followed.
+#[inline(always)]
+fn followed(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    exchange: &mut Exchange,
+    segment: &Segment,
+    ingress: bool,
+) {
+    // SAFETY: the context is valid for the run of the program.
+    let skb = unsafe { &*ctx.skb.skb };
     let client_to_server = (exchange.role == Role::Downstream as u8) == ingress;
     let direction = if client_to_server {
         Direction::Request
