@@ -153,14 +153,16 @@ impl Reload {
     /// do not go together, and the next look finds them well.
     fn look(&mut self) {
         let files = &self.tls.files;
-        let contents = read_all(files).map_err(|error| chain(&error));
+        let contents = read_all(files).map_err(|error| crate::error_chain(&error));
         if contents == self.seen {
             return;
         }
         let configs = contents
             .as_ref()
             .map_err(Clone::clone)
-            .and_then(|contents| configs(files, contents).map_err(|error| chain(&error)));
+            .and_then(|contents| {
+                configs(files, contents).map_err(|error| crate::error_chain(&error))
+            });
         match configs {
             Ok(configs) => {
                 let current = self.tls.configs.write();
@@ -339,16 +341,4 @@ pub(crate) fn identity(der: &CertificateDer<'_>) -> Identity {
         }
     }
     identity
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

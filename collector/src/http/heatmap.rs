@@ -5,13 +5,13 @@ use axum::{
     extract::{Query, State as Shared, rejection::QueryRejection},
 };
 use monitor_proto::json;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     State,
     partly::Told,
     problem::Problem,
-    series::{SeriesQuery, filter, plan},
+    series::{SeriesQuery, filter, plan_of},
 };
 use crate::{
     reading::Reading,
@@ -19,19 +19,6 @@ use crate::{
 };
 
 const NS: u64 = 1_000_000_000;
-
-/// An empty parameter is one that was not given.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct HeatQuery {
-    host: String,
-    role: String,
-    endpoint: String,
-    metric: String,
-    since: String,
-    until: String,
-    step: String,
-}
 
 /// Durations by step and bucket, summed over the chosen endpoints.
 #[derive(Debug, Serialize)]
@@ -51,9 +38,9 @@ pub(super) struct Answer {
 /// The spread of a duration, of one host or all.
 pub(super) async fn read(
     Shared(state): Shared<State>,
-    query: Result<Query<HeatQuery>, QueryRejection>,
+    query: Result<Query<SeriesQuery>, QueryRejection>,
 ) -> Result<Json<Told<Answer>>, Problem> {
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let Query(mut query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let duration = match query.metric.as_str() {
         "" => Duration::Exchange,
         name => Duration::find(name).ok_or_else(|| {
@@ -63,16 +50,8 @@ pub(super) async fn read(
         })?,
     };
     // The same steps, tiers and bounds as a quantile's series.
-    let query = SeriesQuery {
-        metric: format!("{}_p99", duration.name()),
-        host: query.host,
-        role: query.role,
-        endpoint: query.endpoint,
-        since: query.since,
-        until: query.until,
-        step: query.step,
-    };
-    let plan = plan(&query)?;
+    query.metric = format!("{}_p99", duration.name());
+    let plan = plan_of(state.reading.hosts_meant(&query.host), &query)?;
     let filter = filter(&query, &plan)?;
     let read = state.reading.series(&query.host, filter, plan).await?;
     let tier = match &state.reading {

@@ -55,7 +55,7 @@ impl From<ReadError> for Problem {
             }
             ReadError::TooMuch(_) => Self::bad_request(error.to_string()),
             ReadError::Sqlite(_) | ReadError::Codec(_) => {
-                tracing::error!(error = %chain(&error), "a read failed");
+                tracing::error!(error = %crate::error_chain(&error), "a read failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }
         }
@@ -76,18 +76,6 @@ impl From<ReadingError> for Problem {
             }
         }
     }
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// Everything here is read by GET or HEAD.

@@ -27,12 +27,12 @@ const ENGINE_NOTE: &str = "from totals at each step's end: a rate leaves out wha
 #[serde(default, deny_unknown_fields)]
 pub(super) struct SeriesQuery {
     pub(super) host: String,
-    pub(super) role: String,
-    pub(super) endpoint: String,
+    role: String,
+    endpoint: String,
     pub(super) metric: String,
-    pub(super) since: String,
-    pub(super) until: String,
-    pub(super) step: String,
+    since: String,
+    until: String,
+    step: String,
 }
 
 /// Figures over time.
@@ -123,11 +123,8 @@ fn name(one: &NamedSeries, plan: &Plan) -> Series {
     }
 }
 
-pub(super) fn plan(query: &SeriesQuery) -> Result<Plan, Problem> {
-    plan_of(1, query)
-}
-
-fn plan_of(hosts: u64, query: &SeriesQuery) -> Result<Plan, Problem> {
+/// Steps that one answer holds for so many hosts.
+pub(super) fn plan_of(hosts: u64, query: &SeriesQuery) -> Result<Plan, Problem> {
     let metric = Metric::find(&query.metric).ok_or_else(|| {
         Problem::bad_request(format!(
             "metric={:?} is none of {}",

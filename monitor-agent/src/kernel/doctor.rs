@@ -240,13 +240,7 @@ fn lacking(config: &str) -> Vec<&'static str> {
 
 /// An error with its sources, on one line of bounded length.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    let line: String = text
+    let line: String = crate::error_chain(error)
         .lines()
         .next()
         .unwrap_or_default()
