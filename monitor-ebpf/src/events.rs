@@ -51,7 +51,7 @@ fn handle(ctx: &SockOpsContext) {
     match ops.op {
         BPF_SOCK_OPS_TCP_CONNECT_CB => open(ctx, ops, Role::Upstream),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => active_established(ops),
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => open(ctx, ops, Role::Downstream),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => passive_established(ctx, ops),
         BPF_SOCK_OPS_RTT_CB => round_trip(ops),
         BPF_SOCK_OPS_STATE_CB => state_change(ctx, ops),
         BPF_SOCK_OPS_RTO_CB => timer(ctx, ops),
@@ -103,6 +103,16 @@ fn call_back(ctx: &SockOpsContext, ops: &bpf_sock_ops, flags: u32) {
     }
 }
 
+/// A handshake was completed by an ACK: that of a connection from outside, or of
+/// one that we opened while the peer did the same (RFC 9293, section 3.5).
+#[inline(always)]
+fn passive_established(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
+    match followed(ops) {
+        Some(socket) if !socket.stream.has(Stream::ENDED) => active_established(ops),
+        _ => open(ctx, ops, Role::Downstream),
+    }
+}
+
 /// A SYN is about to be sent, or a handshake was completed from outside.
 #[inline(always)]
 fn open(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) {
@@ -140,7 +150,8 @@ fn open(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) {
     socket.exchange = Exchange {
         slot,
         role: role as u8,
-        generation: maps::generation(),
+        // Where our stream begins is not known yet; a SYN with payload tells.
+        generation: maps::generation() ^ u8::from(upstream),
         ..Exchange::default()
     };
     bump!(counters, connections_opened);
@@ -188,6 +199,7 @@ fn active_established(ops: &bpf_sock_ops) {
         return;
     };
     socket.stream.flags |= Stream::ESTABLISHED;
+    socket.exchange.generation = maps::generation();
     socket.exchange.request_next_seq = ops.snd_nxt;
     socket.exchange.response_next_seq = ops.rcv_nxt;
     bump!(counters, connections_established);

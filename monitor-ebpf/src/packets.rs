@@ -55,6 +55,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 
 /// A segment with payload.
 struct Segment {
+    /// Of its payload.
     seq: u32,
     /// Where the payload begins in the packet.
     offset: u32,
@@ -185,10 +186,14 @@ fn segment(skb: &__sk_buff) -> Option<Segment> {
         maps::lose(Loss::Headers);
         return None;
     }
-    let tcp_header = usize::from(byte(tcp + 12) >> 4) * 4;
-    let headers = (ip_header + tcp_header) as u32;
+    // Four bits of the header's length, and the flags from the ninth bit on.
+    let length_and_flags = u32::from_be(word(tcp + 12));
+    let tcp_header = (length_and_flags >> 28) * 4;
+    let syn = length_and_flags >> 17 & 1;
+    let headers = ip_header as u32 + tcp_header;
     Some(Segment {
-        seq: u32::from_be(word(tcp + 4)),
+        // Payload follows the SYN that it comes with (RFC 7413).
+        seq: u32::from_be(word(tcp + 4)).wrapping_add(syn),
         offset: headers,
         len: skb.len.saturating_sub(headers),
         ports: word(tcp),

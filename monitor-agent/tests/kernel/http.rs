@@ -3,7 +3,6 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
@@ -14,7 +13,7 @@ use monitor_common::{
     http::{Method, code_index},
 };
 
-use crate::{Case, Watch, watch::fresh};
+use crate::{Case, Watch, network::set_option, watch::fresh};
 
 pub(crate) const CASES: [Case; 9] = [
     ("requests_and_responses_are_counted", requests_and_responses),
@@ -280,18 +279,7 @@ fn without_response(watch: &Watch) -> Result<(), Failed> {
 fn with_the_handshake(watch: &Watch) -> Result<(), Failed> {
     let listener = TcpListener::bind(fresh())?;
     let address = listener.local_addr()?;
-    let seconds: libc::c_int = 5;
-    // SAFETY: a live socket, and an option value of the size given.
-    let result = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    assert_eq!(result, 0);
+    set_option(&listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 5)?;
     for n in 1..=10 {
         let client = TcpStream::connect(address)?;
         (&client).write_all(GET)?;

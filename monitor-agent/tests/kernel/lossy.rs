@@ -17,7 +17,11 @@ use monitor_common::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
-use crate::{Case, Watch, watch::fresh};
+use crate::{
+    Case, Watch,
+    network::{in_own_network, nstat, set_option},
+    watch::fresh,
+};
 
 pub(crate) const CASES: [Case; 4] = [
     ("an_unanswered_attempt_times_out", times_out),
@@ -37,7 +41,7 @@ pub(crate) const CASES: [Case; 4] = [
 
 /// What keeps [`CASES`] from running here.
 pub(crate) fn missing() -> Option<String> {
-    ["ip", "nstat", "ss", "tc"].into_iter().find_map(|program| {
+    ["ip", "ss", "tc"].into_iter().find_map(|program| {
         let found = Command::new(program).arg("-V").output().is_ok();
         (!found).then(|| format!("`{program}` of iproute2 is not installed"))
     })
@@ -59,10 +63,10 @@ fn times_out(watch: &Watch) -> Result<(), Failed> {
             c.connections_established == 1
         });
         let attempt = stream()?;
-        set_syn_retries(&attempt, 1)?;
+        set_option(&attempt, libc::IPPROTO_TCP, libc::TCP_SYNCNT, 1)?;
         let error = connect(&attempt, &address).unwrap_err();
         assert_eq!(error, rustix::io::Errno::TIMEDOUT);
-        Ok((address, segments_sent_again()?))
+        Ok((address, nstat("TcpRetransSegs")?))
     })?;
     let counters = watch.ended(Role::Upstream, address, 2);
     assert_eq!(failed_by(&counters, Failure::Timeout), (1, 1));
@@ -75,52 +79,12 @@ fn times_out(watch: &Watch) -> Result<(), Failed> {
     Ok(())
 }
 
-/// What the calling thread's network has sent again in all: `nstat`'s
-/// `TcpRetransSegs`.
-fn segments_sent_again() -> Result<u64, Failed> {
-    let told = run("nstat -asz TcpRetransSegs")?;
-    let line = told.lines().find(|l| l.starts_with("TcpRetransSegs"));
-    Ok(line.unwrap().split_whitespace().nth(1).unwrap().parse()?)
-}
-
-/// How many SYNs follow the first one, for this socket.
-fn set_syn_retries(socket: &impl std::os::fd::AsRawFd, retries: libc::c_int) -> io::Result<()> {
-    // SAFETY: the kernel reads an int from a place that outlives the call.
-    let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_SYNCNT,
-            (&raw const retries).cast(),
-            libc::socklen_t::try_from(size_of_val(&retries)).unwrap(),
-        )
-    };
-    if set == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
 /// How many failed for this reason, and for any.
 fn failed_by(counters: &EndpointCounters, reason: Failure) -> (u64, u64) {
     (
         counters.connections_failed[reason as usize],
         counters.connections_failed.iter().sum(),
     )
-}
-
-/// Runs on a thread in a network of its own, whose loopback interface is up.
-fn in_own_network<T: Send>(work: impl FnOnce() -> Result<T, Failed> + Send) -> Result<T, Failed> {
-    let apart = || {
-        // SAFETY: changes the calling thread alone, which ends with the test.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-            return Err(io::Error::last_os_error().into());
-        }
-        run("ip link set lo up")?;
-        work()
-    };
-    std::thread::scope(|scope| scope.spawn(apart).join().unwrap())
 }
 
 /// Runs a command in the calling thread's network; returns its stdout.

@@ -12,9 +12,11 @@ mod adoption;
 mod cgroup;
 mod continuity;
 mod failures;
+mod handshakes;
 mod http;
 mod lossy;
 mod namespaces;
+mod network;
 mod retirement;
 mod streams;
 mod watch;
@@ -54,6 +56,7 @@ fn cases() -> impl Iterator<Item = Case> {
     let cases = streams::CASES
         .into_iter()
         .chain(failures::CASES)
+        .chain(handshakes::CASES)
         .chain(http::CASES)
         .chain(continuity::CASES);
     cases

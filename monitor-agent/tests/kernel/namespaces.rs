@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use monitor_common::endpoint::Role;
 
 use crate::{
     Case, Watch,
+    network::leave_the_network,
     watch::{Own, fresh},
 };
 
@@ -29,29 +30,6 @@ pub(crate) const CASES: [Case; 1] = [(
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const UPLOADED: usize = 12_345;
-
-/// Moves the calling thread into a network namespace of its own.
-fn leave_the_network() -> io::Result<()> {
-    // SAFETY: changes the calling thread alone.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // The loopback interface of a new namespace is down.
-    let any = UdpSocket::bind("0.0.0.0:0")?;
-    // SAFETY: plain old data, of which zero is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    // SAFETY: the request outlives the call, which only reads it.
-    let set = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    if set == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
 
 /// A process that stays until it is ended.
 struct Resident(Child);
