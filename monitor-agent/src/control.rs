@@ -198,10 +198,7 @@ fn newest(newest: &Newest) -> Value {
         network_out,
     ] = newest.gauges;
     let endpoints = newest.kernel.as_ref().map(|k| k.endpoints.len());
-    let active = newest.kernel.as_ref().map(|k| {
-        let active = k.endpoints.iter().map(|e| e.counters.connections_active());
-        active.sum::<u64>()
-    });
+    let active = newest.kernel.as_ref().map(|k| k.connections_active());
     json!({
         "at": rfc3339(newest.at.unix_ns),
         "level": name(newest.level),

@@ -10,7 +10,6 @@ use crate::{
         Kernel, Target,
         doctor::{self, Check},
     },
-    source::Detail,
     target::{self, FOREIGN_ADVICE, Roots, TargetError, TargetRequest},
 };
 
@@ -109,7 +108,7 @@ fn listeners(targets: &[Target], roots: &Roots) -> Check {
 /// What the pinned maps say went uncounted.
 fn losses(pinned: Option<&Kernel>) -> Check {
     let lost = pinned.map(|kernel| {
-        let mut lost = kernel.read(Detail::Hot).losses;
+        let mut lost = kernel.losses();
         lost.retain(|(_, n)| *n > 0);
         lost
     });

@@ -21,7 +21,7 @@ use monitor_agent::{
     host::identity,
     kernel::{self, Kernel, KernelLog, KernelOptions, cost::Extent, doctor::Check},
     logging, run,
-    source::{Detail, Opened, Opener},
+    source::{Opened, Opener},
     target::{self, Roots, TargetError, TargetRequest},
     top::{self, Look, TopError},
     view::{self, View},
@@ -162,7 +162,7 @@ fn snapshot(args: &SnapshotArgs) -> anyhow::Result<()> {
     let kernel = Kernel::open_pinned(&args.pins.pin_dir)?;
     let mut view = View::new(identity::peek(), &kernel.targets());
     sleep(MEASURED);
-    let report = view.look(kernel.read(Detail::Full), kernel.level());
+    let report = view.look(kernel.read(), kernel.level());
     match args.output {
         Output::Json => print(&json::Report::from(&report))?,
         Output::Table => write(view::table(&report).as_bytes())?,
@@ -179,10 +179,10 @@ fn top(args: &TopArgs) -> anyhow::Result<()> {
     let kernel = Kernel::open_pinned(&args.pins.pin_dir)?;
     let mut view = View::new(identity::peek(), &kernel.targets());
     // Everything until now; from here on it is what came since.
-    view.look(kernel.read(Detail::Full), kernel.level());
+    view.look(kernel.read(), kernel.level());
     if live {
         let look = || {
-            let sample = kernel.read(Detail::Full);
+            let sample = kernel.read();
             let now = monotonic_ns();
             let sockets = sample.sockets.iter();
             let sockets = sockets.map(|s| socket_summary(s, now)).collect();
@@ -193,7 +193,7 @@ fn top(args: &TopArgs) -> anyhow::Result<()> {
     }
     loop {
         sleep(args.interval);
-        let report = view.look(kernel.read(Detail::Full), kernel.level());
+        let report = view.look(kernel.read(), kernel.level());
         let reader = match args.output {
             Output::Json => print(&json::Report::from(&report))?,
             Output::Table => write(view::table(&report).as_bytes())?,

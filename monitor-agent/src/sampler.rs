@@ -31,10 +31,10 @@ use crate::{
         gauges::{self, Gauges},
         namespace, read_cgroup,
     },
-    kernel::{KernelSample, Target},
+    kernel::{Glance, Target},
     pace::{JUDGED_OVER, Pace},
     queue::{DropOldest, SAMPLES_MAX},
-    source::{CounterSource, Detail, Level, Opened, Opener, SourceError},
+    source::{CounterSource, Level, Opened, Opener, SourceError},
     target,
     window::{Reading, Sample, Surroundings, TargetReading, round_trips, saw_traffic},
 };
@@ -46,9 +46,9 @@ pub struct Newest {
     pub at: Instant,
     /// The host's gauges.
     pub gauges: Gauges,
-    /// The kernel's counters but for the histograms; absent where they could
-    /// not be read.
-    pub kernel: Option<Arc<KernelSample>>,
+    /// What was taken of the kernel's counters; absent where they could not be
+    /// read.
+    pub kernel: Option<Arc<Glance>>,
     /// How long it took.
     pub took: Duration,
     /// The time until the next sample.
@@ -218,7 +218,7 @@ struct State {
     shared: Arc<Shared>,
     earlier_at: Instant,
     earlier_host: HostSample,
-    earlier: Option<Arc<KernelSample>>,
+    earlier: Option<Arc<Glance>>,
     judged: (Instant, u64),
     reasons: BTreeSet<String>,
 }
@@ -273,6 +273,7 @@ impl State {
         let gauges = gauges::between(&self.earlier_host, &host, elapsed_ns);
         let kernel = self.read_kernel();
         let both = self.earlier.as_deref().zip(kernel.as_deref());
+        let both = both.map(|(earlier, later)| (&*earlier.endpoints, &*later.endpoints));
         let traffic = both.is_some_and(|(earlier, later)| saw_traffic(earlier, later));
         self.shared.samples.push(Sample {
             elapsed_ns,
@@ -325,9 +326,9 @@ impl State {
         }
     }
 
-    fn read_kernel(&mut self) -> Option<Arc<KernelSample>> {
-        match self.source().and_then(|s| s.sample(Detail::Hot)) {
-            Ok(sample) => Some(Arc::new(sample)),
+    fn read_kernel(&mut self) -> Option<Arc<Glance>> {
+        match self.source().and_then(|s| s.glance()) {
+            Ok(glance) => Some(Arc::new(glance)),
             Err(error) => {
                 // The first one is told; `status` and the reports have the count.
                 if self.shared.failures.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -352,7 +353,7 @@ impl State {
     fn read(&mut self) -> Result<Reading, SourceError> {
         // However far apart samples are, every window has one, at its end.
         self.sample();
-        let kernel = self.source()?.sample(Detail::Full)?;
+        let kernel = self.source()?.read()?;
         Ok(Reading {
             surroundings: surroundings(&mut self.host, self.cgroups.targets()),
             kernel,

@@ -3,9 +3,8 @@
 //! The agent's own thread owns one [`CounterSource`] and nothing else does, so
 //! that an implementation needs no lock.  What is expected of it:
 //!
-//! - `sample(Detail::Hot)` is called up to ten times a second.  It may leave the
-//!   two histograms of every endpoint at zero and must fill everything else.
-//! - `sample(Detail::Full)` is called once a report, and fills everything.
+//! - `glance` is called up to ten times a second, and `read` once a report.
+//! - Losses of a glance are those of a reading at the same moment.
 //! - Every counter of an endpoint only grows while `since_unix_ns` stays the
 //!   same.  Where counting began anew, `since_unix_ns` is later than before.
 //! - An endpoint may be missing from a sample (retired): its last totals are
@@ -19,16 +18,7 @@
 
 use std::error::Error;
 
-use crate::kernel::{KernelSample, Target};
-
-/// How much of the counters is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
-    /// All but the histograms.
-    Hot,
-    /// Everything.
-    Full,
-}
+use crate::kernel::{Glance, KernelSample, Target};
 
 /// How much the kernel's programs look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +34,17 @@ pub type SourceError = Box<dyn Error + Send + Sync>;
 
 /// Reads the kernel's counters.
 pub trait CounterSource: Send {
-    /// Reads the counters of every endpoint.
+    /// Reads of every endpoint what a sample takes.
     ///
     /// # Errors
     /// Where the kernel's maps cannot be read.
-    fn sample(&mut self, detail: Detail) -> Result<KernelSample, SourceError>;
+    fn glance(&mut self) -> Result<Glance, SourceError>;
+
+    /// Reads every counter of every endpoint, and looks at the live sockets.
+    ///
+    /// # Errors
+    /// Where the kernel's maps cannot be read.
+    fn read(&mut self) -> Result<KernelSample, SourceError>;
 
     /// Changes what the programs look at.
     ///

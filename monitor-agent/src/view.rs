@@ -9,7 +9,7 @@ use monitor_proto::v1;
 
 use crate::{
     host::{HostReader, HostSample, gauges},
-    kernel::{KernelSample, Target},
+    kernel::{EndpointGlance, KernelSample, Target},
     sampler::surroundings,
     source::Level,
     spool::ReportKey,
@@ -25,7 +25,7 @@ pub struct View {
     windows: Windows,
     looks: u64,
     earlier: HostSample,
-    earlier_kernel: KernelSample,
+    earlier_kernel: Vec<EndpointGlance>,
     start: Surroundings,
 }
 
@@ -38,7 +38,7 @@ impl View {
         let start = surroundings(&mut reader, &targets);
         Self {
             earlier: reader.sample(),
-            earlier_kernel: KernelSample::default(),
+            earlier_kernel: Vec::new(),
             windows: Windows::new(host, None, start.clone()),
             looks: 0,
             reader,
@@ -53,12 +53,13 @@ impl View {
         let end = surroundings(&mut self.reader, &self.targets);
         let host = self.reader.sample();
         let elapsed_ns = end.at.boot_ns.saturating_sub(self.start.at.boot_ns);
+        let glances: Vec<_> = kernel.endpoints.iter().map(EndpointGlance::from).collect();
         let sample = Sample {
             elapsed_ns,
             gauges: gauges::between(&self.earlier, &host, elapsed_ns),
-            round_trips: round_trips(&self.earlier_kernel, &kernel),
+            round_trips: round_trips(&self.earlier_kernel, &glances),
         };
-        self.earlier_kernel = kernel.clone();
+        self.earlier_kernel = glances;
         self.earlier = host;
         self.start = end.clone();
         let reading = Reading {

@@ -39,9 +39,10 @@ pub struct Durations {
     pub buckets: [u64; BUCKETS],
 }
 
-/// Every counter of an endpoint.  All but the two histograms lie in front, so
-/// that a sample touches few cache lines; the first line holds what every
-/// exchange adds to, up to and with the requests by GET.
+/// Every counter of an endpoint, by cache lines: what every exchange adds to, up
+/// to and with the requests by GET; the other requests; what begins and ends with
+/// a connection; and the rest, the histograms last.  A sample reads the first and
+/// the third line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct EndpointCounters {
@@ -59,28 +60,22 @@ pub struct EndpointCounters {
     pub srtt_samples: u64,
     /// HTTP/1 requests by [`http::Method`].
     pub requests: [u64; http::METHODS],
-    /// HTTP/1 responses by [`http::code_index`].
-    pub responses: [u64; http::CODES],
     /// Connections begun.
     pub connections_opened: u64,
-    /// Connections whose handshake was completed.
-    pub connections_established: u64,
     /// Established connections that ended.
     pub connections_closed: u64,
     /// Connections that failed, by [`Failure`].
     pub connections_failed: [u64; FAILURES],
-    /// Attempts that died before a SYN; not among the opened ones.
-    pub failed_before_syn: u64,
+    /// Connections whose handshake was completed.
+    pub connections_established: u64,
     /// Connections that were open before counting began.
     pub connections_adopted: u64,
+    /// Attempts that died before a SYN; not among the opened ones.
+    pub failed_before_syn: u64,
     /// Payload sent and never acknowledged before the end.
     pub bytes_unacked: u64,
     /// Segments sent again, as `tcp_info`'s `total_retrans`.
     pub retransmits: u64,
-    /// IP packets' bytes received, headers included.
-    pub wire_bytes_received: u64,
-    /// IP packets' bytes sent, headers included.
-    pub wire_bytes_sent: u64,
     /// Requests whose connection ended before a final response.
     pub requests_without_response: u64,
     /// Turns of streams that do not speak HTTP/1.
@@ -91,6 +86,10 @@ pub struct EndpointCounters {
     pub pipelined: u64,
     /// Turns that may belong to a request that was counted already.
     pub suspected: u64,
+    /// HTTP/1 responses by [`http::code_index`].
+    pub responses: [u64; http::CODES],
+    /// Zero.
+    pub reserved: [u64; 2],
     /// First byte of the request to first byte of the final response.
     pub exchange: Durations,
     /// SYN to established.
@@ -123,8 +122,6 @@ impl EndpointCounters {
             packets_received: 0,
             packets_sent: 0,
             retransmits: 0,
-            wire_bytes_received: 0,
-            wire_bytes_sent: 0,
             srtt_sum_us: 0,
             srtt_samples: 0,
             requests: [0; http::METHODS],
@@ -134,6 +131,7 @@ impl EndpointCounters {
             unparsed: 0,
             pipelined: 0,
             suspected: 0,
+            reserved: [0; 2],
             exchange: durations,
             connect: durations,
         }

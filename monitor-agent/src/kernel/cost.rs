@@ -308,7 +308,7 @@ impl Stage {
         let mut sum = EndpointCounters::ZERO;
         for cpu in 0..self.cpus {
             let mut words = [0u64; WORDS];
-            self.counters.words(cpu as usize, &mut words);
+            self.counters.words(cpu as usize, 0, &mut words);
             let mut counters = EndpointCounters::ZERO;
             counters.words_mut().copy_from_slice(&words);
             sum.add(&counters);

@@ -7,7 +7,6 @@
 use monitor_common::{
     counters::{EndpointCounters, WORDS},
     endpoint::{EndpointKey, OTHER_SLOTS, Role, SlotKey, other_slot},
-    histogram::BUCKETS,
     losses::{LOSSES, Loss, Lost},
     meta::Meta,
 };
@@ -15,15 +14,12 @@ use monitor_common::{
 use super::{
     EndpointAddress, KernelError,
     adoption::Books,
+    glance::{self, Figures, LINE},
     ledger::OwnCounters,
     mapped::{Access, Mapped},
     object::maps,
     pins::Pins,
 };
-use crate::source::Detail;
-
-/// The counters in front of the two histograms.
-const HOT_WORDS: usize = WORDS - 2 * (1 + BUCKETS);
 
 /// How many places a slot has.
 pub(super) fn places(meta: &Meta) -> u32 {
@@ -98,34 +94,53 @@ impl Counts {
 
     pub(super) fn endpoint_key(&self, slot: u32) -> Option<EndpointKey> {
         let mut words = [0u32; size_of::<SlotKey>() / 4];
-        self.keys.words(slot as usize, &mut words);
+        self.keys.words(slot as usize, 0, &mut words);
         SlotKey::from_words(words).read()
     }
 
     /// A slot's counters, over all its places.
-    pub(super) fn sum(&self, slot: u32, detail: Detail) -> Box<EndpointCounters> {
+    pub(super) fn sum(&self, slot: u32) -> Box<EndpointCounters> {
         let mut sum = Box::new(EndpointCounters::ZERO);
         let mut words = [0u64; WORDS];
-        let words = match detail {
-            Detail::Hot => &mut words[..HOT_WORDS],
-            Detail::Full => &mut words[..],
-        };
         for place in 0..self.places {
-            self.counters.words(self.index(slot, place), words);
-            for (total, n) in sum.words_mut().iter_mut().zip(words.iter()) {
+            self.counters.words(self.index(slot, place), 0, &mut words);
+            for (total, n) in sum.words_mut().iter_mut().zip(&words) {
                 *total = total.wrapping_add(*n);
             }
         }
         sum
     }
 
+    /// What a glance takes of a slot, over all its places.
+    pub(super) fn figures(&self, slot: u32) -> Figures {
+        let mut figures = Figures::default();
+        let (mut streams, mut connections) = ([0; LINE], [0; LINE]);
+        for place in 0..self.places {
+            let index = self.index(slot, place);
+            self.counters.words(index, glance::STREAMS, &mut streams);
+            self.counters
+                .words(index, glance::CONNECTIONS, &mut connections);
+            figures.add(&streams, &connections);
+        }
+        figures.begun += self.get(slot, glance::ADOPTED);
+        figures
+    }
+
     /// The connections of all slots that are somebody's.
     pub(super) fn connections(&self) -> Connections {
         let mut all = Connections::default();
         for slot in self.slots().filter(|&slot| self.key(slot).is_some()) {
-            all.add(Connections::of(&self.sum(slot, Detail::Hot)));
+            let Figures { begun, ended, .. } = self.figures(slot);
+            all.add(Connections { begun, ended });
         }
         all
+    }
+
+    /// The words of a slot's key, all zero while it is free.
+    pub(super) fn key_words(&self, slot: u32) -> [u64; 3] {
+        let mut words = [0; 3];
+        self.keys.words(slot as usize, 0, &mut words);
+        words
     }
 
     /// Sets a slot to zero that the programs do not find any more.
@@ -145,7 +160,7 @@ impl Counts {
     pub(super) fn losses(&self, totals: &mut [u64; LOSSES]) {
         for place in 0..self.places as usize {
             let mut counts = [0u64; LOSSES];
-            self.lost.words(place, &mut counts);
+            self.lost.words(place, 0, &mut counts);
             for loss in Loss::ALL {
                 totals[loss as usize] += counts[loss as usize];
             }

@@ -73,12 +73,15 @@ impl<T> Mapped<T> {
         })
     }
 
-    /// The words of the value at an index, each read once; the kernel may be
-    /// adding to them.
-    pub(super) fn words<W: Copy>(&self, index: usize, words: &mut [W]) {
-        assert!(index < self.len && size_of_val(words) <= size_of::<T>());
+    /// The words of the value at an index, from its `first` on, each read once; the
+    /// kernel may be adding to them.
+    pub(super) fn words<W: Copy>(&self, index: usize, first: usize, words: &mut [W]) {
+        let end = first * size_of::<W>() + size_of_val(words);
+        assert!(index < self.len && end <= size_of::<T>());
         // SAFETY: within the mapping, as just asserted.
-        let from = unsafe { self.base.add(index) }.cast::<W>();
+        let value = unsafe { self.base.add(index) }.cast::<W>();
+        // SAFETY: as above.
+        let from = unsafe { value.add(first) };
         for (i, word) in words.iter_mut().enumerate() {
             // SAFETY: as above.
             let place = unsafe { from.add(i) };

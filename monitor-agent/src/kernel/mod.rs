@@ -11,6 +11,7 @@ mod diag;
 pub mod doctor;
 mod error;
 mod floors;
+mod glance;
 mod ledger;
 mod listeners;
 mod live;
@@ -34,6 +35,7 @@ mod watched;
 
 pub use bpffs::make_dir as make_pin_dir;
 pub use error::KernelError;
+pub use glance::{EndpointGlance, Figures, Glance};
 pub use listeners::{Listener, listeners};
 pub use open::Kernel;
 pub use options::{KernelLog, KernelOptions, Target};

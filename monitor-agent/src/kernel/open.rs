@@ -6,10 +6,10 @@ use aya_log::EbpfLogger;
 use monitor_common::losses::{LOSSES, Loss};
 
 use super::{
-    KernelError, KernelLog, KernelOptions, KernelSample, Target, floors::Floors, pins::Pins,
-    watched::Watched,
+    Glance, KernelError, KernelLog, KernelOptions, KernelSample, Target, floors::Floors,
+    pins::Pins, watched::Watched,
 };
-use crate::source::{CounterSource, Detail, Level, SourceError};
+use crate::source::{CounterSource, Level, SourceError};
 
 type Logger = EbpfLogger<&'static dyn log::Log>;
 
@@ -75,9 +75,33 @@ impl Kernel {
         })
     }
 
+    /// Reads what a sample takes, as it is at this moment.
+    #[must_use]
+    pub fn glance(&self) -> Glance {
+        let mut endpoints = Vec::new();
+        for watched in &self.watched {
+            watched.glance(&mut endpoints);
+        }
+        Glance {
+            endpoints,
+            losses: self.losses(),
+        }
+    }
+
+    /// What was lost until now, by reason.
+    #[must_use]
+    pub fn losses(&self) -> Vec<(&'static str, u64)> {
+        let mut lost = [0; LOSSES];
+        for watched in &self.watched {
+            watched.losses(&mut lost);
+        }
+        let losses = Loss::ALL.into_iter();
+        losses.map(|l| (l.name(), lost[l as usize])).collect()
+    }
+
     /// Reads every counter, as it is at this moment.
     #[must_use]
-    pub fn read(&self, detail: Detail) -> KernelSample {
+    pub fn read(&self) -> KernelSample {
         let mut sample = KernelSample {
             since_unix_ns: self
                 .watched
@@ -87,16 +111,11 @@ impl Kernel {
                 .unwrap_or(0),
             ..KernelSample::default()
         };
-        let mut lost = [0; LOSSES];
         for watched in &self.watched {
-            watched.sample(detail, &mut sample);
-            watched.losses(&mut lost);
+            watched.sample(&mut sample);
         }
         sample.endpoints.sort_by(|a, b| a.id.cmp(&b.id));
-        sample.losses = Loss::ALL
-            .into_iter()
-            .map(|l| (l.name(), lost[l as usize]))
-            .collect();
+        sample.losses = self.losses();
         sample
     }
 
@@ -140,11 +159,15 @@ fn loggers(watched: &mut [Watched], log: KernelLog) -> Vec<Logger> {
 }
 
 impl CounterSource for Kernel {
-    fn sample(&mut self, detail: Detail) -> Result<KernelSample, SourceError> {
+    fn glance(&mut self) -> Result<Glance, SourceError> {
         for logger in &mut self.loggers {
             logger.flush();
         }
-        let mut sample = self.read(detail);
+        Ok(Self::glance(self))
+    }
+
+    fn read(&mut self) -> Result<KernelSample, SourceError> {
+        let mut sample = Self::read(self);
         self.floors.raise(&mut sample.endpoints);
         Ok(sample)
     }

@@ -6,7 +6,6 @@ use std::{path::Path, time::Instant};
 use serde::Serialize;
 
 use super::{Kernel, KernelError};
-use crate::source::Detail;
 
 /// How long reads of what is pinned took, one figure a round.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -15,7 +14,7 @@ pub struct ReadCost {
     pub endpoints: usize,
     /// Sockets that were read.
     pub sockets: usize,
-    /// Every counter but the histograms.
+    /// What a sample takes.
     pub sample_us: Vec<f64>,
     /// Everything, live sockets too.
     pub dump_us: Vec<f64>,
@@ -29,15 +28,15 @@ pub fn read_cost(pin_dir: &Path, rounds: u32) -> Result<ReadCost, KernelError> {
     let kernel = Kernel::open_pinned(pin_dir)?;
     let mut cost = ReadCost::default();
     // What is read for the first time is mapped then.
-    drop(kernel.read(Detail::Hot));
+    drop(kernel.glance());
     for _ in 0..rounds {
         let start = Instant::now();
-        let sample = kernel.read(Detail::Hot);
+        let glance = kernel.glance();
         cost.sample_us.push(start.elapsed().as_secs_f64() * 1e6);
-        cost.endpoints = sample.endpoints.len();
-        drop(sample);
+        cost.endpoints = glance.endpoints.len();
+        drop(glance);
         let start = Instant::now();
-        let sample = kernel.read(Detail::Full);
+        let sample = kernel.read();
         cost.dump_us.push(start.elapsed().as_secs_f64() * 1e6);
         cost.sockets = sample.sockets.len();
     }

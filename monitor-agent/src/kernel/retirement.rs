@@ -73,7 +73,11 @@ impl Totals {
 
 /// What was set aside, by endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Retired(HashMap<EndpointKey, Totals>);
+pub(super) struct Retired {
+    totals: HashMap<EndpointKey, Totals>,
+    /// The slots that do not count; hardly ever there are any.
+    uncleared: Vec<u32>,
+}
 
 impl Retired {
     /// What agents before set aside.
@@ -85,24 +89,34 @@ impl Retired {
     }
 
     fn of(table: &Table) -> Result<Self, KernelError> {
-        let rows = table.iter();
-        let totals = rows.map(|row| row.map(|(key, row)| (key, Totals::of(&row))));
-        let totals = totals.collect::<Result<_, _>>();
-        Ok(Self(totals.map_err(failed("reading", maps::RETIRED))?))
+        let mut retired = Self::default();
+        for row in table.iter() {
+            let (key, row) = row.map_err(failed("reading", maps::RETIRED))?;
+            retired.insert(key, Totals::of(&row));
+        }
+        Ok(retired)
+    }
+
+    fn insert(&mut self, key: EndpointKey, totals: Totals) {
+        let before = self.totals.get(&key).and_then(|totals| totals.uncleared);
+        self.uncleared.retain(|slot| Some(*slot) != before);
+        self.uncleared.extend(totals.uncleared);
+        self.totals.insert(key, totals);
     }
 
     pub(super) fn get(&self, key: &EndpointKey) -> Option<&EndpointCounters> {
-        self.0.get(key).map(|totals| &*totals.counters)
+        self.totals.get(key).map(|totals| &*totals.counters)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&EndpointKey, &EndpointCounters)> {
-        self.0.iter().map(|(key, totals)| (key, &*totals.counters))
+        self.totals
+            .iter()
+            .map(|(key, totals)| (key, &*totals.counters))
     }
 
     /// Whether a slot's counts are in the totals of its endpoint already.
-    pub(super) fn counted(&self, key: &EndpointKey, slot: u32) -> bool {
-        let totals = self.0.get(key);
-        totals.is_some_and(|totals| totals.uncleared == Some(slot))
+    pub(super) fn holds(&self, slot: u32) -> bool {
+        self.uncleared.contains(&slot)
     }
 }
 
@@ -161,7 +175,12 @@ impl Retirement {
             warned: false,
         };
         let uncleared = |(key, totals): (&EndpointKey, &Totals)| Some((*key, totals.uncleared?));
-        let uncleared: Vec<_> = retirement.retired.0.iter().filter_map(uncleared).collect();
+        let uncleared: Vec<_> = retirement
+            .retired
+            .totals
+            .iter()
+            .filter_map(uncleared)
+            .collect();
         for (key, slot) in uncleared {
             retirement.clear(&key, slot, counts)?;
         }
@@ -222,7 +241,8 @@ impl Retirement {
     }
 
     fn has_room(&self, key: &EndpointKey) -> bool {
-        self.retired.0.len() < RETIRED_MAX as usize || self.retired.0.contains_key(key)
+        let totals = &self.retired.totals;
+        totals.len() < RETIRED_MAX as usize || totals.contains_key(key)
     }
 
     fn set_aside(
@@ -231,7 +251,7 @@ impl Retirement {
         slot: u32,
         counts: &Counts,
     ) -> Result<(), KernelError> {
-        let mut counters = counts.sum(slot, crate::source::Detail::Full);
+        let mut counters = counts.sum(slot);
         if let Some(before) = self.retired.get(key) {
             counters.add(before);
         }
@@ -246,7 +266,7 @@ impl Retirement {
     fn clear(&mut self, key: &EndpointKey, slot: u32, counts: &Counts) -> Result<(), KernelError> {
         self.slots.unlink(key, slot)?;
         counts.clear(slot);
-        if let Some(totals) = self.retired.0.get(key) {
+        if let Some(totals) = self.retired.totals.get(key) {
             let totals = Totals {
                 uncleared: None,
                 ..totals.clone()
@@ -259,7 +279,7 @@ impl Retirement {
     fn write(&mut self, key: &EndpointKey, totals: Totals) -> Result<(), KernelError> {
         let written = self.table.insert(key, totals.row(), 0);
         written.map_err(failed("writing", maps::RETIRED))?;
-        self.retired.0.insert(*key, totals);
+        self.retired.insert(*key, totals);
         Ok(())
     }
 }
@@ -283,8 +303,17 @@ mod tests {
             assert_eq!(*again.counters, *counters);
             assert_eq!(again.uncleared, uncleared);
             let key = EndpointKey::default();
-            let retired = Retired([(key, again)].into());
-            assert_eq!(retired.counted(&key, 77), uncleared == Some(77));
+            let mut retired = Retired::default();
+            retired.insert(key, again);
+            assert_eq!(retired.holds(77), uncleared == Some(77));
+            retired.insert(
+                key,
+                Totals {
+                    counters: counters.clone(),
+                    uncleared: None,
+                },
+            );
+            assert!(!retired.holds(77));
         }
     }
 }

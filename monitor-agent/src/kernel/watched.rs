@@ -18,6 +18,7 @@ use super::{
     adoption::{Adopting, Adoption, Membership, Rows},
     attach,
     counts::{self, Connections, Counts},
+    glance::{EndpointGlance, Figures, Ids},
     live::{Adopted, Live},
     mapped::Access,
     object::{Program, maps},
@@ -26,7 +27,7 @@ use super::{
     retirement::{Retired, Retirement},
     syscall,
 };
-use crate::source::{Detail, Level};
+use crate::source::Level;
 
 /// In the place of a slot where an endpoint has none.
 const RETIRED: u32 = u32::MAX;
@@ -46,6 +47,7 @@ pub(super) struct Watched {
     live: RefCell<Live>,
     /// `None` for a reader.
     retirement: RefCell<Option<Retirement>>,
+    ids: RefCell<Ids>,
 }
 
 struct Attached {
@@ -132,6 +134,7 @@ impl Watched {
             counts,
             live: RefCell::new(live),
             retirement: RefCell::new(Some(retirement)),
+            ids: RefCell::default(),
         };
         if let Some(attached) = &mut watched.attached {
             attached.attach(options.level, &watched.pins)?;
@@ -190,6 +193,7 @@ impl Watched {
             counts,
             live: RefCell::new(live),
             retirement: RefCell::new(None),
+            ids: RefCell::default(),
         })
     }
 
@@ -231,9 +235,33 @@ impl Watched {
         self.attached.as_mut().map(|a| &mut a.ebpf)
     }
 
-    /// Adds every endpoint's counters, and at full detail what the live sockets
-    /// have on top.
-    pub(super) fn sample(&self, detail: Detail, sample: &mut KernelSample) {
+    /// Adds what a sample takes of every endpoint that has its place.
+    pub(super) fn glance(&self, endpoints: &mut Vec<EndpointGlance>) {
+        self.live.borrow_mut().take_ends(&self.counts);
+        let retirement = self.retirement.borrow();
+        let retired = retirement.as_ref().map(|r| &r.retired);
+        let mut ids = self.ids.borrow_mut();
+        for slot in self.counts.slots() {
+            let key = self.counts.key_words(slot);
+            let make = || self.counts.key(slot);
+            let Some(id) = ids.of(slot, key, make, &self.label) else {
+                continue;
+            };
+            if retired.is_some_and(|retired| retired.holds(slot)) {
+                continue;
+            }
+            let figures = self.counts.figures(slot);
+            // The overflow endpoints exist where something overflowed.
+            if id.address == EndpointAddress::Other && figures == Figures::default() {
+                continue;
+            }
+            let id = id.clone();
+            endpoints.push(EndpointGlance { id, figures });
+        }
+    }
+
+    /// Adds every endpoint's counters, and what the live sockets have on top.
+    pub(super) fn sample(&self, sample: &mut KernelSample) {
         let mut live = self.live.borrow_mut();
         live.take_ends(&self.counts);
         let mut retirement = self.retirement.borrow_mut();
@@ -248,13 +276,11 @@ impl Watched {
         let mut rows: Vec<(u32, EndpointSample)> = self
             .counts
             .slots()
-            .filter_map(|slot| Some((slot, self.sample_slot(slot, detail, retired)?)))
+            .filter_map(|slot| Some((slot, self.sample_slot(slot, retired)?)))
             .collect();
-        if detail == Detail::Full {
-            self.add_live(&mut live, &mut rows, sample);
-        }
-        self.add_retired(retired, detail, &mut rows);
-        if let Some(retirement) = retirement.as_mut().filter(|_| detail == Detail::Full) {
+        self.add_live(&mut live, &mut rows, sample);
+        self.add_retired(retired, &mut rows);
+        if let Some(retirement) = retirement.as_mut() {
             let slots = rows.iter().take_while(|(slot, _)| *slot != RETIRED);
             let slots = slots.map(|(slot, row)| (*slot, &*row.counters));
             retirement.look(&self.counts, slots);
@@ -262,13 +288,12 @@ impl Watched {
         merge(rows, &mut sample.endpoints);
     }
 
-    fn sample_slot(&self, slot: u32, detail: Detail, retired: &Retired) -> Option<EndpointSample> {
+    fn sample_slot(&self, slot: u32, retired: &Retired) -> Option<EndpointSample> {
         let (role, address) = self.counts.key(slot)?;
-        let key = self.counts.endpoint_key(slot);
-        if key.is_some_and(|key| retired.counted(&key, slot)) {
+        if retired.holds(slot) {
             return None;
         }
-        let counters = self.counts.sum(slot, detail);
+        let counters = self.counts.sum(slot);
         // The overflow endpoints exist where something overflowed.
         let unused = Connections::of(&counters) == Connections::default();
         if address == EndpointAddress::Other && unused {
@@ -294,23 +319,8 @@ impl Watched {
         }
     }
 
-    /// Adds the totals that endpoints had before they were retired: to those that
-    /// came again, and at full detail all others too.
-    fn add_retired(
-        &self,
-        retired: &Retired,
-        detail: Detail,
-        rows: &mut Vec<(u32, EndpointSample)>,
-    ) {
-        if detail == Detail::Hot {
-            for (slot, row) in rows {
-                let key = self.counts.endpoint_key(*slot);
-                if let Some(before) = key.and_then(|key| retired.get(&key)) {
-                    row.counters.add(before);
-                }
-            }
-            return;
-        }
+    /// Adds the totals that endpoints had before they were retired.
+    fn add_retired(&self, retired: &Retired, rows: &mut Vec<(u32, EndpointSample)>) {
         for (key, counters) in retired.iter() {
             if let Some(role) = Role::from_u8(key.role) {
                 let row = self.row(role, counts::address(key), Box::new(*counters));

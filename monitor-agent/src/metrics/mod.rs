@@ -76,10 +76,7 @@ impl Source {
             duration: n.took,
             interval: n.interval,
             endpoints: kernel.map_or(0, |k| k.endpoints.len() as u64),
-            connections_active: kernel.map_or(0, |k| {
-                let active = k.endpoints.iter().map(|e| e.counters.connections_active());
-                active.sum()
-            }),
+            connections_active: kernel.map_or(0, |k| k.connections_active()),
         });
         let spool = lock(&self.spool);
         Figures {

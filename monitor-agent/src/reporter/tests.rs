@@ -8,9 +8,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    kernel::KernelSample,
+    kernel::{Glance, KernelSample},
     sampler::{Sampler, SamplerOptions},
-    source::{CounterSource, Detail, Level, Opened, Opener, SourceError},
+    source::{CounterSource, Level, Opened, Opener, SourceError},
     spool::Spool,
 };
 
@@ -18,8 +18,12 @@ use crate::{
 struct Losing(u64);
 
 impl CounterSource for Losing {
-    fn sample(&mut self, detail: Detail) -> Result<KernelSample, SourceError> {
-        self.0 += u64::from(detail == Detail::Full);
+    fn glance(&mut self) -> Result<Glance, SourceError> {
+        Ok(Glance::default())
+    }
+
+    fn read(&mut self) -> Result<KernelSample, SourceError> {
+        self.0 += 1;
         Ok(KernelSample {
             losses: vec![("no_socket", self.0)],
             since_unix_ns: 1,

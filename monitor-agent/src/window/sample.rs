@@ -1,11 +1,11 @@
 //! One sample as it waits for its report: reduced to what a window needs, so
 //! that a thousand of them stay small whatever the number of endpoints.
 
-use monitor_common::counters::EndpointCounters;
+use std::collections::HashMap;
 
 use crate::{
     host::gauges::Gauges,
-    kernel::{EndpointId, KernelSample},
+    kernel::{EndpointGlance, EndpointId, Figures},
 };
 
 /// One sample.
@@ -20,22 +20,25 @@ pub struct Sample {
     pub round_trips: Vec<(EndpointId, u64)>,
 }
 
-/// The endpoints whose round-trip times were seen between two samples, with
+/// The endpoints whose round-trip times were seen between two glances, with
 /// their means in microseconds.
 #[must_use]
-pub fn round_trips(earlier: &KernelSample, later: &KernelSample) -> Vec<(EndpointId, u64)> {
+pub fn round_trips(earlier: &[EndpointGlance], later: &[EndpointGlance]) -> Vec<(EndpointId, u64)> {
+    let mut elsewhere: Option<HashMap<&EndpointId, Figures>> = None;
     let mut means = Vec::new();
-    for (i, now) in later.endpoints.iter().enumerate() {
-        // Endpoints keep their places unless one was added or retired.
-        let same_place = earlier.endpoints.get(i).filter(|e| e.id == now.id);
-        let before = same_place.or_else(|| earlier.endpoints.iter().find(|e| e.id == now.id));
-        let zero = EndpointCounters::ZERO;
-        let before = before.map_or(&zero, |e| &*e.counters);
-        let samples = now
-            .counters
-            .srtt_samples
-            .saturating_sub(before.srtt_samples);
-        let sum_us = now.counters.srtt_sum_us.saturating_sub(before.srtt_sum_us);
+    for (i, now) in later.iter().enumerate() {
+        let before = match earlier.get(i) {
+            Some(same_place) if same_place.id == now.id => same_place.figures,
+            // One was added or retired.
+            _ => {
+                let all = || earlier.iter().map(|e| (&e.id, e.figures)).collect();
+                let elsewhere = elsewhere.get_or_insert_with(all);
+                elsewhere.get(&now.id).copied().unwrap_or_default()
+            }
+        };
+        let figures = now.figures;
+        let samples = figures.srtt_samples.saturating_sub(before.srtt_samples);
+        let sum_us = figures.srtt_sum_us.saturating_sub(before.srtt_sum_us);
         if let Some(mean_us) = sum_us.checked_div(samples) {
             means.push((now.id.clone(), mean_us));
         }
@@ -43,27 +46,13 @@ pub fn round_trips(earlier: &KernelSample, later: &KernelSample) -> Vec<(Endpoin
     means
 }
 
-/// Whether anything happened on the wire between two samples.
+/// Whether anything happened on the wire between two glances.
 #[must_use]
-pub fn saw_traffic(earlier: &KernelSample, later: &KernelSample) -> bool {
+pub fn saw_traffic(earlier: &[EndpointGlance], later: &[EndpointGlance]) -> bool {
     activity(earlier) != activity(later)
 }
 
-fn activity(sample: &KernelSample) -> u64 {
-    let one = |c: &EndpointCounters| {
-        let parts = [
-            c.connections_opened,
-            c.connections_closed,
-            c.failed_before_syn,
-            c.bytes_received,
-            c.bytes_sent,
-            c.packets_received,
-            c.packets_sent,
-            c.connections_failed.iter().sum(),
-            c.requests.iter().sum(),
-        ];
-        parts.iter().fold(0u64, |sum, n| sum.wrapping_add(*n))
-    };
-    let counters = sample.endpoints.iter().map(|e| one(&e.counters));
-    counters.fold(0, u64::wrapping_add)
+fn activity(endpoints: &[EndpointGlance]) -> u64 {
+    let counts = endpoints.iter().map(|e| e.figures.activity);
+    counts.fold(0, u64::wrapping_add)
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
-use crate::kernel::{EndpointAddress, EndpointSample};
+use crate::kernel::{EndpointAddress, EndpointGlance, EndpointSample};
 
 const SECOND: u64 = 1_000_000_000;
 const SINCE: u64 = 1_763_860_000 * SECOND;
@@ -321,10 +321,20 @@ fn round_trip_times_have_an_exact_mean_and_a_sampled_range() {
     let mut later = earlier.clone();
     later.endpoints[0].counters.srtt_samples = 4;
     later.endpoints[0].counters.srtt_sum_us = 100;
-    let seen = round_trips(&earlier, &later);
+    let glances = |sample: &KernelSample| -> Vec<_> {
+        let endpoints = sample.endpoints.iter();
+        endpoints.map(EndpointGlance::from).collect()
+    };
+    let (before, mut after) = (glances(&earlier), glances(&later));
+    let seen = round_trips(&before, &after);
     assert_eq!(seen, [(later.endpoints[0].id.clone(), 25)]);
-    assert!(round_trips(&later, &later).is_empty());
-    assert!(!saw_traffic(&later, &later));
+    assert!(round_trips(&after, &after).is_empty());
+    assert!(saw_traffic(&before, &after) && !saw_traffic(&after, &after));
+    // Its place among the others may change.
+    let mut other = before[0].clone();
+    other.id.role = Role::Downstream;
+    after.insert(0, other);
+    assert_eq!(round_trips(&before, &after), seen);
     let mut low = seen.clone();
     low[0].1 = 10;
     let sample = |round_trips| Sample {

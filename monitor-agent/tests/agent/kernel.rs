@@ -10,8 +10,10 @@ use std::{
 };
 
 use monitor_agent::{
-    kernel::{EndpointAddress, EndpointId, EndpointSample, KernelSample, Target},
-    source::{CounterSource, Detail, Level, SourceError},
+    kernel::{
+        EndpointAddress, EndpointGlance, EndpointId, EndpointSample, Glance, KernelSample, Target,
+    },
+    source::{CounterSource, Level, SourceError},
 };
 use monitor_common::{
     counters::EndpointCounters,
@@ -114,7 +116,15 @@ impl Drop for FakeKernel {
 }
 
 impl CounterSource for FakeKernel {
-    fn sample(&mut self, _: Detail) -> Result<KernelSample, SourceError> {
+    fn glance(&mut self) -> Result<Glance, SourceError> {
+        let sample = self.read()?;
+        Ok(Glance {
+            endpoints: sample.endpoints.iter().map(EndpointGlance::from).collect(),
+            losses: sample.losses,
+        })
+    }
+
+    fn read(&mut self) -> Result<KernelSample, SourceError> {
         assert!(!self.broken.load(Ordering::Relaxed), "broken down");
         Ok(self.sample.lock().unwrap().clone())
     }

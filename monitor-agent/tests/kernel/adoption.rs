@@ -8,10 +8,7 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use monitor_agent::{
-    kernel::{EndpointAddress, Kernel},
-    source::Detail,
-};
+use monitor_agent::kernel::{EndpointAddress, Kernel};
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 use rustix::net::sockopt::set_socket_linger;
 
@@ -84,7 +81,7 @@ impl Older {
 }
 
 fn counters(kernel: &Kernel, role: Role, address: SocketAddr) -> EndpointCounters {
-    let sample = kernel.read(Detail::Full);
+    let sample = kernel.read();
     let address = EndpointAddress::Socket(address);
     let mut found = sample.endpoints.iter();
     let found = found.find(|e| e.id.address == address && e.id.role == role);

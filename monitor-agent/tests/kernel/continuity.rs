@@ -8,7 +8,7 @@ use std::{
 use libtest_mimic::Failed;
 use monitor_agent::{
     kernel::{EndpointAddress, Kernel, KernelError, uninstall},
-    source::{Detail, Level},
+    source::Level,
 };
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
@@ -32,7 +32,7 @@ pub(crate) const CASES: [Case; 5] = [
 ];
 
 fn downstream(kernel: &Kernel, address: SocketAddr) -> EndpointCounters {
-    let sample = kernel.read(Detail::Full);
+    let sample = kernel.read();
     let address = EndpointAddress::Socket(address);
     let found = sample
         .endpoints
@@ -75,7 +75,7 @@ fn goes_on_without_an_agent(watch: &Watch) -> Result<(), Failed> {
     let listener = TcpListener::bind(fresh())?;
     let address = listener.local_addr()?;
     let mut before = own.open(watch);
-    let since = before.read(Detail::Hot).since_unix_ns;
+    let since = before.read().since_unix_ns;
     let mut conversation = Conversation::new(&listener);
     for n in 1..=5u64 {
         conversation.exchange();
@@ -87,7 +87,7 @@ fn goes_on_without_an_agent(watch: &Watch) -> Result<(), Failed> {
         before = own.open(watch);
         assert_eq!(requests(&downstream(&before, address)), 2 * n);
     }
-    assert_eq!(before.read(Detail::Hot).since_unix_ns, since);
+    assert_eq!(before.read().since_unix_ns, since);
     drop(conversation);
     watch.ended(Role::Downstream, address, 1);
     let counters = downstream(&before, address);
@@ -209,7 +209,7 @@ fn overflow(watch: &Watch) -> Result<(), Failed> {
         let listener = TcpListener::bind(fresh())?;
         Conversation::new(&listener).exchange();
     }
-    let sample = kernel.read(Detail::Full);
+    let sample = kernel.read();
     let named = sample
         .endpoints
         .iter()

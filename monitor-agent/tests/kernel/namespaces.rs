@@ -11,10 +11,7 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use monitor_agent::{
-    kernel::{EndpointAddress, Kernel},
-    source::Detail,
-};
+use monitor_agent::kernel::{EndpointAddress, Kernel};
 use monitor_common::endpoint::Role;
 
 use crate::{
@@ -55,7 +52,7 @@ impl Drop for Resident {
 fn difference(kernel: &Kernel, expected: i64) -> Option<i64> {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let difference = kernel.read(Detail::Full).connection_difference;
+        let difference = kernel.read().connection_difference;
         if difference == Some(expected) || Instant::now() > deadline {
             return difference;
         }
@@ -98,7 +95,7 @@ fn found_where_a_process_is(watch: &Watch) -> Result<(), Failed> {
     let resident = apart(|| Resident::new(&elsewhere.namespace))?;
     assert_eq!(difference(&kernel, 0), Some(0));
     // What no callback told is in the dump of that namespace.
-    let sample = kernel.read(Detail::Full);
+    let sample = kernel.read();
     assert!(!sample.sockets_hidden);
     let address = EndpointAddress::Socket(elsewhere.address);
     let mut endpoints = sample.endpoints.iter();

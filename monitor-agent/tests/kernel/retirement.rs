@@ -7,10 +7,7 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use monitor_agent::{
-    kernel::{EndpointAddress, Kernel},
-    source::Detail,
-};
+use monitor_agent::kernel::{EndpointAddress, Kernel};
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
 use crate::{
@@ -36,12 +33,19 @@ fn until(what: &str, satisfied: impl Fn() -> bool) {
     }
 }
 
-fn find(kernel: &Kernel, detail: Detail, address: SocketAddr) -> Option<EndpointCounters> {
-    let sample = kernel.read(detail);
+fn find(kernel: &Kernel, address: SocketAddr) -> Option<EndpointCounters> {
+    let sample = kernel.read();
     let address = EndpointAddress::Socket(address);
     let mut endpoints = sample.endpoints.iter();
     let found = endpoints.find(|e| e.id.role == Role::Downstream && e.id.address == address);
     found.map(|e| *e.counters)
+}
+
+fn has_a_place(kernel: &Kernel, address: SocketAddr) -> bool {
+    let address = EndpointAddress::Socket(address);
+    let endpoints = kernel.glance().endpoints;
+    let mut endpoints = endpoints.iter();
+    endpoints.any(|e| e.id.role == Role::Downstream && e.id.address == address)
 }
 
 /// A connection that carries three bytes and is closed.
@@ -63,37 +67,33 @@ fn goes_on_from_its_totals(watch: &Watch) -> Result<(), Failed> {
     let listener = TcpListener::bind(fresh())?;
     let address = listener.local_addr()?;
     let mut kernel = own.open(watch);
-    let since = kernel.read(Detail::Hot).since_unix_ns;
+    let since = kernel.read().since_unix_ns;
     for n in 1..=3 {
         converse(&listener);
         let expected = Some([n, n, 3 * n]);
         until("it is counted", || {
-            figures(find(&kernel, Detail::Full, address)) == expected
+            figures(find(&kernel, address)) == expected
         });
         // It has no slot any more, and its totals are there.
         until("it is retired", || {
-            let _sample = kernel.read(Detail::Full);
-            find(&kernel, Detail::Hot, address).is_none()
+            let _sample = kernel.read();
+            !has_a_place(&kernel, address)
         });
-        assert_eq!(figures(find(&kernel, Detail::Full, address)), expected);
+        assert_eq!(figures(find(&kernel, address)), expected);
         let reader = Kernel::open_pinned(&own.options.pin_dir)?;
-        assert_eq!(figures(find(&reader, Detail::Full, address)), expected);
+        assert_eq!(figures(find(&reader, address)), expected);
         drop(kernel);
         kernel = own.open(watch);
-        assert_eq!(figures(find(&kernel, Detail::Full, address)), expected);
-        assert_eq!(kernel.read(Detail::Full).since_unix_ns, since);
+        assert_eq!(figures(find(&kernel, address)), expected);
+        assert_eq!(kernel.read().since_unix_ns, since);
     }
     // An open connection keeps its endpoint's place, however idle it is.
     let client = TcpStream::connect(address)?;
     let server = listener.accept()?.0;
     for _ in 0..50 {
         std::thread::sleep(Duration::from_millis(2));
-        assert_eq!(
-            figures(find(&kernel, Detail::Full, address)),
-            Some([4, 3, 9])
-        );
-        let hot = figures(find(&kernel, Detail::Hot, address));
-        assert_eq!(hot, Some([4, 3, 9]), "it has its place");
+        assert_eq!(figures(find(&kernel, address)), Some([4, 3, 9]));
+        assert!(has_a_place(&kernel, address));
     }
     drop((client, server));
     Ok(())
@@ -110,12 +110,12 @@ fn make_room(watch: &Watch) -> Result<(), Failed> {
     listeners.iter().for_each(converse);
     let last = listeners[2].local_addr()?;
     let other = |kernel: &Kernel| {
-        let sample = kernel.read(Detail::Full);
+        let sample = kernel.read();
         let endpoints = sample.endpoints.iter();
         let other = endpoints.filter(|e| e.id.address == EndpointAddress::Other);
         other.map(|e| e.counters.connections_opened).sum::<u64>()
     };
-    assert_eq!(find(&kernel, Detail::Full, last).map(|_| ()), None);
+    assert_eq!(find(&kernel, last).map(|_| ()), None);
     assert!(other(&kernel) >= 4, "the rest is counted all the same");
     drop(kernel);
     own.options.retire_after = Duration::from_millis(5);
@@ -123,8 +123,8 @@ fn make_room(watch: &Watch) -> Result<(), Failed> {
     until("it gets a place", || {
         converse(&listeners[2]);
         std::thread::sleep(Duration::from_millis(10));
-        let _sample = kernel.read(Detail::Full);
-        find(&kernel, Detail::Full, last).is_some()
+        let _sample = kernel.read();
+        find(&kernel, last).is_some()
     });
     Ok(())
 }

@@ -11,8 +11,10 @@ use std::{
 };
 
 use monitor_agent::{
-    kernel::{EndpointAddress, Kernel, KernelOptions, SocketSample, Target, uninstall},
-    source::{CounterSource as _, Detail},
+    kernel::{
+        EndpointAddress, Kernel, KernelOptions, KernelSample, SocketSample, Target, uninstall,
+    },
+    source::CounterSource,
 };
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
@@ -74,13 +76,17 @@ impl Watch {
         self.cgroup.leave();
     }
 
+    fn sample(&self) -> KernelSample {
+        CounterSource::read(&mut *self.kernel.lock().unwrap()).unwrap()
+    }
+
     pub(crate) fn target(&self) -> Target {
         self.target.clone()
     }
 
     /// The counters of an endpoint, zero where it has none yet.
     pub(crate) fn counters(&self, role: Role, address: SocketAddr) -> EndpointCounters {
-        let sample = self.kernel.lock().unwrap().sample(Detail::Full).unwrap();
+        let sample = self.sample();
         let address = EndpointAddress::Socket(address);
         let found = sample
             .endpoints
@@ -91,7 +97,7 @@ impl Watch {
 
     /// The live sockets of an endpoint, both roles.
     pub(crate) fn sockets(&self, address: SocketAddr) -> Vec<SocketSample> {
-        let mut sample = self.kernel.lock().unwrap().sample(Detail::Full).unwrap();
+        let mut sample = self.sample();
         let address = EndpointAddress::Socket(address);
         sample.sockets.retain(|s| s.endpoint.address == address);
         sample.sockets
@@ -140,8 +146,8 @@ impl Own {
     }
 
     pub(crate) fn lost(&self, kernel: &Kernel, reason: &str) -> u64 {
-        let sample = kernel.read(Detail::Hot);
-        let mut losses = sample.losses.iter();
+        let losses = kernel.losses();
+        let mut losses = losses.iter();
         losses.find(|(name, _)| *name == reason).unwrap().1
     }
 

@@ -1,0 +1,195 @@
+//! What a sample takes of the counters: two cache lines of every place, however
+//! many counters there are.
+
+use std::mem::offset_of;
+
+use monitor_common::{
+    counters::{EndpointCounters, FAILURES},
+    endpoint::Role,
+};
+
+use super::{EndpointAddress, EndpointId, EndpointSample};
+
+/// The little of an endpoint that a sample takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointGlance {
+    /// Which endpoint.
+    pub id: EndpointId,
+    /// What was counted.
+    pub figures: Figures,
+}
+
+/// All endpoints at one moment, each target's in an order that stays while none
+/// comes or goes, and what was lost until then, by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// The endpoints.
+    pub endpoints: Vec<EndpointGlance>,
+    /// As [`super::KernelSample::losses`].
+    pub losses: Vec<(&'static str, u64)>,
+}
+
+/// The figures of a glance, since counting began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Connections that began, adopted ones too.
+    pub begun: u64,
+    /// Connections that ended in any way.
+    pub ended: u64,
+    /// The sum of the smoothed round-trip times seen at callbacks.
+    pub srtt_sum_us: u64,
+    /// How many were seen.
+    pub srtt_samples: u64,
+    /// A sum of counters, one of which grows whenever something happens on the
+    /// wire.
+    pub activity: u64,
+}
+
+/// The words of a cache line.
+pub(super) const LINE: usize = 8;
+
+const fn word(offset: usize) -> usize {
+    offset / size_of::<u64>()
+}
+
+/// The first word of the two lines that are read.
+pub(super) const STREAMS: usize = word(offset_of!(EndpointCounters, bytes_received));
+pub(super) const CONNECTIONS: usize = word(offset_of!(EndpointCounters, connections_opened));
+
+/// The agent alone counts it, in its own place.
+pub(super) const ADOPTED: usize = word(offset_of!(EndpointCounters, connections_adopted));
+
+/// Where the words lie in their lines.
+const SRTT_SUM: usize = word(offset_of!(EndpointCounters, srtt_sum_us)) - STREAMS;
+const SRTT_SAMPLES: usize = word(offset_of!(EndpointCounters, srtt_samples)) - STREAMS;
+const CLOSED: usize = word(offset_of!(EndpointCounters, connections_closed)) - CONNECTIONS;
+const FAILED: usize = word(offset_of!(EndpointCounters, connections_failed)) - CONNECTIONS;
+const _: () = assert!(SRTT_SAMPLES < LINE && CLOSED < LINE && FAILED + FAILURES <= LINE);
+
+impl Figures {
+    /// Adds what one place has.
+    pub(super) fn add(&mut self, streams: &[u64; LINE], connections: &[u64; LINE]) {
+        let sum = |words: &[u64]| words.iter().fold(0u64, |sum, n| sum.wrapping_add(*n));
+        self.begun += connections[0];
+        self.ended += connections[CLOSED] + sum(&connections[FAILED..FAILED + FAILURES]);
+        self.srtt_sum_us += streams[SRTT_SUM];
+        self.srtt_samples += streams[SRTT_SAMPLES];
+        self.activity = self
+            .activity
+            .wrapping_add(sum(streams))
+            .wrapping_add(sum(connections));
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn connections_active(&self) -> u64 {
+        self.begun.saturating_sub(self.ended)
+    }
+}
+
+impl Glance {
+    /// Connections of all endpoints that are open now.
+    #[must_use]
+    pub fn connections_active(&self) -> u64 {
+        let active = self
+            .endpoints
+            .iter()
+            .map(|e| e.figures.connections_active());
+        active.sum()
+    }
+}
+
+impl From<&EndpointSample> for EndpointGlance {
+    fn from(sample: &EndpointSample) -> Self {
+        let words = sample.counters.words();
+        let line = |first| std::array::from_fn(|i| words[first + i]);
+        let mut figures = Figures::default();
+        figures.add(&line(STREAMS), &line(CONNECTIONS));
+        figures.begun += words[ADOPTED];
+        Self {
+            id: sample.id.clone(),
+            figures,
+        }
+    }
+}
+
+/// Whose the slots are, so that a glance makes no addresses anew.
+#[derive(Debug, Default)]
+pub(super) struct Ids(Vec<Option<([u64; 3], EndpointId)>>);
+
+impl Ids {
+    /// The endpoint of a slot, given the words of its key and how to make one of
+    /// them.
+    pub(super) fn of(
+        &mut self,
+        slot: u32,
+        key: [u64; 3],
+        make: impl FnOnce() -> Option<(Role, EndpointAddress)>,
+        target: &std::sync::Arc<str>,
+    ) -> Option<&EndpointId> {
+        let slot = slot as usize;
+        if self.0.len() <= slot {
+            self.0.resize(slot + 1, None);
+        }
+        let place = &mut self.0[slot];
+        if place.as_ref().is_none_or(|(known, _)| *known != key) {
+            *place = make().map(|(role, address)| {
+                let target = std::sync::Arc::clone(target);
+                let id = EndpointId {
+                    target,
+                    role,
+                    address,
+                };
+                (key, id)
+            });
+        }
+        place.as_ref().map(|(_, id)| id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_glance_has_the_figures_of_all_counters() {
+        let mut counters = Box::new(EndpointCounters::ZERO);
+        for (n, word) in (1..).zip(counters.words_mut()) {
+            *word = n * n;
+        }
+        let sample = EndpointSample {
+            id: EndpointId {
+                target: Arc::from("/web"),
+                role: Role::Upstream,
+                address: EndpointAddress::Other,
+            },
+            counters,
+            since_unix_ns: 1,
+        };
+        let figures = EndpointGlance::from(&sample).figures;
+        let c = &sample.counters;
+        let failed: u64 = c.connections_failed.iter().sum();
+        assert_eq!(figures.begun, c.connections_opened + c.connections_adopted);
+        assert_eq!(figures.ended, c.connections_closed + failed);
+        assert_eq!(
+            (figures.srtt_sum_us, figures.srtt_samples),
+            (c.srtt_sum_us, c.srtt_samples)
+        );
+    }
+
+    #[test]
+    fn a_slot_that_is_given_away_is_another_endpoint() {
+        let mut ids = Ids::default();
+        let target = Arc::from("/web");
+        let address = |port: u16| EndpointAddress::Socket(([127, 0, 0, 1], port).into());
+        let mut at = |key, port| {
+            let make = || Some((Role::Upstream, address(port)));
+            ids.of(7, key, make, &target).cloned().unwrap().address
+        };
+        assert_eq!(at([1, 2, 3], 80), address(80));
+        assert_eq!(at([1, 2, 3], 81), address(80), "the key is the same");
+        assert_eq!(at([1, 2, 4], 81), address(81));
+    }
+}
