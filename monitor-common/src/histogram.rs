@@ -4,7 +4,8 @@
 //! and of Prometheus' native histograms (schema 2): bucket `i` holds what is
 //! above boundary `i` and not above boundary `i + 1`.  Of a whole number of
 //! nanoseconds, "not above the boundary" and "not above its floor" are the
-//! same, so the table holds floors and the comparison is exact.
+//! same, and stay so where both are shifted to the left, so that floors of four
+//! boundaries are enough for an exact comparison.
 
 /// Buckets per octave are 2 to this power.
 pub const SCALE: i32 = 2;
@@ -16,9 +17,13 @@ pub const OFFSET: i32 = -80;
 /// than the first or longer than the last is counted in these.
 pub const BUCKETS: usize = 128;
 
+/// The floor of the last upper boundary in nanoseconds.
+const UPPER_NS_MAX: u64 = 4_096_000_000_000;
+
 /// The floors of the upper boundaries in nanoseconds.
+#[cfg(test)]
 #[rustfmt::skip]
-pub static UPPER_NS: [u64; BUCKETS] = [
+static UPPER_NS: [u64; BUCKETS] = [
     1_134, 1_348, 1_603, 1_907,
     2_268, 2_697, 3_207, 3_814,
     4_536, 5_394, 6_415, 7_629,
@@ -53,30 +58,56 @@ pub static UPPER_NS: [u64; BUCKETS] = [
     2_435_496_171_525, 2_896_309_375_740, 3_444_311_716_879, 4_096_000_000_000,
 ];
 
-/// The bucket that a duration belongs to: three steps of three comparisons and
-/// one more, without a branch.  Durations are random, and a processor that
-/// guesses wrong loses more time than the whole search takes.
+/// Durations are shifted until their highest bit is this one: the longest that is
+/// told apart has it.
+const TOP_BIT: u32 = 42;
+
+/// The floors of the boundaries of one octave, shifted likewise: 2^(q/4) s in
+/// nanoseconds times the power of two that brings it into [2^42, 2^43).
+const QUARTERS: [u64; 4] = [
+    4_870_992_343_051,
+    5_792_618_751_480,
+    6_888_623_433_758,
+    8_192_000_000_000,
+];
+
+/// The octave of the table's first boundary: 1,134 ns lie above 2^10.
+const FIRST_OCTAVE: u64 = 10;
+
+/// The bucket that a duration belongs to: the octave from the highest bit, the
+/// quarter from four comparisons, all without a branch and without a table.
+/// Durations are random: a processor that guesses wrong, or waits for a table's
+/// line, loses more time than the whole search takes.
 #[inline(always)]
 #[must_use]
 pub fn bucket(duration_ns: u64) -> usize {
-    // What is longer than the last boundary belongs to the last bucket, so the
-    // cap changes nothing but keeps the differences below 2^63 in size.
-    let ns = if duration_ns < UPPER_NS[BUCKETS - 1] {
+    // Shorter and longer ones belong to the first and to the last bucket.
+    let ns = if duration_ns < 1 << FIRST_OCTAVE {
+        1 << FIRST_OCTAVE
+    } else if duration_ns < UPPER_NS_MAX {
         duration_ns
     } else {
-        UPPER_NS[BUCKETS - 1]
+        UPPER_NS_MAX
     };
-    // 1 where the duration is above the boundary.
-    let above = |i: usize| (UPPER_NS[i & (BUCKETS - 1)].wrapping_sub(ns) >> 63) as usize;
-    let mut low = 0;
-    let mut step = BUCKETS / 4;
-    while step > 1 {
-        low +=
-            step * (above(low + step - 1) + above(low + 2 * step - 1) + above(low + 3 * step - 1));
-        step /= 4;
+    // 1 where a word below 2^63 is above the limit.
+    let above = |word: u64, limit: u64| limit.wrapping_sub(word) >> 63;
+    let mut octave = 0;
+    let mut rest = ns;
+    let mut step = 32;
+    while step > 0 {
+        let bits = above(rest, (1 << step) - 1) * step;
+        octave += bits;
+        rest >>= bits;
+        step /= 2;
     }
-    // The steps sum up to one less than there are buckets.
-    (low + above(low)) & (BUCKETS - 1)
+    let shifted = ns << (u64::from(TOP_BIT) - octave);
+    let mut quarter = 0;
+    let mut q = 0;
+    while q < QUARTERS.len() {
+        quarter += above(shifted, QUARTERS[q]);
+        q += 1;
+    }
+    (4 * (octave - FIRST_OCTAVE) + quarter) as usize & (BUCKETS - 1)
 }
 
 #[cfg(test)]

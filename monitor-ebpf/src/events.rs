@@ -131,31 +131,24 @@ fn open(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) {
         return;
     };
     // A socket that failed to connect may try again: nothing of then remains.
-    let upstream = matches!(role, Role::Upstream);
-    socket.stream = Stream {
-        // SAFETY: no precondition.
-        opened_at_ns: unsafe { bpf_ktime_get_ns() },
-        // SAFETY: the context is the program's own.
-        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
-        flags: if upstream {
-            Stream::ACTIVE_OPEN
-        } else {
-            Stream::ESTABLISHED
-        },
-        folded_segs_in: if upstream { ops.segs_in } else { 0 },
-        folded_segs_out: if upstream { ops.segs_out } else { 0 },
-        folded_retrans: if upstream { ops.total_retrans } else { 0 },
-        ..Stream::default()
-    };
-    socket.exchange = Exchange {
-        slot,
-        role: role as u8,
-        // Where our stream begins is not known yet; a SYN with payload tells.
-        generation: maps::generation() ^ u8::from(upstream),
-        ..Exchange::default()
-    };
+    socket.clear();
+    // SAFETY: no precondition.
+    socket.stream.opened_at_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the context is the program's own.
+    socket.stream.cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    socket.exchange.slot = slot;
+    socket.exchange.role = role as u8;
     bump!(counters, connections_opened);
-    if !upstream {
+    if matches!(role, Role::Upstream) {
+        socket.stream.flags = Stream::ACTIVE_OPEN;
+        socket.stream.folded_segs_in = ops.segs_in;
+        socket.stream.folded_segs_out = ops.segs_out;
+        socket.stream.folded_retrans = ops.total_retrans;
+        // Where our stream begins is not known yet; a SYN with payload tells.
+        socket.exchange.generation = maps::generation() ^ 1;
+    } else {
+        socket.stream.flags = Stream::ESTABLISHED;
+        socket.exchange.generation = maps::generation();
         bump!(counters, connections_established);
         socket.exchange.request_next_seq = ops.rcv_nxt;
         socket.exchange.response_next_seq = ops.snd_nxt;
@@ -248,9 +241,9 @@ fn state_change(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
         // was taken.
         call_back(ctx, ops, BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
     }
-    fold(ops, socket, counters);
     if new == state::CLOSE && !socket.stream.has(Stream::ENDED) {
         socket.stream.flags |= Stream::ENDED;
+        fold(ops, socket, counters);
         end(ops, socket, counters, old);
         debug!(
             ctx,
