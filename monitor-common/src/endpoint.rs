@@ -57,8 +57,9 @@ impl EndpointKey {
     /// An IPv4 address as it is stored.
     #[must_use]
     pub const fn v4_mapped(octets: [u8; 4]) -> [u8; 16] {
-        let [a, b, c, d] = octets;
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+        // As one number: byte by byte it would be a loop on the kernel's target.
+        let prefix = 0xffff << 80;
+        (prefix | (u32::from_le_bytes(octets) as u128) << 96).to_le_bytes()
     }
 }
 

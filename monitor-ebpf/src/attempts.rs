@@ -35,10 +35,7 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
 pub fn connect6(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is valid for the run of the program.
     let addr = unsafe { &*ctx.sock_addr };
-    attempt(addr, || {
-        let [a, b, c, d] = addr.user_ip6;
-        endpoint::words(a, b, c, d)
-    });
+    attempt(addr, || endpoint::words(&addr.user_ip6));
     1
 }
 

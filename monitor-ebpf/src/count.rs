@@ -2,6 +2,8 @@
 
 use core::arch::asm;
 
+use monitor_common::{counters::Durations, histogram};
+
 /// Adds without returning the old value: the only atomic addition that every
 /// supported kernel's instruction set has (BPF_ATOMIC | BPF_ADD).
 #[inline(always)]
@@ -36,6 +38,45 @@ macro_rules! bump_by {
 }
 
 pub(crate) use {bump, bump_by};
+
+/// Adds one to a counter of an array.
+///
+/// The index is hidden from the verifier, which would know it more or less exactly
+/// on different paths, and refuses that without `CAP_PERFMON`.
+macro_rules! bump_at {
+    ($counters:expr, $($field:ident).+, $index:expr) => {
+        $crate::count::add_at(
+            // SAFETY: only the address of the field is taken.
+            unsafe { &raw mut (*$counters).$($field).+ },
+            $index,
+        )
+    };
+}
+
+pub(crate) use bump_at;
+
+/// The function behind `bump_at`.
+#[inline(always)]
+pub(crate) fn add_at<const N: usize>(counters: *mut [u64; N], index: usize) {
+    let first = counters.cast::<u64>();
+    // SAFETY: callers pass a pointer into a map's value.  Volatile, as others add to
+    // it; what it holds does not matter, only that nobody knows it.
+    let unknown = unsafe { first.read_volatile() };
+    let mut index = index as u64;
+    // SAFETY: two instructions on a register, the second of which undoes the first.
+    unsafe { asm!("{i} ^= {u}", "{i} ^= {u}", i = inout(reg) index, u = in(reg) unknown) };
+    if index < N as u64 {
+        // SAFETY: within the array, as just compared.
+        add(unsafe { first.add(index as usize) }, 1);
+    }
+}
+
+/// Counts a duration.
+#[inline(always)]
+pub(crate) fn count_duration(durations: *mut Durations, took_ns: u64) {
+    bump_by!(durations, took_ns, sum_ns);
+    bump_at!(durations, buckets, histogram::bucket(took_ns));
+}
 
 /// Adds unless there is nothing to add.
 #[inline(always)]

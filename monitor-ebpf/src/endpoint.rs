@@ -22,13 +22,13 @@ pub(crate) fn key(ops: &bpf_sock_ops, role: Role) -> EndpointKey {
         Role::Downstream => {
             // The local port is in host byte order.
             key.port = ops.local_port as u16;
-            key.address = address(ops.family, ops.local_ip4, || ops.local_ip6);
+            key.address = address(ops.family, ops.local_ip4, &ops.local_ip6);
         }
         Role::Upstream => {
             // The remote port is in network byte order, in the upper half of
             // the word on a little-endian machine.
             key.port = u32::from_be(ops.remote_port) as u16;
-            key.address = address(ops.family, ops.remote_ip4, || ops.remote_ip6);
+            key.address = address(ops.family, ops.remote_ip4, &ops.remote_ip6);
         }
     }
     key
@@ -37,22 +37,23 @@ pub(crate) fn key(ops: &bpf_sock_ops, role: Role) -> EndpointKey {
 /// IPv4 addresses are kept v4-mapped, so that a dual-stack listener is one
 /// endpoint whatever its clients speak.
 #[inline(always)]
-fn address(family: u32, v4: u32, v6: impl FnOnce() -> [u32; 4]) -> [u8; 16] {
+fn address(family: u32, v4: u32, v6: &[u32; 4]) -> [u8; 16] {
     match family {
         AF_INET => EndpointKey::v4_mapped(v4.to_ne_bytes()),
-        AF_INET6 => {
-            let [a, b, c, d] = v6();
-            words(a, b, c, d)
-        }
+        AF_INET6 => words(v6),
         _ => [0; 16],
     }
 }
 
+/// An IPv6 address of a program's context, whose words must be read one by one.
 #[inline(always)]
-pub(crate) fn words(a: u32, b: u32, c: u32, d: u32) -> [u8; 16] {
-    let high = u64::from(a) | u64::from(b) << 32;
-    let low = u64::from(c) | u64::from(d) << 32;
-    (u128::from(high) | u128::from(low) << 64).to_le_bytes()
+pub(crate) fn words(address: &[u32; 4]) -> [u8; 16] {
+    let word = |i: usize| {
+        // SAFETY: a reference is valid and aligned.
+        let word = unsafe { (&raw const address[i]).read_volatile() };
+        u128::from(word) << (32 * i)
+    };
+    (word(0) | word(1) | word(2) | word(3)).to_le_bytes()
 }
 
 /// The slot of a connection's endpoint; that of `other`, and a loss, where the

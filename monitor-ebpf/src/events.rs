@@ -20,15 +20,13 @@ use aya_log_ebpf::debug;
 use monitor_common::{
     counters::{EndpointCounters, Failure},
     endpoint::Role,
-    histogram,
-    http::Exchange,
     losses::Loss,
     socket::Socket,
     tcp::{Reading, Stream, state},
 };
 
 use crate::{
-    count::{bump, bump_by},
+    count::{bump, bump_at, bump_by, count_duration},
     endpoint, maps, packets,
 };
 
@@ -198,8 +196,8 @@ fn active_established(ops: &bpf_sock_ops) {
     bump!(counters, connections_established);
     // SAFETY: no precondition.
     let took_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(socket.stream.opened_at_ns);
-    bump_by!(counters, took_ns, connect.sum_ns);
-    bump!(counters, connect.buckets[histogram::bucket(took_ns)]);
+    // SAFETY: only the address of the field is taken.
+    count_duration(unsafe { &raw mut (*counters).connect }, took_ns);
 }
 
 /// A round-trip time was measured: about once per answered request.
@@ -255,10 +253,8 @@ fn state_change(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
 #[inline(always)]
 fn end(ops: &bpf_sock_ops, socket: &Socket, counters: *mut EndpointCounters, old: u8) {
     if !socket.stream.has(Stream::ESTABLISHED) {
-        bump!(
-            counters,
-            connections_failed[failure(ops, &socket.stream, old) as usize]
-        );
+        let reason = failure(ops, &socket.stream, old);
+        bump_at!(counters, connections_failed, reason as usize);
         return;
     }
     bump_by!(

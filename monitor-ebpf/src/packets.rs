@@ -11,17 +11,14 @@ use aya_ebpf::{
 use monitor_common::{
     counters::EndpointCounters,
     endpoint::Role,
-    histogram,
-    http::{
-        Direction, Exchange, Interest, METHODS, RequestEvent, ResponseEvent, START_BYTES, Start,
-    },
+    http::{Direction, Exchange, Interest, RequestEvent, ResponseEvent, START_BYTES, Start},
     losses::Loss,
     socket::Socket,
 };
 
 use crate::{
     bench,
-    count::{bump, bump_by},
+    count::{bump, bump_at, bump_by, count_duration},
     maps,
 };
 
@@ -32,6 +29,9 @@ const IPPROTO_TCP: u8 = 6;
 const TCP_LISTEN: u32 = 10;
 const TCP_HEADER_MIN: usize = 20;
 const IPPROTO_HOPOPTS: u8 = 0;
+const IPV4_HEADER: usize = 20;
+/// Version 4, and a header of five words.
+const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
 const IPV6_HEADER: usize = 40;
 const JUMBO_HEADER: usize = 8;
 
@@ -77,18 +77,22 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         maps::lose(Loss::NoSocket);
         return;
     }
-    // Two calls, so that what is rare costs what is usual no register.
+    // Two calls, so that what is rare costs what is usual no register.  An adopted
+    // connection begins with a request.
     match bench::socket(sk, segment.seq) {
         Some(socket) => followed(ctx, sk, &mut socket.exchange, &segment, ingress),
         None => {
             if let Some(socket) = untracked(ctx, sk, &segment, ingress) {
-                followed(ctx, sk, &mut socket.exchange, &segment, ingress);
+                to_server(ctx, sk, &mut socket.exchange, &segment, ingress);
             }
         }
     }
 }
 
 /// Payload of a socket that is followed.
+///
+/// The directions part here, once: a choice between their fields further on would
+/// be a pointer that needs `CAP_PERFMON`.
 #[inline(always)]
 fn followed(
     ctx: &SkBuffContext,
@@ -97,57 +101,91 @@ fn followed(
     segment: &Segment,
     ingress: bool,
 ) {
-    // SAFETY: the context is valid for the run of the program.
-    let skb = unsafe { &*ctx.skb.skb };
-    let client_to_server = (exchange.role == Role::Downstream as u8) == ingress;
-    let direction = if client_to_server {
-        Direction::Request
+    if (exchange.role == Role::Downstream as u8) == ingress {
+        to_server(ctx, sk, exchange, segment, ingress);
     } else {
-        Direction::Response
-    };
-    let kernel_next = || if ingress { rcv_nxt(sk) } else { segment.seq };
+        to_client(ctx, sk, exchange, segment, ingress);
+    }
+}
+
+#[inline(always)]
+fn to_server(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    exchange: &mut Exchange,
+    segment: &Segment,
+    ingress: bool,
+) {
     if exchange.generation != maps::generation() {
         // Payload has passed unseen while the level was another one.
-        match direction {
-            Direction::Request => exchange.begin_anew(maps::generation(), kernel_next()),
-            Direction::Response => return,
-        }
+        exchange.begin_anew(maps::generation(), next_seq(sk, segment, ingress));
     }
-    let Some(seen) = exchange.admit(direction, segment.seq, segment.len, kernel_next) else {
+    let Some((counters, new, interest)) = turn(exchange, Direction::Request, sk, segment, ingress)
+    else {
         return;
     };
+    let event = request(ctx, exchange, interest, &new, now_ns(ctx, ingress));
+    count_request(counters, event);
+}
+
+#[inline(always)]
+fn to_client(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    exchange: &mut Exchange,
+    segment: &Segment,
+    ingress: bool,
+) {
+    if exchange.generation != maps::generation() {
+        return;
+    }
+    let Some((counters, new, interest)) = turn(exchange, Direction::Response, sk, segment, ingress)
+    else {
+        return;
+    };
+    let took_ns = exchange.took_ns(now_ns(ctx, ingress));
+    let event = response(ctx, exchange, interest, counters, &new);
+    count_response(counters, event, took_ns);
+}
+
+/// What is new in a segment, where the stream has turned with it.
+#[inline(always)]
+fn turn(
+    exchange: &mut Exchange,
+    direction: Direction,
+    sk: *mut bpf_sock,
+    segment: &Segment,
+    ingress: bool,
+) -> Option<(*mut EndpointCounters, Segment, Interest)> {
+    let kernel_next = || next_seq(sk, segment, ingress);
+    let seen = exchange.admit(direction, segment.seq, segment.len, kernel_next)?;
     let interest = exchange.interest(direction);
     if matches!(interest, Interest::None) {
-        return;
+        return None;
     }
-    let Some(counters) = maps::counters(exchange.slot) else {
-        return;
-    };
-    let now_ns = now_ns(skb, ingress);
+    let counters = maps::counters(exchange.slot)?;
     let new = Segment {
         seq: segment.seq,
         offset: segment.offset + seen,
         len: segment.len - seen,
         ports: segment.ports,
     };
-    match direction {
-        Direction::Request => {
-            let event = request(ctx, exchange, interest, &new, now_ns);
-            count_request(counters, event);
-        }
-        Direction::Response => {
-            let took_ns = exchange.took_ns(now_ns);
-            let event = response(ctx, exchange, interest, counters, &new);
-            count_response(counters, event, took_ns);
-        }
-    }
+    Some((counters, new, interest))
+}
+
+/// What TCP itself takes next: of what is sent, anything.
+#[inline(always)]
+fn next_seq(sk: *mut bpf_sock, segment: &Segment, ingress: bool) -> u32 {
+    if ingress { rcv_nxt(sk) } else { segment.seq }
 }
 
 /// The monotonic clock.  TCP has just read it where it sends a segment, and left
 /// it in the packet: the time at which the segment is due, with pacing too.
 /// Reading the clock is dearer than all the rest.
 #[inline(always)]
-fn now_ns(skb: &__sk_buff, ingress: bool) -> u64 {
+fn now_ns(ctx: &SkBuffContext, ingress: bool) -> u64 {
+    // SAFETY: the context is valid for the run of the program.
+    let skb = unsafe { &*ctx.skb.skb };
     if !ingress && skb.tstamp != 0 {
         return skb.tstamp;
     }
@@ -156,48 +194,86 @@ fn now_ns(skb: &__sk_buff, ingress: bool) -> u64 {
 }
 
 /// The segment in a packet; `None` for what is not TCP.
+///
+/// Headers are read in place where they lie at a constant distance from the
+/// packet's beginning: any other needs `CAP_PERFMON`.
 #[inline(always)]
 fn segment(skb: &__sk_buff) -> Option<Segment> {
     let data = skb.data as usize;
     let end = skb.data_end as usize;
     // The shortest packet there is: IPv4 and TCP headers without options.
-    if data + 20 + TCP_HEADER_MIN > end {
+    if data + IPV4_HEADER + TCP_HEADER_MIN > end {
         return None;
     }
-    let version = byte(data) >> 4;
-    let ip_header = if version == 4 {
+    let first = byte(data);
+    if first >> 4 == 4 {
         if byte(data + 9) != IPPROTO_TCP {
             return None;
         }
-        usize::from(byte(data) & 0x0f) * 4
-    } else {
-        match byte(data + 6) {
-            IPPROTO_TCP => IPV6_HEADER,
-            // A segment of more than 64 KiB carries its length in a hop-by-hop
-            // header (RFC 2675).  Other extension headers do not occur on TCP
-            // sockets' own packets, but for a routing header that a socket
-            // option asks for, which is not followed.
-            IPPROTO_HOPOPTS if is_jumbo(data, end) => IPV6_HEADER + JUMBO_HEADER,
-            _ => return None,
+        if first == IPV4_WITHOUT_OPTIONS {
+            return in_place::<IPV4_HEADER>(skb, data, end);
         }
-    };
-    let tcp = data + ip_header;
-    if tcp + TCP_HEADER_MIN > end {
+        return loaded(skb, u32::from(first & 0x0f) * 4);
+    }
+    match byte(data + 6) {
+        IPPROTO_TCP => in_place::<IPV6_HEADER>(skb, data, end),
+        // A segment of more than 64 KiB carries its length in a hop-by-hop
+        // header (RFC 2675).  Other extension headers do not occur on TCP
+        // sockets' own packets, but for a routing header that a socket
+        // option asks for, which is not followed.
+        IPPROTO_HOPOPTS if is_jumbo(data, end) => {
+            in_place::<{ IPV6_HEADER + JUMBO_HEADER }>(skb, data, end)
+        }
+        _ => None,
+    }
+}
+
+/// The segment whose TCP header lies so far from the packet's beginning.
+#[inline(always)]
+fn in_place<const AT: usize>(skb: &__sk_buff, data: usize, end: usize) -> Option<Segment> {
+    if data + AT + TCP_HEADER_MIN > end {
         maps::lose(Loss::Headers);
         return None;
     }
-    // Four bits of the header's length, and the flags from the ninth bit on.
-    let length_and_flags = u32::from_be(word(tcp + 12));
-    let tcp_header = (length_and_flags >> 28) * 4;
-    let syn = length_and_flags >> 17 & 1;
-    let headers = ip_header as u32 + tcp_header;
-    Some(Segment {
-        // Payload follows the SYN that it comes with (RFC 7413).
-        seq: u32::from_be(word(tcp + 4)).wrapping_add(syn),
-        offset: headers,
-        len: skb.len.saturating_sub(headers),
-        ports: word(tcp),
-    })
+    let ports = word(data + AT);
+    let seq = word(data + AT + 4);
+    let length_and_flags = word(data + AT + 12);
+    Some(Segment::of(skb, AT as u32, [ports, seq, length_and_flags]))
+}
+
+/// The same behind IPv4 options, which hardly anybody sends.
+#[inline(always)]
+fn loaded(skb: &__sk_buff, at: u32) -> Option<Segment> {
+    let mut header = MaybeUninit::<[u32; 4]>::uninit();
+    let to = header.as_mut_ptr().cast();
+    let skb_address = core::ptr::from_ref(skb).cast();
+    // SAFETY: as many bytes are loaded as `header` has.
+    if unsafe { bpf_skb_load_bytes(skb_address, at, to, 16) } != 0 {
+        maps::lose(Loss::Headers);
+        return None;
+    }
+    // SAFETY: every byte was loaded.
+    let [ports, seq, _, length_and_flags] = unsafe { header.assume_init() };
+    Some(Segment::of(skb, at, [ports, seq, length_and_flags]))
+}
+
+impl Segment {
+    /// From words of the TCP header, in network byte order.
+    #[inline(always)]
+    fn of(skb: &__sk_buff, ip_header: u32, header: [u32; 3]) -> Self {
+        let [ports, seq, length_and_flags] = header;
+        // Four bits of the header's length, and the flags from the ninth bit on.
+        let length_and_flags = u32::from_be(length_and_flags);
+        let syn = length_and_flags >> 17 & 1;
+        let headers = ip_header + (length_and_flags >> 28) * 4;
+        Self {
+            // Payload follows the SYN that it comes with (RFC 7413).
+            seq: u32::from_be(seq).wrapping_add(syn),
+            offset: headers,
+            len: skb.len.saturating_sub(headers),
+            ports,
+        }
+    }
 }
 
 /// Whether the hop-by-hop header is of the shortest length and TCP follows.
@@ -304,14 +380,12 @@ fn adopted(
         maps::lose(Loss::SocketStorage);
         return None;
     };
-    socket.exchange = Exchange {
-        slot,
-        role,
-        generation: maps::generation(),
-        request_next_seq: next,
-        response_next_seq: other_next,
-        ..Exchange::default()
-    };
+    // All else is zero, as in every new storage.
+    socket.exchange.slot = slot;
+    socket.exchange.role = role;
+    socket.exchange.generation = maps::generation();
+    socket.exchange.request_next_seq = next;
+    socket.exchange.response_next_seq = other_next;
     Some(socket)
 }
 
@@ -402,11 +476,11 @@ fn response(
         let ResponseEvent::Interim(code) = event else {
             return event;
         };
-        let head = head_len(ctx, offset);
+        let head = head_len(ctx, offset, offset + len);
         if head == 0 || head >= len {
             return event;
         }
-        count_code(counters, code);
+        bump_at!(counters, responses, code);
         offset += head;
         len -= head;
         heads += 1;
@@ -415,37 +489,80 @@ fn response(
 }
 
 /// The length of a head up to and with its empty line, 0 where there is none
-/// within `INTERIM_BYTES`.
+/// within `INTERIM_BYTES` or before `end`.
 ///
-/// Without a branch in its loop: the verifier follows every branch of every
-/// round to the program's end.
+/// Eight places at once, and without a branch: the verifier follows every branch of
+/// every round to the program's end.
 #[inline(always)]
-fn head_len(ctx: &SkBuffContext, begin: u32) -> u32 {
-    let mut window = 0u64;
-    let mut len = 0u64;
-    let mut i = 0u32;
-    while i < INTERIM_BYTES {
-        let mut byte = 0u8;
-        let to = (&raw mut byte).cast();
-        // SAFETY: one byte is loaded into one byte; beyond the packet's end it
-        // is zeroed.
-        let _beyond = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), begin + i, to, 1) };
-        window = (window << 8 | u64::from(byte)) & 0xffff_ffff;
-        let end = is_zero(window ^ u64::from(u32::from_be_bytes(*b"\r\n\r\n")));
-        len |= (end & is_zero(len)).wrapping_neg() & u64::from(i + 1);
-        i += 1;
+fn head_len(ctx: &SkBuffContext, begin: u32, end: u32) -> u32 {
+    const WINDOW: u32 = 16;
+    if end - begin < WINDOW {
+        return 0;
     }
-    len as u32
+    let last = u64::from(end - WINDOW);
+    let (mut places, mut places_at) = (0u64, 0u64);
+    let mut i = 0;
+    while i < INTERIM_BYTES {
+        let at = earlier(u64::from(begin + i), last);
+        let mut window = MaybeUninit::<[u64; 2]>::uninit();
+        let to = window.as_mut_ptr().cast();
+        // SAFETY: as many bytes are loaded as `window` has; they lie before `end`.
+        let _loaded = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), at as u32, to, WINDOW) };
+        // SAFETY: every byte was loaded, or zeroed where that failed.
+        let window = unsafe { window.assume_init() };
+        let found = empty_lines(window.map(u64::from_le));
+        // All ones where these are the first.
+        let first = (not_zero(found) & !not_zero(places)).wrapping_neg();
+        places |= found & first;
+        places_at |= at & first;
+        i += 8;
+    }
+    if places == 0 {
+        return 0;
+    }
+    let lowest = places & places.wrapping_neg();
+    let up_to_it = (lowest - 1 & ONES).wrapping_mul(ONES) >> 56;
+    places_at as u32 - begin + up_to_it as u32 - 1 + 4
 }
 
-/// 1 for zero and 0 for any other word below 2^63, hidden from the compiler,
-/// which would make a branch of it.
+/// One in each byte.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// The highest bit of each of the first eight bytes at which an empty line begins,
+/// with the end of the line before it.
 #[inline(always)]
-fn is_zero(word: u64) -> u64 {
-    let mut bit = word.wrapping_sub(1) >> 63;
-    // SAFETY: one instruction on a register, which changes nothing.
-    unsafe { asm!("{bit} &= 1", bit = inout(reg) bit) };
-    bit
+fn empty_lines([low, high]: [u64; 2]) -> u64 {
+    const LOW_BITS: u64 = 0x7f * ONES;
+    const CR: u64 = b'\r' as u64 * ONES;
+    const LF: u64 = b'\n' as u64 * ONES;
+    let shifted = |bytes: u32| low >> (8 * bytes) | high << (64 - 8 * bytes);
+    // A byte's highest bit is set unless the byte is zero.
+    let differs = |word: u64| (word & LOW_BITS) + LOW_BITS | word;
+    let differ = differs(low ^ CR)
+        | differs(shifted(1) ^ LF)
+        | differs(shifted(2) ^ CR)
+        | differs(shifted(3) ^ LF);
+    !(differ | LOW_BITS)
+}
+
+/// The smaller one of two words below 2^63.
+#[inline(always)]
+fn earlier(a: u64, b: u64) -> u64 {
+    let difference = b.wrapping_sub(a);
+    let mut negative = difference;
+    // SAFETY: one instruction on a register.  Hidden from the compiler, which would
+    // make a branch of it.
+    unsafe { asm!("{n} s>>= 63", n = inout(reg) negative) };
+    a.wrapping_add(difference & negative)
+}
+
+/// 1 for any word but zero.
+#[inline(always)]
+fn not_zero(word: u64) -> u64 {
+    let mut negated = word;
+    // SAFETY: as above.
+    unsafe { asm!("{n} = -{n}", n = inout(reg) negated) };
+    (word | negated) >> 63
 }
 
 /// Counts what a turn towards the server was.
@@ -457,10 +574,7 @@ pub(crate) fn count_request(counters: *mut EndpointCounters, event: RequestEvent
             method,
             first_pipelined,
         } => {
-            // Always below; the compiler loses sight of it.
-            if (method as usize) < METHODS {
-                bump!(counters, requests[method as usize]);
-            }
+            bump_at!(counters, requests, method as usize);
             if first_pipelined {
                 bump!(counters, pipelined);
             }
@@ -475,11 +589,11 @@ fn count_response(counters: *mut EndpointCounters, event: ResponseEvent, took_ns
     let is_timed = match event {
         ResponseEvent::None => false,
         ResponseEvent::Interim(code) => {
-            count_code(counters, code);
+            bump_at!(counters, responses, code);
             false
         }
         ResponseEvent::Final(code, is_timed) => {
-            count_code(counters, code);
+            bump_at!(counters, responses, code);
             is_timed
         }
         ResponseEvent::Unparsed(is_timed) => {
@@ -492,21 +606,9 @@ fn count_response(counters: *mut EndpointCounters, event: ResponseEvent, took_ns
         }
     };
     if is_timed {
-        count_duration(counters, took_ns);
+        // SAFETY: only the address of the field is taken.
+        count_duration(unsafe { &raw mut (*counters).exchange }, took_ns);
     }
-}
-
-#[inline(always)]
-fn count_code(counters: *mut EndpointCounters, code: usize) {
-    if code < monitor_common::http::CODES {
-        bump!(counters, responses[code]);
-    }
-}
-
-#[inline(always)]
-fn count_duration(counters: *mut EndpointCounters, took_ns: u64) {
-    bump_by!(counters, took_ns, exchange.sum_ns);
-    bump!(counters, exchange.buckets[histogram::bucket(took_ns)]);
 }
 
 /// At the end of a connection: what was asked and not answered.
