@@ -101,11 +101,8 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     // May have to be mounted, which nothing later may.
     kernel::make_pin_dir(&config.pin_dir)?;
-    let kept = capabilities::keep(
-        &config.needs(&targets, &roots),
-        kernel::doctor::programs_load,
-    )
-    .context("capabilities cannot be given up")?;
+    let kept = capabilities::keep(&config.needs(&targets, &roots))
+        .context("capabilities cannot be given up")?;
     tracing::info!(kept = kept.join(","), "gave up all other capabilities");
     let mut options = KernelOptions {
         log: config.kernel_log,

@@ -118,6 +118,17 @@ fn replace(ebpf: &Ebpf, program: Program, pin: &Path) -> Result<(), KernelError>
     syscall::link_update(link.as_fd(), fd.as_fd()).map_err(file("replacing the program of"))
 }
 
+/// Detaches every program of a target, whatever its link is called, so that the
+/// pins can be removed: without their links, programs would go on for some time.
+pub(super) fn detach_all(pins: &Pins) {
+    for path in pins.paths() {
+        if let Ok(pinned) = syscall::obj_get(&path) {
+            // Of a map it is refused, and nothing is to be done.
+            let _refused = syscall::link_detach(pinned.as_fd());
+        }
+    }
+}
+
 /// Detaches a program and removes its link's pin; says whether there was one.
 pub(super) fn detach(program: Program, pins: &Pins) -> Result<bool, KernelError> {
     let path = pins.path(program.link());

@@ -12,6 +12,7 @@ pub mod doctor;
 mod error;
 mod floors;
 mod glance;
+mod layouts;
 mod ledger;
 mod listeners;
 mod live;

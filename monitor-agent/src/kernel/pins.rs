@@ -22,6 +22,14 @@ pub(super) fn layout_dir(pin_dir: &Path) -> PathBuf {
     pin_dir.join(format!("v{LAYOUT_VERSION}"))
 }
 
+/// What is in a directory, in order.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
 /// FNV-1a: stable, and short enough for a name.  A bpffs takes no dots in
 /// names, so a path cannot be one.
 fn hash(label: &str) -> u64 {
@@ -39,17 +47,30 @@ impl Pins {
 
     /// All targets that are pinned.
     pub(super) fn all(pin_dir: &Path) -> Vec<Self> {
-        let entries = fs::read_dir(layout_dir(pin_dir))
-            .into_iter()
-            .flatten()
-            .flatten();
-        let mut pins: Vec<_> = entries.map(|entry| Self { dir: entry.path() }).collect();
-        pins.sort_by(|a, b| a.dir.cmp(&b.dir));
+        let dirs = entries(&layout_dir(pin_dir)).into_iter();
+        dirs.map(|dir| Self { dir }).collect()
+    }
+
+    /// The same in every layout.
+    pub(super) fn of_every_layout(pin_dir: &Path) -> Vec<Self> {
+        let dirs = entries(pin_dir).into_iter().flat_map(|dir| entries(&dir));
+        dirs.map(|dir| Self { dir }).collect()
+    }
+
+    /// The same target's pins in other layouts.
+    pub(super) fn elsewhere(&self, pin_dir: &Path) -> Vec<Self> {
+        let mut pins = Self::of_every_layout(pin_dir);
+        pins.retain(|other| other.dir != self.dir && other.dir.file_name() == self.dir.file_name());
         pins
     }
 
     pub(super) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Every pin of the target.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        entries(&self.dir)
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

@@ -90,7 +90,7 @@ impl Retired {
 
     fn of(table: &Table) -> Result<Self, KernelError> {
         let mut retired = Self::default();
-        for row in table.iter() {
+        for row in table {
             let (key, row) = row.map_err(failed("reading", maps::RETIRED))?;
             retired.insert(key, Totals::of(&row));
         }

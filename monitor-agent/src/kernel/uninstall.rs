@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{KernelError, attach, bpffs, object::Program, pins::Pins};
+use super::{KernelError, attach, bpffs, pins::Pins};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,22 +19,16 @@ pub struct Removed {
 /// # Errors
 /// Where an agent holds a target, or a pin cannot be removed.
 pub fn uninstall(pin_dir: &Path) -> Result<Removed, KernelError> {
-    let targets = Pins::all(pin_dir);
+    let targets = Pins::of_every_layout(pin_dir);
     let mut locks = Vec::new();
     for pins in &targets {
         let label = pins.meta();
         let label = label.as_ref().and_then(|m| m.label()).unwrap_or("a target");
         locks.push(pins.lock(label)?);
     }
-    let mut removed = Removed {
+    targets.iter().for_each(attach::detach_all);
+    Ok(Removed {
         targets: targets.len(),
-        pins: 0,
-    };
-    for pins in &targets {
-        for program in Program::ALL {
-            removed.pins += usize::from(attach::detach(program, pins)?);
-        }
-    }
-    removed.pins += bpffs::remove_dir(pin_dir)?;
-    Ok(removed)
+        pins: bpffs::remove_dir(pin_dir)?,
+    })
 }

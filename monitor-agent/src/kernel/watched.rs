@@ -19,6 +19,7 @@ use super::{
     attach,
     counts::{self, Connections, Counts},
     glance::{EndpointGlance, Figures, Ids},
+    layouts::Elsewhere,
     live::{Adopted, Live},
     mapped::Access,
     object::{Program, maps},
@@ -106,6 +107,7 @@ impl Watched {
         })?;
         let cgroup_id = cgroup.metadata().map_or(0, |m| m.ino());
         let lock = pins.lock(&target.label)?;
+        let elsewhere = Elsewhere::lock(&pins, &options.pin_dir, &target.label)?;
         let before = prepare::usable(&pins, cgroup_id)?;
         let mut meta = before.unwrap_or_else(|| prepare::new_meta(options, target, cgroup_id));
         meta.cgroup_id = cgroup_id;
@@ -140,6 +142,7 @@ impl Watched {
             attached.attach(options.level, &watched.pins)?;
         }
         watched.adopt(target)?;
+        elsewhere.remove()?;
         watched.pins.write_meta(&watched.meta)?;
         Ok(watched)
     }

@@ -1,23 +1,27 @@
 //! Counting goes on, whatever becomes of the agent.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+    path::PathBuf,
 };
 
 use libtest_mimic::Failed;
 use monitor_agent::{
-    kernel::{EndpointAddress, Kernel, KernelError, uninstall},
-    source::Level,
+    kernel::{EndpointAddress, Kernel, KernelError, Target, uninstall},
+    source::{CounterSource, Level},
 };
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use crate::{
     Case, Watch,
-    watch::{Own, fresh},
+    watch::{Own, fresh, until},
 };
 
-pub(crate) const CASES: [Case; 5] = [
+pub(crate) const CASES: [Case; 7] = [
     (
         "an_exchange_that_is_open_while_the_level_changes_is_let_go",
         open_while_the_level_changes,
@@ -27,6 +31,8 @@ pub(crate) const CASES: [Case; 5] = [
         goes_on_without_an_agent,
     ),
     ("a_second_agent_is_refused", a_second_agent_is_refused),
+    ("an_agent_of_another_layout_gives_its_place", another_layout),
+    ("two_capabilities_are_enough", two_capabilities),
     ("levels_change_without_losing_a_byte", levels_change),
     ("what_finds_no_place_is_counted_as_other", overflow),
 ];
@@ -118,8 +124,113 @@ fn a_second_agent_is_refused(watch: &Watch) -> Result<(), Failed> {
     Ok(())
 }
 
+/// What an agent of another layout left differs from this one's in its place alone.
+fn another_layout(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("layouts");
+    let listener = TcpListener::bind(fresh())?;
+    let address = listener.local_addr()?;
+    let before = own.open(watch);
+    let mut conversation = Conversation::new(&listener);
+    conversation.exchange();
+    let pinned = || -> Vec<PathBuf> {
+        let layouts = fs::read_dir(&own.options.pin_dir).unwrap();
+        layouts.map(|layout| layout.unwrap().path()).collect()
+    };
+    let [current] = &pinned()[..] else {
+        panic!("one layout");
+    };
+    let other = current.with_file_name("v1");
+    fs::rename(current, &other)?;
+    let refused = Kernel::open(&own.options, &[watch.target()]).unwrap_err();
+    assert!(matches!(refused, KernelError::Busy { .. }), "{refused}");
+    drop(before);
+    let after = own.open(watch);
+    assert_eq!(pinned(), std::slice::from_ref(current));
+    until(
+        "beside that of all tests there is one set of programs",
+        || {
+            // Other tests have sets of their own for a while.
+            programs_of(&watch.target()).unwrap() == 2
+        },
+    );
+    conversation.exchange();
+    drop(conversation);
+    watch.ended(Role::Downstream, address, 1);
+    let counters = downstream(&after, address);
+    let connections = (
+        counters.connections_adopted,
+        counters.connections_opened,
+        counters.connections_closed,
+    );
+    assert_eq!(connections, (1, 0, 1));
+    assert_eq!(counters.bytes_received, REQUEST.len() as u64);
+    assert_eq!(requests(&counters), 1);
+    Ok(())
+}
+
+/// `union bpf_attr` for `BPF_PROG_QUERY`, as the UAPI has it.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramQuery {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    reserved: u32,
+}
+
+/// How many programs the kernel runs for what arrives in a cgroup, by its own word.
+fn programs_of(target: &Target) -> Result<u32, Failed> {
+    const BPF_PROG_QUERY: libc::c_int = 16;
+    // `BPF_CGROUP_INET_INGRESS` is the attach type 0; without room for their
+    // numbers, programs are only counted.
+    let cgroup = fs::File::open(&target.path)?;
+    let mut query = ProgramQuery {
+        target_fd: cgroup.as_raw_fd().cast_unsigned(),
+        ..ProgramQuery::default()
+    };
+    let size = size_of::<ProgramQuery>();
+    // SAFETY: the attributes are of the given size and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size) };
+    if result == 0 {
+        Ok(query.prog_cnt)
+    } else {
+        Err(std::io::Error::last_os_error().into())
+    }
+}
+
+/// The verifier asks more of who may not have the processor speculate.
+fn two_capabilities(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("capabilities");
+    // Mounting needs more, and happened before.
+    fs::create_dir_all(&own.options.pin_dir)?;
+    let without = || -> Result<(), Failed> {
+        let two = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+        let sets = CapabilitySets {
+            effective: two,
+            permitted: two,
+            inheritable: CapabilitySet::empty(),
+        };
+        // Changes the calling thread alone, which ends with the test.
+        set_capabilities(None, sets)?;
+        let listener = TcpListener::bind(fresh())?;
+        let address = listener.local_addr()?;
+        let mut kernel = own.open(watch);
+        for level in [Level::Tcp, Level::Http] {
+            CounterSource::set_level(&mut kernel, level)?;
+        }
+        Conversation::new(&listener).exchange();
+        watch.ended(Role::Downstream, address, 1);
+        let counters = downstream(&kernel, address);
+        assert_eq!((counters.connections_closed, requests(&counters)), (1, 1));
+        Ok(())
+    };
+    std::thread::scope(|scope| scope.spawn(without).join().unwrap())
+}
+
 fn levels_change(watch: &Watch) -> Result<(), Failed> {
-    use monitor_agent::source::CounterSource as _;
     let mut own = Own::new("levels");
     own.options.level = Level::Tcp;
     let listener = TcpListener::bind(fresh())?;
@@ -160,7 +271,6 @@ fn levels_change(watch: &Watch) -> Result<(), Failed> {
 /// A request at level http, its answer at level tcp, and the next one at http: the
 /// first was asked, nobody saw its answer, and the second is an exchange as any.
 fn open_while_the_level_changes(watch: &Watch) -> Result<(), Failed> {
-    use monitor_agent::source::CounterSource as _;
     let own = Own::new("levels-open");
     let listener = TcpListener::bind(fresh())?;
     let address = listener.local_addr()?;

@@ -335,7 +335,7 @@ fn queue_dies(watch: &Watch) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The server closes first and is left in TIME_WAIT; the client comes again from
+/// The server closes first and is left in `TIME_WAIT`; the client comes again from
 /// the same port at once.
 fn same_ports_again(watch: &Watch) -> Result<(), Failed> {
     const TIMES: u64 = 20;

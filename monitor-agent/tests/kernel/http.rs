@@ -15,7 +15,7 @@ use monitor_common::{
 
 use crate::{Case, Watch, network::set_option, watch::fresh};
 
-pub(crate) const CASES: [Case; 9] = [
+pub(crate) const CASES: [Case; 10] = [
     ("requests_and_responses_are_counted", requests_and_responses),
     (
         "exchange_times_lie_within_what_both_sides_saw",
@@ -30,6 +30,7 @@ pub(crate) const CASES: [Case; 9] = [
     ("tunnels_are_no_exchanges", tunnels),
     ("other_protocols_give_exchanges", other_protocols),
     ("a_request_without_a_response_is_told", without_response),
+    ("packets_with_ip_options_count_as_any", ip_options),
     (
         "a_request_that_completes_the_handshake_counts",
         with_the_handshake,
@@ -276,6 +277,37 @@ fn without_response(watch: &Watch) -> Result<(), Failed> {
 }
 
 /// With `TCP_DEFER_ACCEPT` the connection is made by its first request.
+/// Four bytes that mean nothing between the headers of IP and TCP.
+fn ip_options(watch: &Watch) -> Result<(), Failed> {
+    const NOTHING: u32 = u32::from_ne_bytes([1; 4]);
+    let listener = TcpListener::bind(fresh())?;
+    let address = listener.local_addr()?;
+    for n in 1..=5 {
+        let client = TcpStream::connect(address)?;
+        let server = listener.accept()?.0;
+        for socket in [&client, &server] {
+            set_option(
+                socket,
+                libc::IPPROTO_IP,
+                libc::IP_OPTIONS,
+                NOTHING.cast_signed(),
+            )?;
+        }
+        (&client).write_all(GET)?;
+        (&server).read_exact(&mut [0; GET.len()])?;
+        (&server).write_all(OK)?;
+        (&client).read_exact(&mut [0; OK.len()])?;
+        drop((client, server));
+        for role in [Role::Downstream, Role::Upstream] {
+            let c = watch.ended(role, address, n);
+            assert_eq!(c.requests[Method::Get as usize], n, "{role:?}");
+            assert_eq!(c.responses[code_index(200).unwrap()], n);
+            assert_eq!((c.exchanges, c.unparsed), (0, 0));
+        }
+    }
+    Ok(())
+}
+
 fn with_the_handshake(watch: &Watch) -> Result<(), Failed> {
     let listener = TcpListener::bind(fresh())?;
     let address = listener.local_addr()?;

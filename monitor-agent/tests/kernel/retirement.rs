@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use libtest_mimic::Failed;
@@ -12,7 +12,7 @@ use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
 use crate::{
     Case, Watch,
-    watch::{Own, fresh},
+    watch::{Own, fresh, until},
 };
 
 pub(crate) const CASES: [Case; 2] = [
@@ -22,16 +22,6 @@ pub(crate) const CASES: [Case; 2] = [
     ),
     ("idle_endpoints_make_room_in_a_full_map", make_room),
 ];
-
-const DEADLINE: Duration = Duration::from_secs(10);
-
-fn until(what: &str, satisfied: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !satisfied() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
 
 fn find(kernel: &Kernel, address: SocketAddr) -> Option<EndpointCounters> {
     let sample = kernel.read();

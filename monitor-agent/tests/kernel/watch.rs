@@ -38,6 +38,16 @@ pub(crate) fn fresh() -> SocketAddr {
     ([127, 1, high, low], 0).into()
 }
 
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn until(what: &str, satisfied: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !satisfied() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 impl Watch {
     pub(crate) fn start() -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
