@@ -88,7 +88,7 @@ fn failed_by(counters: &EndpointCounters, reason: Failure) -> (u64, u64) {
 }
 
 /// Runs a command in the calling thread's network; returns its stdout.
-fn run(command: &str) -> Result<String, Failed> {
+pub(crate) fn run(command: &str) -> Result<String, Failed> {
     let mut words = command.split(' ');
     let program = words.next().unwrap();
     let output = Command::new(program).args(words).output()?;

@@ -11,6 +11,7 @@
 mod adoption;
 mod cgroup;
 mod continuity;
+mod crafted;
 mod failures;
 mod handshakes;
 mod http;
@@ -34,19 +35,25 @@ fn main() {
         Err(why) => {
             eprintln!("skipped: {why}");
             let skipped = |(name, _): Case| Trial::test(name, || Ok(())).with_ignored_flag(true);
-            let all = cases().chain(lossy::CASES);
+            let all = cases().chain(lossy::CASES).chain(crafted::CASES);
             libtest_mimic::run(&arguments, all.map(skipped).collect()).exit();
         }
     };
     let mut trials = cases()
         .map(|(name, case)| Trial::test(name, move || case(watch)))
         .collect::<Vec<_>>();
-    trials.extend(lossy::CASES.map(|(name, case)| {
-        Trial::ignorable_test(name, move || match lossy::missing() {
-            Some(why) => Ok(Completion::ignored_with(why)),
-            None => case(watch).map(|()| Completion::Completed),
-        })
-    }));
+    trials.extend(
+        lossy::CASES
+            .into_iter()
+            .chain(crafted::CASES)
+            .map(|(name, case)| {
+                let missing = || lossy::missing().or_else(crafted::missing);
+                Trial::ignorable_test(name, move || match missing() {
+                    Some(why) => Ok(Completion::ignored_with(why)),
+                    None => case(watch).map(|()| Completion::Completed),
+                })
+            }),
+    );
     let conclusion = libtest_mimic::run(&arguments, trials);
     watch.stop();
     conclusion.exit();
