@@ -14,11 +14,11 @@ use monitor_agent::{
     source::{CounterSource, Level},
 };
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use rustix::thread::CapabilitySet;
 
 use crate::{
     Case, Watch,
-    watch::{Own, fresh, until},
+    watch::{Own, fresh, give_up_all_but, until},
 };
 
 pub(crate) const CASES: [Case; 7] = [
@@ -207,14 +207,7 @@ fn two_capabilities(watch: &Watch) -> Result<(), Failed> {
     // Mounting needs more, and happened before.
     fs::create_dir_all(&own.options.pin_dir)?;
     let without = || -> Result<(), Failed> {
-        let two = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
-        let sets = CapabilitySets {
-            effective: two,
-            permitted: two,
-            inheritable: CapabilitySet::empty(),
-        };
-        // Changes the calling thread alone, which ends with the test.
-        set_capabilities(None, sets)?;
+        give_up_all_but(CapabilitySet::BPF | CapabilitySet::NET_ADMIN)?;
         let listener = TcpListener::bind(fresh())?;
         let address = listener.local_addr()?;
         let mut kernel = own.open(watch);

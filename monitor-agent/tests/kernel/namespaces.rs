@@ -2,30 +2,37 @@
 //! with the sockets there are.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use libtest_mimic::Failed;
 use monitor_agent::kernel::{EndpointAddress, Kernel};
 use monitor_common::endpoint::Role;
+use rustix::thread::CapabilitySet;
 
 use crate::{
     Case, Watch,
     network::leave_the_network,
-    watch::{Own, fresh},
+    watch::{DEADLINE, Own, fresh, give_up_all_but, until},
 };
 
-pub(crate) const CASES: [Case; 1] = [(
-    "sockets_that_cannot_be_found_are_a_difference_until_they_can",
-    found_where_a_process_is,
-)];
+pub(crate) const CASES: [Case; 3] = [
+    (
+        "sockets_that_cannot_be_found_are_a_difference_until_they_can",
+        found_where_a_process_is,
+    ),
+    ("namespaces_that_may_not_be_entered_are_told", hidden),
+    (
+        "a_look_at_the_sockets_waits_for_its_budget",
+        waits_for_its_budget,
+    ),
+];
 
-const DEADLINE: Duration = Duration::from_secs(10);
 const UPLOADED: usize = 12_345;
 
 /// A process that stays until it is ended.
@@ -106,5 +113,58 @@ fn found_where_a_process_is(watch: &Watch) -> Result<(), Failed> {
     drop(elsewhere);
     assert_eq!(difference(&kernel, 0), Some(0), "both ended");
     drop(resident);
+    Ok(())
+}
+
+/// Their sockets can be counted and not be looked at.
+fn hidden(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("hidden");
+    fs::create_dir_all(&own.options.pin_dir)?;
+    let elsewhere = apart(elsewhere)?;
+    let resident = apart(|| Resident::new(&elsewhere.namespace))?;
+    let sample = apart(|| {
+        let may = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::SYS_PTRACE;
+        give_up_all_but(may)?;
+        Ok(own.open(watch).read())
+    })?;
+    assert!(sample.sockets_hidden);
+    assert_eq!(sample.connection_difference, None, "not comparable");
+    drop(resident);
+    Ok(())
+}
+
+/// What no callback tells is left to the next look, however long that takes, and
+/// how old the last one is can be read.
+fn waits_for_its_budget(watch: &Watch) -> Result<(), Failed> {
+    let mut own = Own::new("budget");
+    // A look that took a millisecond is followed by a pause of years.
+    own.options.dump_budget = 1e-12;
+    let kernel = own.open(watch);
+    let first = kernel.read();
+    assert!(first.connection_difference.is_some());
+    let listener = TcpListener::bind(fresh())?;
+    let address = EndpointAddress::Socket(listener.local_addr()?);
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    let mut server = listener.accept()?.0;
+    client.write_all(&[b'u'; UPLOADED])?;
+    server.read_exact(&mut [0; UPLOADED])?;
+    let received = |kernel: &Kernel| {
+        let sample = kernel.read();
+        let mut endpoints = sample.endpoints.iter();
+        let found = endpoints.find(|e| e.id.address == address && e.id.role == Role::Downstream);
+        (found.unwrap().counters.bytes_received, sample)
+    };
+    until("the last look grows older", || {
+        kernel.read().live_bytes_age_ms >= 20
+    });
+    let (bytes, later) = received(&kernel);
+    assert_eq!((bytes, later.sockets.len()), (0, 0));
+    assert_eq!(later.connection_difference, None, "not looked at");
+    let (bytes, _) = received(&Kernel::open_pinned(&own.options.pin_dir)?);
+    assert_eq!(bytes, UPLOADED as u64, "a reader looks by itself");
+    drop((client, server));
+    until("the end brings the rest", || {
+        received(&kernel).0 == UPLOADED as u64
+    });
     Ok(())
 }

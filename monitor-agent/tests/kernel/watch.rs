@@ -1,6 +1,7 @@
 //! The programs, attached to the test's own cgroup.
 
 use std::{
+    io,
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -17,6 +18,8 @@ use monitor_agent::{
     source::CounterSource,
 };
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
+
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use crate::cgroup::Cgroup;
 
@@ -36,6 +39,16 @@ pub(crate) fn fresh() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     ([127, 1, high, low], 0).into()
+}
+
+/// Leaves the calling thread, which must end with its test, these capabilities.
+pub(crate) fn give_up_all_but(these: CapabilitySet) -> io::Result<()> {
+    let sets = CapabilitySets {
+        effective: these,
+        permitted: these,
+        inheritable: CapabilitySet::empty(),
+    };
+    Ok(set_capabilities(None, sets)?)
 }
 
 /// Waits until something is so.
