@@ -9,7 +9,7 @@
 //!   sockets.
 //! - `CAP_PERFMON` wherever it is granted: without it the kernel fences every
 //!   access of the programs off from speculation, and a packet costs five times as
-//!   much. They work all the same.
+//!   much; before Linux 6.18 its verifier takes those of level tcp alone.
 //! - `CAP_DAC_OVERRIDE` where the spool, the pins, the token, the control
 //!   socket or the names' file belong to somebody else.
 //!

@@ -35,23 +35,34 @@ const CALLBACKS: u32 =
 
 const TCP_FLAG_FIN: u32 = 1;
 
+/// Lets the kernel go on; anything else would be an error to it.
+const GO_ON: u32 = 1;
+
 #[sock_ops]
 pub fn socket_events(ctx: SockOpsContext) -> u32 {
-    handle(&ctx);
-    // 1 lets the kernel go on; anything else would be an error to it.
-    1
+    handle::<false>(&ctx);
+    GO_ON
+}
+
+/// The same with a log, in its place where the agent is asked for one.  A switch
+/// within one program would cost nothing, but older verifiers refuse the log
+/// without `CAP_PERFMON`, switched on or not.
+#[sock_ops]
+pub fn socket_events_logged(ctx: SockOpsContext) -> u32 {
+    handle::<true>(&ctx);
+    GO_ON
 }
 
 #[inline(always)]
-fn handle(ctx: &SockOpsContext) {
+fn handle<const LOGS: bool>(ctx: &SockOpsContext) {
     // SAFETY: the context is valid for the run of the program.
     let ops = unsafe { &*ctx.ops };
     match ops.op {
-        BPF_SOCK_OPS_TCP_CONNECT_CB => open(ctx, ops, Role::Upstream),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => open::<LOGS>(ctx, ops, Role::Upstream),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => active_established(ops),
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => passive_established(ctx, ops),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => passive_established::<LOGS>(ctx, ops),
         BPF_SOCK_OPS_RTT_CB => round_trip(ops),
-        BPF_SOCK_OPS_STATE_CB => state_change(ctx, ops),
+        BPF_SOCK_OPS_STATE_CB => state_change::<LOGS>(ctx, ops),
         BPF_SOCK_OPS_RTO_CB => timer(ctx, ops),
         BPF_SOCK_OPS_PARSE_HDR_OPT_CB => header(ops),
         _ => {}
@@ -104,16 +115,16 @@ fn call_back(ctx: &SockOpsContext, ops: &bpf_sock_ops, flags: u32) {
 /// A handshake was completed by an ACK: that of a connection from outside, or of
 /// one that we opened while the peer did the same (RFC 9293, section 3.5).
 #[inline(always)]
-fn passive_established(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
+fn passive_established<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     match followed(ops) {
         Some(socket) if !socket.stream.has(Stream::ENDED) => active_established(ops),
-        _ => open(ctx, ops, Role::Downstream),
+        _ => open::<LOGS>(ctx, ops, Role::Downstream),
     }
 }
 
 /// A SYN is about to be sent, or a handshake was completed from outside.
 #[inline(always)]
-fn open(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) {
+fn open<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) {
     let sk = sk(ops);
     if sk.is_null() {
         maps::lose(Loss::UntrackedCallback);
@@ -153,10 +164,13 @@ fn open(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) {
         handshake_data(ops, socket, counters);
     }
     call_back(ctx, ops, CALLBACKS);
-    debug!(
-        ctx,
-        "opened cookie={} role={} slot={}", socket.stream.cookie, role as u8, slot
-    );
+    if LOGS {
+        let cookie = socket.stream.cookie;
+        debug!(
+            ctx,
+            "opened cookie={} role={} slot={}", cookie, role as u8, slot
+        );
+    }
 }
 
 /// Takes up what the packet program kept of a handshake that ended with
@@ -227,7 +241,7 @@ fn fold(ops: &bpf_sock_ops, socket: &mut Socket, counters: *mut EndpointCounters
 }
 
 #[inline(always)]
-fn state_change(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
+fn state_change<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     let Some(socket) = followed(ops) else { return };
     let Some(counters) = maps::counters(socket.exchange.slot) else {
         return;
@@ -243,10 +257,12 @@ fn state_change(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
         socket.stream.flags |= Stream::ENDED;
         fold(ops, socket, counters);
         end(ops, socket, counters, old);
-        debug!(
-            ctx,
-            "ended cookie={} old_state={}", socket.stream.cookie, old
-        );
+        if LOGS {
+            debug!(
+                ctx,
+                "ended cookie={} old_state={}", socket.stream.cookie, old
+            );
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::command::{output, run, step};
 
@@ -60,6 +60,61 @@ pub(crate) fn install_without_starting(package: &str, unit: &str) -> Result<()> 
     Ok(())
 }
 
+/// Unpacks packages into a directory, and nowhere else: nothing of the system
+/// changes, and what could not stand beside installed packages can be used.
+pub(crate) fn unpack(packages: &[String], directory: &Path) -> Result<()> {
+    step(&format!("unpacking {}", packages.join(" ")));
+    let archives = directory.join("archives");
+    fs::create_dir_all(&archives).with_context(|| format!("making {}", archives.display()))?;
+    run(apt_get()
+        .current_dir(&archives)
+        .arg("download")
+        .args(packages))?;
+    for archive in fs::read_dir(&archives)? {
+        run(Command::new("dpkg-deb")
+            .arg("-x")
+            .arg(archive?.path())
+            .arg(directory))?;
+    }
+    fs::remove_dir_all(&archives).with_context(|| format!("removing {}", archives.display()))
+}
+
+/// These packages and those that they need and that are not installed, as apt-get
+/// takes them.
+pub(crate) fn with_dependencies(packages: &[&str]) -> Result<Vec<String>> {
+    update_lists_once()?;
+    let mut simulation = apt_get();
+    simulation
+        .args(["install", "--simulate", "--no-install-recommends"])
+        .args(packages);
+    let mut all = to_install(&output(&mut simulation)?);
+    // Those that are installed already are wanted too.
+    for package in packages {
+        if !all
+            .iter()
+            .any(|one| one.starts_with(&format!("{package}=")))
+        {
+            all.push((*package).to_owned());
+        }
+    }
+    Ok(all)
+}
+
+/// The packages that apt-get says it would install, with their versions; not those
+/// that it would only upgrade.
+fn to_install(simulation: &str) -> Vec<String> {
+    let lines = simulation.lines();
+    let installs = lines.filter_map(|line| line.strip_prefix("Inst "));
+    installs
+        .filter_map(|install| {
+            // Of an upgrade the version before comes first, in brackets.
+            let (name, version) = install.split_once(" (")?;
+            let version = version.split(' ').next()?;
+            (!name.contains(' ')).then(|| format!("{name}={version}"))
+        })
+        .collect()
+}
+
 /// Refreshes the package lists, unless this process has done so already.
 pub(crate) fn update_lists_once() -> Result<()> {
     static DONE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
@@ -102,7 +157,14 @@ fn installed(status: &str) -> std::collections::HashSet<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::installed;
+    use super::{installed, to_install};
+
+    #[test]
+    fn what_would_be_installed_is_read_from_a_simulation() {
+        let simulation = "Remv other [1]\nInst a (1:2.0+b1 Debian:12/stable [amd64])\n\
+                          Inst b [1.0] (1.1 Debian:12/stable [all]) []\nConf a (1:2.0+b1)\n";
+        assert_eq!(to_install(simulation), ["a=1:2.0+b1"]);
+    }
 
     #[test]
     fn removed_packages_do_not_count_as_installed() {

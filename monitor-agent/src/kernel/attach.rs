@@ -29,7 +29,9 @@ pub(super) fn load(ebpf: &mut Ebpf, program: Program) -> Result<(), KernelError>
     };
     let loaded = ebpf.program_mut(program.name()).ok_or(missing)?;
     let result = match program {
-        Program::SocketEvents => <&mut SockOps>::try_from(loaded).and_then(SockOps::load),
+        Program::SocketEvents | Program::SocketEventsLogged => {
+            <&mut SockOps>::try_from(loaded).and_then(SockOps::load)
+        }
         Program::Connect4 | Program::Connect6 => {
             <&mut CgroupSockAddr>::try_from(loaded).and_then(CgroupSockAddr::load)
         }
@@ -70,7 +72,7 @@ fn link(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<FdLink, Prog
         return Err(ProgramError::NotLoaded);
     };
     let link = match program {
-        Program::SocketEvents => {
+        Program::SocketEvents | Program::SocketEventsLogged => {
             let loaded: &mut SockOps = loaded.try_into()?;
             let id = loaded.attach(cgroup, mode)?;
             loaded.take_link(id)?.try_into()

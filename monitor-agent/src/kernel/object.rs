@@ -1,5 +1,7 @@
 //! The kernel object and the names of what is in it.
 
+use super::KernelLog;
+
 /// The programs and maps, as `monitor-ebpf` makes them.
 pub(super) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/speedmimi.bpf.o"));
@@ -48,6 +50,7 @@ pub(super) enum Program {
     Connect6,
     Release,
     SocketEvents,
+    SocketEventsLogged,
     Ingress,
     Egress,
 }
@@ -65,6 +68,14 @@ impl Program {
         Self::Egress,
     ];
 
+    /// The same, with the program that logs in the place of the one that does not.
+    pub(super) fn all(log: KernelLog) -> [Self; 6] {
+        Self::ALL.map(|program| match program {
+            Self::SocketEvents if log != KernelLog::Off => Self::SocketEventsLogged,
+            other => other,
+        })
+    }
+
     /// Its name in the object.
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -72,6 +83,7 @@ impl Program {
             Self::Connect6 => "connect6",
             Self::Release => "release",
             Self::SocketEvents => "socket_events",
+            Self::SocketEventsLogged => "socket_events_logged",
             Self::Ingress => "ingress",
             Self::Egress => "egress",
         }
@@ -83,7 +95,7 @@ impl Program {
             Self::Connect4 => "link_connect4",
             Self::Connect6 => "link_connect6",
             Self::Release => "link_release",
-            Self::SocketEvents => "link_socket_events",
+            Self::SocketEvents | Self::SocketEventsLogged => "link_socket_events",
             Self::Ingress => "link_ingress",
             Self::Egress => "link_egress",
         }

@@ -60,7 +60,7 @@ struct Attached {
 impl Attached {
     /// Attaches the programs, and detaches what only level http needs.
     fn attach(&mut self, level: Level, pins: &Pins) -> Result<(), KernelError> {
-        for program in Program::ALL {
+        for program in Program::all(self.options.log) {
             if program.http_only() && level == Level::Tcp {
                 attach::detach(program, pins)?;
             } else {
@@ -71,11 +71,18 @@ impl Attached {
     }
 }
 
-/// Makes the programs and has the kernel verify them.
-fn load(options: &KernelOptions, meta: &Meta, pins: &Pins) -> Result<Ebpf, KernelError> {
+/// Makes the programs and has the kernel verify those that the level needs.
+fn load(
+    options: &KernelOptions,
+    level: Level,
+    meta: &Meta,
+    pins: &Pins,
+) -> Result<Ebpf, KernelError> {
     let mut ebpf = prepare::load(options, meta, pins)?;
-    for program in Program::ALL {
-        attach::load(&mut ebpf, program)?;
+    for program in Program::all(options.log) {
+        if level == Level::Http || !program.http_only() {
+            attach::load(&mut ebpf, program)?;
+        }
     }
     Ok(ebpf)
 }
@@ -114,7 +121,7 @@ impl Watched {
         if before.is_some() && pinned_level(&pins) != options.level {
             meta.level_changes = meta.level_changes.wrapping_add(1);
         }
-        let ebpf = load(options, &meta, &pins)?;
+        let ebpf = load(options, options.level, &meta, &pins)?;
         if before.is_none() {
             prepare::fill_free_slots(&pins, meta.endpoints_max)?;
         }
@@ -212,7 +219,7 @@ impl Watched {
         };
         self.meta.level_changes = self.meta.level_changes.wrapping_add(1);
         self.pins.write_meta(&self.meta)?;
-        attached.ebpf = load(&attached.options, &self.meta, &self.pins)?;
+        attached.ebpf = load(&attached.options, level, &self.meta, &self.pins)?;
         attached.attach(level, &self.pins)
     }
 

@@ -123,8 +123,8 @@ fn hidden(watch: &Watch) -> Result<(), Failed> {
     let elsewhere = apart(elsewhere)?;
     let resident = apart(|| Resident::new(&elsewhere.namespace))?;
     let sample = apart(|| {
-        let may = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::SYS_PTRACE;
-        give_up_all_but(may)?;
+        let programs = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
+        give_up_all_but(programs | CapabilitySet::SYS_PTRACE)?;
         Ok(own.open(watch).read())
     })?;
     assert!(sample.sockets_hidden);

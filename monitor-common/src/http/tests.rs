@@ -361,3 +361,41 @@ proptest! {
         }
     }
 }
+
+/// What [`other_method`] does eight bytes at once.
+fn other_method_byte_by_byte(bytes: &[u8]) -> RequestStart {
+    for (i, &byte) in bytes.iter().enumerate() {
+        if byte == b' ' && i >= 3 {
+            return match bytes.get(i + 1) {
+                Some(b'/') => RequestStart::Method(Method::Other),
+                None if i + 1 < START_BYTES => RequestStart::Partial,
+                _ => RequestStart::NotHttp,
+            };
+        }
+        if !byte.is_ascii_uppercase() && byte != b'-' && byte != b'_' {
+            return RequestStart::NotHttp;
+        }
+    }
+    if bytes.len() < START_BYTES {
+        RequestStart::Partial
+    } else {
+        RequestStart::NotHttp
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_method_is_read_as_byte_by_byte(
+        bytes in prop_oneof![
+            "[A-Z_-]{0,15} ?/?[a-z@\\[`]{0,3}".prop_map(String::into_bytes),
+            proptest::collection::vec(any::<u8>(), 0..=START_BYTES),
+            proptest::collection::vec(prop_oneof![b'?'..=b'a', Just(b' '), Just(b'/'), 0xc0..=0xdfu8], 0..=START_BYTES),
+        ]
+    ) {
+        let len = bytes.len().min(START_BYTES);
+        let mut padded = [0; START_BYTES];
+        padded[..len].copy_from_slice(&bytes[..len]);
+        let found = other_method(Start::new(&padded), len as u32);
+        prop_assert_eq!(found, other_method_byte_by_byte(&bytes[..len]));
+    }
+}

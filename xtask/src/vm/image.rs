@@ -8,11 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{
-    command::{output, run, step},
-    debian,
-    workspace::Workspace,
-};
+use crate::{command::output, debian, workspace::Workspace};
 
 /// What `sock_diag` needs where it is not built in, dependencies first.
 const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
@@ -49,7 +45,7 @@ impl Image {
         let version = package.trim_start_matches("linux-image-").to_owned();
         let path = directory.join("boot").join(format!("vmlinuz-{version}"));
         if !path.exists() {
-            fetch(&package, &directory)?;
+            debian::unpack(&[package], &directory)?;
         }
         Self::at(&path).map(Some)
     }
@@ -110,24 +106,6 @@ fn newest(depends: &str) -> Option<&str> {
         .lines()
         .find_map(|line| line.trim().strip_prefix("Depends: "))
         .filter(|package| package.starts_with("linux-image-"))
-}
-
-fn fetch(package: &str, directory: &Path) -> Result<()> {
-    step(&format!("fetching {package}"));
-    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
-    run(Command::new("apt-get")
-        .current_dir(directory)
-        .args(["-qq", "download", package]))?;
-    let archive = fs::read_dir(directory)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get downloaded no package")?;
-    run(Command::new("dpkg-deb")
-        .arg("-x")
-        .arg(&archive)
-        .arg(directory))?;
-    fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))
 }
 
 #[cfg(test)]

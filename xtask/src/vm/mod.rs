@@ -6,6 +6,7 @@
 
 mod image;
 mod initramfs;
+mod qemu;
 
 use std::{
     fs,
@@ -16,15 +17,12 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub(crate) use self::image::Image;
-use self::initramfs::Initramfs;
+use self::{initramfs::Initramfs, qemu::Qemu};
 use crate::{
     command::{output, timed},
     debian,
     workspace::Workspace,
 };
-
-/// How long the guest may take, boot included.
-const LIMIT_SECONDS: u32 = 600;
 
 /// What the guest prints last, followed by the test program's exit code.
 const END: &str = "guest: exit code ";
@@ -42,8 +40,9 @@ mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 for module in /modules/*.ko; do [ -f "$module" ] && insmod "$module"; done
 /test --color never </dev/null 2>&1
+code=$?
 echo
-echo "guest: exit code $?"
+echo "guest: exit code $code"
 poweroff -f
 "#;
 
@@ -54,16 +53,17 @@ pub(crate) fn run_tests(
     object: Option<&Path>,
 ) -> Result<String> {
     if debian::is_debian() {
-        debian::ensure_installed(&["qemu-system-x86", "busybox-static", "xz-utils"])?;
+        debian::ensure_installed(&["xz-utils"])?;
     }
+    let qemu = Qemu::find(workspace)?;
     let program = build(workspace, object)?;
     let directory = workspace.target().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     let initrd = directory.join("initramfs");
-    let bytes = guest(&program, image)?;
+    let bytes = guest(&qemu, &program, image)?;
     fs::write(&initrd, bytes).with_context(|| format!("writing {}", initrd.display()))?;
     timed(&format!("testing in Linux {}", image.version()), || {
-        boot(image, &initrd)
+        boot(&qemu, image, &initrd)
     })
 }
 
@@ -94,13 +94,13 @@ fn executable(messages: &str) -> Option<PathBuf> {
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
 
-fn guest(program: &Path, image: &Image) -> Result<Vec<u8>> {
+fn guest(qemu: &Qemu, program: &Path, image: &Image) -> Result<Vec<u8>> {
     let mut initramfs = Initramfs::default();
     for directory in ["proc", "sys", "dev", "tmp", "modules"] {
         initramfs.directory(directory);
     }
     initramfs.file("init", INIT.as_bytes());
-    initramfs.copy("bin/busybox", Path::new("/bin/busybox"))?;
+    initramfs.copy("bin/busybox", &qemu.busybox())?;
     initramfs.copy("test", program)?;
     for library in libraries(&output(Command::new("ldd").arg(program))?) {
         initramfs.copy(library.trim_start_matches('/'), Path::new(library))?;
@@ -125,11 +125,9 @@ fn libraries(ldd: &str) -> Vec<&str> {
         .collect()
 }
 
-fn boot(image: &Image, initrd: &Path) -> Result<String> {
+fn boot(qemu: &Qemu, image: &Image, initrd: &Path) -> Result<String> {
     let printed = output(
-        Command::new("timeout")
-            .arg(LIMIT_SECONDS.to_string())
-            .arg("qemu-system-x86_64")
+        qemu.command()?
             .args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024"])
             .args(["-nographic", "-no-reboot", "-net", "none"])
             .arg("-kernel")
