@@ -7,6 +7,11 @@ use super::exchange::{End, Exchange, Step, upstream_ended, upstream_error};
 use super::io::Io;
 use super::splice::{SPLICE_BYTES_MIN, SpliceError};
 
+/// Bodies with more than this left follow their head instead of sharing the pipe
+/// with it: sharing saves a sixth of the CPU time at 64 KiB and costs a sixth at
+/// 1 MiB.
+const WITH_HEAD_BYTES_MAX: u64 = 128 << 10;
+
 impl Conn {
     /// Moves the request's body within the kernel, where it goes that way.
     pub(super) fn splice_request(
@@ -47,11 +52,13 @@ impl Conn {
     }
 
     /// Takes the beginning of a large body that follows its head at once, so
-    /// that both leave for the client in one go.
+    /// that both leave for the client in one go. Where the body is not too large,
+    /// the head goes through the pipe too, which spares a call into TCP.
     pub(super) fn splice_ahead(
         &self,
         exchange: &mut Exchange,
         cx: &mut Context<'_>,
+        head: &mut Vec<u8>,
     ) -> Result<(), End> {
         let wanted = exchange.response.opaque_remaining();
         let (Io::Tcp(_), Some(Io::Tcp(up))) = (&self.io, &exchange.up) else {
@@ -63,8 +70,17 @@ impl Conn {
         let Some(mut splice) = self.worker.splice() else {
             return Ok(());
         };
+        let with_head = wanted <= WITH_HEAD_BYTES_MAX;
+        if with_head && !splice.put(head) {
+            self.worker.give_back_splice(splice);
+            return Ok(());
+        }
         let filled = splice.fill(up, wanted, cx);
         exchange.splice_out = Some(splice);
+        if with_head {
+            head.clear();
+            self.commit(exchange);
+        }
         match filled {
             Ok(taken) => {
                 exchange.response.skip(taken);

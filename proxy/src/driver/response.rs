@@ -90,8 +90,8 @@ impl Conn {
             out.extend_from_slice(body);
             body = &[];
         }
-        if fresh {
-            self.splice_ahead(exchange, cx)?;
+        if fresh && body.is_empty() {
+            self.splice_ahead(exchange, cx, out)?;
         }
         self.pass_on(exchange, cx, [out, body])
     }
@@ -161,12 +161,8 @@ impl Conn {
         cx: &mut Context<'_>,
         parts: [&[u8]; 2],
     ) -> Result<(), End> {
-        // The request is not sent again once something was answered.
         if !parts[0].is_empty() {
-            exchange.replayable = false;
-            if exchange.to_up.is_empty() {
-                self.worker.give_back(exchange.to_up.take());
-            }
+            self.commit(exchange);
         }
         let worker = &self.worker;
         let more = exchange.splice_out.as_ref().is_some_and(Splice::is_holding);
@@ -174,5 +170,13 @@ impl Conn {
             .to_client
             .send(&mut self.io, cx, parts, more, || worker.spare())
             .map_err(|_| End::Broken)
+    }
+
+    /// The request is not sent again once something was answered.
+    pub(super) fn commit(&self, exchange: &mut Exchange) {
+        exchange.replayable = false;
+        if exchange.to_up.is_empty() {
+            self.worker.give_back(exchange.to_up.take());
+        }
     }
 }

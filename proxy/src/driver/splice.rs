@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
+use rustix::io::write;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -86,18 +87,31 @@ impl Splice {
         (self.held == 0).then_some(self.pipe)
     }
 
-    /// Takes what the sender has, up to `wanted` bytes, into the empty pipe.
-    /// Gives how many.
+    /// Puts bytes into the empty pipe ahead of all that is taken from the
+    /// sender. Says whether they fitted; a pipe that has a part of them is of no
+    /// further use.
+    #[must_use]
+    pub fn put(&mut self, bytes: &[u8]) -> bool {
+        debug_assert_eq!(self.held, 0);
+        match write(&self.pipe.writer, bytes) {
+            Ok(written) => self.held = written,
+            Err(error) => tracing::debug!(%error, "a pipe takes no head"),
+        }
+        self.held == bytes.len()
+    }
+
+    /// Takes what the sender has, up to `wanted` bytes, behind what the pipe
+    /// holds. Gives how many.
     ///
     /// # Errors
     /// The sender's.
     pub fn fill(&mut self, from: &TcpStream, wanted: u64, cx: &mut Context<'_>) -> io::Result<u64> {
-        debug_assert_eq!(self.held, 0);
         let most = usize::try_from(wanted)
             .unwrap_or(usize::MAX)
             .min(PIPE_BYTES);
-        self.held = self.take(from, most, cx)?.unwrap_or(0);
-        Ok(self.held as u64)
+        let taken = self.take(from, most, cx)?.unwrap_or(0);
+        self.held += taken;
+        Ok(taken as u64)
     }
 
     /// Moves what can be moved now, taking at most `wanted` bytes.

@@ -50,7 +50,8 @@ fn bodies_of_every_size_and_framing_arrive_whole() {
     // Around what is copied, what is read with its head, and what moves within
     // the kernel.
     let sizes = [
-        0, 1, 100, 4_000, 4_096, 5_000, 20_000, 36_000, 37_000, 65_535, 65_536, 200_000, 3_000_000,
+        0, 1, 100, 4_000, 4_096, 5_000, 20_000, 36_000, 37_000, 65_535, 65_536, 130_000, 140_000,
+        200_000, 3_000_000,
     ];
     for size in sizes {
         for path in ["/length", "/chunked", "/close", "/at-once"] {
@@ -74,22 +75,34 @@ fn bodies_of_every_size_and_framing_arrive_whole() {
 
 #[test]
 fn what_has_come_of_a_large_body_is_not_held_back() {
-    let (go, wait) = std::sync::mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
-    let backend = Backend::new(move |_, peer| {
-        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n";
-        peer.send(&[&head[..], &body(60_000)].concat());
-        wait.lock().unwrap().recv().unwrap();
-        peer.send(&body(200_000)[60_000..]);
-    });
-    let proxy = Proxy::before(&backend, "");
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    let head = client.try_head().unwrap();
-    assert_eq!(field(&head, "content-length").as_deref(), Some("200000"));
-    assert_eq!(client.exactly(60_000), body(60_000));
-    go.send(()).unwrap();
-    assert_eq!(client.exactly(140_000), body(200_000)[60_000..]);
+    // With the head in the pipe and before it, and with nothing behind the head.
+    for (whole, early) in [
+        (100_000, 60_000),
+        (100_000, 0),
+        (200_000, 60_000),
+        (200_000, 0),
+    ] {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Mutex::new(wait);
+        let backend = Backend::new(move |_, peer| {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {whole}\r\n\r\n");
+            peer.send(&[head.as_bytes(), &body(early)].concat());
+            wait.lock().unwrap().recv().unwrap();
+            peer.send(&body(whole)[early..]);
+        });
+        let proxy = Proxy::before(&backend, "");
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        let head = client.try_head().unwrap();
+        assert_eq!(
+            field(&head, "content-length"),
+            Some(whole.to_string()),
+            "{head}"
+        );
+        assert_eq!(client.exactly(early), body(early));
+        go.send(()).unwrap();
+        assert_eq!(client.exactly(whole - early), body(whole)[early..]);
+    }
 }
 
 #[test]
