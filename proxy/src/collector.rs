@@ -2,22 +2,47 @@
 //! admin API's statistics and for the balancer that looks at load.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 
 use crate::balance;
+use crate::config::raw::RawCollector;
 use crate::fetch::{self, FetchError};
+use crate::tls::{self, TlsError};
 
 /// The longest wait for the collector.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Why the collector cannot be asked as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectorConfigError {
+    /// Not an address that can be asked.
+    #[error("collector.url: \"{0}\" is not an http:// or https:// URL with a host")]
+    Url(String),
+    /// The token cannot be read.
+    #[error("collector.token_file: cannot read {path}: {source}")]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The file holds something else.
+    #[error("collector.token_file: {0} does not hold one token: write one that may read into it")]
+    Token(PathBuf),
+    /// TLS cannot be set up.
+    #[error("collector.ca_file: {0}")]
+    Tls(#[from] TlsError),
+}
+
 /// Why there are no values.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectorError {
-    /// Not an address that can be asked.
-    #[error("collector.url: \"{0}\" is not an http:// URL with a host")]
-    Url(String),
     /// It does not answer.
     #[error("the collector at {url}: {source}")]
     Fetch {
@@ -29,6 +54,16 @@ pub enum CollectorError {
     /// It does not know the host.
     #[error("the collector knows no host {0}")]
     UnknownHost(String),
+    /// It wants a token, or another one.
+    #[error(
+        "the collector at {url} answered {status}: write a token that may read into collector.token_file"
+    )]
+    Denied {
+        /// The collector.
+        url: String,
+        /// The status of the answer.
+        status: u16,
+    },
     /// Its answer holds no statistics.
     #[error("the collector at {url} answered {status} without statistics")]
     Answer {
@@ -39,34 +74,99 @@ pub enum CollectorError {
     },
 }
 
-/// The latest values of a host, with the names that the collector uses.
-///
-/// # Errors
-/// [`CollectorError`] where there are none.
-pub async fn stats(url: &str, host_id: &str) -> Result<Value, CollectorError> {
-    let (authority, prefix) = split_url(url).ok_or_else(|| CollectorError::Url(url.to_owned()))?;
-    let failed = |source| CollectorError::Fetch {
-        url: url.to_owned(),
+/// A collector, and what it takes to ask it.
+pub struct Collector {
+    url: String,
+    /// Host and port.
+    authority: String,
+    /// Where its API begins.
+    prefix: String,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    token: Option<String>,
+}
+
+impl std::fmt::Debug for Collector {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Collector")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Collector {
+    /// The collector that is configured, if one is. Reads its files.
+    ///
+    /// # Errors
+    /// [`CollectorConfigError`] where it cannot be asked.
+    pub fn new(raw: &RawCollector) -> Result<Option<Self>, CollectorConfigError> {
+        if raw.url.is_empty() {
+            return Ok(None);
+        }
+        let parts =
+            split_url(&raw.url).ok_or_else(|| CollectorConfigError::Url(raw.url.clone()))?;
+        let tls = if parts.secure {
+            let name = tls::server_name(parts.host)?;
+            Some((tls::client(raw.ca_file.as_deref())?, name))
+        } else {
+            None
+        };
+        let port = parts
+            .port
+            .unwrap_or(if parts.secure { "443" } else { "80" });
+        let token = raw.token_file.as_deref().map(read_token).transpose()?;
+        Ok(Some(Self {
+            authority: format!("{}:{port}", bracketed(parts.host)),
+            prefix: parts.path.to_owned(),
+            url: raw.url.clone(),
+            tls,
+            token,
+        }))
+    }
+
+    /// The latest values of a host, with the names that the collector uses.
+    ///
+    /// # Errors
+    /// [`CollectorError`] where there are none.
+    pub async fn stats(&self, host_id: &str) -> Result<Value, CollectorError> {
+        let url = || self.url.clone();
+        let failed = |source| CollectorError::Fetch { url: url(), source };
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&self.authority)
+            .await
+            .map_err(|error| failed(error.into()))?
+            .collect();
+        let question = fetch::Question {
+            host: &self.authority,
+            path: &format!("{}/api/v1/hosts/{}/stats", self.prefix, encode(host_id)),
+            token: self.token.as_deref(),
+        };
+        let (status, body) = fetch::get(&addresses, question, PATIENCE, self.tls.as_ref())
+            .await
+            .map_err(failed)?;
+        if status == 404 {
+            return Err(CollectorError::UnknownHost(host_id.to_owned()));
+        }
+        if matches!(status, 401 | 403) {
+            return Err(CollectorError::Denied { url: url(), status });
+        }
+        let parsed: Option<Value> = serde_json::from_slice(&body).ok();
+        match parsed.and_then(|mut value| value.get_mut("stats").map(Value::take)) {
+            Some(stats) if status == 200 => Ok(stats),
+            _ => Err(CollectorError::Answer { url: url(), status }),
+        }
+    }
+}
+
+fn read_token(path: &Path) -> Result<String, CollectorConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| CollectorConfigError::TokenFile {
+        path: path.to_owned(),
         source,
-    };
-    let address = resolve(authority)
-        .await
-        .map_err(|error| failed(error.into()))?;
-    let path = format!("{prefix}/api/v1/hosts/{}/stats", encode(host_id));
-    let (status, body) = fetch::get(address, authority, &path, PATIENCE, None)
-        .await
-        .map_err(failed)?;
-    if status == 404 {
-        return Err(CollectorError::UnknownHost(host_id.to_owned()));
+    })?;
+    let token = text.trim();
+    // Anything else could end the field that carries it.
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(CollectorConfigError::Token(path.to_owned()));
     }
-    let parsed: Option<Value> = serde_json::from_slice(&body).ok();
-    match parsed.and_then(|mut value| value.get_mut("stats").map(Value::take)) {
-        Some(stats) if status == 200 => Ok(stats),
-        _ => Err(CollectorError::Answer {
-            url: url.to_owned(),
-            status,
-        }),
-    }
+    Ok(token.to_owned())
 }
 
 /// Seconds since the values were measured.
@@ -90,28 +190,52 @@ pub fn utilisation(stats: &Value) -> Option<f32> {
     ))
 }
 
-/// Authority and path of an `http://` URL.
-fn split_url(url: &str) -> Option<(&str, &str)> {
-    let rest = url.strip_prefix("http://")?;
-    let end = rest.find('/').unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    (!authority.is_empty()).then(|| (authority, path.trim_end_matches('/')))
+/// What a URL says.
+#[derive(Debug, PartialEq, Eq)]
+struct Parts<'a> {
+    secure: bool,
+    /// Without brackets.
+    host: &'a str,
+    port: Option<&'a str>,
+    /// Without a slash at its end.
+    path: &'a str,
 }
 
-async fn resolve(authority: &str) -> std::io::Result<SocketAddr> {
-    let has_port = authority
-        .rsplit(']')
-        .next()
-        .is_some_and(|rest| rest.contains(':'));
-    let with_port = if has_port {
-        authority.to_owned()
-    } else {
-        format!("{authority}:80")
+fn split_url(url: &str) -> Option<Parts<'_>> {
+    let (secure, rest) = match url.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, url.strip_prefix("http://")?),
     };
-    let mut found = tokio::net::lookup_host(with_port).await?;
-    found
-        .next()
-        .ok_or_else(|| std::io::ErrorKind::NotFound.into())
+    if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']')?;
+            (host, rest.strip_prefix(':'))
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let valid = !host.is_empty() && port.is_none_or(|port| port.parse::<u16>().is_ok());
+    valid.then(|| Parts {
+        secure,
+        host,
+        port,
+        path: path.trim_end_matches('/'),
+    })
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
 }
 
 /// Percent-encodes all but what is certain to be safe in a path.
@@ -135,13 +259,32 @@ mod tests {
 
     #[test]
     fn urls_are_split() {
+        let parts = |secure, host, port, path| {
+            Some(Parts {
+                secure,
+                host,
+                port,
+                path,
+            })
+        };
         assert_eq!(
             split_url("http://127.0.0.1:7601"),
-            Some(("127.0.0.1:7601", ""))
+            parts(false, "127.0.0.1", Some("7601"), "")
         );
-        assert_eq!(split_url("http://h/p/"), Some(("h", "/p")));
-        assert_eq!(split_url("https://h"), None);
-        assert_eq!(split_url("http:///p"), None);
+        assert_eq!(
+            split_url("https://[::1]:7601/p/"),
+            parts(true, "::1", Some("7601"), "/p")
+        );
+        assert_eq!(split_url("https://h"), parts(true, "h", None, ""));
+        for bad in [
+            "h",
+            "ftp://h",
+            "http:///p",
+            "http://h:x",
+            "http://h\r\nA: b",
+        ] {
+            assert_eq!(split_url(bad), None, "{bad:?}");
+        }
         assert_eq!(encode("a/b c"), "a%2Fb%20c");
     }
 

@@ -103,7 +103,23 @@ pub fn warnings(config: &Config) -> Vec<String> {
         warnings
             .push("trusted_proxies holds a /0 network: anyone can claim any address".to_owned());
     }
+    let collector = &config.raw.collector;
+    let in_clear = collector.token_file.is_some() && collector.url.starts_with("http://");
+    if in_clear && !is_here(&collector.url["http://".len()..]) {
+        warnings.push(
+            "collector.token_file is sent in clear: write an https:// URL at collector.url"
+                .to_owned(),
+        );
+    }
     warnings
+}
+
+/// Whether an authority is this machine's own, which nobody else listens to.
+fn is_here(rest: &str) -> bool {
+    ["127.0.0.1", "[::1]", "localhost"].iter().any(|own| {
+        rest.strip_prefix(own)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+    })
 }
 
 #[cfg(test)]
@@ -113,7 +129,8 @@ mod tests {
     #[test]
     fn routes_backends_and_oversights_are_told() {
         let text = "backends: {u: [{id: a, host: h, port: 1, active: false}], v: []}\n\
-                    routing: {r: {path: /x, upstream: u}}\nserver: {trusted_proxies: [0.0.0.0/0]}";
+                    routing: {r: {path: /x, upstream: u}}\nserver: {trusted_proxies: [0.0.0.0/0]}\n\
+                    collector: {url: \"http://127.0.0.1.example:7601\", token_file: t}";
         let text = explain(&Config::parse(text).unwrap());
         for expected in [
             "route r: paths beginning with /x go to u by least_connections_weight",
@@ -122,6 +139,7 @@ mod tests {
             "warning: no route leads to upstream v",
             "warning: upstream u has no active backend",
             "/0 network",
+            "warning: collector.token_file is sent in clear",
         ] {
             assert!(text.contains(expected), "{expected:?} in {text}");
         }

@@ -42,24 +42,44 @@ pub enum FetchError {
     CutOff,
 }
 
-/// Asks for `path`, by TLS where it is given, and gives status and body.
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// The value of `Host`.
+    pub host: &'a str,
+    /// Path and query.
+    pub path: &'a str,
+    /// A bearer token to show; visible ASCII alone.
+    pub token: Option<&'a str>,
+}
+
+impl std::fmt::Debug for Question<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Question")
+            .field("host", &self.host)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks the first of `addresses` that takes a connection, by TLS where it is
+/// given, and gives status and body.
 ///
 /// # Errors
 /// [`FetchError`] where there is no whole answer in time.
 pub async fn get(
-    address: SocketAddr,
-    host: &str,
-    path: &str,
+    addresses: &[SocketAddr],
+    question: Question<'_>,
     timeout: Duration,
     tls: Option<&(Arc<ClientConfig>, ServerName<'static>)>,
 ) -> Result<(u16, Vec<u8>), FetchError> {
     let fetching = async {
-        let stream = TcpStream::connect(address).await?;
+        let stream = TcpStream::connect(addresses).await?;
         match tls {
-            None => exchange(stream, host, path).await,
+            None => exchange(stream, question).await,
             Some((config, name)) => {
                 let connector = TlsConnector::from(Arc::clone(config));
-                exchange(connector.connect(name.clone(), stream).await?, host, path).await
+                exchange(connector.connect(name.clone(), stream).await?, question).await
             }
         }
     };
@@ -74,11 +94,14 @@ pub async fn get(
 /// [`FetchError`] where there is no whole answer.
 pub async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    host: &str,
-    path: &str,
+    question: Question<'_>,
 ) -> Result<(u16, Vec<u8>), FetchError> {
+    let Question { host, path, token } = question;
+    let authorization = token.map_or_else(String::new, |token| {
+        format!("Authorization: Bearer {token}\r\n")
+    });
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: speedmimi-proxy\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: speedmimi-proxy\r\nAccept: */*\r\n{authorization}Connection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::collector;
-use crate::config::raw::{RawCollector, RawHealthCheck};
+use crate::collector::{self, Collector};
+use crate::config::raw::RawHealthCheck;
 use crate::fetch;
 use crate::state::{Backend, Table};
 
@@ -37,11 +37,13 @@ impl Watch {
                 _ => drop(backend.set_healthy(true)),
             }
         }
-        let collector = &table.config.raw.collector;
-        for backend in table.upstreams.iter().flatten() {
-            if let (false, Some(host_id)) = (collector.url.is_empty(), &backend.config.host_id) {
-                let follow = follow_load(Arc::clone(backend), collector.clone(), host_id.clone());
-                tasks.spawn(follow);
+        if let Some(collector) = &table.collector {
+            let expiry = table.config.raw.collector.report_expiry.0;
+            for backend in table.upstreams.iter().flatten() {
+                if let Some(host_id) = &backend.config.host_id {
+                    let (backend, host_id) = (Arc::clone(backend), host_id.clone());
+                    tasks.spawn(follow_load(backend, Arc::clone(collector), host_id, expiry));
+                }
             }
         }
         tasks.spawn(readmit_forever(Arc::clone(table)));
@@ -78,15 +80,12 @@ async fn check_once(backend: &Backend, check: &RawHealthCheck) -> Result<(), Str
     let address = backend
         .address()
         .ok_or_else(|| "it has no address".to_owned())?;
-    match fetch::get(
-        address,
-        &backend.authority,
-        &check.path,
-        check.timeout.0,
-        backend.tls.as_ref(),
-    )
-    .await
-    {
+    let question = fetch::Question {
+        host: &backend.authority,
+        path: &check.path,
+        token: None,
+    };
+    match fetch::get(&[address], question, check.timeout.0, backend.tls.as_ref()).await {
         Ok((200..=399, _)) => Ok(()),
         Ok((status, _)) => Err(format!("{} answered {status}", check.path)),
         Err(error) => Err(format!("{}: {error}", check.path)),
@@ -95,14 +94,18 @@ async fn check_once(backend: &Backend, check: &RawHealthCheck) -> Result<(), Str
 
 /// Reads the load of a backend's host from the collector, for the balancer that
 /// looks at it. Values that are too old count as unknown.
-async fn follow_load(backend: Arc<Backend>, collector: RawCollector, host_id: String) {
-    let expiry = collector.report_expiry.0;
+async fn follow_load(
+    backend: Arc<Backend>,
+    collector: Arc<Collector>,
+    host_id: String,
+    expiry: Duration,
+) {
     let mut interval = tokio::time::interval(LOAD_INTERVAL.min(expiry));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut fresh_at, mut reachable) = (Instant::now(), true);
     loop {
         interval.tick().await;
-        match collector::stats(&collector.url, &host_id).await {
+        match collector.stats(&host_id).await {
             Ok(stats) => {
                 reachable = true;
                 let age = collector::age_seconds(&stats);

@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 
 use crate::access_log::AccessLog;
 use crate::balance;
+use crate::collector::{Collector, CollectorConfigError};
 use crate::config::raw::{RawBackend, Scheme};
 use crate::config::{Config, Route};
 use crate::tls::{self, TlsError};
@@ -241,6 +242,8 @@ pub struct Table {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The access log, where one is written.
     pub access_log: Option<Arc<AccessLog>>,
+    /// The collector, where one is configured.
+    pub collector: Option<Arc<Collector>>,
 }
 
 /// Why a configuration that is valid in itself cannot be used here.
@@ -269,6 +272,9 @@ pub enum BuildError {
     /// A certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The collector cannot be asked.
+    #[error(transparent)]
+    Collector(#[from] CollectorConfigError),
 }
 
 impl Table {
@@ -291,7 +297,9 @@ impl Table {
             None => None,
         };
         let access_log = access_log(&config, earlier)?;
+        let collector = Collector::new(&config.raw.collector)?.map(Arc::new);
         Ok(Self {
+            collector,
             config,
             upstreams,
             tls,

@@ -5,16 +5,18 @@ use serde_json::json;
 use super::reply::{Reply, Request};
 use crate::collector::{self, CollectorError};
 use crate::control::Control;
+use crate::state::Table;
 
 /// The values of the host that the proxy runs on.
 pub(super) async fn server(control: &Control) -> Result<Reply, Reply> {
-    let raw = control.raw();
-    if raw.collector.host_id.is_empty() {
+    let table = control.table();
+    let host_id = &table.config.raw.collector.host_id;
+    if host_id.is_empty() {
         return Err(unconfigured(
             "collector.host_id (this host, as the collector names it)",
         ));
     }
-    ask(&raw.collector.url, &raw.collector.host_id).await
+    ask(&table, host_id).await
 }
 
 /// The values of the host that a backend runs on.
@@ -34,7 +36,7 @@ pub(super) async fn backend(control: &Control, request: &Request) -> Result<Repl
             "host_id of the backend (its host, as the collector names it)",
         ));
     };
-    ask(&control.raw().collector.url, host_id).await
+    ask(&control.table(), host_id).await
 }
 
 fn unconfigured(key: &str) -> Reply {
@@ -46,11 +48,11 @@ fn unconfigured(key: &str) -> Reply {
     )
 }
 
-async fn ask(url: &str, host_id: &str) -> Result<Reply, Reply> {
-    if url.is_empty() {
+async fn ask(table: &Table, host_id: &str) -> Result<Reply, Reply> {
+    let Some(collector) = &table.collector else {
         return Err(unconfigured("the host's id"));
-    }
-    let stats = collector::stats(url, host_id).await.map_err(|error| {
+    };
+    let stats = collector.stats(host_id).await.map_err(|error| {
         let unknown = matches!(error, CollectorError::UnknownHost(_));
         Reply::error(if unknown { 404 } else { 502 }, error.to_string())
     })?;

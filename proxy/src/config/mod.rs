@@ -145,9 +145,14 @@ impl Config {
     pub fn try_new(raw: RawConfig) -> Result<Self, ConfigError> {
         let trusted_proxies = trusted_proxies(&raw)?;
         let collector = &raw.collector;
-        if !collector.url.is_empty() && !collector.url.starts_with("http://") {
-            let message = "write an http:// URL, such as http://127.0.0.1:7601";
+        let secure = collector.url.starts_with("https://");
+        if !(collector.url.is_empty() || secure || collector.url.starts_with("http://")) {
+            let message = "write an http:// or https:// URL, such as http://127.0.0.1:7601";
             return Err(ConfigError::invalid("collector.url", message));
+        }
+        if collector.ca_file.is_some() && !secure {
+            let message = "authorities are for an https:// URL: write one at collector.url, or leave this out";
+            return Err(ConfigError::invalid("collector.ca_file", message));
         }
         if collector.report_expiry.0.is_zero() {
             let message = "write how long a reported load counts, such as 30s";

@@ -375,8 +375,14 @@ impl Default for RawPassiveHealth {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawCollector {
-    /// The collector's HTTP address; empty: none.
+    /// The collector's address, `http://` or `https://`; empty: none.
     pub url: String,
+    /// For `https`: PEM file of the authorities to trust instead of the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// A file with a token that may read; needed where the collector asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
     /// This host, as the collector names it.
     pub host_id: String,
     /// How long a backend's reported load counts.
@@ -387,6 +393,8 @@ impl Default for RawCollector {
     fn default() -> Self {
         Self {
             url: String::new(),
+            ca_file: None,
+            token_file: None,
             host_id: String::new(),
             report_expiry: Span::seconds(30),
         }

@@ -168,8 +168,12 @@ fn tls_is_switched_on_and_off_while_open_connections_live_on() {
     assert_eq!(get(&mut secure, "/").unwrap(), b"ok");
 }
 
-/// A backend that speaks TLS and answers every connection's only request.
-fn secure_backend(certificate: &Certificate) -> SocketAddr {
+/// A server that speaks TLS, whose answers are written by a function of the
+/// request.
+fn secure_server(
+    certificate: &Certificate,
+    answer: impl Fn(&str) -> String + Send + Sync + 'static,
+) -> SocketAddr {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let key = PrivateKeyDer::try_from(certificate.key.clone()).unwrap();
     let config = ServerConfig::builder_with_provider(provider)
@@ -178,19 +182,19 @@ fn secure_backend(certificate: &Certificate) -> SocketAddr {
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der.clone()], key)
         .unwrap();
-    let config = Arc::new(config);
+    let (config, answer) = (Arc::new(config), Arc::new(answer));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let config = Arc::clone(&config);
+            let (config, answer) = (Arc::clone(&config), Arc::clone(&answer));
             std::thread::spawn(move || {
                 let connection = ServerConnection::new(config).unwrap();
                 let mut tls = StreamOwned::new(connection, stream);
                 let mut request = [0; 4096];
-                while tls.read(&mut request).is_ok_and(|read| read > 0) {
-                    let sent = tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret");
-                    if sent.is_err() {
+                while let Ok(read @ 1..) = tls.read(&mut request) {
+                    let request = String::from_utf8_lossy(&request[..read]);
+                    if tls.write_all(answer(&request).as_bytes()).is_err() {
                         return;
                     }
                 }
@@ -203,7 +207,9 @@ fn secure_backend(certificate: &Certificate) -> SocketAddr {
 #[test]
 fn backends_are_spoken_to_by_tls_and_their_certificate_is_checked() {
     let (directory, certificate) = (tempfile::tempdir().unwrap(), certificate());
-    let address = secure_backend(&certificate);
+    let address = secure_server(&certificate, |_| {
+        "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret".to_owned()
+    });
     let authorities = directory.path().join("ca.pem");
     let config = |pem: &str| {
         std::fs::write(&authorities, pem).unwrap();
@@ -229,4 +235,48 @@ fn backends_are_spoken_to_by_tls_and_their_certificate_is_checked() {
             .unwrap()
             .contains("tls_protocol_error")
     );
+}
+
+#[test]
+fn the_collector_is_asked_by_tls_with_a_token_that_reads() {
+    let (directory, certificate) = (tempfile::tempdir().unwrap(), certificate());
+    let address = secure_server(&certificate, |request| {
+        let shown = super::support::field(request.trim_end(), "authorization");
+        let (status, body) = if shown.as_deref() != Some("Bearer reads-1") {
+            ("401 Unauthorized", "{}")
+        } else if request.starts_with("GET /api/v1/hosts/host-1/stats ") {
+            ("200 OK", r#"{"stats": {"cpu_usage": 7}}"#)
+        } else {
+            ("404 Not Found", "{}")
+        };
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    });
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let authority = write("ca.pem", &certificate.cert_pem);
+    let other_authority = write("other.pem", &super::secure::certificate().cert_pem);
+    let token = write("token", "reads-1\n");
+    let other_token = write("other-token", "writes-1\n");
+    let ask = |ca_file: &str, token_file: &str| {
+        let proxy = Proxy::with(&format!(
+            "server: {{host: 127.0.0.1, port: 0}}\nadmin: {{enabled: true, port: 0}}\n\
+             collector: {{url: \"https://localhost:{}\", host_id: host-1, ca_file: {ca_file}, token_file: {token_file}}}\n",
+            address.port()
+        ));
+        proxy.admin("GET", "/api/v1/stats/server", "")
+    };
+    let (status, reply) = ask(&authority, &token);
+    assert_eq!((status, &reply["stats"]["cpu_usage"]), (200, &7.into()));
+    let (status, reply) = ask(&authority, &other_token);
+    let detail = reply["detail"].as_str().unwrap();
+    assert!(status == 502 && detail.contains("token_file"), "{reply}");
+    let (status, reply) = ask(&other_authority, &token);
+    let detail = reply["detail"].as_str().unwrap();
+    assert!(status == 502 && detail.contains("certificate"), "{reply}");
 }
