@@ -32,6 +32,15 @@ fn write_all(out: &mut String, config: &Config) -> std::fmt::Result {
     for route in &config.routes {
         write_route(out, config, route)?;
     }
+    for target in &config.connects {
+        writeln!(
+            out,
+            "CONNECT {} goes to {} by {}",
+            target.authority,
+            config.upstreams[target.upstream].name,
+            name(&target.algorithm)
+        )?;
+    }
     for warning in warnings(config) {
         writeln!(out, "warning: {warning}")?;
     }
@@ -88,7 +97,12 @@ pub fn warnings(config: &Config) -> Vec<String> {
             .push("no route takes /: paths outside the routes are answered with 404".to_owned());
     }
     for (index, upstream) in config.upstreams.iter().enumerate() {
-        if !config.routes.iter().any(|route| route.upstream == index) {
+        let routed = config.routes.iter().any(|route| route.upstream == index)
+            || config
+                .connects
+                .iter()
+                .any(|target| target.upstream == index);
+        if !routed {
             warnings.push(format!("no route leads to upstream {}", upstream.name));
         }
         if !upstream.backends.iter().any(|backend| backend.active) {
@@ -125,6 +139,16 @@ fn is_here(rest: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connect_targets_are_told_and_lead_to_an_upstream() {
+        let text =
+            "backends: {u: [{id: a, host: h, port: 1}]}\nconnect: {\"DB:5432\": {upstream: u}}";
+        let text = explain(&Config::parse(text).unwrap());
+        let expected = "CONNECT db:5432 goes to u by least_connections_weight";
+        assert!(text.contains(expected), "{text}");
+        assert!(!text.contains("leads to"), "{text}");
+    }
 
     #[test]
     fn routes_backends_and_oversights_are_told() {

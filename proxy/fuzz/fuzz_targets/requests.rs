@@ -19,7 +19,7 @@ const CLIENT: Client<'_> = Client {
 
 /// Heads as they are passed on with their bodies; `None` marks a refusal.
 fn read(pieces: &[&[u8]]) -> Vec<Option<(Vec<u8>, Vec<u8>)>> {
-    let limits = HeadLimits { head_bytes_max: 4096, headers_max: 64 };
+    let limits = HeadLimits { head_bytes_max: 4096, headers_max: 64, connect: true };
     let (mut left, mut body, mut all) = (Vec::new(), None::<Body>, Vec::new());
     for piece in pieces {
         left.extend_from_slice(piece);
@@ -67,7 +67,7 @@ fuzz_target!(|input: (u16, Vec<u8>)| {
     let (first, second) = stream.split_at(usize::from(at) % (stream.len() + 1));
     assert_eq!(read(&[first, second]), whole);
     for (head, _) in whole.into_iter().flatten() {
-        let limits = HeadLimits::default();
+        let limits = HeadLimits { connect: true, ..HeadLimits::default() };
         let mut slots = header_slots();
         let again = parse_request(&head, &mut slots, limits).expect("what is written is valid");
         assert_eq!(again.map(|again| again.head_bytes), Some(head.len()));

@@ -13,6 +13,7 @@ use std::time::Duration;
 pub use self::cidr::Cidr;
 pub use self::error::ConfigError;
 pub use self::raw::{Algorithm, RawConfig, Scheme};
+use crate::http::request::is_authority;
 use crate::http::{HEADERS_MAX, HeadLimits};
 
 /// The configuration that `example-config` prints; it also is the test that the
@@ -40,6 +41,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Routes, the longest prefix first.
     pub routes: Vec<Route>,
+    /// What CONNECT may name.
+    pub connects: Vec<ConnectTarget>,
     /// How long each thing may take.
     pub timeouts: Timeouts,
     /// How large each thing may be.
@@ -70,6 +73,17 @@ pub struct Route {
     pub algorithm: Algorithm,
     /// Other choices for some protocols.
     pub protocols: raw::RawProtocols,
+}
+
+/// Where one CONNECT target leads.
+#[derive(Debug, Clone)]
+pub struct ConnectTarget {
+    /// Host and port as the client names them, in lower case.
+    pub authority: String,
+    /// The index of its upstream in [`Config::upstreams`].
+    pub upstream: usize,
+    /// How a backend is chosen.
+    pub algorithm: Algorithm,
 }
 
 /// How long each thing may take; none is zero.
@@ -162,6 +176,7 @@ impl Config {
         let tls = tls(&raw)?;
         let upstreams = upstreams(&raw)?;
         let routes = routes(&raw, &upstreams)?;
+        let connects = connects(&raw, &upstreams)?;
         let timeouts = timeouts(&raw)?;
         let limits = limits(&raw)?;
         let connections_max = usize::try_from(raw.server.max_conn)
@@ -179,11 +194,20 @@ impl Config {
             tls,
             upstreams,
             routes,
+            connects,
             timeouts,
             limits,
             resolve_interval: Some(raw.dns.interval.0).filter(|interval| !interval.is_zero()),
             raw,
         })
+    }
+
+    /// Where a CONNECT to `authority` leads, if anywhere.
+    #[must_use]
+    pub fn connect_target(&self, authority: &str) -> Option<&ConnectTarget> {
+        self.connects
+            .iter()
+            .find(|target| target.authority.eq_ignore_ascii_case(authority))
     }
 }
 
@@ -296,18 +320,7 @@ fn routes(raw: &RawConfig, upstreams: &[Upstream]) -> Result<Vec<Route>, ConfigE
         if !route.path.starts_with('/') {
             return Err(ConfigError::invalid(key("path"), "a path begins with /"));
         }
-        let upstream = upstreams
-            .iter()
-            .position(|upstream| upstream.name == route.upstream);
-        let upstream = upstream.ok_or_else(|| {
-            let known: Vec<&str> = upstreams.iter().map(|known| known.name.as_str()).collect();
-            let message = format!(
-                "there is no upstream \"{}\" under backends (there are: {})",
-                route.upstream,
-                known.join(", ")
-            );
-            ConfigError::invalid(key("upstream"), message)
-        })?;
+        let upstream = find_upstream(upstreams, &route.upstream, &key("upstream"))?;
         if let Some(other) = routes.iter().find(|other| other.prefix == route.path) {
             let message = format!("route \"{}\" already takes {}", other.name, route.path);
             return Err(ConfigError::invalid(key("path"), message));
@@ -322,6 +335,47 @@ fn routes(raw: &RawConfig, upstreams: &[Upstream]) -> Result<Vec<Route>, ConfigE
     }
     routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
     Ok(routes)
+}
+
+fn find_upstream(upstreams: &[Upstream], name: &str, key: &str) -> Result<usize, ConfigError> {
+    let found = upstreams.iter().position(|upstream| upstream.name == name);
+    found.ok_or_else(|| {
+        let known: Vec<&str> = upstreams.iter().map(|known| known.name.as_str()).collect();
+        let message = format!(
+            "there is no upstream \"{name}\" under backends (there are: {})",
+            known.join(", ")
+        );
+        ConfigError::invalid(key, message)
+    })
+}
+
+fn connects(raw: &RawConfig, upstreams: &[Upstream]) -> Result<Vec<ConnectTarget>, ConfigError> {
+    let mut connects: Vec<ConnectTarget> = Vec::with_capacity(raw.connect.len());
+    for (name, given) in &raw.connect {
+        let key = format!("connect.{name}");
+        let authority = name.to_ascii_lowercase();
+        if !is_authority(name) {
+            let message = "write host and port as clients name them, such as db.example:5432";
+            return Err(ConfigError::invalid(key, message));
+        }
+        if connects.iter().any(|other| other.authority == authority) {
+            let message = "this host and port are already written in other letters";
+            return Err(ConfigError::invalid(key, message));
+        }
+        let upstream = find_upstream(upstreams, &given.upstream, &format!("{key}.upstream"))?;
+        let encrypted = |backend: &raw::RawBackend| backend.scheme == Scheme::Https;
+        if upstreams[upstream].backends.iter().any(encrypted) {
+            let message = "a tunnel carries the client's bytes as they are, TLS included: \
+                           name an upstream whose backends have scheme http";
+            return Err(ConfigError::invalid(format!("{key}.upstream"), message));
+        }
+        connects.push(ConnectTarget {
+            authority,
+            upstream,
+            algorithm: given.load_balancer,
+        });
+    }
+    Ok(connects)
 }
 
 fn timeouts(raw: &RawConfig) -> Result<Timeouts, ConfigError> {
@@ -379,6 +433,7 @@ fn limits(raw: &RawConfig) -> Result<Limits, ConfigError> {
         head: HeadLimits {
             head_bytes_max: usize::try_from(head_bytes).unwrap_or(usize::MAX),
             headers_max: given.headers,
+            connect: !raw.connect.is_empty(),
         },
         body_bytes_max: if body_bytes == 0 {
             u64::MAX
@@ -451,6 +506,16 @@ mod tests {
         assert!(error("routing: {r: {upstream: nope}}").contains("no upstream \"nope\""));
         assert!(error("timeouts: {connect: 0s}").contains("more than zero"));
         assert!(error("limits: {head_bytes: 1MiB}").contains("32KiB"));
+        let connect = |rest: &str| {
+            error(&format!(
+                "backends: {{u: [{{id: a, host: h, port: 1, scheme: https}}]}}\nconnect: {{{rest}}}"
+            ))
+        };
+        assert!(connect("h: {upstream: u}").contains("host and port"));
+        assert!(connect("\"h:1\": {upstream: v}").contains("no upstream \"v\""));
+        assert!(connect("\"h:1\": {upstream: u}").contains("scheme http"));
+        let twice = "backends: {u: []}\nconnect: {\"h:1\": {upstream: u}, \"H:1\": {upstream: u}}";
+        assert!(error(twice).contains("other letters"));
         let twice = "backends: {u: [{id: a, host: h, port: 1}, {id: a, host: h, port: 2}]}";
         assert!(error(twice).contains("already taken"));
         assert!(error("ssl: {enabled: true}").contains("PEM"));

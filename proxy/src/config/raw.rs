@@ -23,6 +23,8 @@ pub struct RawConfig {
     pub backends: BTreeMap<String, Vec<RawBackend>>,
     /// Routes by name.
     pub routing: BTreeMap<String, RawRoute>,
+    /// Which CONNECT requests are tunnelled, by host and port.
+    pub connect: BTreeMap<String, RawConnect>,
     /// The admin API; `grpc` is its name in older files.
     #[serde(alias = "grpc")]
     pub admin: RawAdmin,
@@ -187,6 +189,17 @@ pub struct RawRoute {
 
 fn default_path() -> String {
     "/".to_owned()
+}
+
+/// Where one CONNECT target leads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConnect {
+    /// The upstream with whose backends the tunnels are.
+    pub upstream: String,
+    /// How a backend is chosen.
+    #[serde(default)]
+    pub load_balancer: Algorithm,
 }
 
 /// How a backend is chosen.

@@ -78,13 +78,13 @@ pub struct Conn {
     pub(super) status: u16,
     secure: bool,
     trusted: bool,
-    peer: IpAddr,
+    pub(super) peer: IpAddr,
     peer_text: AddressText,
     _admission: Admission,
 }
 
 /// What became of waiting for a request.
-enum Head {
+pub(super) enum Head {
     Closed,
     Refuse(Refusal),
     Forward(Box<Exchange>),
@@ -316,6 +316,9 @@ impl Conn {
             };
             self.draft = Some(Box::new(draft));
         });
+        if head.connect {
+            return self.begin_tunnel(head, &input[head.head_bytes..]);
+        }
         let worker = Rc::clone(&self.worker);
         let local = worker.table();
         let config = &local.table.config;
@@ -369,7 +372,12 @@ impl Conn {
         Head::Forward(exchange)
     }
 
-    fn refused(&self, head: &RequestHead<'_, '_>, reject: Reject, keep_alive: bool) -> Head {
+    pub(super) fn refused(
+        &self,
+        head: &RequestHead<'_, '_>,
+        reject: Reject,
+        keep_alive: bool,
+    ) -> Head {
         Head::Refuse(Refusal {
             reject,
             html: reject::wants_html(head.accept),
@@ -379,7 +387,7 @@ impl Conn {
     }
 
     /// The client's address as a trusted proxy gives it.
-    fn real_ip(&self, head: &RequestHead<'_, '_>, config: &Config) -> Option<IpAddr> {
+    pub(super) fn real_ip(&self, head: &RequestHead<'_, '_>, config: &Config) -> Option<IpAddr> {
         if !self.trusted {
             return None;
         }
@@ -470,7 +478,7 @@ impl Conn {
 
 impl Exchange {
     /// Begins anew with what `head` says; everything else is as by default.
-    fn prepare(&mut self, head: &RequestHead<'_, '_>, draining: bool) {
+    pub(super) fn prepare(&mut self, head: &RequestHead<'_, '_>, draining: bool) {
         self.request = Body::new(head.framing);
         self.asked = Asked {
             head: head.method == "HEAD",

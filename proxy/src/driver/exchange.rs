@@ -50,6 +50,8 @@ pub struct Exchange {
     pub(super) answered: bool,
     /// Whether the backend switched protocols.
     pub(super) switched: bool,
+    /// Whether the client asked for a tunnel (CONNECT).
+    pub(super) connects: bool,
     /// Whether the response's body is passed on without its coding.
     pub(super) decode: bool,
     pub(super) html: bool,
@@ -87,6 +89,7 @@ impl Default for Exchange {
             reused: false,
             answered: false,
             switched: false,
+            connects: false,
             decode: false,
             html: false,
             keep_alive: false,
@@ -158,6 +161,9 @@ impl Conn {
                         continue;
                     }
                 }
+            }
+            if exchange.connects {
+                return Box::pin(self.open_tunnel(exchange)).await;
             }
             self.arm_exchange(exchange);
             match poll_fn(|cx| self.poll_exchange(exchange, cx)).await {

@@ -7,6 +7,7 @@
 
 pub mod bulk;
 pub mod client;
+pub mod connect;
 pub mod exchange;
 pub mod io;
 pub mod listener;

@@ -1,4 +1,4 @@
-//! After 101: bytes both ways until both sides have ended.
+//! After 101, or CONNECT: bytes both ways until both sides have ended.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -66,8 +66,9 @@ impl Lane {
 }
 
 impl Conn {
-    /// Carries a WebSocket. What the client sent after its handshake was held
-    /// back until now.
+    /// Carries a WebSocket or whatever CONNECT was for. What the client sent after
+    /// its request was held back until now; what it has not been told yet goes
+    /// first.
     pub(super) async fn tunnel(&mut self, exchange: &mut Exchange) -> Next {
         let Some(mut up) = exchange.up.take() else {
             return Next::Abort;
@@ -79,7 +80,10 @@ impl Conn {
             pending: held_back,
             ..Lane::default()
         };
-        let mut inward = Lane::default();
+        let mut inward = Lane {
+            pending: std::mem::take(&mut exchange.to_client),
+            ..Lane::default()
+        };
         self.timer.arm(idle_ticks);
         poll_fn(|cx| {
             if self.timer.fired() {

@@ -171,6 +171,14 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, answer: &A
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes the head that tells a client that its tunnel is open. It has no
+/// framing: what follows is the tunnel (RFC 9110, section 9.3.6).
+pub fn write_connected(out: &mut Vec<u8>, date: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    line(out, "Date", date);
+    out.extend_from_slice(b"\r\n");
+}
+
 fn framing_line(out: &mut Vec<u8>, framing: Framing) {
     match framing {
         Framing::Length(bytes) => {

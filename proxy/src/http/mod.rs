@@ -40,13 +40,15 @@ pub enum Framing {
     UntilClose,
 }
 
-/// Bounds on a message's head.
+/// What a message's head may be.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
     /// Most bytes of start line and fields together, the empty line included.
     pub head_bytes_max: usize,
     /// Most header fields, at most [`HEADERS_MAX`].
     pub headers_max: usize,
+    /// Whether CONNECT is understood; who lets it through has to judge its target.
+    pub connect: bool,
 }
 
 impl Default for HeadLimits {
@@ -54,6 +56,7 @@ impl Default for HeadLimits {
         Self {
             head_bytes_max: 16 * 1024,
             headers_max: 100,
+            connect: false,
         }
     }
 }

@@ -81,6 +81,10 @@ rejections! {
     Version => 505, Downstream, "http_request_error", "only HTTP/1.0 and HTTP/1.1 are spoken here";
     /// CONNECT.
     Connect => 405, Downstream, "http_request_denied", "CONNECT is not allowed here";
+    /// CONNECT with a body, which it cannot have.
+    ConnectBody => 400, Downstream, "http_request_error", "a CONNECT request has no body";
+    /// CONNECT to what is not configured.
+    ConnectDenied => 403, Downstream, "http_request_denied", "this proxy does not connect to there";
     /// The head or one of its counts is over the limit.
     HeadTooLarge => 431, Downstream, "http_request_error", "the request head is larger than allowed";
     /// The body is over the limit.
@@ -118,6 +122,7 @@ rejections! {
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

@@ -22,7 +22,7 @@ pub fn header_slots<'b>() -> HeaderSlots<'b> {
 pub struct RequestHead<'h, 'b> {
     /// The method, a token.
     pub method: &'b str,
-    /// Path and query in origin-form, or `*`.
+    /// Path and query in origin-form, `*`, or for CONNECT the authority.
     pub target: &'b str,
     /// Where the request was addressed; empty for HTTP/1.0 without `Host`.
     pub host: &'b str,
@@ -36,6 +36,8 @@ pub struct RequestHead<'h, 'b> {
     pub expects_continue: bool,
     /// Whether this is a WebSocket opening handshake.
     pub websocket: bool,
+    /// Whether this is CONNECT, whose target is host and port.
+    pub connect: bool,
     /// The client's `Accept` value, empty where there is none.
     pub accept: &'b [u8],
     /// Every field in its order.
@@ -89,6 +91,9 @@ pub fn parse_request<'h, 'b>(
     } else {
         Version::Http11
     };
+    if method == "CONNECT" && !limits.connect {
+        return Err(Reject::Connect);
+    }
     judge(method, path, version, request.headers, head_bytes).map(Some)
 }
 
@@ -136,10 +141,12 @@ fn judge<'h, 'b>(
     let mut kinds = [Field::EndToEnd; HEADERS_MAX];
     let seen = walk(headers, &mut kinds)?;
     let framing = framing(&seen, version)?;
-    if method == "CONNECT" {
-        return Err(Reject::Connect);
-    }
-    let (target, authority) = split_target(method, path)?;
+    let connect = method == "CONNECT";
+    let (target, authority) = if connect {
+        (connect_target(path, version, framing)?, Some(path))
+    } else {
+        split_target(method, path)?
+    };
     let host = host(&seen, authority, version)?;
     let keep_alive = match version {
         Version::Http11 => !seen.options.close,
@@ -161,6 +168,7 @@ fn judge<'h, 'b>(
         keep_alive,
         expects_continue: seen.expects_continue && version == Version::Http11,
         websocket,
+        connect,
         accept: seen.accept,
         headers,
         kinds,
@@ -256,6 +264,30 @@ fn split_target<'b>(method: &str, path: &'b str) -> Result<(&'b str, Option<&'b 
         _ if target.starts_with('?') => Err(Reject::Target),
         _ => Ok((target, Some(authority))),
     }
+}
+
+/// Checks a target in authority-form. Its port has no default (RFC 9110, section
+/// 9.3.6), and a body would be taken for the tunnel's first bytes or for none of
+/// them, as the reader likes.
+fn connect_target(path: &str, version: Version, framing: Framing) -> Result<&str, Reject> {
+    if version == Version::Http10 {
+        return Err(Reject::Connect);
+    }
+    if framing != Framing::Empty {
+        return Err(Reject::ConnectBody);
+    }
+    if is_authority(path) {
+        Ok(path)
+    } else {
+        Err(Reject::Target)
+    }
+}
+
+/// Whether `text` is host and port, as CONNECT names them.
+#[must_use]
+pub fn is_authority(text: &str) -> bool {
+    let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    is_host(text) && matches!(port, Some(Ok(1..)))
 }
 
 fn strip_scheme(path: &str) -> Option<&str> {
@@ -461,10 +493,65 @@ mod tests {
     }
 
     #[test]
+    fn connect_is_understood_where_it_is_enabled_and_names_host_and_port() {
+        let limits = HeadLimits {
+            connect: true,
+            ..HeadLimits::default()
+        };
+        let target = |start: &str, fields: &str| {
+            let text = format!("{start}\r\n{fields}\r\n");
+            let mut slots = header_slots();
+            let head = parse_request(text.as_bytes(), &mut slots, limits)?.unwrap();
+            assert!(head.connect);
+            Ok(head.target.to_owned())
+        };
+        let host = "Host: h:443\r\n";
+        assert_eq!(target("CONNECT h:443 HTTP/1.1", host).unwrap(), "h:443");
+        let v6 = target("CONNECT [::1]:1 HTTP/1.1", "Host: [::1]:1\r\n");
+        assert_eq!(v6.unwrap(), "[::1]:1");
+        for bad in [
+            "h",
+            "h:",
+            "h:0",
+            "h:65536",
+            ":1",
+            "/",
+            "*",
+            "http://h:1",
+            "u@h:1",
+            "[::1]",
+            "h:1/",
+        ] {
+            let start = format!("CONNECT {bad} HTTP/1.1");
+            let found = target(&start, &format!("Host: {bad}\r\n"));
+            assert_eq!(found, Err(Reject::Target), "{bad}");
+        }
+        let cases = [
+            ("CONNECT h:443 HTTP/1.1", "", Reject::HostMissing),
+            ("CONNECT h:443 HTTP/1.1", "Host: h\r\n", Reject::HostInvalid),
+            (
+                "CONNECT h:443 HTTP/1.1",
+                "Host: i:443\r\n",
+                Reject::HostInvalid,
+            ),
+            ("CONNECT h:443 HTTP/1.0", host, Reject::Connect),
+            ("connect h:443 HTTP/1.1", host, Reject::Target),
+        ];
+        for (start, fields, reject) in cases {
+            assert_eq!(target(start, fields), Err(reject), "{start} {fields}");
+        }
+        for body in ["Content-Length: 0\r\n", "Transfer-Encoding: chunked\r\n"] {
+            let found = target("CONNECT h:443 HTTP/1.1", &format!("{host}{body}"));
+            assert_eq!(found, Err(Reject::ConnectBody), "{body}");
+        }
+    }
+
+    #[test]
     fn heads_over_the_limits_are_refused_whole_or_split() {
         let limits = HeadLimits {
             head_bytes_max: 64,
             headers_max: 2,
+            connect: false,
         };
         let check = |text: &str| {
             parse_request(text.as_bytes(), &mut header_slots(), limits).map(|head| head.is_some())

@@ -86,6 +86,7 @@ fn streams() -> impl Strategy<Value = Vec<u8>> {
     let request = prop_oneof![
         Just("GET /a HTTP/1.1\r\nHost: h\r\n\r\n".to_owned()),
         Just("\r\nGET http://h/a HTTP/1.1\r\nHost: h\r\nConnection: x, close\r\nX: 1\r\n\r\n".to_owned()),
+        Just("CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n".to_owned()),
         "[a-z]{0,9}".prop_map(|body| format!(
             "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -118,7 +119,7 @@ proptest! {
         cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
         small: bool,
     ) {
-        let limits = HeadLimits { head_bytes_max: if small { 48 } else { 4096 }, headers_max: 16 };
+        let limits = HeadLimits { head_bytes_max: if small { 48 } else { 4096 }, headers_max: 16, connect: true };
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
         cuts.sort_unstable();
         let mut pieces = Vec::new();

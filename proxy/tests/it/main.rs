@@ -5,6 +5,7 @@
 mod access_log;
 mod admin;
 mod backends;
+mod connect;
 mod forwarding;
 mod framing;
 mod lifecycle;
