@@ -6,12 +6,13 @@ use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::admin::token::Token;
+use crate::admin::door::{Closed, Door};
+use crate::admin::token::{Sources, Token, TokenError};
 use crate::config::raw::RawConfig;
 use crate::config::{Config, ConfigError};
 use crate::driver::listener::{self, ListenError};
@@ -35,11 +36,9 @@ pub enum ApplyError {
     /// Nobody is left to work by it.
     #[error("the proxy is stopping")]
     Stopping,
-    /// What cannot be changed while running.
-    #[error(
-        "{0} cannot be changed while running: start a new process beside this one, then stop this one"
-    )]
-    Restart(&'static str),
+    /// There is no token for the admin API.
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 /// The one place where the configuration changes.
@@ -48,9 +47,11 @@ pub struct Control {
     path: PathBuf,
     orders: watch::Sender<Orders>,
     state: Mutex<State>,
-    token: Option<Token>,
-    admin_is_loopback: bool,
+    /// Where the admin API's token comes from.
+    sources: Sources,
     workers: usize,
+    /// Itself, for whoever answers requests of the admin API.
+    own: Weak<Self>,
 }
 
 #[derive(Debug)]
@@ -59,36 +60,62 @@ struct State {
     watch: Watch,
     /// A hold on the first listener; see [`Control::take_listener`].
     listener: Option<TcpListener>,
+    admin: Option<Door>,
+    token: Option<Token>,
+}
+
+/// What happens to the admin API's door.
+enum Move {
+    Stays,
+    Closes,
+    Opens(Door),
 }
 
 impl Control {
     /// Begins to control the workers that listen to `orders`, as many as there
     /// are, of which the first has `listener`. Must be called within a runtime,
-    /// because it starts to watch the backends.
+    /// because it starts to watch the backends. The admin API is closed at first.
     #[must_use]
     pub fn new(
         path: &Path,
         orders: watch::Sender<Orders>,
         listener: TcpListener,
         workers: usize,
-        token: Option<Token>,
-        admin_is_loopback: bool,
-    ) -> Self {
+        sources: Sources,
+    ) -> Arc<Self> {
         let table = Arc::clone(&orders.borrow().table);
         let watch = Watch::start(&table);
         let state = Mutex::new(State {
             table,
             watch,
             listener: Some(listener),
+            admin: None,
+            token: None,
         });
-        Self {
+        Arc::new_cyclic(|own| Self {
             path: path.to_owned(),
             orders,
             state,
-            token,
-            admin_is_loopback,
+            sources,
             workers,
-        }
+            own: Weak::clone(own),
+        })
+    }
+
+    /// Opens the admin API, with the token that writes need.
+    ///
+    /// # Errors
+    /// [`ListenError`] where the listener cannot be used.
+    pub fn open_admin(&self, closed: Closed, token: Option<Token>) -> Result<(), ListenError> {
+        let door = self.open(closed)?;
+        let mut state = self.state();
+        (state.admin, state.token) = (door, token);
+        Ok(())
+    }
+
+    fn open(&self, closed: Closed) -> Result<Option<Door>, ListenError> {
+        let own = self.own.upgrade();
+        own.map(|own| closed.open(own)).transpose()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -121,16 +148,14 @@ impl Control {
         explain::warnings(&self.table().config)
     }
 
-    /// The token of the admin API.
+    /// Whether `given` is the token of the admin API.
     #[must_use]
-    pub fn token(&self) -> Option<&Token> {
-        self.token.as_ref()
-    }
-
-    /// Whether only this machine can reach the admin API.
-    #[must_use]
-    pub fn admin_is_loopback(&self) -> bool {
-        self.admin_is_loopback
+    pub fn is_token(&self, given: &[u8]) -> bool {
+        let state = self.state();
+        state
+            .token
+            .as_ref()
+            .is_some_and(|token| token.matches(given))
     }
 
     /// A backend by its names.
@@ -156,17 +181,34 @@ impl Control {
             return Err(ApplyError::Stopping);
         }
         let now = &state.table.config;
-        if config.admin != now.admin {
-            return Err(ApplyError::Restart("the address of the admin API"));
-        }
         let moved = config.listen != now.listen;
+        let admin_changed = config.raw.admin != now.raw.admin;
         let table = Arc::new(Table::build(config, Some(&state.table))?);
+        let admin = if admin_changed {
+            Some(self.admin(state, &table.config)?)
+        } else {
+            None
+        };
         // The last thing that can fail: from here on all of it happens.
         let listeners = if moved {
             Some(self.listen(state, &table.config.listen)?)
         } else {
             None
         };
+        if let Some((change, token)) = admin {
+            state.token = token;
+            match change {
+                Move::Stays => {}
+                Move::Closes => {
+                    tracing::info!("the admin API is closed");
+                    state.admin = None;
+                }
+                Move::Opens(door) => {
+                    tracing::info!(admin = %door.address(), "the admin API is at a new address");
+                    state.admin = Some(door);
+                }
+            }
+        }
         state.table = Arc::clone(&table);
         state.watch = Watch::start(&table);
         self.orders.send_modify(|orders| {
@@ -176,6 +218,23 @@ impl Control {
             }
         });
         Ok(())
+    }
+
+    /// Opens the admin API where `config` wants it, and finds its token. The door
+    /// in use closes when another takes its place.
+    fn admin(&self, state: &State, config: &Config) -> Result<(Move, Option<Token>), ApplyError> {
+        let Some(place) = &config.admin else {
+            return Ok((Move::Closes, None));
+        };
+        let find = |is_loopback| self.sources.find(&config.raw.admin, is_loopback);
+        let stays = state.table.config.admin.as_ref() == Some(place);
+        if let Some(door) = state.admin.as_ref().filter(|_| stays) {
+            return Ok((Move::Stays, find(door.is_loopback())?));
+        }
+        let closed = Closed::listen(place)?;
+        let token = find(closed.address().ip().is_loopback())?;
+        let opened = self.open(closed)?;
+        Ok((opened.map_or(Move::Closes, Move::Opens), token))
     }
 
     /// Opens listeners at another address, for the workers to take. The old

@@ -1,14 +1,13 @@
 //! The life of the process: listeners, workers, signals, the end.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin;
+use crate::admin::door::Closed;
 use crate::admin::token::{Sources, Token, TokenError};
 use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError};
@@ -81,8 +80,12 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     let (host, port) = &config.listen;
     let listeners = listener::open(listener::resolve(host, *port)?, workers)?;
     let (held, listen) = listener::hold(&listeners)?;
-    let admin = admin_listener(&config)?;
-    let token = token(args, &config, admin.as_ref())?;
+    let sources = Sources {
+        file: args.token_file.clone(),
+        environment: args.token.clone(),
+        data_dir: args.data_dir.clone(),
+    };
+    let (admin, token) = admin(&config, &sources)?;
     let table = Arc::new(Table::build(config, None)?);
     let (orders, received) = watch::channel(Orders {
         table,
@@ -96,12 +99,17 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         .build()
         .map_err(ServeError::system("cannot start the control runtime"))?;
     runtime.block_on(async {
-        let loopback = admin
-            .as_ref()
-            .is_some_and(|(_, address)| address.ip().is_loopback());
-        let control = Control::new(&args.config, orders, held, workers, token, loopback);
-        let control = Arc::new(control);
-        control_until_stopped(&control, used, listen, admin, workers).await?;
+        let control = Control::new(&args.config, orders, held, workers, sources);
+        let signals = Signals::new()?;
+        match admin {
+            Some(admin) => {
+                let address = admin.address();
+                control.open_admin(admin, token)?;
+                tracing::info!(%listen, admin = %address, workers, "ready");
+            }
+            None => tracing::info!(%listen, workers, "ready"),
+        }
+        control_until_stopped(&control, used, signals).await?;
         hand_over(&control, workers).await;
         Ok::<(), ServeError>(())
     })?;
@@ -114,78 +122,51 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     Ok(())
 }
 
-type AdminListener = (std::net::TcpListener, SocketAddr);
-
-fn admin_listener(config: &Config) -> Result<Option<AdminListener>, ServeError> {
-    let Some((host, port)) = &config.admin else {
-        return Ok(None);
+/// The admin API's listener and its token, where it is enabled.
+fn admin(
+    config: &Config,
+    sources: &Sources,
+) -> Result<(Option<Closed>, Option<Token>), ServeError> {
+    let Some(place) = &config.admin else {
+        return Ok((None, None));
     };
-    let mut listeners = listener::open(listener::resolve(host, *port)?, 1)?;
-    let Some(listener) = listeners.pop() else {
-        return Ok(None);
-    };
-    let address = listener
-        .local_addr()
-        .map_err(ServeError::system("the admin listener has no address"))?;
-    Ok(Some((listener, address)))
+    let closed = Closed::listen(place)?;
+    let token = sources.find(&config.raw.admin, closed.address().ip().is_loopback())?;
+    Ok((Some(closed), token))
 }
 
-/// The token. Where none can be had, an API that others can reach is not
-/// opened; on loopback it can still be read.
-fn token(
-    args: &RunArgs,
-    config: &Config,
-    admin: Option<&AdminListener>,
-) -> Result<Option<Token>, ServeError> {
-    let Some((_, address)) = admin else {
-        return Ok(None);
-    };
-    let sources = Sources {
-        file: args.token_file.clone(),
-        environment: args.token.clone(),
-        data_dir: args.data_dir.clone(),
-    };
-    match Token::find(&sources, &config.raw.admin) {
-        Ok(token) => Ok(Some(token)),
-        Err(error @ TokenError::File { .. })
-            if address.ip().is_loopback() && args.token_file.is_none() =>
-        {
-            tracing::warn!("{error}; the admin API can be read but not written: give --token-file");
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
+/// What the process is told from outside.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, ServeError> {
+        let on = |kind, what| signal(kind).map_err(ServeError::system(what));
+        Ok(Self {
+            terminate: on(SignalKind::terminate(), "cannot await SIGTERM")?,
+            interrupt: on(SignalKind::interrupt(), "cannot await SIGINT")?,
+            hangup: on(SignalKind::hangup(), "cannot await SIGHUP")?,
+        })
     }
 }
 
 async fn control_until_stopped(
     control: &Arc<Control>,
     mut used: Fingerprint,
-    listen: SocketAddr,
-    admin: Option<AdminListener>,
-    workers: usize,
+    mut signals: Signals,
 ) -> Result<(), ServeError> {
-    let on = |kind, what| signal(kind).map_err(ServeError::system(what));
-    let mut terminate = on(SignalKind::terminate(), "cannot await SIGTERM")?;
-    let mut interrupt = on(SignalKind::interrupt(), "cannot await SIGINT")?;
-    let mut hangup = on(SignalKind::hangup(), "cannot await SIGHUP")?;
-    match admin {
-        Some((listener, address)) => {
-            let listener = tokio::net::TcpListener::from_std(listener)
-                .map_err(ServeError::system("cannot use the admin listener"))?;
-            tokio::spawn(admin::serve(listener, Arc::clone(control)));
-            tracing::info!(%listen, admin = %address, workers, "ready");
-        }
-        None => tracing::info!(%listen, workers, "ready"),
-    }
     notify(NotifyState::Ready);
     start_resolver(control)?;
     let mut before = used;
     let mut looks = tokio::time::interval(FILE_WATCH_INTERVAL);
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => control.reload(),
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hangup.recv() => control.reload(),
             _ = looks.tick() => {
                 let now = control.fingerprint();
                 // A file that is still being written looks new again next time.

@@ -4,9 +4,8 @@
 //! client waits for it.
 
 mod api;
+pub mod door;
 mod reply;
 mod server;
 mod stats;
 pub mod token;
-
-pub use self::server::serve;

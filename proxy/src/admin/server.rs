@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::api;
+use super::door::Sign;
 use super::reply::{Reply, Request, split_target};
 use crate::control::Control;
 use crate::http::body::Body;
@@ -21,8 +22,8 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// The longest wait for a request, and for its answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Serves the API until the listener fails for good.
-pub async fn serve(listener: TcpListener, control: Arc<Control>) {
+/// Serves the API until it is aborted; its connections end by the sign.
+pub(super) async fn serve(listener: TcpListener, control: Arc<Control>, sign: Arc<Sign>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -30,9 +31,9 @@ pub async fn serve(listener: TcpListener, control: Arc<Control>) {
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let control = Arc::clone(&control);
+                let (control, sign) = (Arc::clone(&control), Arc::clone(&sign));
                 tokio::spawn(async move {
-                    converse(stream, &control).await;
+                    converse(stream, &control, &sign).await;
                     drop(place);
                 });
             }
@@ -44,18 +45,20 @@ pub async fn serve(listener: TcpListener, control: Arc<Control>) {
     }
 }
 
-async fn converse(mut stream: TcpStream, control: &Control) {
+async fn converse(mut stream: TcpStream, control: &Control, sign: &Sign) {
     let mut input = Vec::new();
     loop {
         let read = tokio::time::timeout(PATIENCE, read_request(&mut stream, &mut input)).await;
+        if !sign.is_open() {
+            return;
+        }
         let (reply, keep_alive) = match read {
             Err(_) | Ok(Ok(None)) => return,
-            Ok(Ok(Some((request, keep_alive)))) => (
-                api::handle(control, &request)
-                    .await
-                    .unwrap_or_else(|reply| reply),
-                keep_alive,
-            ),
+            Ok(Ok(Some((request, keep_alive)))) => {
+                let handled = api::handle(control, sign.is_loopback, &request).await;
+                let reply = handled.unwrap_or_else(|reply| reply);
+                (reply, keep_alive && sign.is_open())
+            }
             Ok(Err(reply)) => (reply, false),
         };
         let bytes = reply.bytes(keep_alive);

@@ -37,7 +37,7 @@ pub enum TokenError {
 }
 
 /// Where a token may come from, the first that is given wins.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Sources {
     /// `--token-file`.
     pub file: Option<PathBuf>,
@@ -45,6 +45,36 @@ pub struct Sources {
     pub environment: Option<String>,
     /// `--data-dir`, where one is made on the first start.
     pub data_dir: PathBuf,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Sources")
+            .field("file", &self.file)
+            .field("data_dir", &self.data_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sources {
+    /// The token of an API that is at a loopback address or not. Where none can be
+    /// had, one that others can reach is not opened; on loopback it can still be
+    /// read.
+    ///
+    /// # Errors
+    /// See [`Token::find`].
+    pub fn find(&self, admin: &RawAdmin, is_loopback: bool) -> Result<Option<Token>, TokenError> {
+        match Token::find(self, admin) {
+            Ok(token) => Ok(Some(token)),
+            Err(error @ TokenError::File { .. }) if is_loopback && self.file.is_none() => {
+                tracing::warn!(
+                    "{error}; the admin API can be read but not written: give --token-file"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Token {

@@ -176,8 +176,9 @@ fn the_configuration_is_shown_without_secrets_and_replaced_whole_or_not_at_all()
         "{reply}"
     );
     assert_eq!(texts(&proxy), ["a"]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut moved = shown.clone();
-    moved["admin"]["port"] = 1.into();
+    moved["admin"]["port"] = taken.local_addr().unwrap().port().into();
     assert_eq!(
         proxy.admin("PUT", "/api/v1/config", &moved.to_string()).0,
         409

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use super::support::{Backend, Client, Proxy, address_after, eventually, unused_port};
+use super::support::{Backend, Client, Proxy, TOKEN, address_after, eventually, unused_port};
 
 fn text(backend: &Backend, more: &str) -> String {
     format!(
@@ -110,4 +110,83 @@ fn a_stop_after_a_move_ends_in_order() {
     proxy.signal("TERM");
     assert_eq!(proxy.wait_for_exit().code(), Some(0));
     assert!(open.ends());
+}
+
+/// The status of a GET of the configuration with this token, if there is an
+/// answer.
+fn read_config(admin: SocketAddr, token: Option<&str>) -> Option<u16> {
+    let mut client = Client::new(TcpStream::connect(admin).ok()?);
+    let shown = token.map_or_else(String::new, |token| {
+        format!("Authorization: Bearer {token}\r\n")
+    });
+    client.send(format!(
+        "GET /api/v1/config HTTP/1.1\r\nHost: localhost\r\n{shown}\r\n"
+    ));
+    client.try_head()?.split(' ').nth(1)?.parse().ok()
+}
+
+#[test]
+fn the_admin_api_moves_closes_and_opens() {
+    let a = Backend::fixed(A);
+    let admin = |more: &str| text(&a, &format!("admin: {{{more}}}"));
+    let proxy = Proxy::with(&admin("enabled: true, port: 0"));
+    let old = proxy.admin.unwrap();
+    let mut open = Client::connect(old);
+    let ask = "GET /api/v1/config HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    open.send(ask);
+    assert_eq!(open.response().status(), 200);
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").text(), "a");
+    // To an address that others can reach, where reading needs the token.
+    let port = unused_port();
+    let wide = format!("enabled: true, host: 0.0.0.0, port: {port}");
+    std::fs::write(&proxy.config_path, admin(&wide)).unwrap();
+    let line = proxy.wait_for_line("the admin API is at a new address");
+    let new = SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(
+        address_after(&line, "admin="),
+        Some(([0, 0, 0, 0], port).into())
+    );
+    assert_eq!(read_config(new, None), Some(401));
+    assert_eq!(read_config(new, Some(TOKEN)), Some(200));
+    // The old one answers nobody any more, not even who was there before.
+    eventually("the end of the old listener", || {
+        TcpStream::connect(old).is_err().then_some(())
+    });
+    open.send(ask);
+    assert!(open.ends());
+    std::fs::write(&proxy.config_path, admin("enabled: false")).unwrap();
+    proxy.wait_for_line("the admin API is closed");
+    eventually("the end of the API", || {
+        TcpStream::connect(new).is_err().then_some(())
+    });
+    std::fs::write(&proxy.config_path, admin("enabled: true, port: 0")).unwrap();
+    let line = proxy.wait_for_line("the admin API is at a new address");
+    let again = address_after(&line, "admin=").unwrap();
+    assert_eq!(read_config(again, None), Some(200));
+    assert_eq!(client.get("/").text(), "a");
+}
+
+#[test]
+fn who_moves_the_admin_api_through_itself_is_answered_and_its_token_is_read_anew() {
+    let a = Backend::fixed(A);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let arguments = ["--workers", "1", "--token-file", file.to_str().unwrap()];
+    let config = text(&a, "admin: {enabled: true, port: 0}");
+    let proxy = Proxy::with_arguments(&config, &arguments);
+    let (_, mut shown) = proxy.admin("GET", "/api/v1/config", "");
+    let port = unused_port();
+    shown["admin"]["port"] = port.into();
+    shown["admin"]["host"] = "0.0.0.0".into();
+    // Without a token nobody gets in, so then it stays where it is.
+    std::fs::write(&file, "").unwrap();
+    let moved = shown.to_string();
+    assert_eq!(proxy.admin("PUT", "/api/v1/config", &moved).0, 422);
+    std::fs::write(&file, "another-0123456789").unwrap();
+    assert_eq!(proxy.admin("PUT", "/api/v1/config", &moved).0, 200);
+    let new = SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(read_config(new, Some(TOKEN)), Some(401));
+    assert_eq!(read_config(new, Some("another-0123456789")), Some(200));
 }
