@@ -5,7 +5,7 @@ use std::task::Context;
 use super::client::Conn;
 use super::exchange::{End, Exchange, Step, upstream_ended, upstream_error};
 use super::io::Io;
-use super::splice::{SPLICE_BYTES_MIN, SpliceError};
+use super::splice::{PUT_BYTES_MAX, SPLICE_BYTES_MIN, SpliceError};
 
 /// Bodies with more than this left follow their head instead of sharing the pipe
 /// with it: sharing saves a sixth of the CPU time at 64 KiB and costs a sixth at
@@ -70,11 +70,8 @@ impl Conn {
         let Some(mut splice) = self.worker.splice() else {
             return Ok(());
         };
-        let with_head = wanted <= WITH_HEAD_BYTES_MAX;
-        if with_head && !splice.put(head) {
-            self.worker.give_back_splice(splice);
-            return Ok(());
-        }
+        let with_head =
+            wanted <= WITH_HEAD_BYTES_MAX && head.len() <= PUT_BYTES_MAX && splice.put(head);
         let filled = splice.fill(up, wanted, cx);
         exchange.splice_out = Some(splice);
         if with_head {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use super::client::{Conn, Refusal};
 use super::io::{Io, Pending};
 use super::pool::Lease;
-use super::splice::Splice;
+use super::splice::{PUT_BYTES_MAX, Splice};
 use super::worker::Scratch;
 use crate::config::Algorithm;
 use crate::http::Version;
@@ -106,8 +106,9 @@ impl Default for Exchange {
 }
 
 /// Bytes read at most while a response head is awaited. With a head comes only
-/// the beginning of a large body, so that the rest can move within the kernel.
-const HEAD_READ_BYTES: usize = 4 << 10;
+/// the beginning of a large body, so that the rest can move within the kernel;
+/// rewritten, both together should be no more than [`PUT_BYTES_MAX`].
+const HEAD_READ_BYTES: usize = PUT_BYTES_MAX - 128;
 
 impl Exchange {
     /// Whether some of the request has not reached the backend.

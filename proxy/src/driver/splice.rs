@@ -16,6 +16,10 @@ use tokio::net::TcpStream;
 /// Bodies with less than this left are copied: two calls for each piece cost
 /// more than they save.
 pub const SPLICE_BYTES_MIN: u64 = 32 << 10;
+/// What may be put ahead of a body: a page, one of the places of a pipe that was
+/// granted its size. Of a full pipe the kernel would say that the sender has no
+/// bytes, and nobody would be woken for those that it has.
+pub const PUT_BYTES_MAX: usize = 4 << 10;
 /// What a pipe should hold. The kernel may grant less.
 const PIPE_BYTES: usize = 256 << 10;
 
@@ -24,6 +28,8 @@ const PIPE_BYTES: usize = 256 << 10;
 pub struct Pipe {
     reader: OwnedFd,
     writer: OwnedFd,
+    /// Whether the kernel granted [`PIPE_BYTES`].
+    is_large: bool,
 }
 
 impl Pipe {
@@ -34,10 +40,15 @@ impl Pipe {
     pub fn new() -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Beyond the user's share the kernel says no, and the default does too.
-        if let Err(error) = fcntl_setpipe_size(&writer, PIPE_BYTES) {
+        let granted = fcntl_setpipe_size(&writer, PIPE_BYTES);
+        if let Err(error) = &granted {
             tracing::debug!(%error, "a pipe keeps its default size");
         }
-        Ok(Self { reader, writer })
+        Ok(Self {
+            reader,
+            writer,
+            is_large: granted.is_ok(),
+        })
     }
 }
 
@@ -87,17 +98,26 @@ impl Splice {
         (self.held == 0).then_some(self.pipe)
     }
 
-    /// Puts bytes into the empty pipe ahead of all that is taken from the
-    /// sender. Says whether they fitted; a pipe that has a part of them is of no
-    /// further use.
+    /// Puts bytes, at most [`PUT_BYTES_MAX`], into the empty pipe ahead of all
+    /// that is taken from the sender. Says whether it did; the pipe takes a page
+    /// whole or not at all (pipe(7)).
     #[must_use]
     pub fn put(&mut self, bytes: &[u8]) -> bool {
-        debug_assert_eq!(self.held, 0);
-        match write(&self.pipe.writer, bytes) {
-            Ok(written) => self.held = written,
-            Err(error) => tracing::debug!(%error, "a pipe takes no head"),
+        debug_assert!(self.held == 0 && bytes.len() <= PUT_BYTES_MAX);
+        if !self.pipe.is_large {
+            return false;
         }
-        self.held == bytes.len()
+        match write(&self.pipe.writer, bytes) {
+            Ok(written) => {
+                debug_assert_eq!(written, bytes.len());
+                self.held = written;
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a pipe takes no head");
+                false
+            }
+        }
     }
 
     /// Takes what the sender has, up to `wanted` bytes, behind what the pipe

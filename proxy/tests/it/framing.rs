@@ -106,6 +106,26 @@ fn what_has_come_of_a_large_body_is_not_held_back() {
 }
 
 #[test]
+fn a_large_body_follows_a_head_of_any_size() {
+    for field_bytes in [1, 3_700, 3_900, 4_000, 4_100, 6_000, 12_000] {
+        let backend = Backend::new(move |_, peer| {
+            let long = "x".repeat(field_bytes);
+            let head =
+                format!("HTTP/1.1 200 OK\r\nX-Long: {long}\r\nContent-Length: 100000\r\n\r\n");
+            peer.send(&[head.as_bytes(), &body(100_000)].concat());
+        });
+        let proxy = Proxy::before(&backend, "");
+        let mut client = proxy.client();
+        for _ in 0..2 {
+            client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+            let response = client.response();
+            assert_eq!(response.field("x-long").unwrap().len(), field_bytes);
+            assert_eq!(response.body, body(100_000));
+        }
+    }
+}
+
+#[test]
 fn chunked_requests_and_trailers_pass() {
     let backend = mirror();
     let proxy = Proxy::before(&backend, "");
