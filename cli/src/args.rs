@@ -68,6 +68,12 @@ pub enum Command {
         /// For which shell.
         shell: Shell,
     },
+    /// Print the hosts that a line can be completed to.
+    #[command(hide = true)]
+    CompleteHosts {
+        /// The line, up to the cursor.
+        line: String,
+    },
     /// Print the manual page (roff).
     Man,
 }
@@ -197,11 +203,6 @@ pub enum Color {
     Always,
     /// Never.
     Never,
-}
-
-/// Writes the completions of `shell`.
-pub fn print_completions(shell: Shell, out: &mut dyn Write) {
-    clap_complete::generate(shell, &mut Args::command(), "speedmimi", &mut { out });
 }
 
 /// Writes the manual page.

@@ -35,6 +35,15 @@ pub(crate) struct Client {
 impl Client {
     /// Checks the options; nothing is sent yet.
     pub(crate) fn try_new(options: &Connection) -> Result<Self, CliError> {
+        Self::build(options, None)
+    }
+
+    /// The same, where an answer that takes longer is of no use.
+    pub(crate) fn within(options: &Connection, limit: Duration) -> Result<Self, CliError> {
+        Self::build(options, Some(limit))
+    }
+
+    fn build(options: &Connection, limit: Option<Duration>) -> Result<Self, CliError> {
         let url = options.collector.trim_end_matches('/');
         let authority = url
             .strip_prefix("http://")
@@ -52,6 +61,7 @@ impl Client {
             config = config.tls_config(connection::tls(options)?);
         }
         let config = config
+            .timeout_global(limit)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .http_status_as_error(false)

@@ -6,6 +6,7 @@
 pub mod args;
 mod client;
 mod commands;
+mod completion;
 mod connection;
 mod error;
 mod output;
@@ -68,10 +69,8 @@ fn dispatch(args: &Args, output: &mut Output) -> Result<(), CliError> {
             let client = Client::try_new(&export.connection)?;
             commands::export(&client, export, output)
         }
-        Command::Completions { shell } => {
-            args::print_completions(*shell, output);
-            Ok(())
-        }
+        Command::Completions { shell } => completion::print(*shell, output),
+        Command::CompleteHosts { line } => completion::print_hosts(line, output),
         Command::Man => args::print_man(output).map_err(CliError::Output),
     }
 }

@@ -205,10 +205,13 @@ async fn serve(config: Config) -> Result<(), AppError> {
         rates: Arc::default(),
         stopping: stopping.clone(),
     };
+    let reading = match Engine::new(config.query_url) {
+        Some(engine) => Reading::Engine(engine),
+        None => Reading::Store(told.fleet.clone(), readers),
+    };
     let query = Query {
-        fleet: told.fleet.clone(),
+        reading: reading.clone(),
         live: told.live.clone(),
-        readers: readers.clone(),
         stats: Arc::clone(&told.stats),
         stopping: stopping.clone(),
         access: (!config.open_grpc).then(|| Arc::clone(&access)),
@@ -222,10 +225,6 @@ async fn serve(config: Config) -> Result<(), AppError> {
     };
     let grpc = listener(grpc_listener, Protocol::Grpc, GRPC_CONNECTIONS_MAX);
     let http = listener(http_listener, Protocol::Http, HTTP_CONNECTIONS_MAX);
-    let reading = match Engine::new(config.query_url) {
-        Some(engine) => Reading::Engine(engine),
-        None => Reading::Store(told.fleet.clone(), readers),
-    };
     let state = http::State::new(
         told,
         reading,

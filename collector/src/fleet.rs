@@ -114,6 +114,12 @@ impl Fleet {
         hosts.remove(id);
     }
 
+    /// How many hosts there are.
+    pub(crate) fn len(&self) -> usize {
+        let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
+        hosts.len()
+    }
+
     /// All hosts, by name and then id.
     pub(crate) fn all(&self) -> Vec<Arc<HostState>> {
         let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
@@ -123,6 +129,15 @@ impl Fleet {
             key(a).cmp(&key(b))
         });
         all
+    }
+
+    /// What `find` finds; all where nothing is looked for.
+    pub(crate) fn chosen(&self, id_or_name: &str) -> Vec<Arc<HostState>> {
+        if id_or_name.is_empty() {
+            self.all()
+        } else {
+            self.find(id_or_name)
+        }
     }
 
     /// The host with this id, else those with this name.

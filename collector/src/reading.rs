@@ -1,16 +1,16 @@
 //! Where answers come from: this collector's store, or engines that hold what
 //! it and others passed on.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use monitor_proto::v1;
 
 use crate::{
     engine::{Engine, EngineError, Partly},
-    fleet::{Fleet, HostState},
+    fleet::Fleet,
     rollup::EndpointId,
     series::{Plan, Samples},
-    store::{EndpointFilter, ReadError, Readers, read_series},
+    store::{EndpointFilter, ReadError, Readers},
 };
 
 /// One of the two.
@@ -72,7 +72,7 @@ impl Reading {
     pub(crate) async fn newest(&self, host: &str) -> Result<Partly<Vec<v1::Report>>, ReadingError> {
         match self {
             Self::Store(fleet, _) => {
-                let hosts = chosen(fleet, host);
+                let hosts = fleet.chosen(host);
                 let reports = hosts.iter().filter_map(|host| host.report());
                 Ok(Partly::whole(reports.collect()))
             }
@@ -83,7 +83,7 @@ impl Reading {
     /// How many hosts a choice means, as far as that is known at once.
     pub(crate) fn hosts_meant(&self, host: &str) -> u64 {
         match self {
-            Self::Store(fleet, _) => chosen(fleet, host).len() as u64,
+            Self::Store(fleet, _) => fleet.chosen(host).len() as u64,
             Self::Engine(_) => 1,
         }
     }
@@ -99,11 +99,9 @@ impl Reading {
             Self::Store(fleet, readers) => (fleet, readers),
             Self::Engine(engine) => return Ok(engine.series(host, &filter, &plan).await?),
         };
-        let hosts = chosen(fleet, host);
+        let hosts = fleet.chosen(host);
         let keys: Vec<i64> = hosts.iter().map(|host| host.row.key).collect();
-        let read = readers
-            .read(move |connection| read_series(connection, &keys, &filter, &plan))
-            .await?;
+        let read = readers.series(&keys, filter, plan).await?;
         let by_key: HashMap<i64, _> = hosts.iter().map(|host| (host.row.key, host)).collect();
         let named = read.into_iter().filter_map(|one| {
             let host = by_key.get(&one.host)?;
@@ -115,13 +113,5 @@ impl Reading {
             })
         });
         Ok(Partly::whole(named.collect()))
-    }
-}
-
-fn chosen(fleet: &Fleet, host: &str) -> Vec<Arc<HostState>> {
-    if host.is_empty() {
-        fleet.all()
-    } else {
-        fleet.find(host)
     }
 }

@@ -87,9 +87,10 @@ async function load() {
   drawSoon();
 }
 
+const reload = () => load().catch(() => connection("no answer", "bad"));
+
 function watch() {
   const events = new EventSource("/api/v1/live");
-  const reload = () => load().catch(() => connection("no answer", "bad"));
   events.addEventListener("open", () => {
     connection("live", "good");
     reload();
@@ -197,4 +198,7 @@ setInterval(() => {
   }
 }, 1000);
 route();
+// What is known is shown before the events come, and asked for again when they
+// do: nothing that was reported in between is missed.
+reload();
 watch();

@@ -66,9 +66,10 @@ export function redraw(parent, children) {
     .filter((one) => one.scrollLeft > 0)
     .map((one) => [one.dataset.scroll, one.scrollLeft]);
   parent.replaceChildren(...children);
-  // What scrolls must be within the keyboard's reach.
-  for (const one of parent.querySelectorAll("[data-scroll]")) {
-    if (one.scrollWidth <= one.clientWidth) continue;
+  // What scrolls must be within the keyboard's reach.  All are measured before
+  // the first is changed: each change would have the page laid out anew.
+  const wide = [...parent.querySelectorAll("[data-scroll]")].filter((one) => one.scrollWidth > one.clientWidth);
+  for (const one of wide) {
     one.tabIndex = 0;
     one.setAttribute("role", "region");
     one.setAttribute("aria-label", one.querySelector("caption")?.textContent ?? "Endpoints");

@@ -14,14 +14,16 @@ use tokio::sync::{
     mpsc,
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use super::{loads, shown};
 use crate::{
     auth::Access,
     codec,
+    engine::{EngineError, Partly},
     fleet::Fleet,
     live::{Live, LiveReport},
+    reading::{Reading, ReadingError},
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
     store::{Filter, ReadError, Readers, Selection},
@@ -33,15 +35,16 @@ const LIMIT_MAX: usize = 1000;
 const WATCHERS_MAX: u64 = 1024;
 /// Messages that wait for a watcher's connection; then the lag is counted.
 const MESSAGES_MAX: usize = 4;
+/// The metadata of an answer from which something may be missing.
+const PARTIAL: &str = "speedmimi-partial-bin";
 /// Names that one request may ask for.
 const HOSTS_ASKED_MAX: usize = 10_000;
 
 /// The service that answers questions.
 #[derive(Clone, Debug)]
 pub(crate) struct Query {
-    pub(crate) fleet: Fleet,
+    pub(crate) reading: Reading,
     pub(crate) live: Live,
-    pub(crate) readers: Readers,
     pub(crate) stats: Arc<SelfStats>,
     pub(crate) stopping: Stopping,
     /// Who may read; anyone where this is absent.
@@ -69,6 +72,16 @@ impl Query {
              `speedmimi-collector token add --read`, or a client certificate with the URI \
              urn:speedmimi:read",
         ))
+    }
+
+    /// What only the own store can answer.
+    fn store(&self, instead: &str) -> Result<(&Fleet, &Readers), Status> {
+        match &self.reading {
+            Reading::Store(fleet, readers) => Ok((fleet, readers)),
+            Reading::Engine(_) => Err(Status::unimplemented(format!(
+                "this is not kept by the engine that --query-url names: {instead}"
+            ))),
+        }
     }
 
     fn place(&self) -> Result<Place, Status> {
@@ -123,6 +136,7 @@ impl Query {
     /// Sends the loads that changed, as reports come.
     async fn forward_loads(
         mut self,
+        fleet: Fleet,
         hosts: Vec<String>,
         answers: mpsc::Sender<Result<v1::WatchBackendLoadsResponse, Status>>,
         _place: Place,
@@ -131,7 +145,7 @@ impl Query {
         let mut sent: HashMap<String, v1::BackendLoad> = HashMap::new();
         let mut first = true;
         loop {
-            let loads: Vec<_> = loads::of(&self.fleet, &hosts)
+            let loads: Vec<_> = loads::of(&fleet, &hosts)
                 .into_iter()
                 .filter(|load| sent.get(&load.host_id) != Some(load))
                 .collect();
@@ -197,6 +211,27 @@ fn status(error: &ReadError) -> Status {
     }
 }
 
+fn reading_status(error: &ReadingError) -> Status {
+    match error {
+        ReadingError::Store(error) => status(error),
+        ReadingError::Engine(error @ EngineError::TooMuch(_)) => {
+            Status::invalid_argument(error.to_string())
+        }
+        ReadingError::Engine(error) => Status::unavailable(error.to_string()),
+    }
+}
+
+/// An answer that is not whole says why in its metadata: as bytes, for the
+/// words may be an engine's own.
+fn told<V, T>(partly: Partly<V>, answer: impl FnOnce(V) -> T) -> Response<T> {
+    let mut response = Response::new(answer(partly.value));
+    for why in partly.partial {
+        let why = MetadataValue::from_bytes(why.as_bytes());
+        response.metadata_mut().append_bin(PARTIAL, why);
+    }
+    response
+}
+
 fn selection(fleet: &Fleet, request: &v1::GetReportsRequest) -> Result<Selection, Status> {
     let filter = if request.host.is_empty() {
         Filter::All
@@ -250,10 +285,9 @@ impl QueryService for Query {
         request: Request<v1::ListHostsRequest>,
     ) -> Result<Response<v1::ListHostsResponse>, Status> {
         self.allow(&request)?;
-        let all = self.fleet.all();
-        Ok(Response::new(v1::ListHostsResponse {
-            hosts: all.iter().map(|host| host.summary()).collect(),
-        }))
+        let hosts = self.reading.hosts().await;
+        let hosts = hosts.map_err(|error| reading_status(&error))?;
+        Ok(told(hosts, |hosts| v1::ListHostsResponse { hosts }))
     }
 
     async fn get_reports(
@@ -261,9 +295,11 @@ impl QueryService for Query {
         request: Request<v1::GetReportsRequest>,
     ) -> Result<Response<v1::GetReportsResponse>, Status> {
         self.allow(&request)?;
-        let selection = selection(&self.fleet, request.get_ref())?;
-        let page = self
-            .readers
+        let (fleet, readers) = self.store(
+            "ask a collector without --query-url, or this one for /api/v1/series over HTTP",
+        )?;
+        let selection = selection(fleet, request.get_ref())?;
+        let page = readers
             .page(selection)
             .await
             .map_err(|error| status(&error))?;
@@ -280,6 +316,7 @@ impl QueryService for Query {
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.allow(&request)?;
+        self.store("watch the collectors that agents report to, or /api/v1/live over HTTP")?;
         let place = self.place()?;
         let (answers, queue) = mpsc::channel(MESSAGES_MAX);
         let host = request.into_inner().host;
@@ -293,8 +330,17 @@ impl QueryService for Query {
     ) -> Result<Response<v1::GetBackendLoadsResponse>, Status> {
         self.allow(&request)?;
         let hosts = bounded(request.into_inner().hosts)?;
-        Ok(Response::new(v1::GetBackendLoadsResponse {
-            loads: loads::of(&self.fleet, &hosts),
+        let engine = match &self.reading {
+            Reading::Store(fleet, _) => {
+                let loads = loads::of(fleet, &hosts);
+                return Ok(Response::new(v1::GetBackendLoadsResponse { loads }));
+            }
+            Reading::Engine(engine) => engine,
+        };
+        let newest = engine.newest("").await;
+        let newest = newest.map_err(|error| reading_status(&error.into()))?;
+        Ok(told(newest, |newest| v1::GetBackendLoadsResponse {
+            loads: loads::of_reports(&newest, &hosts),
         }))
     }
 
@@ -306,9 +352,11 @@ impl QueryService for Query {
     ) -> Result<Response<Self::WatchBackendLoadsStream>, Status> {
         self.allow(&request)?;
         let hosts = bounded(request.into_inner().hosts)?;
+        let (fleet, _) = self.store("ask for GetBackendLoads again and again")?;
+        let fleet = fleet.clone();
         let place = self.place()?;
         let (answers, queue) = mpsc::channel(MESSAGES_MAX);
-        tokio::spawn(self.clone().forward_loads(hosts, answers, place));
+        tokio::spawn(self.clone().forward_loads(fleet, hosts, answers, place));
         Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
     }
 }

@@ -9,6 +9,7 @@ mod health;
 mod heatmap;
 mod hosts;
 mod live;
+mod newest;
 mod openapi;
 mod page;
 mod partly;

@@ -1,6 +1,6 @@
 //! `/metrics`.
 
-use std::{convert::Infallible, fs, sync::Arc};
+use std::{convert::Infallible, fs};
 
 use axum::{
     body::{Body, Bytes},
@@ -12,23 +12,25 @@ use axum::{
 use super::State;
 use crate::{
     metrics::{self, HostSample},
+    reading::Reading,
     time::now_ns,
 };
 
 /// Every series, sent in chunks as they are made.
+///
+/// An engine has the series of the hosts already: scraped from here they would
+/// be in it twice, so that this collector then tells of itself alone.
 pub(super) async fn scrape(Shared(state): Shared<State>) -> Response {
     let now = now_ns();
-    let hosts: Vec<HostSample> = state
-        .fleet
-        .all()
-        .iter()
-        .filter_map(|host| HostSample::new(host, now))
-        .collect();
+    let hosts = match &state.reading {
+        Reading::Store(fleet, _) => fleet.all(),
+        Reading::Engine(_) => Vec::new(),
+    };
     let store_bytes = fs::metadata(state.store_path.as_path()).map_or(0, |m| m.len());
-    let own = metrics::own(&state.stats, hosts.len(), store_bytes);
+    let own = metrics::own(&state.stats, state.fleet.len(), store_bytes);
+    let of_hosts = metrics::chunks(hosts.len(), move |i| HostSample::new(&hosts[i], now));
     let chunks = std::iter::once(own)
-        .chain(metrics::chunks(Arc::new(hosts)))
-        .filter(|chunk| !chunk.is_empty())
+        .chain(of_hosts)
         .map(|chunk| Ok::<_, Infallible>(Bytes::from(chunk)));
     (
         [(

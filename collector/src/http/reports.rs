@@ -9,7 +9,7 @@ use axum::{
 use monitor_proto::json;
 use serde::Deserialize;
 
-use super::{State, csv, partly::Told, problem::Problem};
+use super::{State, csv, newest, partly::Told, problem::Problem};
 use crate::{
     engine::Partly,
     reading::Reading,
@@ -39,8 +39,14 @@ pub(super) async fn list(
     query: Result<Query<ReportsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let csv = csv::wanted(&headers);
+    if let ("true", false, Reading::Store(fleet, _)) = (query.latest.as_str(), csv, &state.reading)
+    {
+        selection(&state, &query)?;
+        return Ok(newest::stream(fleet.chosen(&query.host)));
+    }
     let reports = choose(&state, &query).await?;
-    if !csv::wanted(&headers) {
+    if !csv {
         return Ok(Json(Told::of(reports, |reports| reports)).into_response());
     }
     let reports = reports.value;

@@ -10,8 +10,6 @@ mod hosts;
 mod own;
 mod text;
 
-use std::sync::Arc;
-
 use monitor_proto::v1;
 
 pub(crate) use own::own;
@@ -64,20 +62,37 @@ pub(crate) fn write_report(out: &mut dyn Sink, report: v1::Report) {
     }
 }
 
+/// What is sent at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
 /// All series of all hosts: a family's head, then its series host by host.
-pub(crate) fn chunks(hosts: Arc<Vec<HostSample>>) -> impl Iterator<Item = String> {
-    families::all().flat_map(move |family| {
-        let hosts = Arc::clone(&hosts);
-        (0..hosts.len()).filter_map(move |i| {
-            let mut out = String::new();
-            family.write(&mut out, &hosts[i]);
-            if i == 0 {
-                let mut head = String::new();
-                text::head(&mut head, family.name, family.kind, family.help);
-                out.insert_str(0, &head);
+///
+/// `nth` makes a host's sample anew for each family, `None` where there is
+/// none: decoding a report costs less than writing its series, and so a scrape
+/// holds one report and one chunk, however many hosts there are.
+pub(crate) fn chunks(
+    hosts: usize,
+    nth: impl Fn(usize) -> Option<HostSample>,
+) -> impl Iterator<Item = String> {
+    let mut families = families::all();
+    let mut family = families.next().filter(|_| hosts > 0);
+    let mut host = 0;
+    std::iter::from_fn(move || {
+        let mut out = String::new();
+        while let Some(current) = family.filter(|_| out.len() < CHUNK_BYTES) {
+            if host == 0 {
+                text::head(&mut out, current.name, current.kind, current.help);
             }
-            (!out.is_empty()).then_some(out)
-        })
+            if let Some(sample) = nth(host) {
+                current.write(&mut out, &sample);
+            }
+            host += 1;
+            if host == hosts {
+                host = 0;
+                family = families.next();
+            }
+        }
+        (!out.is_empty()).then_some(out)
     })
 }
 

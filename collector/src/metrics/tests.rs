@@ -1,10 +1,10 @@
 //! The whole text, from a report.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use monitor_proto::v1;
 
-use super::{HostSample, chunks};
+use super::{CHUNK_BYTES, HostSample, chunks};
 
 fn sample(up: bool) -> HostSample {
     let totals = v1::Counters {
@@ -57,7 +57,7 @@ fn sample(up: bool) -> HostSample {
 }
 
 fn series(up: bool) -> HashMap<String, String> {
-    let text: String = chunks(Arc::new(vec![sample(up)])).collect();
+    let text: String = chunks(1, |_| Some(sample(up))).collect();
     text.lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| {
@@ -124,12 +124,28 @@ fn a_silent_host_has_counters_and_no_gauges() {
 
 #[test]
 fn every_family_says_its_help_and_type_once() {
-    let hosts = Arc::new(vec![sample(true), sample(true)]);
-    let text: String = chunks(hosts).collect();
+    // A host whose report is unreadable takes no family's head with it.
+    let text: String = chunks(3, |i| (i > 0).then(|| sample(true))).collect();
     for family in super::families::all() {
         for kind in ["HELP", "TYPE"] {
             let head = format!("# {kind} {} ", family.name);
             assert_eq!(text.matches(&head).count(), 1, "{head}");
         }
     }
+}
+
+#[test]
+fn chunks_stay_small_however_many_hosts_there_are() {
+    let chunks: Vec<String> = chunks(1000, |_| Some(sample(true))).collect();
+    let of_one: usize = super::chunks(1, |_| Some(sample(true)))
+        .map(|c| c.len())
+        .sum();
+    assert!(
+        chunks
+            .iter()
+            .all(|chunk| chunk.len() < CHUNK_BYTES + of_one)
+    );
+    let text = chunks.concat();
+    assert_eq!(text.matches("speedmimi_host_up{").count(), 1000);
+    assert_eq!(super::chunks(0, |_| None).count(), 0);
 }

@@ -2,7 +2,7 @@
 
 use monitor_proto::{json, v1};
 
-use super::{GaugeRoll, duration_ns, histogram};
+use super::{GaugeRoll, Rolling, duration_ns, histogram};
 
 /// An endpoint in one bucket: the sums of its windows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -76,8 +76,10 @@ impl EndpointRoll {
             self.exchange_duration = http.exchange_duration.clone().unwrap_or_default();
         }
     }
+}
 
-    pub(crate) fn merge(&mut self, other: &Self) {
+impl Rolling for EndpointRoll {
+    fn merge(&mut self, other: &Self) {
         let sums = [
             (&mut self.covered_ns, other.covered_ns),
             (&mut self.http_ns, other.http_ns),

@@ -15,26 +15,38 @@ pub(super) fn merge(sum: &mut Histogram, other: &Histogram) {
         *sum = other.clone();
         return;
     }
+    if sum.scale == other.scale {
+        add(sum, other);
+        return;
+    }
     let mut other = other.clone();
     let scale = sum.scale.min(other.scale);
     coarsen(sum, scale);
     coarsen(&mut other, scale);
+    add(sum, &other);
+}
+
+/// Adds a histogram of the same scale.  An answer adds tens of thousands, most
+/// of them within the buckets that are there already.
+fn add(sum: &mut Histogram, other: &Histogram) {
     let first = sum.offset.min(other.offset);
     let end = |h: &Histogram| i64::from(h.offset) + h.buckets.len() as i64;
-    let length = end(sum).max(end(&other)) - i64::from(first);
+    let length = end(sum).max(end(other)) - i64::from(first);
     let Some(length) = usize::try_from(length).ok().filter(|n| *n <= BUCKETS_MAX) else {
         // Hostile: boundaries of years and of attoseconds in one histogram.
         return;
     };
-    let mut buckets = vec![0u64; length];
-    for h in [&*sum, &other] {
-        let from = usize::try_from(i64::from(h.offset) - i64::from(first)).unwrap_or(0);
-        for (to, n) in buckets[from..].iter_mut().zip(&h.buckets) {
-            *to = to.saturating_add(*n);
-        }
+    let below_first = |h: &Histogram| usize::try_from(i64::from(h.offset) - i64::from(first));
+    let (before, from) = (
+        below_first(sum).unwrap_or(0),
+        below_first(other).unwrap_or(0),
+    );
+    sum.buckets.splice(..0, std::iter::repeat_n(0, before));
+    sum.buckets.resize(length, 0);
+    for (to, n) in sum.buckets[from..].iter_mut().zip(&other.buckets) {
+        *to = to.saturating_add(*n);
     }
     sum.offset = first;
-    sum.buckets = buckets;
     sum.count = sum.count.saturating_add(other.count);
     sum.sum_ns = sum.sum_ns.saturating_add(other.sum_ns);
 }

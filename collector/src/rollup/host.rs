@@ -2,7 +2,7 @@
 
 use monitor_proto::v1;
 
-use super::{GaugeRoll, duration_ns};
+use super::{GaugeRoll, Rolling, duration_ns};
 
 /// The gauges of a host, by the names of the JSON.
 pub(crate) const GAUGES: [&str; 8] = [
@@ -27,8 +27,8 @@ pub(crate) struct HostRoll {
     pub(crate) gauges: [GaugeRoll; GAUGES.len()],
 }
 
-impl HostRoll {
-    pub(crate) fn merge(&mut self, other: &Self) {
+impl Rolling for HostRoll {
+    fn merge(&mut self, other: &Self) {
         self.covered_ns = self.covered_ns.saturating_add(other.covered_ns);
         self.incomplete = self.incomplete.saturating_add(other.incomplete);
         for (sum, gauge) in self.gauges.iter_mut().zip(&other.gauges) {

@@ -20,6 +20,12 @@ pub(crate) use host::{GAUGES, HostRoll};
 /// The lengths of the roll-ups' buckets, in seconds.
 pub(crate) const TIERS_S: [u64; 2] = [60, 3600];
 
+/// What can be summed up over time.
+pub(crate) trait Rolling: Clone + Default {
+    /// Adds another window or bucket.
+    fn merge(&mut self, other: &Self);
+}
+
 /// What tells one endpoint of a host from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct EndpointId {

@@ -4,7 +4,7 @@ use monitor_proto::{histogram, json, v1};
 use serde::Serialize;
 
 use super::{Plan, Samples, steps};
-use crate::rollup::EndpointRoll;
+use crate::rollup::{EndpointRoll, Rolling};
 
 /// Which of an endpoint's histograms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub(crate) fn heat<'a>(
     let mut sums: Vec<EndpointRoll> = plan.steps().map(|_| EndpointRoll::default()).collect();
     for one in samples {
         if let Samples::Endpoint(one) = one {
-            let rolls = steps(plan, one, EndpointRoll::merge);
+            let rolls = steps(plan, one);
             for (sum, (_, roll)) in sums.iter_mut().zip(&rolls) {
                 sum.merge(roll);
             }

@@ -12,7 +12,7 @@ pub(crate) use heat::{Duration, Heat, heat};
 pub(crate) use metric::{Metric, Scope};
 pub(crate) use plan::{Plan, Tier};
 
-use crate::rollup::{EndpointRoll, HostRoll};
+use crate::rollup::{EndpointRoll, HostRoll, Rolling};
 
 /// A figure in one step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -52,11 +52,11 @@ struct Figure {
 /// The points of a series, one a step, gaps included.
 pub(crate) fn points(plan: &Plan, samples: &Samples) -> Vec<Point> {
     match samples {
-        Samples::Host(samples) => steps(plan, samples, HostRoll::merge)
+        Samples::Host(samples) => steps(plan, samples)
             .into_iter()
             .map(|(start_s, roll)| point(plan, start_s, &plan.metric.of_host(&roll)))
             .collect(),
-        Samples::Endpoint(samples) => steps(plan, samples, EndpointRoll::merge)
+        Samples::Endpoint(samples) => steps(plan, samples)
             .into_iter()
             .map(|(start_s, roll)| point(plan, start_s, &plan.metric.of_endpoint(&roll)))
             .collect(),
@@ -64,11 +64,7 @@ pub(crate) fn points(plan: &Plan, samples: &Samples) -> Vec<Point> {
 }
 
 /// Sums samples up by step.
-fn steps<R: Clone + Default>(
-    plan: &Plan,
-    samples: &[(u64, R)],
-    merge: fn(&mut R, &R),
-) -> Vec<(u64, R)> {
+fn steps<R: Rolling>(plan: &Plan, samples: &[(u64, R)]) -> Vec<(u64, R)> {
     let mut steps: Vec<(u64, R)> = plan
         .steps()
         .map(|start_s| (start_s, R::default()))
@@ -77,7 +73,7 @@ fn steps<R: Clone + Default>(
         if let Some(i) = plan.step_of(*at_s)
             && let Some((_, sum)) = steps.get_mut(i)
         {
-            merge(sum, roll);
+            sum.merge(roll);
         }
     }
     steps

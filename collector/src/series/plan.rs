@@ -1,6 +1,7 @@
 //! Which steps are answered, and from what.
 
 use super::Metric;
+use crate::rollup::Rolling;
 
 /// Steps of one answer.
 const STEPS_MAX: u64 = 2000;
@@ -119,6 +120,16 @@ impl Plan {
     pub(super) fn step_of(&self, at_s: u64) -> Option<usize> {
         let after = at_s.checked_sub(self.start_s)?;
         usize::try_from(after / self.step_s).ok()
+    }
+
+    /// Adds a sample behind the others.  Samples of one step that come one
+    /// after another are summed at once: an answer takes the memory of its
+    /// steps, however many rows they are made of.
+    pub(crate) fn gather<R: Rolling>(&self, samples: &mut Vec<(u64, R)>, at_s: u64, roll: R) {
+        match samples.last_mut() {
+            Some((last_s, sum)) if self.step_of(*last_s) == self.step_of(at_s) => sum.merge(&roll),
+            _ => samples.push((at_s, roll)),
+        }
     }
 }
 

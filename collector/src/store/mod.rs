@@ -28,7 +28,7 @@ pub(crate) use reports::Cursor;
 pub(crate) use reports::{Filter, Selection};
 pub(crate) use retention::Retention;
 pub(crate) use roller::Roller;
-pub(crate) use series::{EndpointFilter, read as read_series};
+pub(crate) use series::EndpointFilter;
 pub(crate) use writer::{DRAIN_MAX, Incoming, Outcome, Told, WriteError, Writer};
 
 /// The store's file below the data directory.

@@ -12,14 +12,22 @@ use tokio::sync::oneshot;
 use super::{
     open::open_reader,
     reports::{self, Page, Selection},
+    series::{self, EndpointFilter, HostSeries},
 };
-use crate::codec::CodecError;
+use crate::{
+    codec::CodecError,
+    series::{Plan, Tier},
+};
 
 /// Enough that one long read does not hold up the others.
 const THREADS: usize = 3;
+/// Hosts whose series one thread reads before others take a share: fewer are
+/// read in the time that sharing takes.
+const HOSTS_SHARED_MIN: usize = 64;
 /// Jobs that wait; beyond it readers are told to come back.
 const QUEUE_MAX: usize = 256;
 
+type Answer<T> = oneshot::Receiver<Result<T, ReadError>>;
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
 /// Why there is no answer.
@@ -65,6 +73,14 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, ReadError> + Send + 'static,
     {
+        awaited(self.submit(read)?).await
+    }
+
+    fn submit<T, F>(&self, read: F) -> Result<Answer<T>, ReadError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, ReadError> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             // The asker may have gone away meanwhile.
@@ -74,7 +90,34 @@ impl Readers {
             mpsc::TrySendError::Full(_) => ReadError::Busy,
             mpsc::TrySendError::Disconnected(_) => ReadError::Stopping,
         })?;
-        answered.await.map_err(|_| ReadError::Stopping)?
+        Ok(answered)
+    }
+
+    /// The series of these hosts.  What many hosts' roll-ups come to is read
+    /// by all threads at once; reports are bounded for an answer, not a thread.
+    pub(crate) async fn series(
+        &self,
+        hosts: &[i64],
+        filter: EndpointFilter,
+        plan: Plan,
+    ) -> Result<Vec<HostSeries>, ReadError> {
+        let share = match plan.tier {
+            Tier::Raw => hosts.len().max(1),
+            Tier::Rolled(_) => hosts.len().div_ceil(THREADS).max(HOSTS_SHARED_MIN),
+        };
+        let mut answers = Vec::new();
+        for hosts in hosts.chunks(share) {
+            let (hosts, filter) = (hosts.to_vec(), filter.clone());
+            answers.push(
+                self.submit(move |connection| series::read(connection, &hosts, &filter, &plan))?,
+            );
+        }
+        let mut all = Vec::new();
+        for answer in answers {
+            all.extend(awaited(answer).await?);
+        }
+        series::bounded(all.len())?;
+        Ok(all)
     }
 
     /// One page of reports.
@@ -82,6 +125,10 @@ impl Readers {
         self.read(move |connection| reports::page(connection, &selection))
             .await
     }
+}
+
+async fn awaited<T>(answer: Answer<T>) -> Result<T, ReadError> {
+    answer.await.map_err(|_| ReadError::Stopping)?
 }
 
 fn serve(connection: &Connection, queue: &Mutex<mpsc::Receiver<Job>>) {

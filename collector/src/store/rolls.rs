@@ -7,7 +7,7 @@ use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
 
 use super::{from_sql, to_sql};
-use crate::rollup::{Bucket, EndpointId, EndpointRoll, GAUGES, GaugeRoll, HostRoll};
+use crate::rollup::{Bucket, EndpointId, EndpointRoll, GAUGES, GaugeRoll, HostRoll, Rolling};
 
 /// Endpoints of one host that have roll-ups; a proxy has tens, a host that
 /// names ever new ones is not followed without end.
@@ -128,69 +128,103 @@ pub(super) fn add_endpoint(
     Ok(connection.last_insert_rowid())
 }
 
-/// Buckets of one series from `start_s` up to `end_s`, as far as a metric
-/// needs them.
+/// Buckets of a tier from `start_s` up to `end_s`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Range {
     pub(super) tier_s: u64,
     pub(super) start_s: u64,
     pub(super) end_s: u64,
-    pub(super) metric: &'static str,
 }
 
-/// The columns of an endpoint, with a 0 in place of those that the metric is
-/// not made of: most of a row's time is taken by what is read of it.
-fn endpoint_columns_for(metric: &str) -> String {
-    // Time covered, time with HTTP, reports that were not complete.
-    const ALWAYS: usize = 3;
-    let columns = ENDPOINT_COLUMNS.split(", ").enumerate().map(|(i, column)| {
-        let is_part = metric.starts_with(column)
-            || (metric == "connections_active" && column.starts_with("active_"));
-        match column {
-            column if i < ALWAYS || is_part => column,
-            "exchange_duration" | "connect_duration" => "x''",
-            _ => "0",
+/// Which of an endpoint's columns are read, and where each is in a row: most of
+/// a row's time is taken by what is read of it.
+#[derive(Debug)]
+pub(super) struct Columns {
+    names: String,
+    places: Vec<Option<usize>>,
+}
+
+impl Columns {
+    fn all() -> Self {
+        Self::which(|_, _| true)
+    }
+
+    /// Those that a metric is made of.
+    pub(super) fn of(metric: &str) -> Self {
+        // Time covered, time with HTTP, reports that were not complete.
+        const ALWAYS: usize = 3;
+        Self::which(|i, column| {
+            i < ALWAYS
+                || metric.starts_with(column)
+                || (metric == "connections_active" && column.starts_with("active_"))
+        })
+    }
+
+    fn which(read: impl Fn(usize, &str) -> bool) -> Self {
+        let mut names = Vec::new();
+        let all = ENDPOINT_COLUMNS.split(", ").enumerate();
+        let places = all.map(|(i, column)| {
+            read(i, column).then(|| {
+                names.push(column);
+                names.len() - 1
+            })
+        });
+        let places = places.collect();
+        Self {
+            names: names.join(", "),
+            places,
         }
-    });
-    columns.collect::<Vec<_>>().join(", ")
+    }
 }
 
-/// An endpoint's roll-ups by the start of their bucket.
+/// An endpoint's roll-ups by the start of their bucket, one after another.
 pub(super) fn endpoint_rolls(
     connection: &Connection,
+    columns: &Columns,
     endpoint: i64,
     range: Range,
-) -> rusqlite::Result<Vec<(u64, EndpointRoll)>> {
-    let columns = endpoint_columns_for(range.metric);
-    connection
-        .prepare_cached(&format!(
-            "SELECT start_s, {columns} FROM endpoint_rolls
-             WHERE tier_s = ? AND endpoint = ? AND start_s >= ? AND start_s < ?"
-        ))?
-        .query_map(
-            params![
-                to_sql(range.tier_s),
-                endpoint,
-                to_sql(range.start_s),
-                to_sql(range.end_s)
-            ],
-            |row| Ok((from_sql(row.get(0)?), endpoint_roll(row, 1)?)),
-        )?
-        .collect()
+    mut each: impl FnMut(u64, EndpointRoll),
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {}, start_s FROM endpoint_rolls
+         WHERE tier_s = ? AND endpoint = ? AND start_s >= ? AND start_s < ?",
+        columns.names
+    ))?;
+    let start_s = statement.column_count() - 1;
+    let mut rows = statement.query(params![
+        to_sql(range.tier_s),
+        endpoint,
+        to_sql(range.start_s),
+        to_sql(range.end_s)
+    ])?;
+    while let Some(row) = rows.next()? {
+        each(from_sql(row.get(start_s)?), endpoint_roll(row, columns)?);
+    }
+    Ok(())
 }
 
-fn endpoint_roll(row: &Row<'_>, first: usize) -> rusqlite::Result<EndpointRoll> {
-    let number = |i: usize| row.get::<_, i64>(first + i).map(from_sql);
-    let histogram = |i: usize| {
-        let bytes: Vec<u8> = row.get(first + i)?;
+/// What is not among the columns is 0.
+fn endpoint_roll(row: &Row<'_>, columns: &Columns) -> rusqlite::Result<EndpointRoll> {
+    let number = |i: usize| match columns.places[i] {
+        Some(place) => row.get::<_, i64>(place).map(from_sql),
+        None => Ok(0),
+    };
+    let histogram = |i: usize| match columns.places[i] {
         // Written by this program; what was damaged since is no histogram.
-        Ok::<_, rusqlite::Error>(v1::Histogram::decode(bytes.as_slice()).unwrap_or_default())
+        Some(place) => Ok::<_, rusqlite::Error>(
+            v1::Histogram::decode(row.get_ref(place)?.as_blob()?).unwrap_or_default(),
+        ),
+        None => Ok(v1::Histogram::default()),
+    };
+    let active = match columns.places[3] {
+        Some(place) => gauge(row, place)?,
+        None => GaugeRoll::default(),
     };
     Ok(EndpointRoll {
         covered_ns: number(0)?,
         http_ns: number(1)?,
         incomplete: number(2)?,
-        active: gauge(row, first + 3)?,
+        active,
         connections_opened: number(7)?,
         connections_failed: number(8)?,
         connections_closed: number(9)?,
@@ -242,7 +276,7 @@ pub(super) fn add_endpoint_roll(
             "SELECT {ENDPOINT_COLUMNS} FROM endpoint_rolls
              WHERE tier_s = ? AND endpoint = ? AND start_s = ?"
         ))?
-        .query_row(key, |row| endpoint_roll(row, 0))
+        .query_row(key, |row| endpoint_roll(row, &Columns::all()))
         .optional()?;
     let mut sum = kept.unwrap_or_default();
     sum.merge(roll);
@@ -308,35 +342,34 @@ fn host_roll(row: &Row<'_>, first: usize) -> rusqlite::Result<HostRoll> {
     Ok(roll)
 }
 
-/// A host's roll-ups by the start of their bucket; of the gauges, that of the
-/// range's metric alone.
+/// A host's roll-ups by the start of their bucket, one after another; of the
+/// gauges, that of the metric alone.
 pub(super) fn host_rolls(
     connection: &Connection,
+    metric: &str,
     host: i64,
     range: Range,
-) -> rusqlite::Result<Vec<(u64, HostRoll)>> {
-    let place = GAUGES.iter().position(|gauge| *gauge == range.metric);
+    mut each: impl FnMut(u64, HostRoll),
+) -> rusqlite::Result<()> {
+    let place = GAUGES.iter().position(|gauge| *gauge == metric);
     let place = place.unwrap_or(0);
-    connection
-        .prepare_cached(HOST_ROLLS_OF_GAUGE[place])?
-        .query_map(
-            params![
-                to_sql(range.tier_s),
-                host,
-                to_sql(range.start_s),
-                to_sql(range.end_s)
-            ],
-            |row| {
-                let mut roll = HostRoll {
-                    covered_ns: from_sql(row.get(1)?),
-                    incomplete: from_sql(row.get(2)?),
-                    ..HostRoll::default()
-                };
-                roll.gauges[place] = gauge(row, 3)?;
-                Ok((from_sql(row.get(0)?), roll))
-            },
-        )?
-        .collect()
+    let mut statement = connection.prepare_cached(HOST_ROLLS_OF_GAUGE[place])?;
+    let mut rows = statement.query(params![
+        to_sql(range.tier_s),
+        host,
+        to_sql(range.start_s),
+        to_sql(range.end_s)
+    ])?;
+    while let Some(row) = rows.next()? {
+        let mut roll = HostRoll {
+            covered_ns: from_sql(row.get(1)?),
+            incomplete: from_sql(row.get(2)?),
+            ..HostRoll::default()
+        };
+        roll.gauges[place] = gauge(row, 3)?;
+        each(from_sql(row.get(0)?), roll);
+    }
+    Ok(())
 }
 
 macro_rules! host_rolls_of {
@@ -455,13 +488,18 @@ mod tests {
 
     #[test]
     fn a_metric_reads_its_own_columns_and_no_other() {
-        let of_requests = endpoint_columns_for("requests");
-        assert!(of_requests.starts_with("covered_ns, http_ns, incomplete, 0, 0, 0, 0, 0,"));
-        assert_eq!(of_requests.matches("requests").count(), 1);
-        assert!(of_requests.ends_with("x'', x''"));
-        let of_active = endpoint_columns_for("connections_active");
-        assert!(of_active.contains("active_min, active_mean, active_max, active_ns"));
-        assert!(endpoint_columns_for("exchange_duration_p99").ends_with("exchange_duration, x''"));
+        let of_requests = Columns::of("requests");
+        assert_eq!(
+            of_requests.names,
+            "covered_ns, http_ns, incomplete, requests"
+        );
+        assert_eq!(of_requests.places[13], Some(3));
+        assert_eq!(of_requests.places[12], None);
+        let of_active = Columns::of("connections_active").names;
+        assert!(of_active.ends_with("active_min, active_mean, active_max, active_ns"));
+        let of_p99 = Columns::of("exchange_duration_p99").names;
+        assert!(of_p99.ends_with("incomplete, exchange_duration"));
+        assert_eq!(Columns::all().names, ENDPOINT_COLUMNS);
         for (gauge, sql) in GAUGES.iter().zip(HOST_ROLLS_OF_GAUGE) {
             assert!(
                 sql.contains(&format!(" {gauge}_min, {gauge}_mean,")),

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     reader::ReadError,
-    rolls::{self, EndpointRow, Range},
+    rolls::{self, Columns, EndpointRow, Range},
     to_sql,
 };
 use crate::{
@@ -46,7 +46,7 @@ pub(crate) struct HostSeries {
 }
 
 /// The samples of every series of these hosts that the filter takes.
-pub(crate) fn read(
+pub(super) fn read(
     connection: &Connection,
     hosts: &[i64],
     filter: &EndpointFilter,
@@ -54,39 +54,51 @@ pub(crate) fn read(
 ) -> Result<Vec<HostSeries>, ReadError> {
     let mut all = Vec::new();
     let mut reports = 0;
+    let columns = Columns::of(plan.metric.name);
     for &host in hosts {
         match plan.tier {
             Tier::Raw => all.extend(raw(connection, host, filter, plan, &mut reports)?),
-            Tier::Rolled(tier_s) => all.extend(rolled(connection, host, filter, plan, tier_s)?),
+            Tier::Rolled(tier_s) => {
+                let range = Range {
+                    tier_s,
+                    start_s: plan.start_s,
+                    end_s: plan.end_s,
+                };
+                all.extend(rolled(connection, &columns, host, filter, plan, range)?);
+            }
         }
-        if all.len() > SERIES_MAX {
-            return Err(ReadError::TooMuch(
-                "series: choose a host, a role or an endpoint",
-            ));
-        }
+        bounded(all.len())?;
     }
     Ok(all)
 }
 
+/// Whether so many series can be one answer.
+pub(super) fn bounded(series: usize) -> Result<(), ReadError> {
+    if series > SERIES_MAX {
+        return Err(ReadError::TooMuch(
+            "series: choose a host, a role or an endpoint",
+        ));
+    }
+    Ok(())
+}
+
 fn rolled(
     connection: &Connection,
+    columns: &Columns,
     host: i64,
     filter: &EndpointFilter,
     plan: &Plan,
-    tier_s: u64,
+    range: Range,
 ) -> Result<Vec<HostSeries>, ReadError> {
-    let range = Range {
-        tier_s,
-        start_s: plan.start_s,
-        end_s: plan.end_s,
-        metric: plan.metric.name,
-    };
     if plan.metric.scope() == Scope::Host {
-        let samples = Samples::Host(rolls::host_rolls(connection, host, range)?);
+        let mut samples = Vec::new();
+        rolls::host_rolls(connection, plan.metric.name, host, range, |at_s, roll| {
+            plan.gather(&mut samples, at_s, roll);
+        })?;
         return Ok(vec![HostSeries {
             host,
             endpoint: None,
-            samples,
+            samples: Samples::Host(samples),
         }]);
     }
     let mut all = Vec::new();
@@ -94,7 +106,10 @@ fn rolled(
         if !filter.takes(&id) {
             continue;
         }
-        let samples = rolls::endpoint_rolls(connection, key, range)?;
+        let mut samples = Vec::new();
+        rolls::endpoint_rolls(connection, columns, key, range, |at_s, roll| {
+            plan.gather(&mut samples, at_s, roll);
+        })?;
         // An endpoint of another time is none of this range.
         if !samples.is_empty() {
             all.push(HostSeries {
@@ -133,14 +148,14 @@ fn raw(
         let report = codec::decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
         let at_s = report.window_end_unix_ns.saturating_sub(1) / 1_000_000_000;
         if plan.metric.scope() == Scope::Host {
-            of_host.push((at_s, HostRoll::from(&report)));
+            plan.gather(&mut of_host, at_s, HostRoll::from(&report));
             continue;
         }
         for endpoint in &report.endpoints {
             let id = EndpointId::from(endpoint);
             if filter.takes(&id) {
                 let roll = EndpointRoll::new(endpoint, &report);
-                of_endpoints.entry(id).or_default().push((at_s, roll));
+                plan.gather(of_endpoints.entry(id).or_default(), at_s, roll);
             }
         }
     }
