@@ -17,8 +17,9 @@ use std::{
 use common::{Collector, DEADLINE, eventually, get, now_ns, report, trial};
 use engines::{Engine, Kind, free_port, saying};
 use libtest_mimic::Arguments;
-use monitor_proto::v1::{self, ExportOutcome};
+use monitor_proto::v1::{self, ExportOutcome, query_service_client::QueryServiceClient};
 use serde_json::Value;
+use tonic::Code;
 
 const WINDOW_NS: u64 = 5_000_000_000;
 /// A name that would end a string of `PromQL` and begin another expression.
@@ -257,6 +258,10 @@ async fn conforms(name: &str, write_url: &str, query_url: &str) {
     let raw = stateless.get("/api/v1/reports");
     assert_eq!(raw.status, 501);
     assert!(raw.body.contains("--query-url"), "{}", raw.body);
+    conforms_by_grpc(&store, &stateless).await;
+    let scraped = stateless.get("/metrics").body;
+    assert!(!scraped.contains("host_id="), "the engine has them already");
+    assert!(scraped.contains("speedmimi_collector_"), "{scraped}");
     // Live values come from it too.
     let mut live = TcpStream::connect(&stateless.http).unwrap();
     live.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -271,6 +276,53 @@ async fn conforms(name: &str, write_url: &str, query_url: &str) {
     let first: Value = serde_json::from_str(&data.take(1).collect::<String>()).unwrap();
     assert_eq!(first["host"]["id"], "id-web");
     assert_eq!(first["endpoints"][0]["requests"], 5);
+}
+
+/// Hosts and loads are those of the store; what an engine does not have is said.
+async fn conforms_by_grpc(store: &Collector, stateless: &Collector) {
+    let mut clients = Vec::new();
+    for collector in [store, stateless] {
+        clients.push(QueryServiceClient::new(collector.channel().await));
+    }
+    let mut hosts = Vec::new();
+    let mut loads = Vec::new();
+    for client in &mut clients {
+        let listed = client.list_hosts(v1::ListHostsRequest {}).await.unwrap();
+        let listed = listed.into_inner().hosts;
+        let ids = listed.into_iter().map(|one| one.host.unwrap().id);
+        hosts.push(ids.collect::<Vec<_>>());
+        for asked in [vec![], vec!["web".to_owned()], vec!["nobody".to_owned()]] {
+            let request = v1::GetBackendLoadsRequest { hosts: asked };
+            let answer = client.get_backend_loads(request).await.unwrap();
+            let of = |load: v1::BackendLoad| (load.host_id, (load.cpu_ratio * 1e9).round());
+            let all = answer.into_inner().loads.into_iter().map(of);
+            loads.push(all.collect::<Vec<_>>());
+        }
+    }
+    assert_eq!(hosts[0].len(), 2);
+    assert_eq!(hosts[0], hosts[1]);
+    assert_eq!(loads[..3], loads[3..]);
+    let numbers: Vec<_> = loads[3..].iter().map(Vec::len).collect();
+    assert_eq!(numbers, [2, 1, 0]);
+    let stateless = &mut clients[1];
+    let refusals = [
+        stateless
+            .get_reports(v1::GetReportsRequest::default())
+            .await
+            .unwrap_err(),
+        stateless
+            .watch(v1::WatchRequest::default())
+            .await
+            .unwrap_err(),
+        stateless
+            .watch_backend_loads(v1::WatchBackendLoadsRequest::default())
+            .await
+            .unwrap_err(),
+    ];
+    for refusal in refusals {
+        assert_eq!(refusal.code(), Code::Unimplemented);
+        assert!(refusal.message().contains("--query-url"), "{refusal}");
+    }
 }
 
 /// RFC 3339 of unix seconds.

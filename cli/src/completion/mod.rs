@@ -82,7 +82,11 @@ fn names(wanted: &line::Wanted) -> Result<Vec<String>, CliError> {
     let mut names: Vec<String> = hosts
         .hosts
         .into_iter()
-        .filter_map(|host| [host.host.name, host.host.id].into_iter().find(is_plain))
+        .filter_map(|host| {
+            [host.host.name, host.host.id]
+                .into_iter()
+                .find(|name| is_plain(name))
+        })
         .filter(|name| name.starts_with(&wanted.prefix))
         .collect();
     names.sort_unstable();
@@ -93,7 +97,7 @@ fn names(wanted: &line::Wanted) -> Result<Vec<String>, CliError> {
 
 /// Whether a shell takes it for nothing but a word: names come from other
 /// machines, and a shell that completes may expand them.
-fn is_plain(name: &String) -> bool {
+fn is_plain(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !name.is_empty() && !name.starts_with('-') && name.chars().all(plain)
 }
@@ -105,10 +109,10 @@ mod tests {
     #[test]
     fn only_plain_words_are_offered() {
         for name in ["web-1", "10.0.0.1", "a_b", "ABC"] {
-            assert!(is_plain(&name.to_owned()), "{name}");
+            assert!(is_plain(name), "{name}");
         }
         for name in ["", "-rf", "a b", "$(id)", "`id`", "a;b", "a\nb", "ü", "*"] {
-            assert!(!is_plain(&name.to_owned()), "{name}");
+            assert!(!is_plain(name), "{name}");
         }
     }
 

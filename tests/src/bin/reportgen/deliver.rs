@@ -7,6 +7,7 @@ use monitor_proto::{
     AUTHORIZATION,
     v1::{self, ExportOutcome, report_service_client::ReportServiceClient},
 };
+use prost::Message as _;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, transport::Endpoint};
@@ -14,6 +15,7 @@ use tonic::{Request, transport::Endpoint};
 use super::{
     Cli,
     fleet::{Host, Windows},
+    pace::Pace,
     samples,
 };
 
@@ -72,10 +74,15 @@ async fn stream(
     let expected = cli.reports * hosts.len() as u64;
     let making = tokio::spawn(async move {
         let mut samples = 0;
+        let mut paces: Vec<Pace> = hosts.iter().map(|_| Pace::new(Instant::now())).collect();
         for _ in 0..cli.reports {
-            for host in &mut hosts {
+            for (host, pace) in hosts.iter_mut().zip(&mut paces) {
                 let report = host.next(windows);
                 samples += samples::of(&report);
+                tokio::time::sleep(pace.wait(report.encoded_len(), Instant::now())).await;
+                // A thousand connections share a thread: none may be silent
+                // until all reports of the others are made.
+                tokio::task::yield_now().await;
                 let request = v1::ExportRequest {
                     report: Some(report),
                 };

@@ -9,6 +9,7 @@
 
 mod deliver;
 mod fleet;
+mod pace;
 mod samples;
 
 use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode};
