@@ -9,6 +9,7 @@ use std::{
 };
 
 use common::{Collector, collector_binary};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 
 #[test]
 fn over_https_a_read_token_reads_and_what_is_wrong_is_told() {
@@ -64,5 +65,55 @@ fn over_https_a_read_token_reads_and_what_is_wrong_is_told() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{flags:?}: {stderr}");
         assert!(stderr.contains(words), "{flags:?}: {stderr}");
+    }
+}
+
+#[test]
+fn over_mutual_tls_a_certificate_that_may_read_reads_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    fs::write(path("ca.pem"), issuer.pem()).unwrap();
+    let sign = |name: &str, host: &str, uri: Option<&str>| {
+        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        let uri = uri.map(|uri| SanType::URI(uri.try_into().unwrap()));
+        params.subject_alt_names.extend(uri);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &issuer).unwrap();
+        fs::write(path(&format!("{name}.pem")), cert.pem()).unwrap();
+        fs::write(path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    };
+    sign("server", "127.0.0.1", None);
+    sign("reader", "reader", Some("urn:speedmimi:read"));
+    sign("agent", "id-of-a-host", None);
+    let collector = Collector::start_with(
+        &dir.path().join("data"),
+        &[
+            "--listen-http",
+            "0.0.0.0:0",
+            "--tls-cert",
+            &path("server.pem"),
+            "--tls-key",
+            &path("server.key"),
+            "--tls-client-ca",
+            &path("ca.pem"),
+        ],
+    );
+    let url = collector.url.replace("http://0.0.0.0", "https://127.0.0.1");
+    for (client, code, words) in [("reader", 0, ""), ("agent", 1, "urn:speedmimi:read")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_speedmimi"))
+            .args(["hosts", "--output", "json", "--collector", &url])
+            .args(["--ca-cert", &path("ca.pem")])
+            .args(["--client-cert", &path(&format!("{client}.pem"))])
+            .args(["--client-key", &path(&format!("{client}.key"))])
+            .env_remove("SPEEDMIMI_TOKEN")
+            .env_remove("SPEEDMIMI_CA_CERT")
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{client}: {stderr}");
+        assert!(stderr.contains(words), "{client}: {stderr}");
     }
 }

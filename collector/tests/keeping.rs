@@ -3,28 +3,10 @@
 
 mod common;
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
-use common::{Agent, Collector, command, eventually, report};
-use monitor_proto::v1::{self, ExportOutcome};
-
-/// A report that does not compress: about 64 KiB in the store.
-fn bulky(host: &str, sequence: u64) -> v1::Report {
-    let mut r = report(host, sequence);
-    let mut state = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    r.incomplete_reasons = (0..16)
-        .map(|_| {
-            let letter = |_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                char::from(b'0' + (state % 75) as u8)
-            };
-            (0..4000).map(letter).collect()
-        })
-        .collect();
-    r
-}
+use common::{Agent, Collector, bulky, command, eventually, report};
+use monitor_proto::v1::ExportOutcome;
 
 async fn fill(agent: &mut Agent, sequences: std::ops::RangeInclusive<u64>) {
     for sequence in sequences {
@@ -137,71 +119,4 @@ async fn a_backup_taken_under_load_is_whole_and_can_be_used() {
         agent.export(report("web", next)).await,
         ExportOutcome::Stored
     );
-}
-
-/// A small file system of its own; unmounted when dropped.
-struct Tmpfs(tempfile::TempDir);
-
-impl Tmpfs {
-    /// `None`, said so, where this user may not mount.
-    fn mount(size: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(dir.path())
-            .status()
-            .is_ok_and(|status| status.success());
-        if !mounted {
-            eprintln!("SKIPPED: a tmpfs cannot be mounted here");
-        }
-        mounted.then_some(Self(dir))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // Lazily: a process that was killed may still be ending.
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
-}
-
-#[tokio::test]
-async fn a_full_disk_is_told_reading_goes_on_and_room_makes_it_well_again() {
-    let Some(disk) = Tmpfs::mount("4m") else {
-        return;
-    };
-    let data = disk.0.path().join("data");
-    let ballast = disk.0.path().join("ballast");
-    let collector = Collector::start(&data);
-    fs::write(&ballast, vec![1; 2 << 20]).unwrap();
-    let mut agent = collector.agent().await;
-    let mut acked = 0;
-    let refusal = loop {
-        agent.send(bulky("web", acked + 1)).await;
-        match agent.answer().await {
-            Ok(answer) => acked = answer.sequence,
-            Err(status) => break status,
-        }
-        assert!(acked < 100, "the disk does not get full");
-    };
-    assert_eq!(refusal.code(), tonic::Code::ResourceExhausted, "{refusal}");
-    assert!(refusal.message().contains("disk is full"), "{refusal}");
-    assert_eq!(
-        collector.all_reports("limit=10").len() as u64,
-        acked,
-        "reading goes on"
-    );
-    let metrics = collector.get("/metrics").body;
-    assert!(metrics.contains("speedmimi_collector_refused_total{reason=\"disk_full\"} 1\n"));
-
-    fs::remove_file(&ballast).unwrap();
-    let mut agent = collector.agent().await;
-    assert_eq!(
-        agent.export(bulky("web", acked + 1)).await,
-        ExportOutcome::Stored
-    );
-    assert_eq!(collector.all_reports("limit=10").len() as u64, acked + 1);
-    collector.kill_9();
-    let again = Collector::start(&data);
-    assert_eq!(again.all_reports("limit=10").len() as u64, acked + 1);
 }

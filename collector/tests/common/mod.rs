@@ -388,3 +388,21 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// A report that does not compress: about 64 KiB in the store.
+pub fn bulky(host: &str, sequence: u64) -> v1::Report {
+    let mut r = report(host, sequence);
+    let mut state = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    r.incomplete_reasons = (0..16)
+        .map(|_| {
+            let letter = |_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                char::from(b'0' + (state % 75) as u8)
+            };
+            (0..4000).map(letter).collect()
+        })
+        .collect();
+    r
+}
