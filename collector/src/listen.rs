@@ -13,7 +13,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    time::{Instant, Sleep, sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
@@ -136,6 +136,7 @@ pub(crate) struct Connection {
     silence: Option<Pin<Box<Sleep>>>,
     // While the peer takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
+    stall_max: Duration,
     _place: Place,
 }
 
@@ -146,6 +147,7 @@ impl Connection {
             peer,
             silence: Some(Box::pin(sleep(SILENCE_MAX))),
             stall: None,
+            stall_max: STALL_MAX,
             _place: place,
         }
     }
@@ -164,9 +166,8 @@ impl Connection {
             self.stall = None;
             return poll;
         }
-        let stall = self
-            .stall
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + STALL_MAX)));
+        let stall_max = self.stall_max;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(stall_max)));
         ready!(stall.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -246,5 +247,51 @@ impl AsyncWrite for Connection {
             Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         };
         self.judge(context, poll)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A connection that allows a stall of so long, and its peer.
+    async fn pair(stall_max: Duration) -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, peer) = tokio::join!(listener.accept(), peer);
+        let stats = Arc::new(SelfStats::new::<&str, &str>(&[], &[]));
+        let place = take_place(&stats, |stats| &stats.grpc_connections, 1).unwrap();
+        let io = Io::Plain(accepted.unwrap().0);
+        let mut connection = Connection::new(io, Peer::default(), place);
+        connection.stall_max = stall_max;
+        (connection, peer.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_for_too_long_is_given_up() {
+        let (mut connection, peer) = pair(Duration::from_millis(100)).await;
+        // More than the buffers of both ends hold.
+        let error = connection.write_all(&vec![0; 64 << 20]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(peer);
+    }
+
+    #[tokio::test]
+    async fn a_slow_peer_that_goes_on_taking_is_kept() {
+        const BYTES: usize = 16 << 20;
+        let (mut connection, mut peer) = pair(Duration::from_secs(20)).await;
+        let read = tokio::spawn(async move {
+            let mut buffer = vec![0; 1 << 20];
+            let mut taken = 0;
+            while taken < BYTES {
+                sleep(Duration::from_millis(1)).await;
+                taken += peer.read(&mut buffer).await.unwrap();
+            }
+        });
+        connection.write_all(&vec![0; BYTES]).await.unwrap();
+        read.await.unwrap();
+        assert!(connection.stall.is_none(), "each write begins anew");
     }
 }

@@ -110,7 +110,11 @@ pub(super) fn bench(workspace: &Workspace, quick: bool) -> Result<Vec<Row>> {
         &binaries, extent.day, &day, "24h", &of_host, asked, &mut rows,
     )?;
     let hour = format!("1 h of {} hosts", extent.hour.hosts);
-    let of_all = ["metric=cpu_usage", "metric=requests&role=downstream"];
+    let of_all = [
+        "metric=cpu_usage",
+        "metric=requests&role=downstream",
+        "metric=exchange_duration_p99&role=downstream",
+    ];
     questions(
         &binaries,
         extent.hour,
@@ -176,6 +180,11 @@ fn fleet(binaries: &Binaries, load: Load, rows: &mut Rows) -> Result<()> {
         "rss_peak_scraped_mb",
         process.rss_peak_bytes()? as f64 / 1e6,
     );
+    // What the page asks for when it opens.
+    let (status, _) = http::get(collector.http(), "/api/v1/reports?latest=true")?;
+    ensure!(status == 200, "the newest reports answered {status}");
+    let opened = process.rss_peak_bytes()? as f64 / 1e6;
+    rows.add(&case, "rss_peak_scraped_and_page_opened_mb", opened);
     collector.stop()?;
     Ok(())
 }
