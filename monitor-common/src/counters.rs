@@ -39,13 +39,21 @@ pub struct Durations {
     pub buckets: [u64; BUCKETS],
 }
 
-/// Every counter of an endpoint, by cache lines: what every exchange adds to, up
-/// to and with the requests by GET; the other requests; what begins and ends with
-/// a connection; and the rest, the histograms last.  A sample reads the first and
-/// the third line.
+/// Every counter of an endpoint, by cache lines: what begins and ends with a
+/// connection; what every exchange adds to, behind what the agent adopts and up to
+/// the requests by GET; and the rest, the histograms last.  A sample reads the first
+/// two lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct EndpointCounters {
+    /// Connections begun.
+    pub connections_opened: u64,
+    /// Established connections that ended.
+    pub connections_closed: u64,
+    /// Connections that failed, by [`Failure`].
+    pub connections_failed: [u64; FAILURES],
+    /// Connections that were open before counting began.
+    pub connections_adopted: u64,
     /// Payload that arrived in order.
     pub bytes_received: u64,
     /// Payload that the peer acknowledged.
@@ -60,16 +68,8 @@ pub struct EndpointCounters {
     pub srtt_samples: u64,
     /// HTTP/1 requests by [`http::Method`].
     pub requests: [u64; http::METHODS],
-    /// Connections begun.
-    pub connections_opened: u64,
-    /// Established connections that ended.
-    pub connections_closed: u64,
-    /// Connections that failed, by [`Failure`].
-    pub connections_failed: [u64; FAILURES],
     /// Connections whose handshake was completed.
     pub connections_established: u64,
-    /// Connections that were open before counting began.
-    pub connections_adopted: u64,
     /// Attempts that died before a SYN; not among the opened ones.
     pub failed_before_syn: u64,
     /// Payload sent and never acknowledged before the end.

@@ -13,6 +13,8 @@
 
 use core::mem::MaybeUninit;
 
+use crate::bytes;
+
 /// How many methods are told apart.
 pub const METHODS: usize = 10;
 
@@ -313,7 +315,10 @@ fn request_start(mut start: Start, mut len: u32) -> RequestStart {
 #[inline(always)]
 fn other_method(start: Start, len: u32) -> RequestStart {
     // Bytes that were not read are zero, so the method ends there at the latest.
-    let end = first_byte(not_of_a_method(start.low), not_of_a_method(start.high));
+    let mut end = bytes::first(not_of_a_method(start.low));
+    if end == 8 {
+        end += bytes::first(not_of_a_method(start.high));
+    }
     if end >= len && end < START_BYTES as u32 {
         return RequestStart::Partial;
     }
@@ -329,34 +334,17 @@ fn other_method(start: Start, len: u32) -> RequestStart {
     }
 }
 
-/// One in each byte of a word.
-const ONES: u64 = 0x0101_0101_0101_0101;
-
-/// The highest bit of each byte that is no capital, hyphen or underscore: eight
-/// bytes at once, as a loop has more branches than a verifier follows.
+/// The highest bit of each byte that is no capital, hyphen or underscore, and no
+/// other bit.
 #[inline(always)]
-fn not_of_a_method(word: u64) -> u64 {
-    const LOW_BITS: u64 = 0x7f * ONES;
-    let low = word & LOW_BITS;
+const fn not_of_a_method(word: u64) -> u64 {
+    let low = word & bytes::LOW_BITS;
     // The highest bit of a sum says that a byte is not below what was added to.
-    let from_a = low + (0x80 - b'A' as u64) * ONES;
-    let above_z = low + (0x7f - b'Z' as u64) * ONES;
-    let differs = |byte: u8| {
-        let rest = word ^ byte as u64 * ONES;
-        (rest & LOW_BITS) + LOW_BITS | rest
-    };
+    let from_a = low + bytes::repeated(0x80 - b'A');
+    let above_z = low + bytes::repeated(0x7f - b'Z');
     let capital = from_a & !above_z & !word;
-    !(capital | !differs(b'-') | !differs(b'_')) & !LOW_BITS
-}
-
-/// The index of the first byte whose highest bit is set, of two words in which
-/// no other bits are; 16 where there is none.
-#[inline(always)]
-const fn first_byte(low: u64, high: u64) -> u32 {
-    let (word, before) = if low != 0 { (low, 0) } else { (high, 8) };
-    // All bits up to the lowest one, and so a one in each byte up to its.
-    let up_to_it = word.wrapping_sub(1) & !word & ONES;
-    before + (up_to_it.wrapping_mul(ONES) >> 56) as u32 - (word != 0) as u32
+    let other = bytes::differs(word, b'-') & bytes::differs(word, b'_');
+    !capital & other & !bytes::LOW_BITS
 }
 
 /// What the start of a response is.

@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod adopted;
+pub mod bytes;
 pub mod counters;
 pub mod endpoint;
 pub mod handshake;

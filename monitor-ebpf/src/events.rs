@@ -268,8 +268,11 @@ fn state_change<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
 
 #[inline(always)]
 fn end(ops: &bpf_sock_ops, socket: &Socket, counters: *mut EndpointCounters, old: u8) {
+    // Of an attempt that failed, too: its SYN may have carried a request.
+    packets::count_unanswered(&socket.exchange, counters);
     if !socket.stream.has(Stream::ESTABLISHED) {
         let reason = failure(ops, &socket.stream, old);
+        // Last, so that who sees the connection ended sees all of it counted.
         bump_at!(counters, connections_failed, reason as usize);
         return;
     }
@@ -278,8 +281,7 @@ fn end(ops: &bpf_sock_ops, socket: &Socket, counters: *mut EndpointCounters, old
         socket.stream.unacked(&reading(ops)),
         bytes_unacked
     );
-    packets::count_unanswered(&socket.exchange, counters);
-    // Last, so that who sees the connection closed sees all of it counted.
+    // Last, as above.
     bump!(counters, connections_closed);
 }
 

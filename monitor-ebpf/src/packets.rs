@@ -9,6 +9,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use monitor_common::{
+    bytes,
     counters::EndpointCounters,
     endpoint::Role,
     http::{Direction, Exchange, Interest, RequestEvent, ResponseEvent, START_BYTES, Start},
@@ -495,7 +496,8 @@ fn response(
 /// every round to the program's end.
 #[inline(always)]
 fn head_len(ctx: &SkBuffContext, begin: u32, end: u32) -> u32 {
-    const WINDOW: u32 = 16;
+    // Eight places, and what follows the last of them.
+    const WINDOW: u32 = 12;
     if end - begin < WINDOW {
         return 0;
     }
@@ -504,13 +506,14 @@ fn head_len(ctx: &SkBuffContext, begin: u32, end: u32) -> u32 {
     let mut i = 0;
     while i < INTERIM_BYTES {
         let at = earlier(u64::from(begin + i), last);
-        let mut window = MaybeUninit::<[u64; 2]>::uninit();
+        let mut window = MaybeUninit::<[u32; 3]>::uninit();
         let to = window.as_mut_ptr().cast();
         // SAFETY: as many bytes are loaded as `window` has; they lie before `end`.
         let _loaded = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), at as u32, to, WINDOW) };
         // SAFETY: every byte was loaded, or zeroed where that failed.
         let window = unsafe { window.assume_init() };
-        let found = empty_lines(window.map(u64::from_le));
+        let [a, b, c] = window.map(|word| u64::from(u32::from_le(word)));
+        let found = bytes::empty_lines(a | b << 32, c);
         // All ones where these are the first.
         let first = (not_zero(found) & !not_zero(places)).wrapping_neg();
         places |= found & first;
@@ -520,29 +523,7 @@ fn head_len(ctx: &SkBuffContext, begin: u32, end: u32) -> u32 {
     if places == 0 {
         return 0;
     }
-    let lowest = places & places.wrapping_neg();
-    let up_to_it = (lowest - 1 & ONES).wrapping_mul(ONES) >> 56;
-    places_at as u32 - begin + up_to_it as u32 - 1 + 4
-}
-
-/// One in each byte.
-const ONES: u64 = 0x0101_0101_0101_0101;
-
-/// The highest bit of each of the first eight bytes at which an empty line begins,
-/// with the end of the line before it.
-#[inline(always)]
-fn empty_lines([low, high]: [u64; 2]) -> u64 {
-    const LOW_BITS: u64 = 0x7f * ONES;
-    const CR: u64 = b'\r' as u64 * ONES;
-    const LF: u64 = b'\n' as u64 * ONES;
-    let shifted = |bytes: u32| low >> (8 * bytes) | high << (64 - 8 * bytes);
-    // A byte's highest bit is set unless the byte is zero.
-    let differs = |word: u64| (word & LOW_BITS) + LOW_BITS | word;
-    let differ = differs(low ^ CR)
-        | differs(shifted(1) ^ LF)
-        | differs(shifted(2) ^ CR)
-        | differs(shifted(3) ^ LF);
-    !(differ | LOW_BITS)
+    places_at as u32 - begin + bytes::first(places) + 4
 }
 
 /// The smaller one of two words below 2^63.

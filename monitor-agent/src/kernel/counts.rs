@@ -4,6 +4,8 @@
 //! Every slot has a place per CPU, which the programs alone write, and one more
 //! that the agent alone writes.
 
+use std::cell::RefCell;
+
 use monitor_common::{
     counters::{EndpointCounters, WORDS},
     endpoint::{EndpointKey, OTHER_SLOTS, Role, SlotKey, other_slot},
@@ -14,7 +16,7 @@ use monitor_common::{
 use super::{
     EndpointAddress, KernelError,
     adoption::Books,
-    glance::{self, Figures, LINE},
+    glance::{self, ADOPTED, Figures},
     ledger::OwnCounters,
     mapped::{Access, Mapped},
     object::maps,
@@ -32,6 +34,8 @@ pub(super) struct Counts {
     slots: u32,
     places: u32,
     counters: Mapped<EndpointCounters>,
+    /// The slots in whose own place there may be something.
+    has_own: RefCell<Vec<bool>>,
     keys: Mapped<SlotKey>,
     lost: Mapped<Lost>,
 }
@@ -64,10 +68,16 @@ impl Counts {
         let places = places(meta);
         let counters = pins.map(maps::COUNTERS)?;
         let values = (slots * places) as usize;
+        let counters: Mapped<EndpointCounters> =
+            Mapped::with(access, &counters, maps::COUNTERS, values)?;
+        let own = |slot| counters.word((slot * places + places - 1) as usize, ADOPTED);
+        // Another agent may adopt while this one only reads.
+        let has_own = |slot| access == Access::Read || own(slot) > 0;
         Ok(Self {
             slots,
             places,
-            counters: Mapped::with(access, &counters, maps::COUNTERS, values)?,
+            has_own: RefCell::new((0..slots).map(has_own).collect()),
+            counters,
             keys: Mapped::with(access, &pins.map(maps::KEYS)?, maps::KEYS, slots as usize)?,
             lost: Mapped::with(access, &pins.map(maps::LOST)?, maps::LOST, places as usize)?,
         })
@@ -114,15 +124,15 @@ impl Counts {
     /// What a glance takes of a slot, over all its places.
     pub(super) fn figures(&self, slot: u32) -> Figures {
         let mut figures = Figures::default();
-        let (mut streams, mut connections) = ([0; LINE], [0; LINE]);
-        for place in 0..self.places {
-            let index = self.index(slot, place);
-            self.counters.words(index, glance::STREAMS, &mut streams);
-            self.counters
-                .words(index, glance::CONNECTIONS, &mut connections);
-            figures.add(&streams, &connections);
+        let mut add = |place| {
+            let mut words = [0; glance::WORDS];
+            self.counters.words(self.index(slot, place), 0, &mut words);
+            figures.add(&words);
+        };
+        (0..self.places - 1).for_each(&mut add);
+        if self.has_own.borrow()[slot as usize] {
+            add(self.places - 1);
         }
-        figures.begun += self.get(slot, glance::ADOPTED);
         figures
     }
 
@@ -182,6 +192,7 @@ impl OwnCounters for Counts {
     }
 
     fn set(&self, slot: u32, word: usize, count: u64) {
+        self.has_own.borrow_mut()[slot as usize] = true;
         self.counters.set_word(self.own(slot), word, count);
     }
 }

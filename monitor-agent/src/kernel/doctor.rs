@@ -175,17 +175,29 @@ fn programs() -> (Check, Option<OwnedFd>) {
         Ok(ebpf) => ebpf,
         Err(error) => return (failed(chain(&error)), None),
     };
+    let mut refused_http = None;
     for program in Program::ALL {
-        if let Err(error) = attach::load(&mut ebpf, program) {
-            return (failed(chain(&error)), None);
+        match attach::load(&mut ebpf, program) {
+            Err(error) if program.http_only() => refused_http = Some(chain(&error)),
+            Err(error) => return (failed(chain(&error)), None),
+            Ok(()) => {}
         }
     }
-    let passed = Check {
-        name: "programs",
-        ok: true,
-        required: true,
-        detail: "all of them pass the verifier".into(),
-        advice: String::new(),
+    let passed = match refused_http {
+        None => Check {
+            name: "programs",
+            ok: true,
+            required: true,
+            detail: "all of them pass the verifier".into(),
+            advice: String::new(),
+        },
+        Some(error) => Check {
+            name: "programs",
+            ok: false,
+            required: false,
+            detail: format!("those of level http are refused: {error}"),
+            advice: "run it with --level tcp, or give it CAP_PERFMON".into(),
+        },
     };
     let storage = match ebpf.take_map(maps::SOCKETS) {
         Some(Map::SkStorage(map)) => map.fd().as_fd().try_clone_to_owned().ok(),

@@ -45,39 +45,31 @@ pub struct Figures {
     pub activity: u64,
 }
 
-/// The words of a cache line.
-pub(super) const LINE: usize = 8;
+/// How many words are read of a place, its first ones: two cache lines.
+pub(super) const WORDS: usize = 16;
+
+/// Without adopted connections the agent counts nothing in its own place.
+pub(super) const ADOPTED: usize = word(offset_of!(EndpointCounters, connections_adopted));
+const OPENED: usize = word(offset_of!(EndpointCounters, connections_opened));
+const CLOSED: usize = word(offset_of!(EndpointCounters, connections_closed));
+const FAILED: usize = word(offset_of!(EndpointCounters, connections_failed));
+const SRTT_SUM: usize = word(offset_of!(EndpointCounters, srtt_sum_us));
+const SRTT_SAMPLES: usize = word(offset_of!(EndpointCounters, srtt_samples));
+const _: () = assert!(FAILED + FAILURES <= WORDS && ADOPTED < WORDS && SRTT_SAMPLES < WORDS);
 
 const fn word(offset: usize) -> usize {
     offset / size_of::<u64>()
 }
 
-/// The first word of the two lines that are read.
-pub(super) const STREAMS: usize = word(offset_of!(EndpointCounters, bytes_received));
-pub(super) const CONNECTIONS: usize = word(offset_of!(EndpointCounters, connections_opened));
-
-/// The agent alone counts it, in its own place.
-pub(super) const ADOPTED: usize = word(offset_of!(EndpointCounters, connections_adopted));
-
-/// Where the words lie in their lines.
-const SRTT_SUM: usize = word(offset_of!(EndpointCounters, srtt_sum_us)) - STREAMS;
-const SRTT_SAMPLES: usize = word(offset_of!(EndpointCounters, srtt_samples)) - STREAMS;
-const CLOSED: usize = word(offset_of!(EndpointCounters, connections_closed)) - CONNECTIONS;
-const FAILED: usize = word(offset_of!(EndpointCounters, connections_failed)) - CONNECTIONS;
-const _: () = assert!(SRTT_SAMPLES < LINE && CLOSED < LINE && FAILED + FAILURES <= LINE);
-
 impl Figures {
-    /// Adds what one place has.
-    pub(super) fn add(&mut self, streams: &[u64; LINE], connections: &[u64; LINE]) {
+    /// Adds what one place has, given its first words.
+    pub(super) fn add(&mut self, words: &[u64; WORDS]) {
         let sum = |words: &[u64]| words.iter().fold(0u64, |sum, n| sum.wrapping_add(*n));
-        self.begun += connections[0];
-        self.ended += connections[CLOSED] + sum(&connections[FAILED..FAILED + FAILURES]);
-        self.srtt_sum_us += streams[SRTT_SUM];
-        self.srtt_samples += streams[SRTT_SAMPLES];
-        self.activity = self
-            .activity
-            .wrapping_add(sum(streams))
-            .wrapping_add(sum(connections));
+        self.begun += words[OPENED] + words[ADOPTED];
+        self.ended += words[CLOSED] + sum(&words[FAILED..FAILED + FAILURES]);
+        self.srtt_sum_us += words[SRTT_SUM];
+        self.srtt_samples += words[SRTT_SAMPLES];
+        self.activity = self.activity.wrapping_add(sum(words));
     }
 
     /// Connections that are open now.
@@ -101,11 +93,8 @@ impl Glance {
 
 impl From<&EndpointSample> for EndpointGlance {
     fn from(sample: &EndpointSample) -> Self {
-        let words = sample.counters.words();
-        let line = |first| std::array::from_fn(|i| words[first + i]);
         let mut figures = Figures::default();
-        figures.add(&line(STREAMS), &line(CONNECTIONS));
-        figures.begun += words[ADOPTED];
+        figures.add(&std::array::from_fn(|i| sample.counters.words()[i]));
         Self {
             id: sample.id.clone(),
             figures,
@@ -118,6 +107,11 @@ impl From<&EndpointSample> for EndpointGlance {
 pub(super) struct Ids(Vec<Option<([u64; 3], EndpointId)>>);
 
 impl Ids {
+    /// How many endpoints there may be.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The endpoint of a slot, given the words of its key and how to make one of
     /// them.
     pub(super) fn of(

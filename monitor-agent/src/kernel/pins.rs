@@ -22,6 +22,13 @@ pub(super) fn layout_dir(pin_dir: &Path) -> PathBuf {
     pin_dir.join(format!("v{LAYOUT_VERSION}"))
 }
 
+/// Whether a path's last part is a prefix and then characters of one kind.
+fn is_named(path: &Path, prefix: &str, is_of_the_kind: fn(char) -> bool) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let rest = name.and_then(|name| name.strip_prefix(prefix));
+    rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(is_of_the_kind))
+}
+
 /// What is in a directory, in order.
 fn entries(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -51,10 +58,15 @@ impl Pins {
         dirs.map(|dir| Self { dir }).collect()
     }
 
-    /// The same in every layout.
+    /// The same in every layout; what else is in the directory is somebody else's.
     pub(super) fn of_every_layout(pin_dir: &Path) -> Vec<Self> {
-        let dirs = entries(pin_dir).into_iter().flat_map(|dir| entries(&dir));
-        dirs.map(|dir| Self { dir }).collect()
+        let layouts = entries(pin_dir).into_iter();
+        let layouts = layouts.filter(|dir| is_named(dir, "v", |c| c.is_ascii_digit()));
+        let targets = layouts.flat_map(|dir| entries(&dir));
+        targets
+            .filter(|dir| is_named(dir, "target_", |c| c.is_ascii_hexdigit()))
+            .map(|dir| Self { dir })
+            .collect()
     }
 
     /// The same target's pins in other layouts.
@@ -139,6 +151,24 @@ impl Pins {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pins_of_others_are_not_taken_for_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        let ours = ["v2/target_00ff", "v3/target_00ff", "v3/target_ab"];
+        let others = [
+            "v3/other",
+            "vault/target_00ff",
+            "v/target_00ff",
+            "tc/globals",
+        ];
+        for name in ours.iter().chain(&others) {
+            fs::create_dir_all(path.join(name)).unwrap();
+        }
+        let found = Pins::of_every_layout(path).into_iter().map(|p| p.dir);
+        assert_eq!(found.collect::<Vec<_>>(), ours.map(|name| path.join(name)));
+    }
 
     #[test]
     fn targets_have_names_of_their_own_without_dots() {

@@ -251,6 +251,7 @@ impl Watched {
         let retirement = self.retirement.borrow();
         let retired = retirement.as_ref().map(|r| &r.retired);
         let mut ids = self.ids.borrow_mut();
+        endpoints.reserve(ids.len());
         for slot in self.counts.slots() {
             let key = self.counts.key_words(slot);
             let make = || self.counts.key(slot);

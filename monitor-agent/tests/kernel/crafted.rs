@@ -17,7 +17,12 @@ use monitor_common::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
-use crate::{Case, Watch, lossy::run, network::in_own_network, watch::DEADLINE};
+use crate::{
+    Case, Watch,
+    lossy::{self, run},
+    network::in_own_network,
+    watch::DEADLINE,
+};
 
 pub(crate) const CASES: [Case; 3] = [
     ("a_reset_amid_the_handshake_is_told", reset_amid_handshake),
@@ -31,10 +36,13 @@ pub(crate) const CASES: [Case; 3] = [
     ),
 ];
 
-/// What keeps [`CASES`] from running here, beside what keeps others.
+/// What keeps [`CASES`] from running here.
 pub(crate) fn missing() -> Option<String> {
-    let there = File::open("/dev/net/tun").is_ok();
-    (!there).then(|| "there is no /dev/net/tun".to_owned())
+    let no_device = || {
+        let there = File::open("/dev/net/tun").is_ok();
+        (!there).then(|| "there is no /dev/net/tun".to_owned())
+    };
+    lossy::missing().or_else(no_device)
 }
 
 const OURS: Ipv4Addr = Ipv4Addr::new(10, 213, 9, 1);

@@ -8,7 +8,11 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use monitor_common::{counters::EndpointCounters, endpoint::Role, http::code_index};
+use monitor_common::{
+    counters::{EndpointCounters, Failure},
+    endpoint::Role,
+    http::code_index,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
 use crate::{
@@ -35,8 +39,19 @@ pub(crate) const CASES: [Case; 9] = [
         "a_pair_of_ports_that_comes_again_is_a_new_connection",
         same_ports_again,
     ),
-    ("multipath_connections_count_by_their_paths", multipath),
+    (
+        "a_request_within_a_syn_that_is_refused_has_no_response",
+        fast_open_at_a_closed_port,
+    ),
 ];
+
+pub(crate) const MULTIPATH: [Case; 1] = [("multipath_connections_count_by_their_paths", multipath)];
+
+/// What keeps [`MULTIPATH`] from running here.
+pub(crate) fn missing_multipath() -> Option<String> {
+    let error = multipath_socket().err()?;
+    Some(format!("the kernel has no Multipath TCP: {error}"))
+}
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
@@ -169,6 +184,27 @@ fn fast_open_refused(watch: &Watch) -> Result<(), Failed> {
         Ok(listener.local_addr()?)
     })?;
     check(watch, address, TIMES, 2 * TIMES);
+    Ok(())
+}
+
+/// Who has a cookie asks a port at which nobody listens any more.
+fn fast_open_at_a_closed_port(watch: &Watch) -> Result<(), Failed> {
+    let address = in_own_network(|| {
+        let listener = fast_open_listener()?;
+        let address = listener.local_addr()?;
+        for _ in 0..2 {
+            converse_from_the_syn(&listener)?;
+        }
+        drop(listener);
+        let error = ask_with_the_syn(address).and_then(|mut client| client.read(&mut [0; 1]));
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        Ok(address)
+    })?;
+    let c = watch.ended(Role::Upstream, address, 3);
+    assert_eq!(c.connections_failed[Failure::Refused as usize], 1);
+    assert_eq!(c.requests.iter().sum::<u64>(), 5);
+    assert_eq!(c.responses[code_index(200).unwrap()], 4);
+    assert_eq!(c.requests_without_response, 1);
     Ok(())
 }
 
@@ -387,10 +423,6 @@ fn multipath_socket() -> io::Result<OwnedFd> {
 /// Some runtimes listen for Multipath TCP unless told not to; most clients do not
 /// speak it.
 fn multipath(watch: &Watch) -> Result<(), Failed> {
-    if multipath_socket().is_err() {
-        // Nothing to be counted where the kernel does not have it.
-        return Ok(());
-    }
     let tcp = || {
         socket_with(
             AddressFamily::INET,

@@ -35,28 +35,35 @@ fn main() {
         Err(why) => {
             eprintln!("skipped: {why}");
             let skipped = |(name, _): Case| Trial::test(name, || Ok(())).with_ignored_flag(true);
-            let all = cases().chain(lossy::CASES).chain(crafted::CASES);
+            let all = cases().chain(special_cases().map(|(case, _)| case));
             libtest_mimic::run(&arguments, all.map(skipped).collect()).exit();
         }
     };
     let mut trials = cases()
         .map(|(name, case)| Trial::test(name, move || case(watch)))
         .collect::<Vec<_>>();
-    trials.extend(
-        lossy::CASES
-            .into_iter()
-            .chain(crafted::CASES)
-            .map(|(name, case)| {
-                let missing = || lossy::missing().or_else(crafted::missing);
-                Trial::ignorable_test(name, move || match missing() {
-                    Some(why) => Ok(Completion::ignored_with(why)),
-                    None => case(watch).map(|()| Completion::Completed),
-                })
-            }),
-    );
+    trials.extend(special_cases().map(|((name, case), missing)| {
+        Trial::ignorable_test(name, move || match missing() {
+            Some(why) => Ok(Completion::ignored_with(why)),
+            None => case(watch).map(|()| Completion::Completed),
+        })
+    }));
     let conclusion = libtest_mimic::run(&arguments, trials);
     watch.stop();
     conclusion.exit();
+}
+
+/// Those that need more than the kernel's programs, each with what is missing.
+fn special_cases() -> impl Iterator<Item = (Case, fn() -> Option<String>)> {
+    fn with(
+        cases: impl IntoIterator<Item = Case>,
+        missing: fn() -> Option<String>,
+    ) -> impl Iterator<Item = (Case, fn() -> Option<String>)> {
+        cases.into_iter().map(move |case| (case, missing))
+    }
+    with(lossy::CASES, lossy::missing)
+        .chain(with(crafted::CASES, crafted::missing))
+        .chain(with(handshakes::MULTIPATH, handshakes::missing_multipath))
 }
 
 fn cases() -> impl Iterator<Item = Case> {
