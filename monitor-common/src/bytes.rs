@@ -22,7 +22,7 @@ pub(crate) const fn repeated(byte: u8) -> u64 {
 #[inline(always)]
 pub(crate) const fn differs(word: u64, byte: u8) -> u64 {
     let rest = word ^ repeated(byte);
-    (rest & LOW_BITS) + LOW_BITS | rest
+    ((rest & LOW_BITS) + LOW_BITS) | rest
 }
 
 /// The highest bit of each of the first eight bytes at which an empty line begins,
