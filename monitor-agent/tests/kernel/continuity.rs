@@ -21,7 +21,7 @@ use crate::{
     watch::{Own, fresh, give_up_all_but, until},
 };
 
-pub(crate) const CASES: [Case; 7] = [
+pub(crate) const CASES: [Case; 6] = [
     (
         "an_exchange_that_is_open_while_the_level_changes_is_let_go",
         open_while_the_level_changes,
@@ -32,10 +32,17 @@ pub(crate) const CASES: [Case; 7] = [
     ),
     ("a_second_agent_is_refused", a_second_agent_is_refused),
     ("an_agent_of_another_layout_gives_its_place", another_layout),
-    ("two_capabilities_are_enough", two_capabilities),
     ("levels_change_without_losing_a_byte", levels_change),
     ("what_finds_no_place_is_counted_as_other", overflow),
 ];
+
+pub(crate) const UNPRIVILEGED: [Case; 1] = [("two_capabilities_are_enough", two_capabilities)];
+
+/// What keeps [`UNPRIVILEGED`] from running here.
+pub(crate) fn missing_unprivileged() -> Option<String> {
+    let release = kernel_release().unwrap_or_default();
+    (release < [6, 1]).then(|| "the verifier asks for CAP_PERFMON before Linux 6.1".to_owned())
+}
 
 fn downstream(kernel: &Kernel, address: SocketAddr) -> EndpointCounters {
     let sample = kernel.read();

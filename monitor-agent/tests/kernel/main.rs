@@ -63,7 +63,12 @@ fn special_cases() -> impl Iterator<Item = (Case, fn() -> Option<String>)> {
     }
     with(lossy::CASES, lossy::missing)
         .chain(with(crafted::CASES, crafted::missing))
+        .chain(with(handshakes::MOVING, handshakes::missing_moving))
         .chain(with(handshakes::MULTIPATH, handshakes::missing_multipath))
+        .chain(with(
+            continuity::UNPRIVILEGED,
+            continuity::missing_unprivileged,
+        ))
 }
 
 fn cases() -> impl Iterator<Item = Case> {

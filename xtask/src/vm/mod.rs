@@ -128,7 +128,16 @@ fn libraries(ldd: &str) -> Vec<&str> {
 fn boot(qemu: &Qemu, image: &Image, initrd: &Path) -> Result<String> {
     let printed = output(
         qemu.command()?
-            .args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024"])
+            .args([
+                "-accel",
+                "tcg,thread=single",
+                "-cpu",
+                "max",
+                "-smp",
+                "2",
+                "-m",
+                "1024",
+            ])
             .args(["-nographic", "-no-reboot", "-net", "none"])
             .arg("-kernel")
             .arg(image.path())
