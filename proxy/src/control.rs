@@ -318,7 +318,7 @@ impl Control {
     }
 
     /// What can be seen of the files that matter: configuration, certificate
-    /// and key.
+    /// and key, and the collector's token and authorities.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::new(seen(&self.path), &self.table().config)
@@ -332,6 +332,11 @@ impl Control {
             match self.apply(self.raw()) {
                 Ok(()) => tracing::info!("certificate reloaded"),
                 Err(error) => tracing::error!("the certificate stays as it was: {error}"),
+            }
+        } else if earlier.collector != now.collector {
+            match self.apply(self.raw()) {
+                Ok(()) => tracing::info!("the collector's files were looked at again"),
+                Err(error) => tracing::error!("the collector is asked as before: {error}"),
             }
         }
     }
@@ -351,6 +356,8 @@ fn write_synced(path: &Path, bytes: &[u8], mode: Permissions) -> io::Result<()> 
 pub struct Fingerprint {
     config: Option<Seen>,
     tls: Option<(Option<Seen>, Option<Seen>)>,
+    /// Token and authorities.
+    collector: (Option<Seen>, Option<Seen>),
 }
 
 impl Fingerprint {
@@ -361,7 +368,13 @@ impl Fingerprint {
             .tls
             .as_ref()
             .map(|(cert, key)| (seen(cert), seen(key)));
-        Self { config: file, tls }
+        let collector = &config.raw.collector;
+        let given = |path: &Option<PathBuf>| path.as_deref().and_then(seen);
+        Self {
+            config: file,
+            tls,
+            collector: (given(&collector.token_file), given(&collector.ca_file)),
+        }
     }
 }
 

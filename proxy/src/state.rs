@@ -282,7 +282,7 @@ impl Table {
     /// unchanged are kept with their state.
     ///
     /// # Errors
-    /// [`BuildError`] where a host name has no address.
+    /// [`BuildError`] where a host name has no address or a file cannot be used.
     pub fn build(config: Config, earlier: Option<&Table>) -> Result<Self, BuildError> {
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for upstream in &config.upstreams {
@@ -297,7 +297,7 @@ impl Table {
             None => None,
         };
         let access_log = access_log(&config, earlier)?;
-        let collector = Collector::new(&config.raw.collector)?.map(Arc::new);
+        let collector = collector(&config, earlier)?;
         Ok(Self {
             collector,
             config,
@@ -345,6 +345,25 @@ fn access_log(
         source,
     })?;
     Ok(Some(Arc::new(started)))
+}
+
+/// The collector as it is asked now; as `earlier` asks it where its files cannot
+/// be used any more, for what is only measured must not keep the routes, the
+/// certificate or the backends' addresses from changing.
+fn collector(
+    config: &Config,
+    earlier: Option<&Table>,
+) -> Result<Option<Arc<Collector>>, CollectorConfigError> {
+    let wanted = &config.raw.collector;
+    let known = earlier.filter(|table| table.config.raw.collector == *wanted);
+    match (Collector::new(wanted), known) {
+        (Ok(collector), _) => Ok(collector.map(Arc::new)),
+        (Err(error), Some(known)) => {
+            tracing::warn!("{error}; the collector is asked as before");
+            Ok(known.collector.clone())
+        }
+        (Err(error), None) => Err(error),
+    }
 }
 
 fn backend_for(
@@ -428,6 +447,30 @@ mod tests {
             [name("/"), name("/api"), name("/api/x"), name("/api/v2/y")],
             ["a", "a", "b", "c"]
         );
+    }
+
+    #[test]
+    fn a_collectors_unreadable_file_only_matters_where_it_is_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let token = directory.path().join("token");
+        std::fs::write(&token, "reads-1").unwrap();
+        let text = format!(
+            "collector: {{url: \"http://127.0.0.1:1\", host_id: a, token_file: {}}}",
+            token.display()
+        );
+        let build = |text: &str, earlier| Table::build(Config::parse(text).unwrap(), earlier);
+        let known = |table: &Table| Arc::clone(table.collector.as_ref().unwrap());
+        let first = table(&text);
+        std::fs::remove_file(&token).unwrap();
+        let second = build(&text, Some(&first)).unwrap();
+        assert!(Arc::ptr_eq(&known(&first), &known(&second)));
+        let error = build(&text, None).unwrap_err().to_string();
+        assert!(error.starts_with("collector.token_file: "), "{error}");
+        let changed = text.replace("host_id: a", "host_id: b");
+        assert!(build(&changed, Some(&second)).is_err());
+        std::fs::write(&token, "reads-2").unwrap();
+        let third = build(&text, Some(&second)).unwrap();
+        assert!(!Arc::ptr_eq(&known(&second), &known(&third)));
     }
 
     #[test]

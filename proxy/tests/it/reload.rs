@@ -190,3 +190,36 @@ fn who_moves_the_admin_api_through_itself_is_answered_and_its_token_is_read_anew
     assert_eq!(read_config(new, Some(TOKEN)), Some(401));
     assert_eq!(read_config(new, Some("another-0123456789")), Some(200));
 }
+
+#[test]
+fn a_collectors_new_token_is_used_and_an_unreadable_one_holds_nothing_up() {
+    let collector = Backend::new(|request, peer| {
+        let (status, body) = match request.field("authorization").as_deref() {
+            Some("Bearer reads-second") => ("200 OK", r#"{"stats": {"cpu_usage": 7}}"#),
+            _ => ("401 Unauthorized", "{}"),
+        };
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
+        peer.send((head + "\r\n" + body).as_bytes());
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "reads-1").unwrap();
+    let more = format!(
+        "admin: {{enabled: true, port: 0}}\n\
+         collector: {{url: \"http://{}\", host_id: h, token_file: {}}}",
+        collector.address,
+        token.display()
+    );
+    let (a, b) = (Backend::fixed(A), Backend::fixed(B));
+    let proxy = Proxy::with(&text(&a, &more));
+    let asked = || proxy.admin("GET", "/api/v1/stats/server", "").0;
+    assert_eq!(asked(), 502);
+    std::fs::write(&token, "reads-second").unwrap();
+    eventually("the new token", || (asked() == 200).then_some(()));
+    std::fs::remove_file(&token).unwrap();
+    proxy.wait_for_line("the collector is asked as before");
+    std::fs::write(&proxy.config_path, text(&b, &more)).unwrap();
+    proxy.wait_for_line("configuration reloaded");
+    assert_eq!(proxy.client().get("/").text(), "b");
+    assert_eq!(asked(), 200);
+}
