@@ -37,6 +37,11 @@ const WATCHERS_MAX: u64 = 1024;
 const MESSAGES_MAX: usize = 4;
 /// The metadata of an answer from which something may be missing.
 const PARTIAL: &str = "speedmimi-partial-bin";
+/// Reasons that one answer tells: each is a field of its own.
+const REASONS_MAX: usize = 10;
+/// Bytes of these reasons. Clients and what stands between refuse answers with
+/// long metadata, often at 8 KiB, and base64 makes more of them.
+const REASON_BYTES_MAX: usize = 2 << 10;
 /// Names that one request may ask for.
 const HOSTS_ASKED_MAX: usize = 10_000;
 
@@ -225,11 +230,30 @@ fn reading_status(error: &ReadingError) -> Status {
 /// words may be an engine's own.
 fn told<V, T>(partly: Partly<V>, answer: impl FnOnce(V) -> T) -> Response<T> {
     let mut response = Response::new(answer(partly.value));
-    for why in partly.partial {
+    for why in told_of(partly.partial) {
         let why = MetadataValue::from_bytes(why.as_bytes());
         response.metadata_mut().append_bin(PARTIAL, why);
     }
     response
+}
+
+/// The first of some reasons, and how many more there are.
+fn told_of(mut reasons: Vec<String>) -> Vec<String> {
+    let mut bytes = 0;
+    let fitting = reasons
+        .iter()
+        .take(REASONS_MAX)
+        .take_while(|why| {
+            bytes += why.len();
+            bytes <= REASON_BYTES_MAX
+        })
+        .count();
+    let more = reasons.len() - fitting;
+    reasons.truncate(fitting);
+    if more > 0 {
+        reasons.push(format!("{more} more: ask /api/v1 over HTTP for all"));
+    }
+    reasons
 }
 
 fn selection(fleet: &Fleet, request: &v1::GetReportsRequest) -> Result<Selection, Status> {
@@ -358,5 +382,39 @@ impl QueryService for Query {
         let (answers, queue) = mpsc::channel(MESSAGES_MAX);
         tokio::spawn(self.clone().forward_loads(fleet, hosts, answers, place));
         Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(partial: Vec<String>) -> Vec<String> {
+        let response = told(Partly { value: (), partial }, |()| ());
+        let fields = response.metadata().get_all_bin(PARTIAL).iter();
+        fields
+            .map(|field| String::from_utf8(field.to_bytes().unwrap().to_vec()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn few_reasons_are_told_as_they_are() {
+        assert!(metadata(Vec::new()).is_empty());
+        let few = vec!["w".repeat(300); 6];
+        assert_eq!(metadata(few.clone()), few);
+    }
+
+    #[test]
+    fn many_reasons_are_bounded_in_number_and_bytes_and_counted() {
+        let many = |chars: usize| metadata(vec!["ü".repeat(chars); 50]);
+        let short = many(1);
+        assert_eq!(short.len(), REASONS_MAX + 1);
+        assert!(short[REASONS_MAX].starts_with("40 more"), "{short:?}");
+        let long = many(300);
+        let bytes: usize = long[..long.len() - 1].iter().map(String::len).sum();
+        assert!(bytes <= REASON_BYTES_MAX, "{bytes}");
+        assert_eq!(long.len(), 4);
+        assert!(long[3].starts_with("47 more"), "{long:?}");
+        assert!(many(10_000)[0].starts_with("50 more"));
     }
 }
