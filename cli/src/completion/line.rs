@@ -21,7 +21,11 @@ pub(super) fn host_wanted(typed: &str) -> Option<Wanted> {
     let mut command = &definition;
     let mut operands = 0;
     let mut connection = vec!["speedmimi".to_owned(), "hosts".to_owned()];
-    let mut words = words.into_iter().skip(1);
+    // What stands before on the line is about something else: assignments, a
+    // `sudo`, other commands.  Under another name, it is the first word.
+    let is_own = |word: &String| word.rsplit('/').next() == Some("speedmimi");
+    let own = words.iter().rposition(is_own).unwrap_or(0);
+    let mut words = words.into_iter().skip(own + 1);
     while let Some(word) = words.next() {
         let Some(option) = word.strip_prefix("--") else {
             match command.find_subcommand(&word) {
@@ -133,6 +137,24 @@ mod tests {
         ] {
             assert_eq!(prefix(typed), None, "{typed}");
         }
+    }
+
+    #[test]
+    fn the_command_may_stand_behind_others() {
+        for typed in [
+            "cd /x; speedmimi stats w",
+            "A=1 speedmimi stats w",
+            "sudo -u monitor /usr/bin/speedmimi stats w",
+            "speedmimi hosts --output json; speedmimi reports --host w",
+            "speedmimi stats web && speedmimi stats w",
+            "mimi stats w",
+        ] {
+            assert_eq!(prefix(typed).as_deref(), Some("w"), "{typed}");
+        }
+        assert_eq!(prefix("cd /x; speedmimi hosts w"), None);
+        let typed = "speedmimi stats --collector http://[::1]:1 web; speedmimi stats ";
+        let connection = host_wanted(typed).unwrap().connection;
+        assert_ne!(connection.collector, "http://[::1]:1");
     }
 
     #[test]

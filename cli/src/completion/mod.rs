@@ -1,7 +1,7 @@
 //! Completion by a shell: what the definition says, and the names of hosts as
 //! a collector knows them at that moment.
 //!
-//! The scripts hand the line over as it stands and this program decides
+//! The scripts hand the command over as it stands and this program decides
 //! whether a host belongs where it ends, so that no shell has to know our
 //! options.  Whoever completes has not asked for anything yet: it takes a
 //! second at the most, and what fails is silent.
@@ -122,6 +122,8 @@ mod tests {
         // The function, `reports`, `export` and `stats`.
         assert_eq!(zsh.matches("_speedmimi_hosts").count(), 4, "{zsh}");
         assert!(zsh.starts_with("#compdef speedmimi\n"));
+        // Nor does it hand over what other commands on the line say.
+        assert!(!zsh.contains("BUFFER"), "{zsh}");
         for shell in [Shell::Bash, Shell::Fish] {
             assert!(
                 script(shell).contains("speedmimi complete-hosts"),
