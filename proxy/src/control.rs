@@ -3,7 +3,7 @@
 
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -183,6 +183,9 @@ impl Control {
         let now = &state.table.config;
         let moved = config.listen != now.listen;
         let admin_changed = config.raw.admin != now.raw.admin;
+        if moved || admin_changed {
+            check_apart(state, &config)?;
+        }
         let table = Arc::new(Table::build(config, Some(&state.table))?);
         let admin = if admin_changed {
             Some(self.admin(state, &table.config)?)
@@ -340,6 +343,32 @@ impl Control {
             }
         }
     }
+}
+
+/// Refuses an admin API where the traffic will be. What does not move is where it
+/// is now: the kernel may have chosen its port.
+fn check_apart(state: &State, config: &Config) -> Result<(), ListenError> {
+    let now = &state.table.config;
+    let Some(place) = &config.admin else {
+        return Ok(());
+    };
+    let door = state.admin.as_ref().map(Door::address);
+    let listener = state.listener.as_ref();
+    let listens = listener.and_then(|listener| listener.local_addr().ok());
+    let admin = address(place, door.filter(|_| now.admin == config.admin))?;
+    let traffic = address(
+        &config.listen,
+        listens.filter(|_| now.listen == config.listen),
+    )?;
+    listener::check_apart(traffic, admin)
+}
+
+/// Where it is now, else where it is wanted.
+fn address(
+    (host, port): &(String, u16),
+    now: Option<SocketAddr>,
+) -> Result<SocketAddr, ListenError> {
+    now.map_or_else(|| listener::resolve(host, *port), Ok)
 }
 
 fn write_synced(path: &Path, bytes: &[u8], mode: Permissions) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! The life of the process: listeners, workers, signals, the end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,7 +86,7 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         environment: args.token.clone(),
         data_dir: args.data_dir.clone(),
     };
-    let (admin, token) = admin(&config, &sources)?;
+    let (admin, token) = admin(&config, listen, &sources)?;
     let table = Arc::new(Table::build(config, None)?);
     let (orders, received) = watch::channel(Orders {
         table,
@@ -125,11 +126,13 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
 /// The admin API's listener and its token, where it is enabled.
 fn admin(
     config: &Config,
+    traffic: SocketAddr,
     sources: &Sources,
 ) -> Result<(Option<Closed>, Option<Token>), ServeError> {
     let Some(place) = &config.admin else {
         return Ok((None, None));
     };
+    listener::check_apart(traffic, listener::resolve(&place.0, place.1)?)?;
     let closed = Closed::listen(place)?;
     let token = sources.find(&config.raw.admin, closed.address().ip().is_loopback())?;
     Ok((Some(closed), token))

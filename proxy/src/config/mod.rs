@@ -7,6 +7,7 @@ pub mod error;
 pub mod raw;
 pub mod units;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -173,6 +174,7 @@ impl Config {
             return Err(ConfigError::invalid("collector.report_expiry", message));
         }
         check_token("server.real_ip_header", &raw.server.real_ip_header)?;
+        check_admin(&raw)?;
         let tls = tls(&raw)?;
         let upstreams = upstreams(&raw)?;
         let routes = routes(&raw, &upstreams)?;
@@ -231,6 +233,36 @@ fn check_token(key: &str, text: &str) -> Result<(), ConfigError> {
         key,
         "write the name of a header field, such as X-Real-IP",
     ))
+}
+
+/// Refuses an admin API at the traffic's address. Both are listened on with
+/// `SO_REUSEPORT`, so the kernel would divide the clients between them.
+fn check_admin(raw: &RawConfig) -> Result<(), ConfigError> {
+    let (server, admin) = (&raw.server, &raw.admin);
+    let same_port = admin.port == server.port && admin.port != 0;
+    if admin.enabled && same_port && hosts_overlap(&server.host, &admin.host) {
+        let message = format!(
+            "{}:{} takes the same clients as server.port at {}:{}: write another port at one of them",
+            admin.host, admin.port, server.host, server.port
+        );
+        return Err(ConfigError::invalid("admin.port", message));
+    }
+    Ok(())
+}
+
+fn hosts_overlap(one: &str, other: &str) -> bool {
+    let address = |host: &str| host.trim_matches(['[', ']']).parse::<IpAddr>();
+    match (address(one), address(other)) {
+        (Ok(one), Ok(other)) => overlap(one, other),
+        (Ok(address), Err(_)) | (Err(_), Ok(address)) => address.is_unspecified(),
+        (Err(_), Err(_)) => one.eq_ignore_ascii_case(other),
+    }
+}
+
+/// Whether listeners at these addresses and one port may have clients in common.
+#[must_use]
+pub fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    one == other || one.is_unspecified() || other.is_unspecified()
 }
 
 fn tls(raw: &RawConfig) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
@@ -524,6 +556,37 @@ mod tests {
             "{}",
             error("server: [")
         );
+    }
+
+    #[test]
+    fn the_admin_api_has_an_address_of_its_own() {
+        let parse = |server: &str, admin: &str| {
+            Config::parse(&format!(
+                "server: {{host: \"{server}\", port: 9091}}\nadmin: {{enabled: true, {admin}}}"
+            ))
+        };
+        for (server, admin) in [
+            ("127.0.0.1", "host: 127.0.0.1"),
+            ("0.0.0.0", "host: 127.0.0.1"),
+            ("127.0.0.1", "host: \"[::]\""),
+            ("0.0.0.0", "host: localhost"),
+            ("Localhost", "host: localhost"),
+        ] {
+            let error = parse(server, admin).unwrap_err().to_string();
+            let named = error.starts_with("admin.port: ") && error.contains("server.port");
+            assert!(named && error.contains("write another port"), "{error}");
+        }
+        for (server, admin) in [
+            ("127.0.0.1", "host: 127.0.0.2"),
+            ("0.0.0.0", "port: 9092"),
+            ("0.0.0.0", "port: 0"),
+        ] {
+            assert!(parse(server, admin).is_ok(), "{server} {admin}");
+        }
+        let text = "server: {port: 9091}\nadmin: {enabled: false}";
+        assert!(Config::parse(text).is_ok());
+        let text = "server: {port: 0}\nadmin: {enabled: true, port: 0}";
+        assert!(Config::parse(text).is_ok());
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::config::overlap;
+
 /// Connections that the kernel holds for a worker that is busy.
 const BACKLOG: i32 = 65_535;
 
@@ -29,6 +31,17 @@ pub enum ListenError {
         /// The reason.
         source: io::Error,
     },
+    /// The kernel would divide the clients between two listeners.
+    #[error(
+        "admin.port: the admin API at {admin} takes the same clients as server.port at {traffic}: \
+         write another port at one of them"
+    )]
+    Shared {
+        /// The admin API's address.
+        admin: SocketAddr,
+        /// The traffic's.
+        traffic: SocketAddr,
+    },
     /// An open listener cannot be kept hold of.
     #[error("cannot keep a hold on the listener: {0}")]
     Hold(io::Error),
@@ -49,6 +62,19 @@ pub fn resolve(host: &str, port: u16) -> Result<SocketAddr, ListenError> {
     found
         .next()
         .ok_or_else(|| error(io::ErrorKind::NotFound.into()))
+}
+
+/// Refuses an admin API where the traffic is. The configuration is checked for
+/// that as well, but names and ports that the kernel chose are known only here.
+///
+/// # Errors
+/// [`ListenError::Shared`] where they have clients in common.
+pub fn check_apart(traffic: SocketAddr, admin: SocketAddr) -> Result<(), ListenError> {
+    let same_port = admin.port() == traffic.port() && admin.port() != 0;
+    if same_port && overlap(admin.ip(), traffic.ip()) {
+        return Err(ListenError::Shared { admin, traffic });
+    }
+    Ok(())
 }
 
 /// Opens `count` listeners on one address. With port 0 the kernel chooses for

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
-use super::support::{Backend, Client, Proxy, eventually};
+use super::support::{Backend, Client, Proxy, eventually, unused_port};
 
 fn binary() -> Command {
     Command::new(env!("CARGO_BIN_EXE_speedmimi-proxy"))
@@ -146,5 +146,32 @@ fn the_example_configuration_passes_its_own_check() {
     assert!(
         text.contains("paths beginning with / go to default"),
         "{text}"
+    );
+}
+
+#[test]
+fn a_start_with_two_names_of_one_address_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("proxy.yaml");
+    // An old way to write 127.0.0.1, which the system's resolver knows.
+    let port = unused_port();
+    let text = format!(
+        "server: {{host: \"127.1\", port: {port}}}\nadmin: {{enabled: true, host: 127.0.0.1, port: {port}}}\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    // One that starts would not end on its own.
+    let mut command = Command::new("timeout");
+    command.arg("10").arg(binary().get_program());
+    let output = command
+        .arg("run")
+        .arg("--config")
+        .arg(&path)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{told}");
+    assert!(
+        told.contains("takes the same clients as server.port"),
+        "{told}"
     );
 }

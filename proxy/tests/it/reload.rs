@@ -223,3 +223,28 @@ fn a_collectors_new_token_is_used_and_an_unreadable_one_holds_nothing_up() {
     assert_eq!(proxy.client().get("/").text(), "b");
     assert_eq!(asked(), 200);
 }
+
+#[test]
+fn the_admin_api_and_the_traffic_never_share_an_address() {
+    let a = Backend::fixed(A);
+    let admin = |port: u16| text(&a, &format!("admin: {{enabled: true, port: {port}}}"));
+    let proxy = Proxy::with(&admin(0));
+    let refused = || {
+        let line = proxy.wait_for_line("the configuration stays as it was");
+        assert!(
+            line.contains("admin.port") && line.contains("server.port"),
+            "{line}"
+        );
+        for _ in 0..20 {
+            assert_eq!(proxy.client().get("/").text(), "a");
+            assert_eq!(read_config(proxy.admin.unwrap(), None), Some(200));
+        }
+    };
+    // Each to the port that the kernel chose for the other.
+    std::fs::write(&proxy.config_path, admin(proxy.address.port())).unwrap();
+    refused();
+    let port = proxy.admin.unwrap().port();
+    let moved = admin(0).replacen("port: 0", &format!("port: {port}"), 1);
+    std::fs::write(&proxy.config_path, moved).unwrap();
+    refused();
+}
