@@ -369,7 +369,8 @@ impl Default for RawRetries {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawPassiveHealth {
-    /// Failed connects or 5xx answers in a row that eject a backend; 0: never.
+    /// Failed connects or 5xx answers in a row that eject a backend; 0: never. A
+    /// tunnel that opens ends no such row.
     pub failures: u32,
     /// How long it stays ejected.
     pub eject_for: Span,

@@ -39,13 +39,12 @@ impl Conn {
         Head::Forward(exchange)
     }
 
-    /// Says that the backend is there, and carries bytes from then on.
+    /// Says that the backend is there, and carries bytes from then on. That it
+    /// could be connected to does not excuse requests that failed there, so its
+    /// count of failures stays.
     pub(super) async fn open_tunnel(&mut self, exchange: &mut Exchange) -> Next {
-        if let Some(lease) = &exchange.lease {
-            lease.backend.shared.note_success();
-            if let Some(draft) = &mut self.draft {
-                draft.backend = Some(Arc::clone(&lease.backend.shared));
-            }
+        if let (Some(lease), Some(draft)) = (&exchange.lease, &mut self.draft) {
+            draft.backend = Some(Arc::clone(&lease.backend.shared));
         }
         self.status = 200;
         let mut answer = self.worker.spare();

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 
-use super::support::{Client, Proxy, eventually, unused_port};
+use super::support::{Backend, Client, Proxy, eventually, unused_port};
 
 /// A server that knows no HTTP: it sends everything back in capitals, and says
 /// goodbye at the end.
@@ -135,4 +135,26 @@ fn a_tunnel_takes_a_place_at_its_backend_until_it_is_idle_for_too_long() {
     eventually("a tunnel for the next", || {
         (status(&mut proxy.client()) == 200).then_some(())
     });
+}
+
+#[test]
+fn tunnels_do_not_excuse_requests_that_fail() {
+    let failing = Backend::fixed("HTTP/1.1 500 Bad\r\nContent-Length: 1\r\n\r\na");
+    let good = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb");
+    let proxy = Proxy::with(&format!(
+        "server: {{host: 127.0.0.1, port: 0}}\n\
+         backends: {{db: [{{id: a, host: 127.0.0.1, port: {}, weight: 1000000}}, \
+         {{id: b, host: 127.0.0.1, port: {}}}]}}\n\
+         routing: {{r: {{upstream: db, load_balancer: weight}}}}\n\
+         connect: {{\"db.example:5432\": {{upstream: db, load_balancer: weight}}}}\n\
+         passive_health: {{failures: 3, eject_for: 1h}}\n",
+        failing.address.port(),
+        good.address.port()
+    ));
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").text(), "a");
+        assert_eq!(status(&mut proxy.client()), 200);
+    }
+    assert_eq!(client.get("/").text(), "b", "it is ejected");
 }
