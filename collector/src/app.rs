@@ -47,6 +47,9 @@ const TOKENS_INTERVAL: Duration = Duration::from_secs(1);
 const GRPC_CONNECTIONS_MAX: u64 = 8192;
 /// Connections of browsers, the command line and scrapers.
 const HTTP_CONNECTIONS_MAX: u64 = 1024;
+/// Connections that wait to be accepted: agents that lost a collector come back all
+/// at once.  The machine's own limit (`net.core.somaxconn`) is mostly the same.
+const BACKLOG: i32 = 4096;
 
 /// Why the collector cannot run, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -294,6 +297,8 @@ async fn bind(
         source,
     };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
+    // It listens already; this only makes more room.
+    rustix::net::listen(&listener, BACKLOG).map_err(|errno| failed(errno.into()))?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
