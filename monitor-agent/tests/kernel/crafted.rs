@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 use crate::{
     Case, Watch,
     lossy::{self, run},
-    network::in_own_network,
+    network::{in_own_network, tcp_socket},
     watch::DEADLINE,
 };
 
@@ -298,12 +298,7 @@ fn send_in_disorder(peer: &mut Peer, message: &[u8]) -> io::Result<()> {
 fn disorderly_client(watch: &Watch) -> Result<(), Failed> {
     let address = in_own_network(|| {
         let mut peer = Peer::start(40_000)?;
-        let socket = socket_with(
-            AddressFamily::INET,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let socket = tcp_socket()?;
         bind(&socket, &SocketAddr::from((OURS, 0)))?;
         rustix::net::listen(&socket, 4)?;
         let listener = TcpListener::from(socket);

@@ -13,11 +13,11 @@ use monitor_common::{
     endpoint::Role,
     http::code_index,
 };
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use rustix::net::{bind, connect, listen};
 
 use crate::{
     Case, Watch,
-    network::{in_own_network, nstat, set_ipv4, set_option},
+    network::{in_own_network, nstat, set_ipv4, set_option, tcp_socket},
     watch::fresh,
 };
 
@@ -112,12 +112,7 @@ fn exchange(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
 
 /// Connects with a request in the SYN, where the kernel has a cookie for it.
 fn ask_with_the_syn(address: SocketAddr) -> io::Result<TcpStream> {
-    let client = socket_with(
-        AddressFamily::INET,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let client = tcp_socket()?;
     let SocketAddr::V4(address) = address else {
         unreachable!("the tests use IPv4");
     };
@@ -247,12 +242,7 @@ fn syn_cookies(watch: &Watch) -> Result<(), Failed> {
 
 /// A simultaneous open with one socket: its SYN crosses itself.
 fn to_itself(watch: &Watch) -> Result<(), Failed> {
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = tcp_socket()?;
     bind(&socket, &fresh())?;
     let address = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
     connect(&socket, &address)?;
@@ -276,12 +266,7 @@ fn full_queue(watch: &Watch) -> Result<(), Failed> {
     // A queue takes one more than its backlog.
     const CLIENTS: usize = BACKLOG + 1 + LATE;
     let address = in_own_network(|| {
-        let socket = socket_with(
-            AddressFamily::INET,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let socket = tcp_socket()?;
         bind(&socket, &fresh())?;
         set_option(&socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 30)?;
         listen(&socket, BACKLOG.try_into()?)?;
@@ -316,12 +301,7 @@ fn full_queue(watch: &Watch) -> Result<(), Failed> {
 }
 
 fn reuseport(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = tcp_socket()?;
     rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
     bind(&socket, &address)?;
     listen(&socket, 64)?;
@@ -391,12 +371,7 @@ fn same_ports_again(watch: &Watch) -> Result<(), Failed> {
         let address = listener.local_addr()?;
         let mut local = fresh();
         for _ in 0..TIMES {
-            let socket = socket_with(
-                AddressFamily::INET,
-                SocketType::STREAM,
-                SocketFlags::CLOEXEC,
-                None,
-            )?;
+            let socket = tcp_socket()?;
             rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
             bind(&socket, &local)?;
             connect(&socket, &address)?;
@@ -434,16 +409,7 @@ fn multipath_socket() -> io::Result<OwnedFd> {
 /// Some runtimes listen for Multipath TCP unless told not to; most clients do not
 /// speak it.
 fn multipath(watch: &Watch) -> Result<(), Failed> {
-    let tcp = || {
-        socket_with(
-            AddressFamily::INET,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(io::Error::from)
-    };
-    let kinds: [fn() -> io::Result<OwnedFd>; 2] = [tcp, multipath_socket];
+    let kinds: [fn() -> io::Result<OwnedFd>; 2] = [tcp_socket, multipath_socket];
     for listens in kinds {
         for connects in kinds {
             let socket = listens()?;

@@ -1,8 +1,13 @@
 //! Network namespaces of a test's own, and what it sets and reads in them.
 
-use std::{fs, io, net::UdpSocket, os::fd::AsRawFd};
+use std::{
+    fs, io,
+    net::UdpSocket,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
 use libtest_mimic::Failed;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// Runs on a thread in a network of its own, whose loopback interface is up.
 pub(crate) fn in_own_network<T: Send>(
@@ -36,6 +41,12 @@ pub(crate) fn leave_the_network() -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// A TCP socket over IPv4, neither bound nor connected.
+pub(crate) fn tcp_socket() -> io::Result<OwnedFd> {
+    let (family, flags) = (AddressFamily::INET, SocketFlags::CLOEXEC);
+    Ok(socket_with(family, SocketType::STREAM, flags, None)?)
 }
 
 /// Sets a number below `net.ipv4` in the calling thread's network.
