@@ -58,8 +58,8 @@ static UPPER_NS: [u64; BUCKETS] = [
     2_435_496_171_525, 2_896_309_375_740, 3_444_311_716_879, 4_096_000_000_000,
 ];
 
-/// Durations are shifted until their highest bit is this one: the longest that is
-/// told apart has it.
+/// Durations are shifted until their highest bit is this one, that of the boundaries
+/// below; of the longest that is told apart it is one less.
 const TOP_BIT: u32 = 42;
 
 /// The floors of the boundaries of one octave, shifted likewise: 2^(q/4) s in
