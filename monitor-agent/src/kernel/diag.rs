@@ -225,6 +225,7 @@ fn parse(body: &[u8]) -> Option<LiveSocket> {
         state: body[1],
         cgroup_id: cgroup.unwrap_or(0),
         srtt_us: u32_at(info, 68)?,
+        last_ack_recv_ms: u32_at(info, 56)?,
         reading: Reading {
             bytes_acked: u64_at(info, 120)?,
             bytes_received: u64_at(info, 128)?,

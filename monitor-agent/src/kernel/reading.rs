@@ -150,6 +150,7 @@ mod tests {
             state,
             cgroup_id: 1,
             srtt_us: 0,
+            last_ack_recv_ms: 0,
             reading: Reading {
                 bytes_acked,
                 bytes_received,

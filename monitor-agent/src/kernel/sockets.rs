@@ -25,6 +25,8 @@ pub struct LiveSocket {
     pub cgroup_id: u64,
     /// `tcpi_rtt`
     pub srtt_us: u32,
+    /// `tcpi_last_ack_recv`
+    pub last_ack_recv_ms: u32,
     /// The kernel's counters, as far as `tcp_info` has them.
     pub reading: Reading,
     /// Payload that was sent, each byte once.
@@ -85,6 +87,7 @@ mod tests {
             state: state::ESTABLISHED,
             cgroup_id: 1,
             srtt_us: 0,
+            last_ack_recv_ms: 0,
             reading: Reading {
                 bytes_received: 100,
                 bytes_acked: 11,

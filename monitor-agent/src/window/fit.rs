@@ -11,6 +11,7 @@ use prost::Message;
 use super::{
     baseline::{Baseline, Totals},
     ledger::{Ledger, Row},
+    round_trips::RoundTrips,
     wire,
 };
 use crate::{kernel::EndpointId, names::Names};
@@ -44,8 +45,8 @@ impl Reported {
 
 /// What is told of endpoints beside their counters.
 pub(super) struct Describe<'a> {
-    /// The smallest and the largest mean round-trip time that was sampled.
-    pub(super) round_trips: HashMap<&'a EndpointId, (u64, u64)>,
+    /// The round-trip times that were seen.
+    pub(super) round_trips: HashMap<EndpointId, RoundTrips>,
     /// What the backends are called.
     pub(super) names: &'a Names,
     /// Whether what level http alone counts is there.
@@ -113,16 +114,16 @@ fn endpoint(row: &Row, describe: &Describe<'_>) -> v1::Endpoint {
         totals: Some(wire::counters(&row.totals.counters, http)),
         totals_since_unix_ns: row.totals.since_unix_ns,
         live_bytes_age_ms: describe.live_bytes_age_ms,
-        srtt: round_trip_time(row, describe.round_trips.get(&row.id).copied()),
+        srtt: round_trip_time(row, describe.round_trips.get(&row.id)),
     }
 }
 
-/// The kernel sums round-trip times up, so the mean is exact and the range is
-/// that of the samples' means.
-fn round_trip_time(row: &Row, range: Option<(u64, u64)>) -> Option<v1::RoundTripTime> {
-    let samples = row.delta.srtt_samples;
-    let mean_us = row.delta.srtt_sum_us.checked_div(samples)?;
-    let (min_us, max_us) = range.unwrap_or((mean_us, mean_us));
+/// The kernel sums round-trip times up, so the mean is exact.
+fn round_trip_time(row: &Row, seen: Option<&RoundTrips>) -> Option<v1::RoundTripTime> {
+    let (sockets, sum_us) = seen.map_or((0, 0), |s| (s.sockets, s.sockets_sum_us));
+    let samples = row.delta.srtt_samples + sockets;
+    let mean_us = (row.delta.srtt_sum_us + sum_us).checked_div(samples)?;
+    let (min_us, max_us) = seen.map_or((mean_us, mean_us), |s| (s.min_us, s.max_us));
     Some(v1::RoundTripTime {
         samples,
         min_us: min_us.min(mean_us),

@@ -7,12 +7,13 @@
 mod baseline;
 mod fit;
 mod ledger;
+mod round_trips;
 mod sample;
 mod sockets;
 mod wire;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -31,7 +32,7 @@ use crate::{
         gauges::{self, Fold},
         namespace, network,
     },
-    kernel::{EndpointId, KernelSample},
+    kernel::KernelSample,
     names::Names,
     source::Level,
     spool::ReportKey,
@@ -135,6 +136,7 @@ impl Windows {
             reading.kernel.since_unix_ns,
             &losses_between(&self.start, &end),
         );
+        let round_trips = round_trips::seen(samples, &reading.kernel.sockets, span.duration_ns);
         let top_sockets = sockets::top(&reading.kernel.sockets, end.monotonic_ns);
         let live_bytes_age_ms = reading.kernel.live_bytes_age_ms;
         let difference = reading.kernel.connection_difference;
@@ -180,7 +182,7 @@ impl Windows {
             ..v1::Report::default()
         };
         let describe = fit::Describe {
-            round_trips: round_trip_ranges(samples),
+            round_trips,
             names: &reading.names,
             http,
             live_bytes_age_ms,
@@ -347,17 +349,6 @@ fn losses_between(start: &Surroundings, end: &Surroundings) -> BTreeMap<&'static
         (*name, n.saturating_sub(before))
     };
     end.losses.iter().map(lost).collect()
-}
-
-/// The smallest and the largest mean round-trip time that was sampled.
-fn round_trip_ranges(samples: &[Sample]) -> HashMap<&EndpointId, (u64, u64)> {
-    let mut ranges = HashMap::new();
-    for (id, mean_us) in samples.iter().flat_map(|s| &s.round_trips) {
-        let (min, max) = ranges.entry(id).or_insert((*mean_us, *mean_us));
-        *min = (*min).min(*mean_us);
-        *max = (*max).max(*mean_us);
-    }
-    ranges
 }
 
 #[cfg(test)]

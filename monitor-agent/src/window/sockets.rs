@@ -71,7 +71,7 @@ fn state_name(number: u8) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use monitor_common::{endpoint::Role, tcp::Reading};
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::kernel::{EndpointAddress, EndpointId, LiveSocket};
 
-    fn socket(cookie: u64, bytes_received: u64) -> SocketSample {
+    pub(in crate::window) fn socket(cookie: u64, bytes_received: u64) -> SocketSample {
         let peer = ([127, 0, 0, 1], 80).into();
         SocketSample {
             endpoint: EndpointId {
@@ -94,6 +94,7 @@ mod tests {
                 state: state::CLOSE_WAIT,
                 cgroup_id: 1,
                 srtt_us: 5,
+                last_ack_recv_ms: 0,
                 reading: Reading {
                     bytes_received,
                     ..Reading::default()

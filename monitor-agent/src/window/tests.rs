@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::{collections::HashMap, net::SocketAddr};
 
 use monitor_common::{
     counters::EndpointCounters,
@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
-use crate::kernel::{EndpointAddress, EndpointGlance, EndpointSample};
+use crate::kernel::{
+    EndpointAddress, EndpointGlance, EndpointId, EndpointSample, LiveSocket, SocketSample,
+};
 
 const SECOND: u64 = 1_000_000_000;
 const SINCE: u64 = 1_763_860_000 * SECOND;
@@ -348,6 +350,44 @@ fn round_trip_times_have_an_exact_mean_and_a_sampled_range() {
         (srtt.samples, srtt.min_us, srtt.mean_us, srtt.max_us),
         (4, 10, 25, 25)
     );
+}
+
+#[test]
+fn live_sockets_are_among_the_round_trip_times_of_their_window() {
+    let mut counters = counted(1, 1);
+    counters.srtt_samples = 2;
+    counters.srtt_sum_us = 100;
+    let seen_by_callbacks = endpoint(80, Role::Upstream, counters);
+    let not_seen = endpoint(81, Role::Upstream, counted(1, 1));
+    let socket = |of: &EndpointSample, srtt_us, last_ack_recv_ms| SocketSample {
+        endpoint: of.id.clone(),
+        live: LiveSocket {
+            srtt_us,
+            last_ack_recv_ms,
+            ..sockets::tests::socket(1, 0).live
+        },
+    };
+    let sockets = vec![
+        socket(&seen_by_callbacks, 20, 0),
+        socket(&seen_by_callbacks, 600, 5_000),
+        socket(&not_seen, 30, 4_999),
+        // Before the window; and never measured.
+        socket(&not_seen, 7, 5_001),
+        socket(&not_seen, 0, 0),
+    ];
+    let mut closing = reading(5, vec![seen_by_callbacks, not_seen]);
+    closing.kernel.sockets = sockets;
+    let mut windows = windows(0, None);
+    windows.commit(windows.close(key(1), reading(0, vec![]), &[]));
+    let report = windows.close(key(2), closing, &[]).report;
+    let srtt = |port: &str| {
+        let mut endpoints = report.endpoints.iter();
+        let endpoint = endpoints.find(|e| e.address.ends_with(port)).unwrap();
+        let srtt = endpoint.srtt.unwrap();
+        (srtt.samples, srtt.min_us, srtt.mean_us, srtt.max_us)
+    };
+    assert_eq!(srtt(":80"), (4, 20, 180, 600));
+    assert_eq!(srtt(":81"), (1, 30, 30, 30));
 }
 
 /// More endpoints than a report has room for: every report fits, and after a
