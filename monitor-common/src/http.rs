@@ -179,6 +179,13 @@ impl Start {
         }
     }
 
+    /// From two words as they lie in memory.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_words(low: u64, high: u64) -> Self {
+        Self { low, high }
+    }
+
     /// Zeroes a place by two stores.  On the kernel's target a plain zero would be
     /// a call that goes byte by byte.
     #[inline(always)]

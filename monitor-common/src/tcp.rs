@@ -67,8 +67,8 @@ pub struct Delta {
 }
 
 /// A socket's stream: what was folded into its endpoint already, and what must
-/// be known to tell payload from SYN and FIN.  In the socket's storage all but
-/// the last two fields share a cache line, the one that a callback touches.
+/// be known to tell payload from SYN and FIN.  In the socket's storage it lies in one
+/// cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Stream {
@@ -82,49 +82,81 @@ pub struct Stream {
     pub folded_segs_out: u32,
     /// Segments sent again, as folded.
     pub folded_retrans: u32,
+    /// When a callback folded last, in ticks of the kernel (`jiffies`).
+    pub folded_at: u32,
     /// The sequence number after the peer's FIN, where one was seen.
     pub fin_end_seq: u32,
     /// The flags below.
-    pub flags: u32,
-    /// The last smoothed round-trip time.
-    pub srtt_us: u32,
-    /// 1 once the process let go of the socket.  A word of its own, as it is
+    pub flags: u16,
+    /// 1 once the process let go of the socket.  Not one of the flags, as it is
     /// written without the socket's lock.
-    pub released: u32,
+    pub released: u8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: u8,
     /// When the connection was begun, by the monotonic clock.
     pub opened_at_ns: u64,
-    /// The socket's cookie.
-    pub cookie: u64,
 }
 
-const _: () = assert!(size_of::<Stream>() == 64);
+const _: () = assert!(size_of::<Stream>() == 48);
 
 impl Stream {
     /// We opened the connection: our SYN is among the acknowledged bytes.
-    pub const ACTIVE_OPEN: u32 = 1;
+    pub const ACTIVE_OPEN: u16 = 1;
     /// The handshake was completed.
-    pub const ESTABLISHED: u32 = 1 << 1;
+    pub const ESTABLISHED: u16 = 1 << 1;
     /// The peer's FIN is among the received bytes for sure.
-    pub const PEER_FIN: u32 = 1 << 2;
+    pub const PEER_FIN: u16 = 1 << 2;
     /// A FIN of the peer was seen; it counts once `fin_end_seq` is reached.
-    pub const FIN_SEEN: u32 = 1 << 3;
+    pub const FIN_SEEN: u16 = 1 << 3;
     /// Our FIN is queued, sent or acknowledged.
-    pub const OUR_FIN: u32 = 1 << 4;
+    pub const OUR_FIN: u16 = 1 << 4;
     /// Our FIN is among the acknowledged bytes for sure.
-    pub const FIN_ACKED: u32 = 1 << 5;
+    pub const FIN_ACKED: u16 = 1 << 5;
     /// The retransmission timer gave the connection up.
-    pub const TIMED_OUT: u32 = 1 << 6;
+    pub const TIMED_OUT: u16 = 1 << 6;
     /// The end was counted.
-    pub const ENDED: u32 = 1 << 7;
+    pub const ENDED: u16 = 1 << 7;
     /// `connect` was called, and no SYN was sent yet.
-    pub const ATTEMPTED: u32 = 1 << 8;
+    pub const ATTEMPTED: u16 = 1 << 8;
+
+    /// The flags of which one is set where a connection is followed from its
+    /// beginning: not of one that was adopted, nor of an attempt without a SYN.
+    const FOLLOWED: u16 = Self::ACTIVE_OPEN | Self::ESTABLISHED;
+
+    /// How often a callback folds at most, in ticks: ten times a second at 250 Hz.
+    const FOLD_TICKS: u32 = 25;
+
+    /// Whether a callback at so many received segments is worth a look at the
+    /// storage: one in four is, scattered so that no rhythm of the segments passes all
+    /// of them over.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_looked_at(segs_in: u32) -> bool {
+        let mixed = segs_in.wrapping_mul(0x9e37_79b1);
+        (mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca6b) >> 30 == 0
+    }
+
+    /// Whether the connection is followed from its beginning.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_followed(&self) -> bool {
+        self.flags & Self::FOLLOWED != 0
+    }
+
+    /// Whether it is time to fold again, and notes that it is done.
+    #[inline(always)]
+    pub const fn is_due(&mut self, ticks: u32) -> bool {
+        let due = ticks.wrapping_sub(self.folded_at) >= Self::FOLD_TICKS;
+        if due {
+            self.folded_at = ticks;
+        }
+        due
+    }
 
     /// Whether a flag is set.
     #[inline(always)]
     #[must_use]
-    pub const fn has(&self, flag: u32) -> bool {
+    pub const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
@@ -221,6 +253,30 @@ mod tests {
             ..Reading::default()
         };
         (stream, now)
+    }
+
+    #[test]
+    fn no_rhythm_of_segments_goes_unlooked_at() {
+        for (first, step) in (0..100).flat_map(|first| (1..100).map(move |step| (first, step))) {
+            let callbacks = (0..1000).map(|n| first + n * step);
+            let passed_over = callbacks.map(|segs_in| !Stream::is_looked_at(segs_in));
+            let mut longest = 0;
+            let mut length = 0;
+            for passed_over in passed_over {
+                length = if passed_over { length + 1 } else { 0 };
+                longest = longest.max(length);
+            }
+            assert!(longest < 60, "{longest}, every {step} from {first}");
+        }
+    }
+
+    #[test]
+    fn a_callback_folds_again_after_some_ticks_where_they_wrap_too() {
+        let mut stream = Stream::default();
+        assert!(stream.is_due(u32::MAX - 9));
+        assert!(!stream.is_due(14));
+        assert!(stream.is_due(15));
+        assert_eq!(stream.folded_at, 15);
     }
 
     #[test]

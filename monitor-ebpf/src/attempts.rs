@@ -85,7 +85,7 @@ pub fn release(ctx: SockContext) -> i32 {
     if let Some(socket) = maps::socket(ctx.sock) {
         count_failed_attempt(socket);
         socket.stream.released = 1;
-        opened = socket.stream.opened_at_ns != 0;
+        opened = socket.stream.is_followed();
     }
     if !opened {
         adopted_released(&ctx);

@@ -12,7 +12,7 @@ use aya_ebpf::{
         BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock,
         bpf_sock_ops,
     },
-    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns},
+    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, generated::bpf_jiffies64},
     macros::sock_ops,
     programs::SockOpsContext,
 };
@@ -84,7 +84,14 @@ fn followed(ops: &bpf_sock_ops) -> Option<&'static mut Socket> {
     }
     // An adopted connection has storage for its exchanges alone; where another
     // program asked for its callbacks they come here, too.
-    maps::socket(sk).filter(|socket| socket.stream.opened_at_ns != 0)
+    maps::socket(sk).filter(|socket| socket.stream.is_followed())
+}
+
+/// What `ss -e` calls the socket.
+#[inline(always)]
+fn cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the context is the program's own.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }
 
 #[inline(always)]
@@ -139,12 +146,12 @@ fn open<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) 
         maps::lose(Loss::SocketStorage);
         return;
     };
-    // A socket that failed to connect may try again: nothing of then remains.
-    socket.clear();
+    if matches!(role, Role::Upstream) {
+        // A socket that failed to connect may try again: nothing of then remains.
+        socket.clear();
+    }
     // SAFETY: no precondition.
     socket.stream.opened_at_ns = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: the context is the program's own.
-    socket.stream.cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     socket.exchange.slot = slot;
     socket.exchange.role = role as u8;
     bump!(counters, connections_opened);
@@ -165,11 +172,8 @@ fn open<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) 
     }
     call_back(ctx, ops, CALLBACKS);
     if LOGS {
-        let cookie = socket.stream.cookie;
-        debug!(
-            ctx,
-            "opened cookie={} role={} slot={}", cookie, role as u8, slot
-        );
+        let (cookie, role) = (cookie(ctx), role as u8);
+        debug!(ctx, "opened cookie={} role={} slot={}", cookie, role, slot);
     }
 }
 
@@ -214,24 +218,34 @@ fn active_established(ops: &bpf_sock_ops) {
     count_duration(unsafe { &raw mut (*counters).connect }, took_ns);
 }
 
-/// A round-trip time was measured: about once per answered request.
+/// A round-trip time was measured: about once per answered request.  Of a busy
+/// socket most are passed over: what is not folded now is folded next time, at
+/// the end, or added by the agent's dump.
 #[inline(always)]
 fn round_trip(ops: &bpf_sock_ops) {
-    let Some(socket) = followed(ops) else { return };
-    let Some(counters) = maps::counters(socket.exchange.slot) else {
+    if !Stream::is_looked_at(ops.segs_in) {
         return;
-    };
-    // The kernel keeps eighths of a microsecond.
-    let srtt_us = ops.srtt_us >> 3;
-    socket.stream.srtt_us = srtt_us;
-    bump_by!(counters, u64::from(srtt_us), srtt_sum_us);
-    bump!(counters, srtt_samples);
-    fold(ops, socket, counters);
+    }
+    let Some(socket) = followed(ops) else { return };
+    // SAFETY: no precondition.
+    let ticks = unsafe { bpf_jiffies64() } as u32;
+    if !socket.stream.is_due(ticks) {
+        return;
+    }
+    if let Some(counters) = maps::counters(socket.exchange.slot) {
+        fold(ops, socket, counters);
+    }
 }
 
-/// Adds what came on top since the last time to the endpoint.
+/// Adds what came on top since the last time to the endpoint, and the round-trip
+/// time as it is now.
 #[inline(always)]
 fn fold(ops: &bpf_sock_ops, socket: &mut Socket, counters: *mut EndpointCounters) {
+    // The kernel keeps eighths of a microsecond; none where none was measured.
+    if ops.srtt_us != 0 {
+        bump_by!(counters, u64::from(ops.srtt_us >> 3), srtt_sum_us);
+        bump!(counters, srtt_samples);
+    }
     let delta = socket.stream.fold(&reading(ops));
     bump_by!(counters, delta.bytes_received, bytes_received);
     bump_by!(counters, delta.bytes_sent, bytes_sent);
@@ -247,21 +261,23 @@ fn state_change<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
         return;
     };
     let (old, new) = (ctx.arg(0) as u8, ctx.arg(1) as u8);
+    let ends = new == state::CLOSE && !socket.stream.has(Stream::ENDED);
+    // From our FIN on the agent's dump does not tell what was not folded.  Before the
+    // flags know of it, as it is not sent yet.
+    if ends || new == state::FIN_WAIT1 || new == state::LAST_ACK {
+        fold(ops, socket, counters);
+    }
     socket.stream.enter(new);
     if new == state::FIN_WAIT1 {
         // From here on only the packet's header tells whether the peer's FIN
         // was taken.
         call_back(ctx, ops, BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
     }
-    if new == state::CLOSE && !socket.stream.has(Stream::ENDED) {
+    if ends {
         socket.stream.flags |= Stream::ENDED;
-        fold(ops, socket, counters);
         end(ops, socket, counters, old);
         if LOGS {
-            debug!(
-                ctx,
-                "ended cookie={} old_state={}", socket.stream.cookie, old
-            );
+            debug!(ctx, "ended cookie={} old_state={}", cookie(ctx), old);
         }
     }
 }

@@ -188,7 +188,7 @@ impl Live {
         }
         let storage = socket.storage?;
         let stream = &storage.stream;
-        let is_open = stream.opened_at_ns != 0 && !stream.has(Stream::ENDED);
+        let is_open = stream.is_followed() && !stream.has(Stream::ENDED);
         Some((storage.exchange.slot, socket.remainder(), is_open))
     }
 

@@ -163,6 +163,9 @@ fn another_layout(watch: &Watch) -> Result<(), Failed> {
     conversation.exchange();
     drop(conversation);
     watch.ended(Role::Downstream, address, 1);
+    until("the end of what was adopted is told", || {
+        downstream(&after, address).connections_closed == 1
+    });
     let counters = downstream(&after, address);
     let connections = (
         counters.connections_adopted,

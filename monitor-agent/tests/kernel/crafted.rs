@@ -51,6 +51,7 @@ const PEERS: Ipv4Addr = Ipv4Addr::new(10, 213, 9, 2);
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
+const NOP: u8 = 1;
 const ACK: u8 = 16;
 
 /// A peer that is no kernel: it sends what it is told to, and nothing else.
@@ -63,6 +64,8 @@ struct Peer {
     /// What it has taken of ours.
     taken: u32,
     window: u16,
+    /// How many segments it has sent.
+    sent: usize,
 }
 
 /// A segment of ours.
@@ -107,6 +110,7 @@ impl Peer {
             seq: u32::MAX - 20,
             taken: 0,
             window: 60_000,
+            sent: 0,
         })
     }
 
@@ -119,9 +123,13 @@ impl Peer {
         tcp.extend(self.our_port.to_be_bytes());
         tcp.extend(seq.to_be_bytes());
         tcp.extend(self.taken.to_be_bytes());
-        tcp.extend([5 << 4, flags]);
+        // Every other segment has as many options as one with timestamps.
+        let options: &[u8] = if self.sent % 2 == 0 { &[NOP; 12] } else { &[] };
+        self.sent += 1;
+        tcp.extend([((20 + options.len()) << 2) as u8, flags]);
         tcp.extend(self.window.to_be_bytes());
         tcp.extend([0; 4]);
+        tcp.extend(options);
         tcp.extend(payload);
         let len = u16::try_from(tcp.len()).unwrap();
         let addresses = [PEERS.octets(), OURS.octets()].concat();
