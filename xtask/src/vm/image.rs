@@ -1,7 +1,6 @@
 //! A kernel to boot: an image and, where they are beside it, its modules.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -21,7 +20,7 @@ pub(crate) struct Image {
 
 impl Image {
     /// An image of the user's; its modules are looked for where a package has
-    /// them: `lib/modules/VERSION` beside `boot`.
+    /// them: in `lib/modules/VERSION` beside `boot`, or around the image.
     pub(crate) fn at(path: &Path) -> Result<Self> {
         ensure!(path.is_file(), "{} is no kernel image", path.display());
         Ok(Self {
@@ -54,50 +53,50 @@ impl Image {
         &self.path
     }
 
-    /// Its version, as its file's name has it.
+    /// Its version: behind its file's name, or the directory that it shares with
+    /// its modules.
     pub(crate) fn version(&self) -> &str {
-        let name = self
-            .path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or("of no name");
-        name.trim_start_matches("vmlinuz-")
+        match name(&self.path) {
+            Some("vmlinuz") => self.path.parent().and_then(name),
+            other => other,
+        }
+        .map_or("of no name", |name| name.trim_start_matches("vmlinuz-"))
     }
 
     /// The modules' contents, those that are there.
     pub(super) fn modules(&self) -> Result<Vec<Vec<u8>>> {
-        let Some(root) = self.path.parent().and_then(Path::parent) else {
+        let Some(around) = self.path.parent() else {
             return Ok(Vec::new());
         };
-        let directory = root
-            .join("lib/modules")
-            .join(self.version())
-            .join("kernel/net/ipv4");
+        let beside = around.with_file_name("lib/modules").join(self.version());
+        let has_some = |directory: &&PathBuf| directory.join("kernel").is_dir();
+        let directories = [around.to_owned(), beside];
+        let Some(directory) = directories.iter().find(has_some) else {
+            return Ok(Vec::new());
+        };
         MODULES
             .iter()
-            .filter_map(|name| module(&directory, name).transpose())
+            .filter_map(|name| module(&directory.join("kernel/net/ipv4"), name).transpose())
             .collect()
     }
 }
 
+fn name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
+}
+
 fn module(directory: &Path, name: &str) -> Result<Option<Vec<u8>>> {
-    let plain = directory.join(format!("{name}.ko"));
-    if plain.exists() {
-        return fs::read(&plain)
-            .map(Some)
-            .with_context(|| format!("reading {}", plain.display()));
+    for (ending, unpacker) in [("ko", "cat"), ("ko.xz", "xzcat"), ("ko.zst", "zstdcat")] {
+        let file = directory.join(format!("{name}.{ending}"));
+        if file.exists() {
+            let context = || format!("unpacking {} by {unpacker}", file.display());
+            let unpacked = Command::new(unpacker).arg(&file).output();
+            let unpacked = unpacked.with_context(context)?;
+            ensure!(unpacked.status.success(), "{} failed", context());
+            return Ok(Some(unpacked.stdout));
+        }
     }
-    let compressed = directory.join(format!("{name}.ko.xz"));
-    if !compressed.exists() {
-        return Ok(None);
-    }
-    let unpacked = Command::new("xz").args(["-dc"]).arg(&compressed).output()?;
-    ensure!(
-        unpacked.status.success(),
-        "unpacking {} failed",
-        compressed.display()
-    );
-    Ok(Some(unpacked.stdout))
+    Ok(None)
 }
 
 /// The package that the meta-package depends on.
@@ -110,7 +109,18 @@ fn newest(depends: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::newest;
+    use super::*;
+
+    #[test]
+    fn a_version_is_in_the_images_name_or_in_that_of_its_directory() {
+        for path in [
+            "boot/vmlinuz-6.1.0-1-amd64",
+            "usr/lib/modules/6.1.0-1-amd64/vmlinuz",
+        ] {
+            let image = Image { path: path.into() };
+            assert_eq!(image.version(), "6.1.0-1-amd64");
+        }
+    }
 
     #[test]
     fn the_package_is_read_from_what_apt_prints() {
