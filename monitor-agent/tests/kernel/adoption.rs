@@ -14,10 +14,11 @@ use rustix::net::sockopt::set_socket_linger;
 
 use crate::{
     Case, Watch,
+    network::{in_own_network, tcp_socket},
     watch::{Own, fresh},
 };
 
-pub(crate) const CASES: [Case; 7] = [
+pub(crate) const CASES: [Case; 8] = [
     (
         "exchanges_of_an_adopted_connection_count_from_its_next_request",
         exchanges_count,
@@ -41,6 +42,10 @@ pub(crate) const CASES: [Case; 7] = [
     (
         "an_end_that_nobody_saw_is_a_counted_loss",
         an_end_that_nobody_saw,
+    ),
+    (
+        "more_ends_than_there_is_room_for_are_a_counted_loss",
+        a_flood_of_ends,
     ),
     (
         "a_closed_connection_whose_socket_is_still_held_is_closed",
@@ -284,6 +289,48 @@ fn an_end_that_nobody_saw(watch: &Watch) -> Result<(), Failed> {
     let kernel = own.open(watch);
     check(&kernel, address, [1, 0, 1, 0, 0], 100, 1_000);
     Ok(())
+}
+
+/// The kernel drops what an agent that is not scheduled has no room for. In a network
+/// of its own, as the kernel tells of every socket's end there.
+fn a_flood_of_ends(watch: &Watch) -> Result<(), Failed> {
+    const FLOOD: usize = 100_000;
+    in_own_network(|| {
+        let own = Own::new("adopted-overrun");
+        let listener = TcpListener::bind(fresh())?;
+        let mut older = Older::new(&listener);
+        let address = older.address;
+        let kernel = own.open(watch);
+        older.carry(100, 1_000);
+        check(&kernel, address, [1, 0, 0, 0, 1], 100, 1_000);
+        let unseen = own.lost(&kernel, "adopted_unseen");
+        assert_eq!(own.lost(&kernel, "ends_overrun"), 0);
+        for _ in 0..FLOOD {
+            drop(tcp_socket()?);
+        }
+        older.carry(3, 4);
+        drop(older);
+        let mut unseen_sides = 0;
+        for (role, received, sent) in [(Role::Downstream, 100, 1_000), (Role::Upstream, 1_000, 100)]
+        {
+            let ended = until(&kernel, role, address, |c| c.connections_closed == 1);
+            let (more_received, more_sent) = match role {
+                Role::Downstream => (3, 4),
+                Role::Upstream => (4, 3),
+            };
+            // Told among the last, or not at all.
+            if ended.bytes_received != received + more_received {
+                assert_eq!((ended.bytes_received, ended.bytes_sent), (received, sent));
+                unseen_sides += 1;
+            } else {
+                assert_eq!(ended.bytes_sent, sent + more_sent);
+            }
+            assert_eq!(figures(&ended)[..5], [1, 0, 1, 0, 0], "{role:?}");
+        }
+        assert!(own.lost(&kernel, "ends_overrun") > 0);
+        assert_eq!(own.lost(&kernel, "adopted_unseen"), unseen + unseen_sides);
+        Ok(())
+    })
 }
 
 /// Adopted while a request is under way: its response is nobody's, and what
