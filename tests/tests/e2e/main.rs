@@ -17,6 +17,7 @@ mod privileges;
 mod restart;
 mod scene;
 mod soak;
+mod terminal;
 
 use std::process::{Command, ExitCode};
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         privileges::CASES,
         restart::CASES,
         soak::CASES,
+        terminal::CASES,
     ]
     .concat();
     let mut trials: Vec<Trial> = cases
