@@ -90,6 +90,70 @@ pub fn unique_name(purpose: &str) -> String {
     format!("speedmimi-{purpose}-{}-{next}", process::id())
 }
 
+/// Removes the cgroups and pins of processes that were killed before they could.
+///
+/// # Errors
+///
+/// Where cgroup2 is not mounted, or a directory cannot be read or removed.
+pub fn remove_leftovers() -> Result<()> {
+    for cgroup in leftovers(&cgroup2_mount()?)? {
+        eprintln!("removing {}, left by a run before", cgroup.display());
+        drop(Cgroup { path: cgroup });
+    }
+    for pins in leftovers(Path::new(BPFFS))? {
+        if let Some(agent) = user_of(&pins) {
+            let pins = pins.display();
+            eprintln!("{pins} was left to a running agent: end it by `kill {agent}`");
+            continue;
+        }
+        eprintln!("removing {}, left by a run before", pins.display());
+        // The kernel detaches a program with its last pin.
+        fs::remove_dir_all(&pins).with_context(|| format!("removing {}", pins.display()))?;
+    }
+    Ok(())
+}
+
+/// What is called as [`unique_name`] has it, by a process that is no more.
+fn leftovers(directory: &Path) -> Result<Vec<PathBuf>> {
+    let context = || format!("reading {}", directory.display());
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        let left = entry
+            .file_name()
+            .to_str()
+            .and_then(maker)
+            .is_some_and(|maker| {
+                let process = Path::new("/proc").join(maker.to_string());
+                !process.exists()
+            });
+        if left {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// The process that was told of a path.
+fn user_of(path: &Path) -> Option<u32> {
+    let told = |process: &PathBuf| {
+        let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+        let mut arguments = arguments.split(|byte| *byte == 0);
+        arguments.any(|argument| argument == path.as_os_str().as_encoded_bytes())
+    };
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let user = processes.map(|entry| entry.path()).find(told)?;
+    user.file_name()?.to_str()?.parse().ok()
+}
+
+/// The process that made a name.
+fn maker(name: &str) -> Option<u32> {
+    let (rest, number) = name.strip_prefix("speedmimi-")?.rsplit_once('-')?;
+    let (_purpose, process) = rest.rsplit_once('-')?;
+    number.parse::<u32>().ok()?;
+    process.parse().ok()
+}
+
 /// Where cgroup2 is mounted: /sys/fs/cgroup, or a directory below it where the
 /// first version is in use too.
 ///
@@ -158,7 +222,43 @@ mod tests {
     }
 
     #[test]
-    fn names_differ() {
+    fn names_differ_and_tell_who_made_them() {
         assert_ne!(unique_name("a"), unique_name("a"));
+        assert_eq!(maker(&unique_name("a-b")), Some(process::id()));
+        for other in [
+            "speedmimi",
+            "speedmimi-agent",
+            "speedmimi-1",
+            "speedmimi-a-1-x",
+            "a-1-2",
+        ] {
+            assert_eq!(maker(other), None);
+        }
+    }
+
+    #[test]
+    fn what_the_living_use_is_not_left_over() {
+        let directory = tempfile::tempdir().unwrap();
+        // No process has the greatest number there is.
+        for name in [
+            &unique_name("a"),
+            "speedmimi-a-4294967295-0",
+            "else-4294967295-0",
+        ] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let expected = directory.path().join("speedmimi-a-4294967295-0");
+        assert_eq!(leftovers(directory.path()).unwrap(), [&*expected]);
+        assert_eq!(user_of(&expected), None);
+        // It ends with its stdin.
+        let mut user = process::Command::new("sh")
+            .args(["-c", "read line"])
+            .arg(&expected)
+            .stdin(process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert_eq!(user_of(&expected), Some(user.id()));
+        drop(user.stdin.take());
+        user.wait().unwrap();
     }
 }

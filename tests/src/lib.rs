@@ -15,7 +15,8 @@ pub mod traffic;
 
 pub use self::{
     cgroup::{
-        BPFFS, Cgroup, cgroup2_mount, ensure_bpffs, missing_for_kernel_programs, unique_name,
+        BPFFS, Cgroup, cgroup2_mount, ensure_bpffs, missing_for_kernel_programs, remove_leftovers,
+        unique_name,
     },
     eventually::{eventually, try_eventually},
     process::{Process, Ready},

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
-use testkit::{cgroup2_mount, ensure_bpffs};
+use testkit::{cgroup2_mount, ensure_bpffs, remove_leftovers};
 
 use crate::command::step;
 
@@ -22,7 +22,7 @@ pub(crate) fn raise_open_files() {
 }
 
 /// Fails with everything that is missing for kernel programs, and how to get
-/// it; mounts bpffs where it is not.
+/// it; mounts bpffs where it is not, and removes what a run that was killed left.
 pub(crate) fn for_kernel_programs(command: &str) -> Result<()> {
     let mut missing = Vec::new();
     if geteuid().is_root() {
@@ -39,7 +39,7 @@ pub(crate) fn for_kernel_programs(command: &str) -> Result<()> {
         missing.push(format!("{error:#}"));
     }
     if missing.is_empty() {
-        return Ok(());
+        return remove_leftovers();
     }
     bail!("this machine lacks:\n  - {}", missing.join("\n  - "))
 }
