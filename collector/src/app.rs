@@ -175,11 +175,9 @@ async fn serve(config: Config) -> Result<(), AppError> {
         stats: Arc::new(SelfStats::new(&config.remote_write, &config.otlp)),
     };
     let store_path: PathBuf = config.data_dir.join(store::FILE_NAME);
-    let connection = store::open(&store_path).map_err(AppError::store("use the store"))?;
+    let (writer, writer_thread) = Writer::start(&store_path, &told, HOSTS_MAX, config.retention)
+        .map_err(AppError::store("use the store"))?;
     let readers = Readers::start(&store_path).map_err(AppError::store("read the store"))?;
-    let (writer, writer_thread) =
-        Writer::start(connection, told.clone(), HOSTS_MAX, config.retention)
-            .map_err(AppError::store("read the hosts in the store"))?;
     let roller = Roller::start(&store_path, writer.clone())
         .map_err(AppError::store("read the store's roll-ups"))?;
     let forwards = forward::start_all(

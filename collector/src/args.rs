@@ -166,11 +166,12 @@ pub struct RunArgs {
         default_value = DATA_DIR
     )]
     pub data_dir: PathBuf,
-    /// How long reports are kept: s, m, h, d or w.
+    /// How long reports are kept: s, m, h, d or w; sums of minutes three times as
+    /// long, sums of hours 24 times.
     #[arg(long, value_name = "AGE", default_value = "30d")]
     pub retention_age: String,
-    /// How large the store may get: KiB, MiB, GiB or TiB; the oldest reports
-    /// are deleted first.
+    /// How large the store may get: KiB, MiB, GiB or TiB; where that is too little,
+    /// all is kept for a shorter age.
     #[arg(long, value_name = "SIZE", default_value = "10GiB")]
     pub retention_bytes: String,
     /// Pass reports on to a receiver of Prometheus remote write; may be given

@@ -31,6 +31,8 @@ pub(crate) enum Invalid {
         is: usize,
         max: usize,
     },
+    #[error("{0} has a NUL")]
+    Nul(&'static str),
     #[error("{0} does not fit 63 bits")]
     TooLarge(&'static str),
     #[error("{0} is not a finite number")]
@@ -234,6 +236,10 @@ fn bytes(text: &str, max: usize, what: &'static str) -> Result<(), Invalid> {
     if is > max {
         return Err(Invalid::TooLong { what, is, max });
     }
+    // No path and no name has one, and Prometheus refuses a whole scrape for it.
+    if text.contains('\0') {
+        return Err(Invalid::Nul(what));
+    }
     Ok(())
 }
 
@@ -309,6 +315,17 @@ mod tests {
         refused(|r| r.agent.as_mut().unwrap().epoch = 1 << 63);
         refused(|r| r.window_start_unix_ns = 5);
         refused(|r| r.window_end_unix_ns = u64::MAX);
+    }
+
+    #[test]
+    fn what_prometheus_cannot_read_is_refused() {
+        let host = |r: &mut v1::Report| r.host.as_mut().unwrap().name = "a\0".into();
+        assert_eq!(refused(host), "host.name has a NUL");
+        refused(|r| r.host.as_mut().unwrap().id = "\0".into());
+        refused(|r| r.endpoints[0].target = "/a\0b".into());
+        refused(|r| {
+            r.losses.insert("\0".into(), 1);
+        });
     }
 
     #[test]

@@ -5,8 +5,8 @@ mod common;
 
 use std::{fs, path::Path};
 
-use common::{Agent, Collector, bulky, command, eventually, report};
-use monitor_proto::v1::ExportOutcome;
+use common::{Agent, Collector, bulky, command, eventually, now_ns, report};
+use monitor_proto::v1::{Endpoint, ExportOutcome, Report};
 
 async fn fill(agent: &mut Agent, sequences: std::ops::RangeInclusive<u64>) {
     for sequence in sequences {
@@ -47,6 +47,48 @@ async fn the_oldest_reports_go_when_the_store_gets_too_large_and_the_file_shrink
         host["missing_reports"], 0,
         "what was deleted is not missing"
     );
+}
+
+/// A report of a minute of its own with hundreds of endpoints: its roll-ups take
+/// many times its room.
+fn wide(sequence: u64, of: u64) -> Report {
+    let mut report = report("wide", sequence);
+    let minute = 60_000_000_000;
+    report.window_end_unix_ns = now_ns() - (of - sequence) * minute;
+    report.window_start_unix_ns = report.window_end_unix_ns - 5_000_000_000;
+    let endpoint = report.endpoints[1].clone();
+    report.endpoints = (1..=400)
+        .map(|port| Endpoint {
+            address: format!("10.0.0.1:{port}"),
+            ..endpoint.clone()
+        })
+        .collect();
+    report
+}
+
+#[tokio::test]
+async fn roll_ups_make_room_for_reports() {
+    const REPORTS: u64 = 60;
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    for sequence in 1..=REPORTS {
+        let stored = agent.export(wide(sequence, REPORTS)).await;
+        assert_eq!(stored, ExportOutcome::Stored);
+    }
+    drop(agent);
+    eventually("all is rolled up", || {
+        let store = rusqlite::Connection::open(dir.path().join("collector.db")).unwrap();
+        let minutes = "SELECT count(*) FROM endpoint_rolls WHERE tier_s = 60";
+        let minutes: i64 = store.query_row(minutes, [], |row| row.get(0)).unwrap();
+        minutes == 400 * REPORTS.cast_signed()
+    });
+    assert_eq!(collector.terminate(), Some(0));
+
+    let small = Collector::start_with(dir.path(), &["--retention-bytes", "2MiB"]);
+    eventually("the file shrinks", || store_bytes(dir.path()) <= 2 << 20);
+    let kept = small.all_reports("limit=100").len() as u64;
+    assert!(kept > REPORTS / 2, "{kept}");
 }
 
 #[tokio::test]

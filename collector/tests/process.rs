@@ -3,9 +3,14 @@
 
 mod common;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Output};
+use std::{
+    fs,
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::Path,
+    process::Output,
+};
 
-use common::{Agent, Collector, command, get, report};
+use common::{Agent, Collector, bulky, command, get, report};
 use monitor_proto::v1::ExportOutcome;
 
 fn run(args: &[&str]) -> Output {
@@ -191,6 +196,58 @@ async fn a_damaged_store_is_set_aside_and_the_collector_starts() {
     let mut agent = collector.agent().await;
     assert_eq!(agent.export(report("web", 1)).await, ExportOutcome::Stored);
     assert!(Path::exists(&dir.path().join("collector.db.set-aside-1")));
+}
+
+/// A file that is too large to be checked as a whole at the start, with a damaged
+/// page: that of `tree`'s root.
+async fn damaged(dir: &Path, tree: &str) {
+    let collector = Collector::start(dir);
+    let mut agent = collector.agent().await;
+    for sequence in 1..=40 {
+        let stored = agent.export(bulky("web", sequence)).await;
+        assert_eq!(stored, ExportOutcome::Stored);
+    }
+    drop(agent);
+    assert_eq!(collector.terminate(), Some(0));
+    let path = dir.join("collector.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = ?";
+    let page: i64 = connection
+        .query_row(root, [tree], |row| row.get(0))
+        .unwrap();
+    drop(connection);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let at = u64::try_from(page - 1).unwrap() * 4096;
+    file.write_all_at(&[0xa5; 4096], at).unwrap();
+    // Sparse: it takes no room.
+    file.set_len(300 << 20).unwrap();
+}
+
+#[tokio::test]
+async fn damage_that_shows_at_the_start_is_set_aside_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    damaged(dir.path(), "reports").await;
+    let collector = Collector::start(dir.path());
+    assert!(dir.path().join("collector.db.set-aside-1").exists());
+    let mut agent = collector.agent().await;
+    assert_eq!(agent.export(report("web", 41)).await, ExportOutcome::Stored);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_shows_later_ends_the_collector_and_is_set_aside_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    damaged(dir.path(), "reports_by_end").await;
+    let collector = Collector::start(dir.path());
+    let aside = dir.path().join("collector.db.set-aside-1");
+    assert!(!aside.exists());
+    let agent = collector.agent().await;
+    agent.send(report("web", 41)).await;
+    assert_eq!(collector.wait(), Some(1));
+    drop(agent);
+    let collector = Collector::start(dir.path());
+    assert!(aside.exists());
+    let mut agent = collector.agent().await;
+    assert_eq!(agent.export(report("web", 41)).await, ExportOutcome::Stored);
 }
 
 #[test]

@@ -22,6 +22,13 @@ use crate::{
     rollup::EndpointId,
 };
 
+/// An endpoint that was in no report for so long is gone.
+const GONE_S: u64 = 2 * 3600;
+
+/// How many endpoints make room for others in one transaction: each takes some
+/// milliseconds.
+const FORGOTTEN_MAX: usize = 64;
+
 /// A host whose newest report cannot be read is shown without one.
 fn publish_all(
     connection: &Connection,
@@ -165,14 +172,16 @@ impl State {
         Ok(outcomes)
     }
 
-    /// Adds roll-ups to those that are kept; endpoints beyond the bound of
-    /// their host are left out and counted.
+    /// Adds roll-ups to those that are kept.  Beyond the bound of its host a new
+    /// endpoint takes the place of one that is long gone; where there is none, it is
+    /// left out and counted.
     pub(super) fn roll(&mut self, rolled: &Rolled) -> rusqlite::Result<()> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut keys: HashMap<i64, HashMap<EndpointId, i64>> = HashMap::new();
         let mut left_out = 0;
+        let mut forgotten = 0;
         let known: HashSet<i64> = self.hosts.values().map(|row| row.key).collect();
         for ((host, bucket), roll) in &rolled.rolls.hosts {
             if known.contains(host) {
@@ -189,11 +198,21 @@ impl State {
             };
             let key = match keys.get(id) {
                 Some(key) => *key,
-                None if keys.len() >= rolls::ENDPOINTS_MAX => {
-                    left_out += 1;
-                    continue;
-                }
                 None => {
+                    if keys.len() >= rolls::ENDPOINTS_MAX {
+                        let gone = if forgotten < FORGOTTEN_MAX {
+                            let gone_s = bucket.start_s.saturating_sub(GONE_S);
+                            rolls::forget_least_recent(&transaction, *host, gone_s)?
+                        } else {
+                            None
+                        };
+                        let Some(gone) = gone else {
+                            left_out += 1;
+                            continue;
+                        };
+                        forgotten += 1;
+                        keys.remove(&gone);
+                    }
                     let key = rolls::add_endpoint(&transaction, *host, id)?;
                     keys.insert(id.clone(), key);
                     key

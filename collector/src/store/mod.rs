@@ -20,7 +20,7 @@ mod writer;
 
 pub(crate) use backup::backup;
 pub(crate) use hosts::HostRow;
-pub(crate) use open::{open, open_reader};
+pub(crate) use open::open_reader;
 pub(crate) use progress::{progress, stored_after};
 pub(crate) use reader::{ReadError, Readers};
 #[cfg(feature = "fuzzing")]

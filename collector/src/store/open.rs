@@ -15,7 +15,7 @@ use super::schema;
 /// holds one against the writer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A full check of a larger file would hold up the start; damage in it shows
-/// when it is read.
+/// when it is used, and the store is set aside then.
 const CHECKED_BYTES_MAX: u64 = 256 << 20;
 /// The log is cut back to this size after a checkpoint.
 const WAL_BYTES_MAX: u32 = 64 << 20;
@@ -85,6 +85,10 @@ fn open_existing(path: &Path) -> rusqlite::Result<Found> {
     if bytes == 0 {
         return Ok(Found::Empty);
     }
+    if marker(path).exists() {
+        let why = "it was found to be damaged while it was in use";
+        return Ok(Found::Unusable(why.to_owned()));
+    }
     match inspect(path, bytes) {
         Err(error) if is_damage(&error) => Ok(Found::Unusable(error.to_string())),
         other => other,
@@ -113,7 +117,8 @@ fn inspect(path: &Path, bytes: u64) -> rusqlite::Result<Found> {
     Ok(Found::Ours(connection))
 }
 
-fn is_damage(error: &rusqlite::Error) -> bool {
+/// Whether the file is to blame.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
@@ -149,6 +154,16 @@ pub(crate) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Where it is written that a store is damaged.
+fn marker(path: &Path) -> PathBuf {
+    suffixed(path, ".damaged")
+}
+
+/// Sees to it that the store is set aside when it is opened the next time.
+pub(super) fn mark_damaged(path: &Path) -> io::Result<()> {
+    fs::write(marker(path), "")
+}
+
 /// Renames the file and its companions; the first free number is taken, so
 /// that nothing set aside before is lost.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
@@ -163,7 +178,10 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
             Ok(()) | Err(_) => {}
         }
     }
-    Ok(aside)
+    match fs::remove_file(marker(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(aside),
+    }
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {
@@ -233,6 +251,20 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         open(&path).unwrap();
         assert!(dir.path().join("collector.db.set-aside-1").exists());
+    }
+
+    #[test]
+    fn a_store_that_was_marked_as_damaged_is_set_aside_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("collector.db");
+        for round in 1..=2 {
+            drop(open(&path).unwrap());
+            mark_damaged(&path).unwrap();
+            drop(open(&path).unwrap());
+            drop(open(&path).unwrap());
+            let aside = |n| dir.path().join(format!("collector.db.set-aside-{n}"));
+            assert!(aside(round).exists() && !aside(round + 1).exists());
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What is kept for how long, and how the file gets smaller.
 //!
 //! Age counts from when a report was stored: a host whose clock is wrong loses
-//! nothing early and keeps nothing for ever.  Deleting is done in small steps
-//! between commits, so that no agent waits for it.
+//! nothing early and keeps nothing for ever.  Where the bytes do not suffice for
+//! that age, everything is kept for a shorter one, roll-ups for as many times of it
+//! as ever: which of them takes the room differs from fleet to fleet.  Deleting is
+//! done in small steps between commits, so that no agent waits for it.
 
 use std::{
     collections::BTreeMap,
@@ -29,11 +31,20 @@ const STEPS_TIME: Duration = Duration::from_millis(200);
 /// How often each host's roll-ups are looked at.
 const ROLLS_INTERVAL: Duration = Duration::from_secs(600);
 
+/// By how much the age gets shorter at once where the bytes do not suffice.
+const SHORTER: f64 = 0.95;
+
+/// Where less than this can be kept, somebody should know.
+const SHORTEST: Duration = Duration::from_secs(60);
+
 /// Whose roll-ups are to be looked at, and when it is done again.
 #[derive(Debug)]
 pub(super) struct RollsDue {
     hosts: Vec<String>,
     next: Instant,
+    /// The age that the bytes suffice for, while they do not for that of the bounds.
+    pressed: Option<Duration>,
+    warned: bool,
 }
 
 impl RollsDue {
@@ -41,6 +52,8 @@ impl RollsDue {
         Self {
             hosts: Vec::new(),
             next: Instant::now(),
+            pressed: None,
+            warned: false,
         }
     }
 }
@@ -87,15 +100,22 @@ impl Retention {
         state: &mut State,
         due: &mut RollsDue,
     ) -> rusqlite::Result<()> {
-        let started = Instant::now();
-        if due.hosts.is_empty() && due.next <= started {
+        let now = Instant::now();
+        if due.hosts.is_empty() && due.next <= now {
             due.hosts = state.hosts.keys().cloned().collect();
-            due.next = started + ROLLS_INTERVAL;
+            due.next = now + ROLLS_INTERVAL;
         }
         let forgotten = state.hosts.values().filter(|row| row.reports == 0);
         due.hosts.extend(forgotten.map(|row| row.id.clone()));
+        self.rolls(state, due)
+    }
+
+    /// Goes on with the roll-ups that are due.
+    fn rolls(self, state: &mut State, due: &mut RollsDue) -> rusqlite::Result<()> {
+        let started = Instant::now();
+        let age = due.pressed.unwrap_or(self.age);
         while let Some(host) = due.hosts.pop() {
-            if delete_rolls(state, self.age, &host)? {
+            if delete_rolls(state, age, &host)? {
                 due.hosts.push(host);
             }
             if started.elapsed() > STEPS_TIME {
@@ -106,20 +126,18 @@ impl Retention {
     }
 
     /// Deletes and shrinks for a while; how many reports were deleted.
-    pub(super) fn enforce(self, state: &mut State) -> rusqlite::Result<u64> {
+    pub(super) fn enforce(self, state: &mut State, due: &mut RollsDue) -> rusqlite::Result<u64> {
         let started = Instant::now();
         let mut deleted = 0;
         let mut shrunk = false;
         while started.elapsed() < STEPS_TIME {
-            let age_ns = u64::try_from(self.age.as_nanos()).unwrap_or(u64::MAX);
-            let cutoff_ns = now_ns().saturating_sub(age_ns);
-            let excess = Pages::read(&state.connection)?
-                .used_bytes()
-                .saturating_sub(self.bytes);
+            let used = Pages::read(&state.connection)?.used_bytes();
+            let excess = used.saturating_sub(self.bytes);
             let n = if excess > 0 {
-                delete(state, u64::MAX, excess)?
+                self.press(state, due, excess)?
             } else {
-                delete(state, cutoff_ns, u64::MAX)?
+                due.pressed = None;
+                delete(state, before(self.age), u64::MAX)?
             };
             deleted += n;
             shrunk |= n == 0 && shrink(&state.connection)?;
@@ -136,6 +154,45 @@ impl Retention {
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         Ok(deleted)
     }
+
+    /// Deletes what is older than the age that was come to, roll-ups first, then
+    /// reports; once there is nothing of it left, that of a shorter one.
+    fn press(self, state: &mut State, due: &mut RollsDue, excess: u64) -> rusqlite::Result<u64> {
+        self.rolls(state, due)?;
+        if !due.hosts.is_empty() {
+            return Ok(0);
+        }
+        let age = due.pressed.unwrap_or(self.age);
+        let oldest = oldest_report(&state.connection)?;
+        if oldest.is_some_and(|oldest| oldest > age) {
+            return delete(state, before(age), excess);
+        }
+        let shorter = oldest.unwrap_or(age).mul_f64(SHORTER);
+        if shorter < SHORTEST && !std::mem::replace(&mut due.warned, true) {
+            tracing::warn!(
+                bytes = self.bytes,
+                "--retention-bytes suffices for less than a minute of reports: give it more"
+            );
+        }
+        due.pressed = Some(shorter);
+        due.hosts = state.hosts.keys().cloned().collect();
+        // They may be enough.
+        self.rolls(state, due)?;
+        Ok(0)
+    }
+}
+
+/// So long ago.
+fn before(age: Duration) -> u64 {
+    now_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// How long ago the oldest report was stored.
+fn oldest_report(connection: &Connection) -> rusqlite::Result<Option<Duration>> {
+    let stored_ns: Option<i64> =
+        connection.query_row("SELECT min(stored_ns) FROM reports", [], |row| row.get(0))?;
+    Ok(stored_ns
+        .map(|stored_ns| Duration::from_nanos(now_ns().saturating_sub(from_sql(stored_ns)))))
 }
 
 /// Roll-ups are smaller and are kept longer: by these factors of the age.
@@ -163,8 +220,8 @@ fn delete_rolls(state: &mut State, age: Duration, host_id: &str) -> rusqlite::Re
             return Ok(true);
         }
     }
+    rolls::remove_endpoints(&transaction, row.key)?;
     if forgotten {
-        rolls::remove_endpoints(&transaction, row.key)?;
         hosts::remove(&transaction, row.key)?;
     }
     transaction.commit()?;

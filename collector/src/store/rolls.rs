@@ -7,11 +7,16 @@ use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
 
 use super::{from_sql, to_sql};
-use crate::rollup::{Bucket, EndpointId, EndpointRoll, GAUGES, GaugeRoll, HostRoll, Rolling};
+use crate::rollup::{
+    Bucket, EndpointId, EndpointRoll, GAUGES, GaugeRoll, HostRoll, Rolling, TIERS_S,
+};
 
-/// Endpoints of one host that have roll-ups; a proxy has tens, a host that
-/// names ever new ones is not followed without end.
+/// Endpoints of one host that have roll-ups; a proxy has tens.  Of a host that names
+/// ever new ones, those go that were not seen for the longest time.
 pub(super) const ENDPOINTS_MAX: usize = 4096;
+
+/// The tier whose roll-ups are kept the longest.
+const LONGEST_TIER_S: u64 = TIERS_S[TIERS_S.len() - 1];
 
 /// The columns of `endpoint_rolls` after its key.
 const ENDPOINT_COLUMNS: &str = "covered_ns, http_ns, incomplete, active_min, active_mean, \
@@ -95,17 +100,19 @@ pub(super) struct EndpointRow {
 pub(super) fn endpoints(connection: &Connection, host: i64) -> rusqlite::Result<Vec<EndpointRow>> {
     connection
         .prepare_cached("SELECT key, role, target, address FROM endpoints WHERE host = ?")?
-        .query_map([host], |row| {
-            Ok(EndpointRow {
-                key: row.get(0)?,
-                id: EndpointId {
-                    role: row.get(1)?,
-                    target: row.get(2)?,
-                    address: row.get(3)?,
-                },
-            })
-        })?
+        .query_map([host], endpoint_row)?
         .collect()
+}
+
+fn endpoint_row(row: &Row<'_>) -> rusqlite::Result<EndpointRow> {
+    Ok(EndpointRow {
+        key: row.get(0)?,
+        id: EndpointId {
+            role: row.get(1)?,
+            target: row.get(2)?,
+            address: row.get(3)?,
+        },
+    })
 }
 
 /// The keys of the endpoints of a host.
@@ -474,17 +481,113 @@ pub(super) fn delete_of_host(
     Ok(false)
 }
 
-/// Forgets the endpoints of a host whose roll-ups are deleted.
+/// Forgets the endpoints of a host whose roll-ups are all deleted.
 pub(super) fn remove_endpoints(connection: &Connection, host: i64) -> rusqlite::Result<()> {
+    let [minute_s, hour_s] = TIERS_S.map(to_sql);
     connection
-        .prepare_cached("DELETE FROM endpoints WHERE host = ?")?
-        .execute([host])
+        .prepare_cached(
+            "DELETE FROM endpoints WHERE host = ?1
+             AND NOT EXISTS (SELECT 1 FROM endpoint_rolls WHERE tier_s = ?2 AND endpoint = key)
+             AND NOT EXISTS (SELECT 1 FROM endpoint_rolls WHERE tier_s = ?3 AND endpoint = key)",
+        )?
+        .execute([host, minute_s, hour_s])
         .map(drop)
+}
+
+/// Forgets the endpoint of a host that was not seen for the longest time, and its
+/// roll-ups; which one, or `None` where all were seen since `before_s`.
+pub(super) fn forget_least_recent(
+    connection: &Connection,
+    host: i64,
+    before_s: u64,
+) -> rusqlite::Result<Option<EndpointId>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT key, role, target, address, coalesce(
+               (SELECT max(start_s) FROM endpoint_rolls WHERE tier_s = ?2 AND endpoint = key), 0
+             ) AS seen_s
+             FROM endpoints WHERE host = ?1 AND seen_s < ?3
+             ORDER BY seen_s LIMIT 1",
+        )?
+        .query_row(
+            params![host, to_sql(LONGEST_TIER_S), to_sql(before_s)],
+            endpoint_row,
+        )
+        .optional()?;
+    let Some(endpoint) = found else {
+        return Ok(None);
+    };
+    for tier_s in TIERS_S {
+        connection
+            .prepare_cached("DELETE FROM endpoint_rolls WHERE tier_s = ? AND endpoint = ?")?
+            .execute(params![to_sql(tier_s), endpoint.key])?;
+    }
+    connection
+        .prepare_cached("DELETE FROM endpoints WHERE key = ?")?
+        .execute([endpoint.key])?;
+    Ok(Some(endpoint.id))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::schema;
+
+    /// A host with endpoints that were last seen in these hours.
+    fn seen_in(hours: &[u64]) -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        schema::create(&connection).unwrap();
+        let host = "INSERT INTO hosts VALUES (1, 'h', 0, 0, 0, 0, 0, 0, 0, 0)";
+        connection.execute(host, []).unwrap();
+        for (n, hour) in hours.iter().enumerate() {
+            let key = add_endpoint(&connection, 1, &id(n)).unwrap();
+            for bucket in [(60, hour * 3600), (3600, hour * 3600)] {
+                let (tier_s, start_s) = bucket;
+                let bucket = Bucket { tier_s, start_s };
+                add_endpoint_roll(&connection, key, bucket, &EndpointRoll::default()).unwrap();
+            }
+        }
+        connection
+    }
+
+    fn id(n: usize) -> EndpointId {
+        EndpointId {
+            role: 1,
+            target: "/t".to_owned(),
+            address: format!("10.0.0.{n}:80"),
+        }
+    }
+
+    fn rows(connection: &Connection, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        connection.query_row(&sql, [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn the_endpoint_that_is_gone_the_longest_makes_room() {
+        let connection = seen_in(&[7, 3, 9]);
+        let forget = |before_h: u64| {
+            let gone = forget_least_recent(&connection, 1, before_h * 3600).unwrap();
+            (gone, rows(&connection, "endpoint_rolls"))
+        };
+        assert_eq!(forget(3), (None, 6));
+        assert_eq!(forget(8), (Some(id(1)), 4));
+        assert_eq!(forget(8), (Some(id(0)), 2));
+        assert_eq!(forget(8), (None, 2));
+    }
+
+    #[test]
+    fn an_endpoint_goes_with_its_last_roll_up() {
+        let connection = seen_in(&[1, 5]);
+        let delete = |tier_s, before_h: u64| {
+            assert!(!delete_of_host(&connection, 1, tier_s, before_h * 3600).unwrap());
+            remove_endpoints(&connection, 1).unwrap();
+            rows(&connection, "endpoints")
+        };
+        assert_eq!(delete(60, 9), 2);
+        assert_eq!(delete(3600, 2), 1);
+        assert_eq!(delete(3600, 9), 0);
+    }
 
     #[test]
     fn a_metric_reads_its_own_columns_and_no_other() {

@@ -2,17 +2,20 @@
 //! transaction, then answers everyone in it.
 
 use std::{
+    io,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
 
 use monitor_proto::v1;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::ErrorCode;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     commit::State,
+    open::{OpenError, is_damage, mark_damaged, open},
     progress::save_progress,
     retention::{Retention, RollsDue},
     roller::Rolled,
@@ -70,6 +73,17 @@ impl WriteError {
     }
 }
 
+/// Why the writer cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("cannot read the hosts in the store")]
+    Load(#[from] rusqlite::Error),
+    #[error("cannot set a damaged store aside, or start a thread")]
+    System(#[from] io::Error),
+}
+
 pub(super) type Answer = Result<Outcome, WriteError>;
 
 enum Request {
@@ -105,23 +119,35 @@ pub(crate) struct Told {
 }
 
 impl Writer {
-    /// Loads the hosts and starts the thread.
+    /// Opens the store, loads the hosts and starts the thread.
     pub(crate) fn start(
-        connection: Connection,
-        told: Told,
+        path: &Path,
+        told: &Told,
         hosts_max: usize,
         retention: Retention,
-    ) -> Result<(Self, thread::JoinHandle<()>), rusqlite::Error> {
+    ) -> Result<(Self, thread::JoinHandle<()>), StartError> {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let load = || -> Result<State, StartError> {
+            Ok(State::load(open(path)?, told.clone(), hosts_max)?)
+        };
+        let state = match load() {
+            Err(StartError::Load(error)) if is_damage(&error) => {
+                tracing::error!(%error, "the store is damaged");
+                mark_damaged(path)?;
+                load()
+            }
+            loaded => loaded,
+        }?;
         let writer = Thread {
-            state: State::load(connection, told, hosts_max)?,
+            path: path.to_owned(),
+            state,
             retention,
             rolls_due: RollsDue::new(),
+            damaged: false,
         };
         let thread = thread::Builder::new()
             .name("store-write".to_owned())
-            .spawn(move || writer.serve(queue))
-            .map_err(|_| rusqlite::Error::InvalidQuery)?;
+            .spawn(move || writer.serve(queue))?;
         Ok((Self { requests }, thread))
     }
 
@@ -181,9 +207,11 @@ impl Writer {
 }
 
 struct Thread {
+    path: PathBuf,
     state: State,
     retention: Retention,
     rolls_due: RollsDue,
+    damaged: bool,
 }
 
 impl Thread {
@@ -218,6 +246,10 @@ impl Thread {
             if tidy {
                 self.tidy();
             }
+            if self.damaged {
+                // Its end ends the collector, and the next one makes a new store.
+                return;
+            }
         }
         if let Err(error) = self.state.connection.execute_batch("PRAGMA optimize;") {
             tracing::debug!(%error, "the store's statistics were not refreshed");
@@ -237,7 +269,7 @@ impl Thread {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, reports = answers.len(), "a commit failed");
+                self.failed(&error, "a commit failed");
                 let error = WriteError::from_sqlite(&error);
                 for answer in answers {
                     drop(answer.send(Err(error.clone())));
@@ -246,17 +278,37 @@ impl Thread {
         }
     }
 
+    /// Says what could not be done; where the store is damaged, no more is tried.
+    fn failed(&mut self, error: &rusqlite::Error, what: &str) {
+        tracing::warn!(%error, "{what}");
+        if !is_damage(error) || std::mem::replace(&mut self.damaged, true) {
+            return;
+        }
+        let store = self.path.display();
+        match mark_damaged(&self.path) {
+            Ok(()) => tracing::error!(
+                %store,
+                "the store is damaged: it will be set aside when the collector is started again"
+            ),
+            Err(error) => tracing::error!(
+                %store, %error,
+                "the store is damaged, and cannot be marked as such: move it away"
+            ),
+        }
+    }
+
     fn progress(&mut self, name: &str, stored_ns: u64) {
         if let Err(error) = save_progress(&self.state.connection, name, stored_ns) {
-            tracing::warn!(%error, name, "progress cannot be kept");
+            self.failed(&error, "progress cannot be kept");
         }
     }
 
     fn roll(&mut self, rolled: &Rolled) -> bool {
-        self.state
-            .roll(rolled)
-            .inspect_err(|error| tracing::warn!(%error, "roll-ups cannot be written"))
-            .is_ok()
+        let written = self.state.roll(rolled);
+        if let Err(error) = &written {
+            self.failed(error, "roll-ups cannot be written");
+        }
+        written.is_ok()
     }
 
     fn tidy(&mut self) {
@@ -264,15 +316,15 @@ impl Thread {
             .retention
             .enforce_rolls(&mut self.state, &mut self.rolls_due)
         {
-            tracing::warn!(%error, "old roll-ups cannot be deleted");
+            self.failed(&error, "old roll-ups cannot be deleted");
         }
-        match self.retention.enforce(&mut self.state) {
+        match self.retention.enforce(&mut self.state, &mut self.rolls_due) {
             Ok(0) => {}
             Ok(deleted) => {
                 self.state.told.stats.retired.fetch_add(deleted, Relaxed);
                 tracing::debug!(deleted, "old reports were deleted");
             }
-            Err(error) => tracing::warn!(%error, "old reports cannot be deleted"),
+            Err(error) => self.failed(&error, "old reports cannot be deleted"),
         }
     }
 }

@@ -122,6 +122,12 @@ impl Collector {
         self.child.wait().unwrap();
     }
 
+    /// Waits for it to end by itself; its exit code.
+    pub fn wait(mut self) -> Option<i32> {
+        eventually("it ends", || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap().code()
+    }
+
     /// SIGTERM, and the exit code.
     pub fn terminate(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
