@@ -1,10 +1,7 @@
 //! From a connection to the slot that it is counted in.
 
 use aya_ebpf::bindings::bpf_sock_ops;
-use monitor_common::{
-    endpoint::{EndpointKey, Role, other_slot},
-    losses::Loss,
-};
+use monitor_common::endpoint::{EndpointKey, Role, other_slot};
 
 use crate::maps;
 
@@ -56,8 +53,7 @@ pub(crate) fn words(address: &[u32; 4]) -> [u8; 16] {
     (word(0) | word(1) | word(2) | word(3)).to_le_bytes()
 }
 
-/// The slot of a connection's endpoint; that of `other`, and a loss, where the
-/// map is full.
+/// The slot of an endpoint; that of `other` where the map is full.
 #[inline(always)]
 pub(crate) fn slot(key: &EndpointKey, role: Role) -> u32 {
     if let Some(slot) = maps::slot(key) {
@@ -72,6 +68,5 @@ pub(crate) fn slot(key: &EndpointKey, role: Role) -> u32 {
             return slot;
         }
     }
-    maps::lose(Loss::EndpointMapFull);
     other_slot(role)
 }

@@ -19,7 +19,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use monitor_common::{
     counters::{EndpointCounters, Failure},
-    endpoint::Role,
+    endpoint::{Role, other_slot},
     losses::Loss,
     socket::Socket,
     tcp::{Reading, Stream, state},
@@ -138,6 +138,9 @@ fn open<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) 
         return;
     }
     let slot = endpoint::slot(&endpoint::key(ops, role), role);
+    if slot == other_slot(role) {
+        maps::lose(Loss::EndpointMapFull);
+    }
     let Some(counters) = maps::counters(slot) else {
         maps::lose(Loss::UntrackedCallback);
         return;

@@ -1,9 +1,6 @@
 //! The filesystem that keeps maps and links alive.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use rustix::fs::statfs;
 
@@ -51,7 +48,8 @@ fn mount(path: &Path) -> Result<(), KernelError> {
         MOUNT,
         "bpf",
         rustix::mount::MountFlags::empty(),
-        None,
+        // As systemd mounts it: by default anybody could make the directory before us.
+        Some(c"mode=0700"),
     )
     .map_err(|errno| failed(errno.into()))?;
     tracing::info!(path = MOUNT, "mounted the BPF filesystem");
@@ -75,20 +73,51 @@ pub(super) fn remove_dir(path: &Path) -> Result<usize, KernelError> {
         Err(source) => return Err(failed("reading", path)(source)),
     };
     let mut removed = 0;
-    let paths: Vec<PathBuf> = entries
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed("reading", path))?
-        .into_iter()
-        .map(|entry| entry.path())
-        .collect();
-    for entry in paths {
-        if entry.is_dir() {
-            removed += remove_dir(&entry)?;
+    let entries: Vec<fs::DirEntry> = entries
+        .collect::<Result<_, _>>()
+        .map_err(failed("reading", path))?;
+    for entry in entries {
+        let path = entry.path();
+        // Of the entry itself: where a link leads is not ours.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            removed += remove_dir(&path)?;
         } else {
-            fs::remove_file(&entry).map_err(failed("removing the pin", &entry))?;
+            fs::remove_file(&path).map_err(failed("removing the pin", &path))?;
             removed += 1;
         }
     }
     fs::remove_dir(path).map_err(failed("removing", path))?;
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_link_leads_to_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pins, elsewhere) = (dir.path().join("pins"), dir.path().join("elsewhere"));
+        for made in [pins.join("inner"), elsewhere.clone()] {
+            fs::create_dir_all(made).unwrap();
+        }
+        fs::write(pins.join("inner/map"), "").unwrap();
+        fs::write(elsewhere.join("file"), "").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, pins.join("link")).unwrap();
+        assert_eq!(remove_dir(&pins).unwrap(), 2);
+        assert!(!pins.exists() && elsewhere.join("file").exists());
+        assert_eq!(remove_dir(&pins).unwrap(), 0);
+    }
+
+    #[test]
+    fn nothing_is_uninstalled_outside_a_bpffs() {
+        let dir = tempfile::tempdir().unwrap();
+        let map = dir.path().join("v1/target_ab/map");
+        fs::create_dir_all(map.parent().unwrap()).unwrap();
+        fs::write(&map, "").unwrap();
+        let refused = super::super::uninstall(dir.path()).unwrap_err();
+        let said = crate::error_chain(&refused);
+        assert!(said.contains("nothing was removed"), "{said}");
+        assert!(map.exists());
+    }
 }

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -69,6 +70,7 @@ impl Namespaces {
     /// others.
     pub(super) fn refresh(&mut self) -> Result<(), KernelError> {
         let own = inode(Path::new("/proc/thread-self/ns/net"));
+        let own_snmp = inode(Path::new("/proc/thread-self/net/snmp"));
         let mut found = BTreeSet::new();
         self.hidden = false;
         if !self.has(own) {
@@ -77,9 +79,19 @@ impl Namespaces {
         }
         for process in self.cgroup.iter().flat_map(|path| processes(path)) {
             let path = process.join("ns/net");
-            // A process that has just ended has no namespace.
-            let inode = inode(&path);
-            if inode == 0 || inode == own || !found.insert(inode) || self.has(inode) {
+            let inode = match fs::metadata(&path) {
+                Ok(metadata) => metadata.ino(),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    // Whose it is takes CAP_SYS_PTRACE to read, but every namespace has
+                    // files of its own, which anybody may look at.
+                    let theirs = inode(&process.join("net/snmp"));
+                    self.hidden |= theirs != 0 && theirs != own_snmp;
+                    continue;
+                }
+                // A process that has just ended has no namespace.
+                Err(_) => continue,
+            };
+            if inode == own || !found.insert(inode) || self.has(inode) {
                 continue;
             }
             match within(&path, Diag::open) {
@@ -168,7 +180,7 @@ fn within<T: Send>(
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, task);
         let thread = thread.map_err(failed("making a thread for"))?;
-        let ended = || std::io::Error::other("its thread ended");
+        let ended = || io::Error::other("its thread ended");
         let joined = thread.join();
         joined.unwrap_or_else(|_panic| Err(failed("looking at")(ended())))
     })
