@@ -458,7 +458,7 @@ pub struct Exchange {
     pub protocol: u8,
     /// The newest request's [`Method`].  Of the request's direction.
     pub method: u8,
-    /// [`Self::PIPELINED`].  Of the request's direction.
+    /// [`Self::PIPELINED`], [`Self::JOINED`].  Of the request's direction.
     pub request_flags: u8,
     /// [`Self::TUNNEL`], [`Self::INTERIM`].  Of the response's direction.
     pub response_flags: u8,
@@ -471,8 +471,9 @@ pub struct Exchange {
     /// Which time of looking at packets this belongs to; between two of them payload
     /// passes unseen.  Of the request's direction.
     pub generation: u8,
-    /// Zero.
-    pub reserved: [u8; 4],
+    /// Where the server's stream was when this was joined amid its course.  Of the
+    /// request's direction.
+    pub joined_seq: u32,
     /// The bytes of a split request line.  Of the request's direction.
     pub request_start: Start,
     /// The bytes of a split status line.  Of the response's direction.
@@ -488,6 +489,8 @@ impl Exchange {
     pub const NOT_HTTP1: u8 = 2;
     /// A request began while another was open.
     pub const PIPELINED: u8 = 1;
+    /// Payload had passed before anything was looked at.
+    pub const JOINED: u8 = 2;
     /// After 101, or 2xx to CONNECT: no more exchanges.
     pub const TUNNEL: u8 = 1;
     /// The last response was interim, its head may still be under way.
@@ -505,6 +508,13 @@ impl Exchange {
     #[must_use]
     pub const fn is_pipelined(&self) -> bool {
         self.request_flags & Self::PIPELINED != 0
+    }
+
+    /// Whether what the client sends may have begun before it was joined: the server
+    /// has sent nothing since.
+    #[inline(always)]
+    const fn is_amid_first(&self) -> bool {
+        self.request_flags & Self::JOINED != 0 && self.response_next_seq == self.joined_seq
     }
 
     /// Takes a segment in, and says where its new payload begins; `None` where
@@ -550,6 +560,11 @@ impl Exchange {
     #[inline(always)]
     pub fn begin_anew(&mut self, generation: u8, next_seq: u32) {
         self.generation = generation;
+        // Before it is established the server's stream is at no place yet.
+        if self.protocol == 0 && self.response_next_seq != 0 {
+            self.request_flags |= Self::JOINED;
+            self.joined_seq = self.response_next_seq;
+        }
         self.request_next_seq = next_seq;
         self.requests = self.responses;
         self.request_start_len = 0;
@@ -609,6 +624,8 @@ impl Exchange {
             }
             RequestStart::Blank => RequestEvent::None,
             RequestStart::NotHttp if self.protocol == Self::HTTP1 => RequestEvent::Suspected,
+            // The rest of a body, or another protocol: the next turn tells.
+            RequestStart::NotHttp if self.is_amid_first() => RequestEvent::None,
             RequestStart::NotHttp => {
                 self.protocol = Self::NOT_HTTP1;
                 self.requests = self.requests.wrapping_add(1);

@@ -40,7 +40,7 @@ const JUMBO_HEADER: usize = 8;
 const HEADS_MAX: u32 = 4;
 
 /// How far an interim response's head is searched for its end.
-const INTERIM_BYTES: u32 = 256;
+const INTERIM_BYTES: u32 = 512;
 
 #[cgroup_skb]
 pub fn ingress(ctx: SkBuffContext) -> i32 {

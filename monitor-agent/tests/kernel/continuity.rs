@@ -21,10 +21,14 @@ use crate::{
     watch::{Own, fresh, give_up_all_but, until},
 };
 
-pub(crate) const CASES: [Case; 6] = [
+pub(crate) const CASES: [Case; 7] = [
     (
         "an_exchange_that_is_open_while_the_level_changes_is_let_go",
         open_while_the_level_changes,
+    ),
+    (
+        "a_body_that_is_under_way_while_the_level_changes_says_nothing",
+        amid_a_body,
     ),
     (
         "counting_goes_on_without_an_agent",
@@ -323,6 +327,36 @@ fn open_while_the_level_changes(watch: &Watch) -> Result<(), Failed> {
     assert_eq!(c.requests_without_response, 0);
     assert_eq!(c.exchange.buckets.iter().sum::<u64>(), 3);
     assert_eq!(c.bytes_received, 5 * REQUEST.len() as u64);
+    Ok(())
+}
+
+/// A body is under way when requests begin to be looked at: it says nothing of what
+/// the connection speaks.
+fn amid_a_body(watch: &Watch) -> Result<(), Failed> {
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 12\r\n\r\n";
+    let own = Own::new("levels-body");
+    let listener = TcpListener::bind(fresh())?;
+    let address = listener.local_addr()?;
+    let mut kernel = own.open(watch);
+    kernel.set_level(Level::Tcp)?;
+    let mut conversation = Conversation::new(&listener);
+    conversation.client.write_all(HEAD)?;
+    conversation.server.read_exact(&mut [0; HEAD.len()])?;
+    kernel.set_level(Level::Http)?;
+    for part in [b"one of", b"two ::"] {
+        conversation.client.write_all(part)?;
+        conversation.server.read_exact(&mut [0; 6])?;
+    }
+    conversation.server.write_all(RESPONSE)?;
+    conversation.client.read_exact(&mut [0; RESPONSE.len()])?;
+    for _ in 0..3 {
+        conversation.exchange();
+    }
+    drop(conversation);
+    watch.ended(Role::Downstream, address, 1);
+    let c = downstream(&kernel, address);
+    assert_eq!((requests(&c), c.responses.iter().sum::<u64>()), (3, 3));
+    assert_eq!((c.exchanges, c.suspected, c.unparsed), (0, 0, 0));
     Ok(())
 }
 

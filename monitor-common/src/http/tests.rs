@@ -219,6 +219,44 @@ fn other_protocols_give_exchanges_by_their_own_name() {
     }
 }
 
+/// Where the level changes while a body is under way.
+#[test]
+fn what_is_joined_amid_a_body_is_judged_by_the_next_turn() {
+    let join = |wire: &mut Wire| {
+        let next = wire.seq[Direction::Request as usize];
+        wire.exchange.begin_anew(1, next);
+    };
+    let mut upload = Wire::new();
+    join(&mut upload);
+    upload.ask(b"the rest").ask(b"of a body").answer(OK);
+    assert_eq!(upload.counted, Counted::default());
+    upload
+        .ask(GET)
+        .answer(OK)
+        .ask(b"POST / HTTP/1.1\r\n\r\n")
+        .ask(b"body")
+        .answer(OK);
+    assert_eq!(upload.counted.requests, ["GET", "POST"]);
+    assert_eq!(upload.counted.responses, ["200", "200"]);
+
+    let mut other = Wire::new();
+    join(&mut other);
+    other
+        .ask(b"\x17\x03\x03")
+        .ask(b"\x17\x03\x03")
+        .answer(b"\x17\x03\x03");
+    other
+        .ask(b"\x17\x03\x03")
+        .answer(b"\x17\x03\x03")
+        .ask(b"x")
+        .answer(b"y");
+    let exchanges = Counted {
+        exchanges: 2,
+        ..Counted::default()
+    };
+    assert_eq!(other.counted, exchanges);
+}
+
 #[test]
 fn repeated_and_reordered_segments_do_not_turn_the_stream() {
     let mut wire = Wire::new();
