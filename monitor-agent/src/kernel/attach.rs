@@ -1,6 +1,11 @@
 //! Attaching programs, and replacing those that an agent before attached.
 
-use std::{fs, fs::File, os::fd::AsFd as _, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd as _, AsRawFd},
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf,
@@ -129,6 +134,53 @@ pub(super) fn detach_all(pins: &Pins) {
             let _refused = syscall::link_detach(pinned.as_fd());
         }
     }
+}
+
+/// What the links to a cgroup that is gone are called.
+const LEFT: &str = "left_";
+
+/// Leaves the links to a cgroup that was removed to the sockets that outlive it: the
+/// kernel detaches them with the last of these, and until then their ends count.
+pub(super) fn leave(pins: &Pins, cgroup_id: u64) -> Result<(), KernelError> {
+    for program in Program::ALL {
+        let path = pins.path(program.link());
+        let left = pins.path(&format!("{LEFT}{cgroup_id:x}_{}", program.link()));
+        match fs::rename(&path, left) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(KernelError::File {
+                    operation: "renaming the pin",
+                    path,
+                    source,
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes the pins of links that were left and that the kernel has detached since.
+pub(super) fn forget_detached(pins: &Pins) {
+    let is_left = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(LEFT))
+    };
+    for path in pins.paths().into_iter().filter(is_left) {
+        let attached = syscall::obj_get(&path).is_ok_and(|link| is_attached(&link));
+        if !attached && let Err(error) = fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "a link that was left stays pinned");
+        }
+    }
+}
+
+/// A link without its cgroup tells the id 0.
+fn is_attached(link: &impl AsRawFd) -> bool {
+    let told = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()));
+    let told = told.unwrap_or_default();
+    let id = told
+        .lines()
+        .find_map(|line| line.strip_prefix("cgroup_id:"));
+    id.is_some_and(|id| id.trim() != "0")
 }
 
 /// Detaches a program and removes its link's pin; says whether there was one.

@@ -34,11 +34,10 @@ pub(super) fn usable(pins: &Pins, cgroup_id: u64) -> Result<Option<Meta>, Kernel
         });
     }
     if meta.cgroup_id != cgroup_id {
-        // The cgroup was removed and made again: the links hold the old one.
-        for program in Program::ALL {
-            attach::detach(program, pins)?;
-        }
+        // The cgroup was removed and made again.
+        attach::leave(pins, meta.cgroup_id)?;
     }
+    attach::forget_detached(pins);
     Ok(Some(meta))
 }
 

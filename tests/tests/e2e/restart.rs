@@ -1,10 +1,15 @@
 //! An agent that dies stops neither the traffic nor the counting.
 
-use std::time::Duration;
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use testkit::{
     eventually,
-    fixtures::Level,
+    fixtures::{Agent, Level},
     traffic::{Load, LoadErrors, Origin},
 };
 
@@ -21,6 +26,10 @@ pub(crate) const CASES: &[Case] = &[
     (
         "an_agent_that_is_stopped_and_started_continues_its_totals",
         stopped_and_started,
+    ),
+    (
+        "connections_that_outlive_a_restarted_service_are_counted_to_their_end",
+        orphans_of_a_service,
     ),
 ];
 
@@ -87,6 +96,51 @@ fn stopped_and_started() {
         origin.address(),
         &upstream(&origin.counts()),
     );
+}
+
+/// A service that is killed leaves connections to the kernel, which still has
+/// something to send; the next one has a cgroup of its own in the same place.
+fn orphans_of_a_service() {
+    const LARGE: usize = 64 << 20;
+    let origin = origin_on("127.0.0.1");
+    let mut scene = Scene::watched_at(Level::Http);
+    let mut proxy = scene.proxy_to(origin.address());
+    let address = proxy.address();
+    let mut client = TcpStream::connect(address).unwrap();
+    let request = format!("GET /bytes/{LARGE} HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.write_all(request.as_bytes()).unwrap();
+    client.read_exact(&mut [0; 1]).unwrap();
+    proxy.process().kill().unwrap();
+    let cgroup = scene.cgroup.path().to_owned();
+    eventually("the cgroup is empty", REPORTS, || {
+        fs::remove_dir(&cgroup).ok()
+    });
+    fs::create_dir(&cgroup).unwrap();
+    eventually("the agent's attention", REPORTS, || {
+        let log = scene.agent.process().log();
+        log.contains("was made again; it is counted").then_some(())
+    });
+    let next = scene.proxy_to(origin.address());
+    let counted = |agent: &Agent, of: SocketAddr| -> [u64; 3] {
+        let report = agent.snapshot().unwrap();
+        let endpoints = report["endpoints"].as_array().unwrap();
+        let endpoint = endpoints.iter().find(|e| e["address"] == of.to_string());
+        let totals = &endpoint.unwrap()["totals"];
+        let difference = &report["reconciliation"]["connection_difference"];
+        [
+            totals["connections_opened"].as_u64().unwrap(),
+            totals["connections_closed"].as_u64().unwrap(),
+            difference.as_u64().unwrap(),
+        ]
+    };
+    assert_eq!(counted(&scene.agent, address), [1, 0, 0]);
+    // What it has not read makes its end a reset.
+    drop(client);
+    eventually("the connection's end", REPORTS, || {
+        (counted(&scene.agent, address) == [1, 1, 0]).then_some(())
+    });
+    next.stop().unwrap();
+    scene.end();
 }
 
 fn wait_for_more_requests(origin: &Origin, more: u64) {
