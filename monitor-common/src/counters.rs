@@ -1,6 +1,6 @@
 //! The counters of an endpoint, as they lie in the map.
 //!
-//! One slot per endpoint and CPU.  The programs add to the slot of the CPU they
+//! One place per endpoint and CPU.  The programs add to the place of the CPU they
 //! run on by atomic additions: a program in process context may be interrupted
 //! by one in a soft interrupt on the same CPU, and a plain addition would then
 //! lose a count.
@@ -28,6 +28,13 @@ pub enum Failure {
 
 /// How many failure reasons there are.
 pub const FAILURES: usize = 6;
+
+/// How many places a slot has for the programs' additions, one a CPU, where the
+/// machine has not fewer CPUs than that: beyond it several CPUs share one, which
+/// atomic additions bear. A power of two. Memory follows it: a place has 2,880 bytes.
+pub const CPU_PLACES_MAX: u32 = 32;
+
+const _: () = assert!(CPU_PLACES_MAX.is_power_of_two());
 
 /// A histogram of durations; its count is the sum of its buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use monitor_common::{
     ENDPOINTS_MAX_DEFAULT,
     adopted::{ADOPTED_MAX, Adopted},
-    counters::EndpointCounters,
+    counters::{CPU_PLACES_MAX, EndpointCounters},
     endpoint::{EndpointKey, OTHER_SLOTS, SlotKey},
     handshake::HandshakeData,
     losses::{Loss, Lost},
@@ -20,9 +20,10 @@ use monitor_common::{
 
 use crate::count;
 
-/// How many CPUs the counters have a slot for.  Set by the agent.
+/// How many places a slot has: one or more for the CPUs, and the agent's own.  Set by
+/// the agent.
 #[unsafe(no_mangle)]
-static CPUS: Global<u32> = Global::new(1);
+static PLACES: Global<u32> = Global::new(1);
 
 /// Changes with the level.  Set by the agent.
 #[unsafe(no_mangle)]
@@ -96,20 +97,24 @@ fn storage(sk: *mut bpf_sock, flags: u64) -> Option<&'static mut Socket> {
     unsafe { value.cast::<Socket>().as_mut() }
 }
 
+/// The place of this CPU.
+#[inline(always)]
+fn place() -> u32 {
+    // SAFETY: the helper has no precondition.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    cpu & (CPU_PLACES_MAX - 1)
+}
+
 /// The counters of a slot on this CPU.
 #[inline(always)]
 pub(crate) fn counters(slot: u32) -> Option<*mut EndpointCounters> {
-    // SAFETY: the helper has no precondition.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    COUNTERS.get_ptr_mut(slot * CPUS.load() + cpu)
+    COUNTERS.get_ptr_mut(slot * PLACES.load() + place())
 }
 
 /// Counts what could not be counted.
 #[inline(always)]
 pub(crate) fn lose(loss: Loss) {
-    // SAFETY: the helper has no precondition.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    if let Some(lost) = LOST.get_ptr_mut(cpu) {
+    if let Some(lost) = LOST.get_ptr_mut(place()) {
         // SAFETY: only the address of the field is taken.
         count::add(unsafe { &raw mut (*lost).counts[loss as usize] }, 1);
     }

@@ -333,7 +333,7 @@ const EMPTY: &str = "empty";
 fn load(cpus: u32, bench: u32) -> Result<Ebpf, KernelError> {
     let slots = 2;
     EbpfLoader::new()
-        .override_global(object::CPUS, &cpus, true)
+        .override_global(object::PLACES, &cpus, true)
         .override_global(object::BENCH, &bench, true)
         .map_max_entries(maps::COUNTERS, slots * cpus)
         .map_max_entries(maps::LOST, cpus)

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 
 use monitor_common::{
-    counters::{EndpointCounters, WORDS},
+    counters::{CPU_PLACES_MAX, EndpointCounters, WORDS},
     endpoint::{EndpointKey, OTHER_SLOTS, Role, SlotKey, other_slot},
     losses::{LOSSES, Loss, Lost},
     meta::Meta,
@@ -23,9 +23,9 @@ use super::{
     pins::Pins,
 };
 
-/// How many places a slot has.
+/// How many places a slot has: those of the CPUs, and the agent's own.
 pub(super) fn places(meta: &Meta) -> u32 {
-    meta.cpus + 1
+    meta.cpus.min(CPU_PLACES_MAX) + 1
 }
 
 /// The maps of one target's counters.
@@ -207,4 +207,26 @@ impl Books for Counts {
 pub(super) fn address(key: &EndpointKey) -> EndpointAddress {
     let ip = std::net::Ipv6Addr::from(key.address).to_canonical();
     EndpointAddress::Socket((ip, key.port).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use monitor_common::ENDPOINTS_MAX_DEFAULT;
+
+    use super::*;
+
+    #[test]
+    fn memory_does_not_follow_the_cpus_of_large_machines() {
+        let places = |cpus| {
+            super::places(&Meta {
+                cpus,
+                ..Meta::new("/t", 0, 0)
+            })
+        };
+        assert_eq!([2, 32, 33, 256].map(places), [3, 33, 33, 33]);
+        let bytes = (ENDPOINTS_MAX_DEFAULT + OTHER_SLOTS) as usize
+            * places(256) as usize
+            * size_of::<EndpointCounters>();
+        assert!(bytes < 100 << 20, "{bytes}");
+    }
 }

@@ -35,7 +35,7 @@ pub(super) mod maps {
 }
 
 /// How many places a slot has: one per CPU, and the last one for the agent.
-pub(super) const CPUS: &str = "CPUS";
+pub(super) const PLACES: &str = "PLACES";
 
 /// Which state a bench's sockets are in; see [`super::cost`].
 pub(super) const BENCH: &str = "BENCH";

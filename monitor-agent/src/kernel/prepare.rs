@@ -85,7 +85,7 @@ pub(super) fn load(options: &KernelOptions, meta: &Meta, pins: &Pins) -> Result<
     let generation = meta.level_changes as u8;
     let mut loader = EbpfLoader::new();
     loader
-        .override_global(object::CPUS, &places, true)
+        .override_global(object::PLACES, &places, true)
         .override_global(object::GENERATION, &generation, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries(maps::ENDPOINTS, meta.endpoints_max)
