@@ -65,7 +65,7 @@ pub(crate) fn missing_multipath() -> Option<String> {
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Opened, established, closed, received, sent, not acknowledged; requests and
 /// responses, and what is doubtful of them.

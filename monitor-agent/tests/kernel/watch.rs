@@ -31,7 +31,7 @@ pub(crate) struct Watch {
 }
 
 /// How long the kernel may take to end a connection, time-wait not included.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A loopback address that no other listener has had: ports are used again, and
 /// an endpoint keeps its counts.
