@@ -114,6 +114,7 @@ impl Conn {
         exchange.lease = Some(lease);
         exchange.up = None;
         exchange.reused = false;
+        exchange.request_failed = false;
         exchange.up_left.clear();
         exchange.to_up.rewind();
         true

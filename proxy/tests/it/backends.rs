@@ -1,9 +1,11 @@
 //! Which backend is used: limits, health, retries.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use super::support::{Backend, Proxy, eventually, unused_port};
 
@@ -232,4 +234,29 @@ fn retries_have_a_budget() {
         (40..=52).contains(&retries),
         "{retries} retries of 200 requests"
     );
+}
+
+#[test]
+fn a_request_is_sent_again_where_its_first_backend_reset_the_connection() {
+    let resetting = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = resetting.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in resetting.incoming().map_while(Result::ok) {
+            let socket = socket2::SockRef::from(&stream);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    });
+    let good = named("good");
+    let list = [
+        ("resetting", port, ", weight: 1000000"),
+        ("good", good.address.port(), ", weight: 1"),
+    ];
+    let more = "routing: {r: {upstream: u, load_balancer: weight}}\npassive_health: {failures: 0}\n\
+                retries: {attempts: 1, budget_percent: 100}";
+    let proxy = Proxy::with(&config(&list, more));
+    let mut client = proxy.client();
+    // The reset comes before the request is written or after, as it happens.
+    for _ in 0..100 {
+        assert_eq!(client.get("/").text(), "good");
+    }
 }
