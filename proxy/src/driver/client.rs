@@ -13,6 +13,7 @@ use super::worker::{Admission, Scratch, Worker};
 use crate::access_log::Entry;
 use crate::config::{Algorithm, Config, Route};
 use crate::http::body::Body;
+use crate::http::fields::list_members;
 use crate::http::forward::{self, Client};
 use crate::http::reject::{self, Reject};
 use crate::http::request::{RequestHead, header_slots, is_idempotent, parse_request};
@@ -392,22 +393,19 @@ impl Conn {
             return None;
         }
         let name = config.real_ip_header.as_str();
-        let header = head
-            .headers
-            .iter()
-            .rfind(|one| one.name.eq_ignore_ascii_case(name))?;
-        let text = std::str::from_utf8(header.value).ok()?;
-        let parse = |text: &str| {
-            text.trim()
-                .parse::<IpAddr>()
-                .ok()
-                .map(|ip| ip.to_canonical())
+        let parse = |text: &[u8]| {
+            let text = std::str::from_utf8(text).ok()?;
+            text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
         };
-        // In a list each proxy appended the peer it saw, so the last address
-        // that is not one of ours is the client.
+        // In a list, which may have several lines, each proxy appended the peer
+        // it saw, so the last address that is not one of ours is the client.
         let trusted = |ip: &IpAddr| config.trusted_proxies.iter().any(|one| one.contains(*ip));
+        let lines = head.headers.iter().rev();
+        let members = lines
+            .filter(|one| one.name.eq_ignore_ascii_case(name))
+            .flat_map(|one| list_members(one.value).rev());
         let mut last = None;
-        for address in text.rsplit(',').map(parse) {
+        for address in members.map(parse) {
             last = Some(address?);
             if !last.as_ref().is_some_and(trusted) {
                 break;
@@ -543,7 +541,7 @@ fn algorithm(route: &Route, head: &RequestHead<'_, '_>, secure: bool) -> Algorit
 
 fn accepts_events(accept: &[u8]) -> bool {
     accept.len() >= 17
-        && crate::http::fields::list_members(accept).any(|range| {
+        && list_members(accept).any(|range| {
             let kind = range.split(|byte| *byte == b';').next().unwrap_or_default();
             kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
         })

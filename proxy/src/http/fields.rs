@@ -66,7 +66,7 @@ pub fn classify(name: &str) -> Field {
 }
 
 /// The members of a comma-separated list, without the optional white space.
-pub fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn list_members(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value
         .split(|byte| *byte == b',')
         .map(<[u8]>::trim_ascii)

@@ -46,7 +46,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: &Cli
     };
     out.extend_from_slice(host.as_bytes());
     out.extend_from_slice(b"\r\n");
-    let (mut forwarded_for, mut proto, mut host) = (None, false, false);
+    let (mut proto, mut host) = (false, false);
     for (header, kind) in head.headers.iter().zip(head.kinds.iter()) {
         match kind {
             Field::HopByHop
@@ -55,11 +55,8 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: &Cli
             | Field::Host
             | Field::ContentLength
             | Field::TransferEncoding
+            | Field::ForwardedFor
             | Field::RealIp => continue,
-            Field::ForwardedFor => {
-                forwarded_for = Some(header.value);
-                continue;
-            }
             Field::Forwarded | Field::ForwardedHost | Field::ForwardedProto if !client.trusted => {
                 continue;
             }
@@ -76,14 +73,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: &Cli
     if head.websocket {
         out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
     }
-    forwarded_lines(
-        out,
-        head,
-        client,
-        forwarded_for.filter(|_| client.trusted),
-        proto,
-        host,
-    );
+    forwarded_lines(out, head, client, proto, host);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -91,13 +81,16 @@ fn forwarded_lines(
     out: &mut Vec<u8>,
     head: &RequestHead<'_, '_>,
     client: &Client<'_>,
-    forwarded_for: Option<&[u8]>,
     proto_kept: bool,
     host_kept: bool,
 ) {
     out.extend_from_slice(b"X-Forwarded-For: ");
-    if let Some(earlier) = forwarded_for.filter(|value| !value.is_empty()) {
-        out.extend_from_slice(earlier);
+    // Repeated lines are one list in their order (RFC 9110, section 5.3).
+    let fields = head.headers.iter().zip(head.kinds.iter());
+    for (header, _) in fields.filter(|(header, kind)| {
+        client.trusted && **kind == Field::ForwardedFor && !header.value.is_empty()
+    }) {
+        out.extend_from_slice(header.value);
         out.extend_from_slice(b", ");
     }
     out.extend_from_slice(client.peer.as_bytes());
@@ -266,6 +259,26 @@ mod tests {
         assert!(out.contains("X-Forwarded-Proto: https\r\n"), "{out}");
         assert!(!out.contains("X-Forwarded-Proto: http\r\n"), "{out}");
         assert!(out.contains("X-Forwarded-Host: public\r\n"), "{out}");
+    }
+
+    #[test]
+    fn all_lines_of_a_trusted_list_are_kept_in_their_order() {
+        let text = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nA: b\r\n\
+                    X-Forwarded-For:\r\nx-forwarded-for: 3.3.3.3\r\n\r\n";
+        let client = Client {
+            trusted: true,
+            ..STRANGER
+        };
+        let line = |out: &str| {
+            let mut lines = out
+                .lines()
+                .filter(|line| line.starts_with("X-Forwarded-For"));
+            (lines.next().unwrap_or_default().to_owned(), lines.count())
+        };
+        let all = "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3, 192.0.2.1".to_owned();
+        assert_eq!(line(&rewrite(text, &client)), (all, 0));
+        let own = "X-Forwarded-For: 192.0.2.1".to_owned();
+        assert_eq!(line(&rewrite(text, &STRANGER)), (own, 0));
     }
 
     #[test]

@@ -54,6 +54,29 @@ fn backend_connections_are_used_again() {
 }
 
 #[test]
+fn the_lines_of_a_trusted_list_are_read_from_the_last_to_the_first() {
+    let backend = Backend::echo();
+    let proxy = Proxy::with(&format!(
+        "server: {{host: 127.0.0.1, port: 0, trusted_proxies: [127.0.0.0/8, 10.0.0.0/8], real_ip_header: X-Forwarded-For}}\n\
+         backends: {{default: [{{id: b, host: 127.0.0.1, port: {}}}]}}\n\
+         routing: {{default: {{upstream: default}}}}\n",
+        backend.address.port()
+    ));
+    let mut client = proxy.client();
+    client.send(
+        "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 198.51.100.9, 203.0.113.7\r\n\
+         X-Forwarded-For: 10.0.0.2\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n",
+    );
+    assert_eq!(client.response().status(), 200);
+    let request = backend.only();
+    assert_eq!(request.field("x-real-ip").as_deref(), Some("203.0.113.7"));
+    assert_eq!(
+        request.field("x-forwarded-for").as_deref(),
+        Some("198.51.100.9, 203.0.113.7, 10.0.0.2, 10.0.0.1, 127.0.0.1")
+    );
+}
+
+#[test]
 fn only_trusted_proxies_are_believed() {
     let backend = Backend::echo();
     let claims = "GET / HTTP/1.1\r\nHost: h\r\nX-Real-IP: 203.0.113.7\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n";
