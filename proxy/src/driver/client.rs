@@ -330,14 +330,10 @@ impl Conn {
         let Ok(body_here) = exchange.request.consume(rest) else {
             return self.refused(head, Reject::Chunk, false);
         };
-        let over = match head.framing {
-            Framing::Length(bytes) => bytes > config.limits.body_bytes_max,
-            _ => body_here as u64 > config.limits.body_bytes_max,
-        };
-        if over {
+        exchange.body_bytes = body_here as u64;
+        if exchange.body_bytes_announced() > config.limits.body_bytes_max {
             return self.refused(head, Reject::BodyTooLarge, false);
         }
-        exchange.body_bytes = body_here as u64;
         self.keep(&rest[body_here..]);
         let keep_alive = exchange.keep_alive && exchange.request.is_done();
         let Some(route) = local.table.route(head.target) else {

@@ -116,6 +116,14 @@ impl Exchange {
         let holding = self.splice_in.as_ref().is_some_and(Splice::is_holding);
         holding || !self.request.is_done() || !self.to_up.is_empty()
     }
+
+    /// Bytes of the request's body so far, and those that are announced: all of
+    /// a length, or the rest of a chunk. They may move within the kernel, where
+    /// nobody counts them before they have passed.
+    pub(super) fn body_bytes_announced(&self) -> u64 {
+        self.body_bytes
+            .saturating_add(self.request.opaque_remaining())
+    }
 }
 
 /// What happens to the client's connection next.
@@ -330,9 +338,6 @@ impl Conn {
         if let Some(step) = self.splice_request(exchange, cx) {
             return step;
         }
-        let Some(up) = exchange.up.as_mut() else {
-            return Ok(false);
-        };
         let worker = Rc::clone(&self.worker);
         let mut scratch = worker.scratch.borrow_mut();
         let input = &mut scratch.input;
@@ -352,10 +357,12 @@ impl Conn {
         };
         self.keep(&body[here..]);
         exchange.body_bytes += here as u64;
-        let body_bytes_max = worker.table().table.config.limits.body_bytes_max;
-        if exchange.body_bytes > body_bytes_max {
+        if exchange.body_bytes_announced() > worker.table().table.config.limits.body_bytes_max {
             return Err(End::Refused(Reject::BodyTooLarge));
         }
+        let Some(up) = exchange.up.as_mut() else {
+            return Ok(false);
+        };
         let sent = exchange
             .to_up
             .send(up, cx, [&body[..here], &[]], false, || worker.spare());

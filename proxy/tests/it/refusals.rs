@@ -115,6 +115,22 @@ fn bodies_over_the_limit_are_answered_with_413() {
     assert!(backend.received().is_empty());
 }
 
+#[test]
+fn a_chunk_over_the_limit_is_refused_before_it_comes() {
+    let backend = Backend::echo();
+    let proxy = Proxy::before(&backend, "limits: {body_bytes: 1MiB}");
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(refused(&proxy, &format!("{head}fffffffffffff\r\n")), 413);
+    // Behind one that has gone to the backend.
+    let within = Backend::new(|_, _| {});
+    let proxy = Proxy::before(&within, "limits: {body_bytes: 1MiB}");
+    let mut client = proxy.client();
+    client.send(format!("{head}1\r\na\r\n"));
+    client.send("fffffffffffff\r\n");
+    client.send(vec![b'x'; 64 << 10]);
+    assert_eq!(client.response().status(), 413);
+}
+
 /// A head that never ends, far over the limit.
 static LONG: std::sync::LazyLock<String> =
     std::sync::LazyLock::new(|| format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(40_000)));
