@@ -113,8 +113,13 @@ const HEAD_READ_BYTES: usize = PUT_BYTES_MAX - 128;
 impl Exchange {
     /// Whether some of the request has not reached the backend.
     fn is_sending(&self) -> bool {
+        self.is_stuck_up() || !self.request.is_done()
+    }
+
+    /// Whether bytes wait for the backend to take them.
+    fn is_stuck_up(&self) -> bool {
         let holding = self.splice_in.as_ref().is_some_and(Splice::is_holding);
-        holding || !self.request.is_done() || !self.to_up.is_empty()
+        holding || !self.to_up.is_empty()
     }
 
     /// Bytes of the request's body so far, and those that are announced: all of
@@ -296,7 +301,7 @@ impl Conn {
         let holding = exchange.splice_out.as_ref().is_some_and(Splice::is_holding);
         let wait = if holding || !exchange.to_client.is_empty() {
             ticks.client_write
-        } else if exchange.answered || !exchange.to_up.is_empty() {
+        } else if exchange.answered || exchange.is_stuck_up() {
             ticks.body_stall
         } else if !exchange.request.is_done() {
             ticks.request_body
@@ -309,7 +314,7 @@ impl Conn {
     fn exchange_timeout(&self, exchange: &Exchange) -> End {
         if exchange.answered {
             End::Broken
-        } else if exchange.request.is_done() || !exchange.to_up.is_empty() {
+        } else if exchange.request.is_done() || exchange.is_stuck_up() {
             End::Refused(Reject::ResponseTimeout)
         } else {
             End::Refused(Reject::RequestTimeout)

@@ -51,6 +51,27 @@ fn a_body_that_stalls_is_answered_with_408() {
 }
 
 #[test]
+fn a_backend_that_does_not_take_the_body_is_a_gateway_timeout() {
+    // Nobody reads: the connection stays in the backlog.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Proxy::with(&format!(
+        "server: {{host: 127.0.0.1, port: 0, read_timeout: 8s}}\ntimeouts: {{body_stall: 300ms}}\n\
+         backends: {{u: [{{id: b, host: 127.0.0.1, port: {}}}]}}\nrouting: {{r: {{upstream: u}}}}\n",
+        listener.local_addr().unwrap().port()
+    ));
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n");
+    let mut writer = client.stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        let piece = [b'x'; 64 << 10];
+        while writer.write_all(&piece).is_ok() {}
+    });
+    assert_eq!(client.response().status(), 504);
+    drop(client.stream.shutdown(std::net::Shutdown::Both));
+    writing.join().unwrap();
+}
+
+#[test]
 fn connections_without_a_request_are_closed_in_silence() {
     let backend = Backend::echo();
     let proxy = Proxy::before(
