@@ -326,6 +326,7 @@ impl Conn {
         let mut exchange = worker.exchange();
         exchange.prepare(head, worker.draining.get());
         exchange.keep_alive &= self.ahead_count < config.limits.pipeline_depth_max;
+        exchange.request.forbid_trailer(&config.real_ip_header);
         let rest = &input[head.head_bytes..];
         let Ok(body_here) = exchange.request.consume(rest) else {
             return self.refused(head, Reject::Chunk, false);

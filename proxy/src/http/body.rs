@@ -28,6 +28,13 @@ impl Body {
         }
     }
 
+    /// Forbids a field in the trailers, where there may be any.
+    pub fn forbid_trailer(&mut self, name: &str) {
+        if let Self::Chunked(chunked) = self {
+            chunked.forbid(name);
+        }
+    }
+
     /// Whether the whole body has been seen.
     #[must_use]
     pub fn is_done(&self) -> bool {

@@ -3,23 +3,56 @@
 //! The coding is forwarded verbatim once it is known to be well-formed, which
 //! keeps trailers and costs no copy. Being strict is what makes this safe: a
 //! size is hexadecimal digits followed by CR or `;`, every line ends in CRLF, and
-//! no trailer may carry a field that frames or routes.
+//! no trailer may carry a field that frames, routes or says who the client is.
 
 /// Most bytes of one chunk's extension.
 const EXTENSION_BYTES_MAX: u16 = 256;
 /// Most bytes of the trailer section.
 const TRAILER_BYTES_MAX: u16 = 8 * 1024;
-/// The longest field name that a trailer must not carry.
-const NAME_KEPT: usize = 18;
 /// Fields that must not come after the body, because acting on them late would
-/// change what the message was.
-const FORBIDDEN: [&[u8]; 5] = [
-    b"content-length",
-    b"transfer-encoding",
-    b"host",
-    b"connection",
-    b"upgrade",
+/// change what the message was, or from whom.
+const FORBIDDEN: [u64; 15] = [
+    name_hash(b"content-length"),
+    name_hash(b"transfer-encoding"),
+    name_hash(b"host"),
+    name_hash(b"connection"),
+    name_hash(b"keep-alive"),
+    name_hash(b"proxy-connection"),
+    name_hash(b"upgrade"),
+    name_hash(b"te"),
+    name_hash(b"expect"),
+    name_hash(b"authorization"),
+    name_hash(b"proxy-authorization"),
+    name_hash(b"forwarded"),
+    name_hash(b"x-forwarded-for"),
+    name_hash(b"x-forwarded-host"),
+    name_hash(b"x-forwarded-proto"),
 ];
+const REAL_IP: u64 = name_hash(b"x-real-ip");
+
+/// The hash of no name at all.
+const NAME_START: u64 = 0xCBF2_9CE4_8422_2325;
+
+/// A name of any length as FNV-1a: one that has the hash of a forbidden one by
+/// chance is refused too, which does no harm.
+const fn name_hash(name: &[u8]) -> u64 {
+    let (mut hash, mut at) = (NAME_START, 0);
+    while at < name.len() {
+        hash = name_step(hash, name[at]);
+        at += 1;
+    }
+    hash
+}
+
+/// Case does not matter, nor `_` in place of `-`: see
+/// [`Field::Ambiguous`](super::fields::Field::Ambiguous).
+const fn name_step(hash: u64, byte: u8) -> u64 {
+    let byte = match byte {
+        b'_' => b'-',
+        byte => byte.to_ascii_lowercase(),
+    };
+    (hash ^ byte as u64).wrapping_mul(0x0100_0000_01B3)
+}
 
 /// The body is not in the chunked coding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -57,11 +90,13 @@ pub enum Piece {
 pub struct Chunked {
     state: State,
     digits: u8,
-    name_len: u8,
     line_bytes: u16,
     trailer_bytes: u16,
     remaining: u64,
-    name: [u8; NAME_KEPT],
+    /// The hash of a trailer's name so far.
+    name: u64,
+    /// That of one more name that is forbidden.
+    forbidden: u64,
 }
 
 impl Default for Chunked {
@@ -69,16 +104,21 @@ impl Default for Chunked {
         Self {
             state: State::SizeStart,
             digits: 0,
-            name_len: 0,
             line_bytes: 0,
             trailer_bytes: 0,
             remaining: 0,
-            name: [0; NAME_KEPT],
+            name: NAME_START,
+            forbidden: REAL_IP,
         }
     }
 }
 
 impl Chunked {
+    /// Forbids one more name in the trailers, besides those that always are.
+    pub fn forbid(&mut self, name: &str) {
+        self.forbidden = name_hash(name.as_bytes());
+    }
+
     /// Whether the last byte of the body has been seen.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -210,21 +250,17 @@ impl Chunked {
         if !is_token_byte(byte) {
             return Err(ChunkError);
         }
-        if let Some(slot) = self.name.get_mut(usize::from(self.name_len)) {
-            *slot = byte.to_ascii_lowercase();
-        }
-        self.name_len = self.name_len.saturating_add(1);
+        self.name = name_step(self.name, byte);
         Ok(State::TrailerName)
     }
 
     fn trailer_name_end(&mut self) -> Result<State, ChunkError> {
-        let len = usize::from(self.name_len);
-        self.name_len = 0;
-        let forbidden = self
-            .name
-            .get(..len)
-            .is_some_and(|name| FORBIDDEN.contains(&name));
-        if len == 0 || forbidden {
+        let name = std::mem::replace(&mut self.name, NAME_START);
+        let refused = name == NAME_START
+            || name == REAL_IP
+            || name == self.forbidden
+            || FORBIDDEN.contains(&name);
+        if refused {
             Err(ChunkError)
         } else {
             Ok(State::TrailerValue)
@@ -291,6 +327,10 @@ mod tests {
             "0\r\n\n",
             "0\r\nContent-Length: 1\r\n\r\n",
             "0\r\nTRANSFER-ENCODING: chunked\r\n\r\n",
+            "0\r\nA: b\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n",
+            "0\r\nx_real_ip: 1.1.1.1\r\n\r\n",
+            "0\r\nAuthorization: Basic eA==\r\n\r\n",
+            "0\r\nTE: trailers\r\n\r\n",
             "0\r\n x\r\n\r\n",
         ] {
             for step in [1, 2, 3, bad.len()] {
@@ -301,6 +341,17 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_further_name_is_forbidden_whatever_its_length() {
+        let mut chunked = Chunked::default();
+        chunked.forbid("X-The-Address-Of-The-Client");
+        let mut others = chunked.clone();
+        let text = b"0\r\nx-the-address_of-the-client: 1.1.1.1\r\n\r\n";
+        assert_eq!(chunked.next(text), Err(ChunkError));
+        let text = b"0\r\nX-The-Address: 1\r\nX-Sum_2: 1\r\n\r\n";
+        assert_eq!(others.next(text), Ok(Piece::Framing(text.len())));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Client<'a> {
 ///
 /// Framing is restated from what was understood, never copied. What untrusted
 /// peers say about themselves (`X-Forwarded-*`, `X-Real-IP`, `Forwarded`) is
-/// dropped.
+/// dropped, and so is what a backend may take for it: names with a `_`.
 pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: &Client<'_>) {
     let lines: [&[u8]; 4] = [
         head.method.as_bytes(),
@@ -50,6 +50,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: &Cli
     for (header, kind) in head.headers.iter().zip(head.kinds.iter()) {
         match kind {
             Field::HopByHop
+            | Field::Ambiguous
             | Field::Connection
             | Field::Upgrade
             | Field::Host
@@ -232,7 +233,8 @@ mod tests {
     #[test]
     fn what_strangers_say_about_themselves_is_dropped() {
         let text = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1\r\nX-Real-IP: 1.1.1.1\r\n\
-                    Forwarded: for=x\r\nX-Forwarded-Proto: https\r\ncf-connecting-ip: 1.1.1.1\r\nA: b\r\n\r\n";
+                    Forwarded: for=x\r\nX-Forwarded-Proto: https\r\ncf-connecting-ip: 1.1.1.1\r\nA: b\r\n\
+                    X_Real_IP: 1.1.1.1\r\nX-Forwarded_For: 1.1.1.1\r\nContent_Length: 7\r\n\r\n";
         let out = rewrite(text, &STRANGER);
         assert_eq!(
             out,

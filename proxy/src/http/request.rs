@@ -178,7 +178,11 @@ fn judge<'h, 'b>(
 
 fn walk<'b>(headers: &[Header<'b>], kinds: &mut [Field; HEADERS_MAX]) -> Result<Seen<'b>, Reject> {
     for (header, kind) in headers.iter().zip(kinds.iter_mut()) {
-        *kind = classify(header.name);
+        *kind = if header.name.contains('_') {
+            Field::Ambiguous
+        } else {
+            classify(header.name)
+        };
     }
     let mut seen = Seen::default();
     for (index, header) in headers.iter().enumerate() {

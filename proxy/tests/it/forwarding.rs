@@ -77,6 +77,36 @@ fn the_lines_of_a_trusted_list_are_read_from_the_last_to_the_first() {
 }
 
 #[test]
+fn no_other_spelling_and_no_trailer_says_who_the_client_is() {
+    let backend = Backend::echo();
+    let proxy = Proxy::with(&format!(
+        "server: {{host: 127.0.0.1, port: 0, real_ip_header: X-The-Address-Of-The-Client}}\n\
+         backends: {{default: [{{id: b, host: 127.0.0.1, port: {}}}]}}\n\
+         routing: {{default: {{upstream: default}}}}\n",
+        backend.address.port()
+    ));
+    let mut client = proxy.client();
+    client.send(
+        "GET / HTTP/1.1\r\nHost: h\r\nX_Forwarded_For: 203.0.113.7\r\nX_Real-IP: 203.0.113.7\r\n\
+         X_The_Address_Of_The_Client: 203.0.113.7\r\nX-Kept: 1\r\n\r\n",
+    );
+    assert_eq!(client.response().status(), 200);
+    let head = backend.only().head;
+    assert!(
+        head.contains("X-Kept") && !head.contains("203.0.113.7"),
+        "{head}"
+    );
+    for name in ["X-Forwarded-For", "X-The-Address-Of-The-Client"] {
+        let mut client = proxy.client();
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+             0\r\n{name}: 203.0.113.7\r\n\r\n"
+        ));
+        assert_eq!(client.response().status(), 400, "{name}");
+    }
+}
+
+#[test]
 fn only_trusted_proxies_are_believed() {
     let backend = Backend::echo();
     let claims = "GET / HTTP/1.1\r\nHost: h\r\nX-Real-IP: 203.0.113.7\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n";
