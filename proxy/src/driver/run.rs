@@ -259,14 +259,13 @@ fn greet(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::IpAddr) {
     let (admission, full) = worker.admit();
     let worker = Rc::clone(worker);
     if let Some(tls) = worker.table().table.tls.clone() {
+        // To be told so by TLS, a client would have to be let in.
+        if full {
+            return;
+        }
         let securing = Box::pin(async move {
             if let Some(io) = secure(&worker, stream, tls).await {
-                let conn = Conn::new(worker, io, peer, admission);
-                if full {
-                    conn.turn_away().await;
-                } else {
-                    conn.serve().await;
-                }
+                Conn::new(worker, io, peer, admission).serve().await;
             }
         });
         drop(tokio::task::spawn_local(securing));

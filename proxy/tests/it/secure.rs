@@ -123,6 +123,26 @@ fn clients_speak_tls_and_large_bodies_arrive_whole() {
 }
 
 #[test]
+fn connections_over_the_limit_are_closed_before_they_shake_hands() {
+    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let (directory, certificate) = (tempfile::tempdir().unwrap(), certificate());
+    let text = config(directory.path(), &backend, &certificate);
+    let proxy = Proxy::with(&text.replace("port: 0}", "port: 0, max_conn: 1}"));
+    let trusting = client_trusting(&certificate.der);
+    let mut first = connect(proxy.address, &trusting);
+    assert_eq!(get(&mut first, "/").unwrap(), b"ok");
+    // They say nothing, and have as long for a handshake as for a head.
+    for _ in 0..3 {
+        assert!(proxy.client().ends());
+    }
+    assert_eq!(get(&mut first, "/").unwrap(), b"ok");
+    drop(first);
+    eventually("a free place", || {
+        get(&mut connect(proxy.address, &trusting), "/").ok()
+    });
+}
+
+#[test]
 fn a_changed_certificate_is_used_and_open_connections_live_on() {
     let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let (directory, first, second) = (tempfile::tempdir().unwrap(), certificate(), certificate());
