@@ -21,9 +21,10 @@ use crate::http::response::Asked;
 use crate::http::{Framing, Version};
 
 /// How long a closed connection is read from, so that the answer is not lost to
-/// a reset, in ticks; and how many bytes at most.
+/// a reset, in ticks: while nothing comes, and in all. A client may send much of
+/// a body before it looks at an answer that came early.
 const LINGER_TICKS: u32 = 40;
-const LINGER_BYTES_MAX: usize = 1 << 20;
+const LINGER_TICKS_MAX: u32 = 600;
 /// Bytes read at most while a request head is awaited. This is also what a client
 /// that sends ahead can have kept for it.
 const HEAD_READ_BYTES: usize = 16 << 10;
@@ -172,7 +173,7 @@ impl Conn {
                 self.log();
                 match next {
                     Next::KeepAlive => self.ahead = !self.left.is_empty(),
-                    Next::Close => return Box::pin(self.close()).await,
+                    Next::Close => return Box::pin(self.close(LINGER_TICKS_MAX)).await,
                     Next::Abort => return self.io.abort(),
                 }
                 self.armed = false;
@@ -189,7 +190,8 @@ impl Conn {
         .await;
         match self.refuse(Refusal::close(Reject::ServerFull)).await {
             Next::Abort => self.io.abort(),
-            Next::KeepAlive | Next::Close => self.close().await,
+            // It has no place here that it could keep for long.
+            Next::KeepAlive | Next::Close => self.close(LINGER_TICKS).await,
         }
     }
 
@@ -442,10 +444,11 @@ impl Conn {
     }
 
     /// Ends the connection so that what was sent arrives: closing with unread
-    /// bytes would reset it and take the answer back.
-    async fn close(&mut self) {
+    /// bytes would reset it and take the answer back. Takes `ticks_max` at most,
+    /// and a worker that stops waits no longer than while nothing comes.
+    async fn close(&mut self, ticks_max: u32) {
         self.timer.arm(LINGER_TICKS);
-        let mut budget = LINGER_BYTES_MAX;
+        let start = self.worker.timers.now();
         let mut shut = false;
         poll_fn(|cx| {
             if self.timer.fired() {
@@ -459,13 +462,22 @@ impl Conn {
             }
             let worker = Rc::clone(&self.worker);
             let mut scratch = worker.scratch.borrow_mut();
-            while budget > 0 {
+            loop {
                 match ready!(self.io.poll_read(cx, &mut scratch.input)) {
                     Ok(0) | Err(_) => return Poll::Ready(()),
-                    Ok(bytes) => budget = budget.saturating_sub(bytes),
+                    Ok(_) => {}
                 }
+                let most = if worker.draining.get() {
+                    LINGER_TICKS
+                } else {
+                    ticks_max
+                };
+                let taken = worker.timers.now() - start;
+                if taken >= most {
+                    return Poll::Ready(());
+                }
+                self.timer.arm(LINGER_TICKS.min(most - taken));
             }
-            Poll::Ready(())
         })
         .await;
     }
@@ -483,7 +495,6 @@ impl Exchange {
         self.replayable = is_idempotent(head.method) && head.framing == Framing::Empty;
         self.html = reject::wants_html(head.accept);
         self.keep_alive = head.keep_alive && !draining;
-        self.expects_continue = head.expects_continue;
     }
 
     /// Sends the request on a pooled connection where there is one; otherwise,

@@ -58,7 +58,6 @@ pub struct Exchange {
     pub(super) keep_alive: bool,
     /// Whether the backend's connection may carry another request.
     pub(super) up_keep_alive: bool,
-    pub(super) expects_continue: bool,
     /// Whether the backend no longer takes the request.
     pub(super) request_failed: bool,
     /// The request's body on its way within the kernel.
@@ -94,7 +93,6 @@ impl Default for Exchange {
             html: false,
             keep_alive: false,
             up_keep_alive: false,
-            expects_continue: false,
             request_failed: false,
             splice_in: None,
             splice_out: None,
@@ -112,7 +110,7 @@ const HEAD_READ_BYTES: usize = PUT_BYTES_MAX - 128;
 
 impl Exchange {
     /// Whether some of the request has not reached the backend.
-    fn is_sending(&self) -> bool {
+    pub(super) fn is_sending(&self) -> bool {
         self.is_stuck_up() || !self.request.is_done()
     }
 

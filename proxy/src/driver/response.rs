@@ -120,7 +120,6 @@ impl Conn {
             if exchange.interim_count > INTERIM_MAX {
                 return Err(End::Refused(Reject::ResponseInvalid));
             }
-            exchange.expects_continue &= head.status != 100;
             // HTTP/1.0 knows no interim responses.
             if exchange.version == Version::Http11 {
                 forward::write_response(out, head, &answer);
@@ -144,10 +143,10 @@ impl Conn {
         exchange.up_keep_alive = head.keep_alive;
         exchange.decode = head.framing == Framing::Chunked && exchange.version == Version::Http10;
         let unending = head.framing == Framing::UntilClose || exchange.decode;
-        // A client that was never told to go on may or may not send its body,
-        // and bytes sent after an upgrade that was declined could be taken for
-        // a request: in both cases the connection has no clear next byte.
-        let unclear = (exchange.expects_continue && !exchange.request.is_done())
+        // A client that is answered while it sends its body may or may not go
+        // on with it, and bytes sent after an upgrade that was declined could be
+        // taken for a request: in both cases the connection has no clear next byte.
+        let unclear = exchange.is_sending()
             || (exchange.asked.upgrade && !exchange.switched && !self.left.is_empty());
         exchange.keep_alive &= !unending && !unclear && !self.worker.draining.get();
         answer.keep_alive = exchange.keep_alive;

@@ -32,8 +32,6 @@ pub struct RequestHead<'h, 'b> {
     pub framing: Framing,
     /// Whether the client lets the connection live on.
     pub keep_alive: bool,
-    /// Whether the client waits for `100 Continue`.
-    pub expects_continue: bool,
     /// Whether this is a WebSocket opening handshake.
     pub websocket: bool,
     /// Whether this is CONNECT, whose target is host and port.
@@ -127,7 +125,6 @@ struct Seen<'b> {
     coding: bool,
     options: ConnectionOptions,
     upgrade_websocket: bool,
-    expects_continue: bool,
     accept: &'b [u8],
 }
 
@@ -166,7 +163,6 @@ fn judge<'h, 'b>(
         version,
         framing,
         keep_alive,
-        expects_continue: seen.expects_continue && version == Version::Http11,
         websocket,
         connect,
         accept: seen.accept,
@@ -206,10 +202,9 @@ fn walk<'b>(headers: &[Header<'b>], kinds: &mut [Field; HEADERS_MAX]) -> Result<
             Field::Upgrade => {
                 seen.upgrade_websocket |= header.value.eq_ignore_ascii_case(b"websocket");
             }
-            Field::Expect if header.value.eq_ignore_ascii_case(b"100-continue") => {
-                seen.expects_continue = true;
+            Field::Expect if !header.value.eq_ignore_ascii_case(b"100-continue") => {
+                return Err(Reject::Expectation);
             }
-            Field::Expect => return Err(Reject::Expectation),
             Field::Accept => seen.accept = header.value,
             _ => {}
         }

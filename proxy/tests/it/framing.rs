@@ -247,6 +247,38 @@ fn an_answer_before_the_body_arrives_and_ends_the_connection() {
 }
 
 #[test]
+fn an_answer_amid_the_body_says_that_the_connection_ends() {
+    let backend = Backend::new(|_, peer| {
+        peer.send(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno");
+    });
+    let proxy = Proxy::before(&backend, "");
+    let mut client = proxy.client();
+    client
+        .send("POST / HTTP/1.1\r\nHost: h\r\nX-Answer-Early: 1\r\nContent-Length: 99\r\n\r\nhalf");
+    let response = client.response();
+    assert_eq!((response.status(), response.text().as_str()), (401, "no"));
+    assert_eq!(response.field("connection").as_deref(), Some("close"));
+    assert!(client.ends());
+}
+
+#[test]
+fn an_early_answer_waits_for_a_client_that_sends_all_of_its_body_first() {
+    let backend = Backend::new(|_, peer| {
+        peer.send(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno");
+        peer.close();
+    });
+    let proxy = Proxy::before(&backend, "");
+    let mut client = proxy.client();
+    let size = 32 << 20;
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nX-Answer-Early: 1\r\nContent-Length: {size}\r\n\r\n"
+    ));
+    client.send(body(size));
+    assert_eq!(client.response().status(), 401);
+    assert!(client.ends());
+}
+
+#[test]
 fn a_client_that_ended_its_side_still_gets_its_answer() {
     let backend = Backend::echo();
     let proxy = Proxy::before(&backend, "");
