@@ -74,6 +74,8 @@ pub struct Conn {
     /// Whether the deadline of the current wait is set.
     armed: bool,
     first: bool,
+    /// Whether all that it has to say has been written.
+    said: bool,
     /// What the access log will say, where there is one.
     pub(super) draft: Option<Box<Entry>>,
     /// The status of the latest final answer.
@@ -134,6 +136,7 @@ impl Conn {
             ahead_count: 0,
             armed: false,
             first: true,
+            said: false,
             draft: None,
             status: 0,
             secure,
@@ -447,6 +450,7 @@ impl Conn {
     /// bytes would reset it and take the answer back. Takes `ticks_max` at most,
     /// and a worker that stops waits no longer than while nothing comes.
     async fn close(&mut self, ticks_max: u32) {
+        self.said = true;
         self.timer.arm(LINGER_TICKS);
         let start = self.worker.timers.now();
         let mut shut = false;
@@ -480,6 +484,16 @@ impl Conn {
             }
         })
         .await;
+    }
+}
+
+impl Drop for Conn {
+    /// A worker that cuts off what has not ended does so by dropping it: the
+    /// client must not take what it has for a whole.
+    fn drop(&mut self) {
+        if self.worker.cutting.get() && !self.said {
+            self.io.abort();
+        }
     }
 }
 

@@ -192,6 +192,7 @@ async fn drain(worker: &Rc<Worker>, accepting: Accepting) {
             connections = worker.live(),
             "connections cut at the drain deadline"
         );
+        worker.cutting.set(true);
     }
 }
 

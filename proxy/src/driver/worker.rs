@@ -138,6 +138,8 @@ pub struct Worker {
     pub date: Cell<[u8; 29]>,
     /// Whether the worker is about to stop.
     pub draining: Cell<bool>,
+    /// Whether what has not ended is cut off now.
+    pub cutting: Cell<bool>,
     /// Told when the last connection ends.
     pub emptied: Notify,
     live: Cell<usize>,
@@ -167,6 +169,7 @@ impl Worker {
             ticks: Cell::new(ticks),
             date: Cell::new(http_date()),
             draining: Cell::new(false),
+            cutting: Cell::new(false),
             emptied: Notify::new(),
             live: Cell::new(0),
             table: RefCell::new(Rc::new(LocalTable::new(table, None))),

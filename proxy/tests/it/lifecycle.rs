@@ -56,6 +56,23 @@ fn the_drain_deadline_cuts_what_does_not_end() {
 }
 
 #[test]
+fn what_is_cut_at_the_drain_deadline_is_not_taken_for_a_whole() {
+    let backend = Backend::new(|_, peer| peer.send(b"HTTP/1.1 200 OK\r\n\r\nhalf"));
+    let mut proxy = Proxy::before(&backend, "timeouts: {drain: 100ms}");
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(client.try_head().is_some());
+    assert_eq!(client.exactly(4), b"half");
+    proxy.signal("TERM");
+    let end = std::io::Read::read(&mut client.stream, &mut [0]);
+    assert_eq!(
+        end.map_err(|error| error.kind()),
+        Err(std::io::ErrorKind::ConnectionReset)
+    );
+    assert_eq!(proxy.wait_for_exit().code(), Some(0));
+}
+
+#[test]
 fn all_workers_share_the_port_that_the_kernel_chose() {
     let backend = Backend::echo();
     let config = format!(
