@@ -115,7 +115,7 @@ impl Collector {
             .unwrap_or(if parts.secure { "443" } else { "80" });
         let token = raw.token_file.as_deref().map(read_token).transpose()?;
         Ok(Some(Self {
-            authority: format!("{}:{port}", bracketed(parts.host)),
+            authority: fetch::authority(parts.host, port),
             prefix: parts.path.to_owned(),
             url: raw.url.clone(),
             tls,
@@ -228,14 +228,6 @@ fn split_url(url: &str) -> Option<Parts<'_>> {
         port,
         path: path.trim_end_matches('/'),
     })
-}
-
-fn bracketed(host: &str) -> String {
-    if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    }
 }
 
 /// Percent-encodes all but what is certain to be safe in a path.

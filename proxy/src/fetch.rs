@@ -62,6 +62,16 @@ impl std::fmt::Debug for Question<'_> {
     }
 }
 
+/// Host and port as `Host` has them; an IPv6 address in brackets.
+#[must_use]
+pub fn authority(host: &str, port: impl std::fmt::Display) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
 /// Asks the first of `addresses` that takes a connection, by TLS where it is
 /// given, and gives status and body.
 ///

@@ -14,6 +14,7 @@ use crate::balance;
 use crate::collector::{Collector, CollectorConfigError};
 use crate::config::raw::{RawBackend, Scheme};
 use crate::config::{Config, Route};
+use crate::fetch;
 use crate::tls::{self, TlsError};
 
 /// What changes about a backend. It is kept over reloads for as long as the
@@ -52,7 +53,7 @@ pub struct Backend {
     pub config: RawBackend,
     /// Where it listens; the first is tried first.
     pub addresses: Vec<SocketAddr>,
-    /// Host and port as configured.
+    /// Host and port as configured; an IPv6 address in brackets.
     pub authority: String,
     /// A hash of upstream and id.
     pub identity: u64,
@@ -78,7 +79,7 @@ impl Backend {
         let identity = balance::identity(format!("{upstream}/{}", config.id).as_bytes());
         let limit = u32::try_from(config.max_conn).unwrap_or(0);
         Self {
-            authority: format!("{}:{}", config.host, config.port),
+            authority: fetch::authority(bare(&config.host), config.port),
             upstream: upstream.to_owned(),
             addresses,
             identity,
@@ -409,8 +410,16 @@ fn tls(
     if config.scheme == Scheme::Http {
         return Ok(None);
     }
-    let name = tls::server_name(&config.host)?;
+    let name = tls::server_name(bare(&config.host))?;
     Ok(Some((tls::client(config.ca_file.as_deref())?, name)))
+}
+
+/// A host without the brackets that an IPv6 address may be written in.
+fn bare(host: &str) -> &str {
+    let inside = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    inside.unwrap_or(host)
 }
 
 fn resolve(upstream: &str, config: &RawBackend) -> Result<Vec<SocketAddr>, BuildError> {
@@ -420,8 +429,8 @@ fn resolve(upstream: &str, config: &RawBackend) -> Result<Vec<SocketAddr>, Build
         host: config.host.clone(),
         source,
     };
-    let host = config.host.trim_start_matches('[').trim_end_matches(']');
-    let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, config.port)).map_err(error)?;
+    let host = (bare(&config.host), config.port);
+    let found = std::net::ToSocketAddrs::to_socket_addrs(&host).map_err(error)?;
     let mut addresses: Vec<SocketAddr> = found.collect();
     // Resolvers rotate their answers, which is no change.
     addresses.sort_by_key(|address| (address.is_ipv6(), *address));
@@ -447,6 +456,25 @@ mod tests {
             [name("/"), name("/api"), name("/api/x"), name("/api/v2/y")],
             ["a", "a", "b", "c"]
         );
+    }
+
+    #[test]
+    fn an_ipv6_backend_may_be_written_with_brackets_or_without() {
+        let names = vec!["::1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), made.cert.pem()).unwrap();
+        for host in ["::1", "[::1]"] {
+            let table = table(&format!(
+                "backends: {{u: [{{id: a, host: \"{host}\", port: 7, scheme: https, ca_file: {}}}]}}",
+                file.path().display()
+            ));
+            let backend = &table.upstreams[0][0];
+            assert_eq!(backend.authority, "[::1]:7");
+            assert_eq!(backend.address(), Some("[::1]:7".parse().unwrap()));
+            let name = backend.tls.as_ref().map(|(_, name)| name.to_str());
+            assert_eq!(name.as_deref(), Some("::1"));
+        }
     }
 
     #[test]
