@@ -84,7 +84,8 @@ impl Control {
         sources: Sources,
     ) -> Arc<Self> {
         let table = Arc::clone(&orders.borrow().table);
-        let watch = Watch::start(&table);
+        let mut watch = Watch::default();
+        watch.turn_to(&table);
         let state = Mutex::new(State {
             table,
             watch,
@@ -213,7 +214,7 @@ impl Control {
             }
         }
         state.table = Arc::clone(&table);
-        state.watch = Watch::start(&table);
+        state.watch.turn_to(&table);
         self.orders.send_modify(|orders| {
             orders.table = table;
             if listeners.is_some() {

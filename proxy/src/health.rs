@@ -14,60 +14,72 @@ use crate::state::{Backend, Table};
 /// How often the collector is asked for the load of a backend's host; it learns
 /// of it every 5 s.
 const LOAD_INTERVAL: Duration = Duration::from_secs(5);
-/// How often ejected backends are looked for.
+/// How often ejected backends and old loads are looked for.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The watch over one table's backends; ends when dropped.
-#[derive(Debug)]
+/// The watch over a table's backends; ends when dropped.
+#[derive(Debug, Default)]
 pub struct Watch {
-    _tasks: JoinSet<()>,
+    /// Checks go on over changes of the table, for as long as their backend is
+    /// the same: one that is begun anew at each change may never come to its end.
+    checks: Vec<(Arc<Backend>, JoinSet<()>)>,
+    others: JoinSet<()>,
 }
 
 impl Watch {
-    /// Starts to watch. Must be called within a runtime.
-    #[must_use]
-    pub fn start(table: &Arc<Table>) -> Self {
-        let mut tasks = JoinSet::new();
+    /// Watches over the backends of `table` from now on. Must be called within a
+    /// runtime.
+    pub fn turn_to(&mut self, table: &Arc<Table>) {
+        let mut earlier = std::mem::take(&mut self.checks);
         for backend in table.upstreams.iter().flatten() {
             match backend.config.health_check.clone() {
                 Some(check) if backend.config.active => {
-                    tasks.spawn(check_forever(Arc::clone(backend), check));
+                    let known = earlier
+                        .iter()
+                        .position(|(known, _)| Arc::ptr_eq(known, backend));
+                    self.checks.push(match known {
+                        Some(at) => earlier.swap_remove(at),
+                        None => {
+                            let mut task = JoinSet::new();
+                            task.spawn(check_forever(Arc::clone(backend), check));
+                            (Arc::clone(backend), task)
+                        }
+                    });
                 }
                 // What a check once found must not outlive the check.
-                _ => drop(backend.set_healthy(true)),
+                _ => drop(backend.note_check_success()),
             }
         }
+        self.others = JoinSet::new();
         if let Some(collector) = &table.collector {
             let expiry = table.config.raw.collector.report_expiry.0;
             for backend in table.upstreams.iter().flatten() {
                 if let Some(host_id) = &backend.config.host_id {
                     let (backend, host_id) = (Arc::clone(backend), host_id.clone());
-                    tasks.spawn(follow_load(backend, Arc::clone(collector), host_id, expiry));
+                    self.others
+                        .spawn(follow_load(backend, Arc::clone(collector), host_id, expiry));
                 }
             }
         }
-        tasks.spawn(readmit_forever(Arc::clone(table)));
-        Self { _tasks: tasks }
+        self.others.spawn(tend_forever(Arc::clone(table)));
     }
 }
 
 async fn check_forever(backend: Arc<Backend>, check: RawHealthCheck) {
     let mut interval = tokio::time::interval(check.interval.0);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failures = 0;
     loop {
         interval.tick().await;
         let outcome = check_once(&backend, &check).await;
         let (id, upstream) = (&backend.config.id, &backend.upstream);
         match outcome {
             Ok(()) => {
-                failures = 0;
-                if !backend.set_healthy(true) {
+                if !backend.note_check_success() {
                     tracing::info!(%upstream, backend = %id, "the backend is healthy again");
                 }
             }
             Err(reason) => {
-                failures += 1;
+                let failures = backend.note_check_failure();
                 if failures >= check.failures && backend.set_healthy(false) {
                     tracing::warn!(%upstream, backend = %id, %reason, "the backend is unhealthy");
                 }
@@ -102,7 +114,7 @@ async fn follow_load(
 ) {
     let mut interval = tokio::time::interval(LOAD_INTERVAL.min(expiry));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut fresh_at, mut reachable) = (Instant::now(), true);
+    let mut reachable = true;
     loop {
         interval.tick().await;
         match collector.stats(&host_id).await {
@@ -111,9 +123,7 @@ async fn follow_load(
                 let age = collector::age_seconds(&stats);
                 let is_fresh = age.is_some_and(|age| age <= expiry.as_secs().max(1));
                 if let Some(load) = collector::utilisation(&stats).filter(|_| is_fresh) {
-                    fresh_at = Instant::now();
-                    // The number is for reports that expire on their own.
-                    let _number = backend.report(load);
+                    backend.report(load);
                 }
             }
             Err(error) => {
@@ -122,21 +132,20 @@ async fn follow_load(
                 }
             }
         }
-        if fresh_at.elapsed() >= expiry {
-            backend.forget_utilisation();
-        }
     }
 }
 
-async fn readmit_forever(table: Arc<Table>) {
+/// Brings ejected backends back in time, and forgets loads that are too old.
+async fn tend_forever(table: Arc<Table>) {
     let eject_for = table.config.raw.passive_health.eject_for.0;
-    let backends: Vec<&Arc<Backend>> = table.upstreams.iter().flatten().collect();
-    let mut since: Vec<Option<Instant>> = vec![None; backends.len()];
+    let expiry = table.config.raw.collector.report_expiry.0;
     let mut interval = tokio::time::interval(WATCH_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        for (backend, since) in backends.iter().zip(&mut since) {
+        for backend in table.upstreams.iter().flatten() {
+            backend.expire_report(expiry);
+            let mut since = backend.ejected_at();
             let (id, upstream) = (&backend.config.id, &backend.upstream);
             match (backend.is_ejected(), *since) {
                 (true, None) => {

@@ -4,8 +4,9 @@
 //! reloads for as long as it is named, so its counts in flight stay true.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 
@@ -26,8 +27,12 @@ struct Live {
     disconnected: AtomicBool,
     ejected: AtomicBool,
     failures: AtomicU32,
+    check_failures: AtomicU32,
+    /// Since when it is ejected, as seen by who watches over it.
+    ejected_at: Mutex<Option<Instant>>,
     utilisation: AtomicU32,
-    reports: AtomicU32,
+    /// When the load of its host was last reported.
+    reported_at: Mutex<Option<Instant>>,
 }
 
 impl Default for Live {
@@ -38,8 +43,10 @@ impl Default for Live {
             disconnected: AtomicBool::new(false),
             ejected: AtomicBool::new(false),
             failures: AtomicU32::new(0),
+            check_failures: AtomicU32::new(0),
+            ejected_at: Mutex::default(),
             utilisation: AtomicU32::new(UNKNOWN),
-            reports: AtomicU32::new(0),
+            reported_at: Mutex::default(),
         }
     }
 }
@@ -63,6 +70,10 @@ pub struct Backend {
     pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     next_address: AtomicUsize,
     live: Arc<Live>,
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The bits of no load; no share of 1 has them.
@@ -138,6 +149,19 @@ impl Backend {
         self.live.healthy.swap(healthy, Ordering::Relaxed)
     }
 
+    /// Notes a failed check; gives how many there now are in a row.
+    pub fn note_check_failure(&self) -> u32 {
+        let before = self.live.check_failures.fetch_add(1, Ordering::Relaxed);
+        before.saturating_add(1)
+    }
+
+    /// Notes that it passed a check, or is not checked any more; gives whether
+    /// it was healthy before.
+    pub fn note_check_success(&self) -> bool {
+        self.live.check_failures.store(0, Ordering::Relaxed);
+        self.set_healthy(true)
+    }
+
     /// Whether it was taken out by hand.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
@@ -177,6 +201,12 @@ impl Backend {
         }
     }
 
+    /// Since when it is ejected. It is noted by who watches over ejected
+    /// backends, because no clock is read for a request.
+    pub fn ejected_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        lock(&self.live.ejected_at)
+    }
+
     /// Brings it back after its ejection.
     pub fn readmit(&self) {
         self.live.failures.store(0, Ordering::Relaxed);
@@ -190,27 +220,21 @@ impl Backend {
         (bits != UNKNOWN).then(|| f32::from_bits(bits))
     }
 
-    /// Says what the load of its host is; the number is for [`Backend::expire`].
-    #[must_use]
-    pub fn report(&self, utilisation: f32) -> u32 {
+    /// Says what the load of its host is.
+    pub fn report(&self, utilisation: f32) {
+        let mut reported_at = lock(&self.live.reported_at);
         self.live
             .utilisation
             .store(utilisation.to_bits(), Ordering::Relaxed);
-        self.live
-            .reports
-            .fetch_add(1, Ordering::Relaxed)
-            .wrapping_add(1)
+        *reported_at = Some(Instant::now());
     }
 
-    /// Forgets the load: what is known of it is too old.
-    pub fn forget_utilisation(&self) {
-        self.live.utilisation.store(UNKNOWN, Ordering::Relaxed);
-    }
-
-    /// Forgets the load unless it was reported anew.
-    pub fn expire(&self, report: u32) {
-        if self.live.reports.load(Ordering::Relaxed) == report {
+    /// Forgets a load that was reported so long ago.
+    pub fn expire_report(&self, expiry: Duration) {
+        let mut reported_at = lock(&self.live.reported_at);
+        if reported_at.is_some_and(|at| at.elapsed() >= expiry) {
             self.live.utilisation.store(UNKNOWN, Ordering::Relaxed);
+            *reported_at = None;
         }
     }
 
@@ -478,6 +502,17 @@ mod tests {
     }
 
     #[test]
+    fn a_load_is_forgotten_once_it_is_too_old() {
+        let table = table("backends: {u: [{id: a, host: 127.0.0.1, port: 1}]}");
+        let backend = &table.upstreams[0][0];
+        backend.report(0.5);
+        backend.expire_report(Duration::from_secs(3600));
+        assert_eq!(backend.utilisation(), Some(0.5));
+        backend.expire_report(Duration::ZERO);
+        assert_eq!(backend.utilisation(), None);
+    }
+
+    #[test]
     fn a_collectors_unreadable_file_only_matters_where_it_is_new() {
         let directory = tempfile::tempdir().unwrap();
         let token = directory.path().join("token");
@@ -505,6 +540,9 @@ mod tests {
     fn unchanged_backends_keep_their_state_over_a_reload() {
         let text = "backends: {u: [{id: a, host: 127.0.0.1, port: 1, max_conn: 1}, {id: b, host: 127.0.0.1, port: 2}]}";
         let first = table(text);
+        let ejected_at = Instant::now();
+        *first.upstreams[0][0].ejected_at() = Some(ejected_at);
+        assert_eq!(first.upstreams[0][0].note_check_failure(), 1);
         assert!(first.upstreams[0][0].try_acquire());
         assert!(!first.upstreams[0][0].try_acquire());
         let text = text
@@ -516,6 +554,8 @@ mod tests {
             1,
             "a changed weight keeps the count"
         );
+        assert_eq!(*second.upstreams[0][0].ejected_at(), Some(ejected_at));
+        assert_eq!(second.upstreams[0][0].note_check_failure(), 2);
         assert!(!Arc::ptr_eq(
             &first.upstreams[0][1],
             &second.upstreams[0][1]

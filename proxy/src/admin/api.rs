@@ -337,12 +337,7 @@ fn report(control: &Control, report: &Report) -> Result<Reply, Reply> {
         given.memory_usage / 100.0,
         given.load_avg_1 / given.cores,
     );
-    let generation = backend.report(utilisation);
-    let expiry = control.raw().collector.report_expiry.0;
-    tokio::spawn(async move {
-        tokio::time::sleep(expiry).await;
-        backend.expire(generation);
-    });
+    backend.report(utilisation);
     Ok(Reply {
         status: 202,
         body: json!({"status": "accepted", "utilisation": utilisation}),

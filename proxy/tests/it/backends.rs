@@ -151,6 +151,50 @@ fn a_backend_that_fails_its_checks_is_left_alone_until_it_passes_again() {
 }
 
 #[test]
+fn failed_checks_add_up_over_changes_of_the_configuration() {
+    let a = Backend::fixed("HTTP/1.1 500 Bad\r\nContent-Length: 1\r\n\r\na");
+    let text = |weight: u32| {
+        let more = format!(
+            ", weight: {weight}, health_check: {{path: /health, interval: 1h, timeout: 5s, failures: 2}}"
+        );
+        config(
+            &[("a", a.address.port(), &more)],
+            "routing: {r: {upstream: u}}",
+        )
+    };
+    // A changed backend is checked at once, and then not for an hour. A change
+    // may overtake the answer to a check, so there are more than it takes.
+    let proxy = Proxy::with(&text(1));
+    for weight in 2..5 {
+        eventually("the check", || {
+            (a.received().len() == weight as usize - 1).then_some(())
+        });
+        std::fs::write(&proxy.config_path, text(weight)).unwrap();
+    }
+    proxy.wait_for_line("the backend is unhealthy");
+}
+
+#[test]
+fn a_check_goes_on_over_changes_that_are_not_its_backends() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let a = Backend::new(move |_, peer| {
+        wait.lock().unwrap().recv().unwrap();
+        peer.send(b"HTTP/1.1 500 Bad\r\nContent-Length: 1\r\n\r\na");
+    });
+    let check = ", health_check: {path: /health, interval: 1h, timeout: 1h, failures: 1}";
+    let list = [("a", a.address.port(), check)];
+    let text = config(&list, "routing: {r: {upstream: u}}");
+    let proxy = Proxy::with(&text);
+    eventually("the check", || (a.received().len() == 1).then_some(()));
+    let changed = text.replace("{r: {", "{other: {");
+    std::fs::write(&proxy.config_path, changed).unwrap();
+    proxy.wait_for_line("configuration reloaded");
+    go.send(()).unwrap();
+    proxy.wait_for_line("the backend is unhealthy");
+}
+
+#[test]
 fn a_backend_that_fails_requests_is_ejected_and_tried_again() {
     let broken = Arc::new(AtomicBool::new(true));
     let state = Arc::clone(&broken);
