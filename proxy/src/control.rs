@@ -213,6 +213,9 @@ impl Control {
                 }
             }
         }
+        if !admin_changed && table.config.admin.is_some() {
+            self.renew_token(state, &table.config);
+        }
         state.table = Arc::clone(&table);
         state.watch.turn_to(&table);
         self.orders.send_modify(|orders| {
@@ -239,6 +242,18 @@ impl Control {
         let token = find(closed.address().ip().is_loopback())?;
         let opened = self.open(closed)?;
         Ok((opened.map_or(Move::Closes, Move::Opens), token))
+    }
+
+    /// Reads the admin API's token again. Where it cannot be read now, that must
+    /// not keep the rest from changing.
+    fn renew_token(&self, state: &mut State, config: &Config) {
+        match Token::find(&self.sources, &config.raw.admin) {
+            Ok(token) => state.token = Some(token),
+            Err(error) if state.token.is_some() => {
+                tracing::warn!("{error}; the admin API's token stays as it was");
+            }
+            Err(_) => {}
+        }
     }
 
     /// Opens listeners at another address, for the workers to take. The old
@@ -322,10 +337,10 @@ impl Control {
     }
 
     /// What can be seen of the files that matter: configuration, certificate
-    /// and key, and the collector's token and authorities.
+    /// and key, tokens and authorities.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::new(seen(&self.path), &self.table().config)
+        Fingerprint::new(seen(&self.path), &self.table().config, &self.sources)
     }
 
     /// Acts on a change of the files since `earlier`.
@@ -337,10 +352,10 @@ impl Control {
                 Ok(()) => tracing::info!("certificate reloaded"),
                 Err(error) => tracing::error!("the certificate stays as it was: {error}"),
             }
-        } else if earlier.collector != now.collector {
+        } else if earlier.others != now.others {
             match self.apply(self.raw()) {
-                Ok(()) => tracing::info!("the collector's files were looked at again"),
-                Err(error) => tracing::error!("the collector is asked as before: {error}"),
+                Ok(()) => tracing::info!("tokens and authorities were looked at again"),
+                Err(error) => tracing::error!("tokens and authorities stay as they were: {error}"),
             }
         }
     }
@@ -382,28 +397,36 @@ fn write_synced(path: &Path, bytes: &[u8], mode: Permissions) -> io::Result<()> 
 }
 
 /// What can be seen of the files that matter, to notice a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
     config: Option<Seen>,
     tls: Option<(Option<Seen>, Option<Seen>)>,
-    /// Token and authorities.
-    collector: (Option<Seen>, Option<Seen>),
+    /// The admin API's and the collector's tokens, and the authorities of the
+    /// collector and the backends.
+    others: Vec<Option<Seen>>,
 }
 
 impl Fingerprint {
     /// To be taken before the files are read, so that no change is missed.
     #[must_use]
-    pub fn new(file: Option<Seen>, config: &Config) -> Self {
+    pub fn new(file: Option<Seen>, config: &Config, sources: &Sources) -> Self {
         let tls = config
             .tls
             .as_ref()
             .map(|(cert, key)| (seen(cert), seen(key)));
         let collector = &config.raw.collector;
-        let given = |path: &Option<PathBuf>| path.as_deref().and_then(seen);
+        let admin = config.admin.as_ref();
+        let token = admin.and_then(|_| sources.file(&config.raw.admin));
+        let backends = config.upstreams.iter().flat_map(|one| &one.backends);
+        let others = [&token, &collector.token_file, &collector.ca_file];
         Self {
             config: file,
             tls,
-            collector: (given(&collector.token_file), given(&collector.ca_file)),
+            others: others
+                .into_iter()
+                .chain(backends.map(|backend| &backend.ca_file))
+                .map(|path| path.as_deref().and_then(seen))
+                .collect(),
         }
     }
 }

@@ -72,7 +72,12 @@ const RESOLVE_TICK: Duration = Duration::from_secs(1);
 pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     let file = control::seen(&args.config);
     let config = Config::load(&args.config)?;
-    let used = Fingerprint::new(file, &config);
+    let sources = Sources {
+        file: args.token_file.clone(),
+        environment: args.token.clone(),
+        data_dir: args.data_dir.clone(),
+    };
+    let used = Fingerprint::new(file, &config, &sources);
     for warning in explain::warnings(&config) {
         tracing::warn!("{warning}");
     }
@@ -81,11 +86,6 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     let (host, port) = &config.listen;
     let listeners = listener::open(listener::resolve(host, *port)?, workers)?;
     let (held, listen) = listener::hold(&listeners)?;
-    let sources = Sources {
-        file: args.token_file.clone(),
-        environment: args.token.clone(),
-        data_dir: args.data_dir.clone(),
-    };
     let (admin, token) = admin(&config, listen, &sources)?;
     let table = Arc::new(Table::build(config, None)?);
     let (orders, received) = watch::channel(Orders {
@@ -163,7 +163,7 @@ async fn control_until_stopped(
 ) -> Result<(), ServeError> {
     notify(NotifyState::Ready);
     start_resolver(control)?;
-    let mut before = used;
+    let mut before = used.clone();
     let mut looks = tokio::time::interval(FILE_WATCH_INTERVAL);
     loop {
         tokio::select! {
@@ -175,7 +175,7 @@ async fn control_until_stopped(
                 // A file that is still being written looks new again next time.
                 if now == before && now != used {
                     control.follow(&used, &now);
-                    used = now;
+                    used = now.clone();
                 }
                 before = now;
             }

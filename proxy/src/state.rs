@@ -51,6 +51,9 @@ impl Default for Live {
     }
 }
 
+/// How to speak TLS to a backend, and the name in its certificate.
+pub type ClientTls = (Arc<rustls::ClientConfig>, ServerName<'static>);
+
 /// One backend, shared by all workers.
 #[derive(Debug)]
 pub struct Backend {
@@ -67,7 +70,9 @@ pub struct Backend {
     /// Most exchanges at once; `u32::MAX`: no limit.
     pub in_flight_max: u32,
     /// How to speak TLS to it, and the name in its certificate.
-    pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    pub tls: Option<ClientTls>,
+    /// What its `ca_file` held when `tls` was made of it.
+    ca_pem: Option<Vec<u8>>,
     next_address: AtomicUsize,
     live: Arc<Live>,
 }
@@ -84,7 +89,7 @@ impl Backend {
         upstream: &str,
         config: RawBackend,
         addresses: Vec<SocketAddr>,
-        tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+        (tls, ca_pem): (Option<ClientTls>, Option<Vec<u8>>),
         live: Arc<Live>,
     ) -> Self {
         let identity = balance::identity(format!("{upstream}/{}", config.id).as_bytes());
@@ -96,6 +101,7 @@ impl Backend {
             identity,
             in_flight_max: if limit == 0 { u32::MAX } else { limit },
             tls,
+            ca_pem,
             next_address: AtomicUsize::new(0),
             live,
             config,
@@ -412,25 +418,44 @@ fn backend_for(
         }
         (Err(error), None) => return Err(error),
     };
-    let backend = match known {
-        Some(known) if known.config == *config && known.addresses == addresses => Arc::clone(known),
-        known => {
-            let live = known.map_or_else(Arc::default, |known| Arc::clone(&known.live));
-            Arc::new(Backend::new(
-                upstream,
-                config.clone(),
-                addresses,
-                tls(config)?,
-                live,
-            ))
-        }
+    let ca_pem = ca_pem(config);
+    let same_tls = |known: &&Arc<Backend>| {
+        same_name(known)
+            && known.config.scheme == config.scheme
+            && known.config.ca_file == config.ca_file
     };
-    Ok(backend)
+    let secured = match known.filter(same_tls) {
+        Some(known) if known.ca_pem == ca_pem => (known.tls.clone(), ca_pem),
+        known => match (tls(config), known) {
+            (Ok(tls), _) => (tls, ca_pem),
+            // One backend's file must not keep the rest from changing.
+            (Err(error), Some(known)) => {
+                tracing::warn!(
+                    "backends.{upstream}: {error}; its certificate is checked as before"
+                );
+                (known.tls.clone(), known.ca_pem.clone())
+            }
+            (Err(error), None) => return Err(error.into()),
+        },
+    };
+    let unchanged = known.filter(|known| {
+        known.config == *config && known.addresses == addresses && known.ca_pem == secured.1
+    });
+    if let Some(known) = unchanged {
+        return Ok(Arc::clone(known));
+    }
+    let live = known.map_or_else(Arc::default, |known| Arc::clone(&known.live));
+    let backend = Backend::new(upstream, config.clone(), addresses, secured, live);
+    Ok(Arc::new(backend))
 }
 
-fn tls(
-    config: &RawBackend,
-) -> Result<Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>, TlsError> {
+/// What the file of a backend's authorities holds, where it can be read.
+fn ca_pem(config: &RawBackend) -> Option<Vec<u8>> {
+    let file = config.ca_file.as_ref()?;
+    std::fs::read(file).ok()
+}
+
+fn tls(config: &RawBackend) -> Result<Option<ClientTls>, TlsError> {
     if config.scheme == Scheme::Http {
         return Ok(None);
     }

@@ -75,6 +75,19 @@ impl Sources {
             Err(error) => Err(error),
         }
     }
+
+    /// The file that the token is in, where it is in one.
+    #[must_use]
+    pub fn file(&self, admin: &RawAdmin) -> Option<PathBuf> {
+        if self.file.is_some() {
+            return self.file.clone();
+        }
+        if self.environment.is_some() || admin.token.is_some() {
+            return None;
+        }
+        let made = || self.data_dir.join("token");
+        Some(admin.token_file.clone().unwrap_or_else(made))
+    }
 }
 
 impl Token {
@@ -83,23 +96,17 @@ impl Token {
     /// # Errors
     /// [`TokenError`] where a file cannot be used or a token is too short.
     pub fn find(sources: &Sources, admin: &RawAdmin) -> Result<Self, TokenError> {
-        if let Some(path) = &sources.file {
-            return Self::read(path);
+        if let Some(path) = sources.file(admin) {
+            let is_given = sources.file.is_some() || admin.token_file.is_some();
+            return if is_given || path.exists() {
+                Self::read(&path)
+            } else {
+                Self::make(&path)
+            };
         }
-        if let Some(text) = &sources.environment {
-            return Self::check(text, "SPEEDMIMI_TOKEN");
-        }
-        if let Some(text) = &admin.token {
-            return Self::check(text, "admin.token");
-        }
-        if let Some(path) = &admin.token_file {
-            return Self::read(path);
-        }
-        let path = sources.data_dir.join("token");
-        if path.exists() {
-            Self::read(&path)
-        } else {
-            Self::make(&path)
+        match (&sources.environment, &admin.token) {
+            (Some(text), _) => Self::check(text, "SPEEDMIMI_TOKEN"),
+            (None, text) => Self::check(text.as_deref().unwrap_or_default(), "admin.token"),
         }
     }
 

@@ -192,6 +192,28 @@ fn who_moves_the_admin_api_through_itself_is_answered_and_its_token_is_read_anew
 }
 
 #[test]
+fn a_new_token_in_the_admin_apis_file_is_used_and_the_old_one_is_not() {
+    let a = Backend::fixed(A);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let arguments = ["--workers", "1", "--token-file", file.to_str().unwrap()];
+    let config = text(&a, "admin: {enabled: true, port: 0, host: 0.0.0.0}");
+    let proxy = Proxy::with_arguments(&config, &arguments);
+    let at = SocketAddr::from(([127, 0, 0, 1], proxy.admin.unwrap().port()));
+    assert_eq!(read_config(at, Some(TOKEN)), Some(200));
+    // One that cannot be used takes nothing away.
+    std::fs::write(&file, "short").unwrap();
+    proxy.wait_for_line("the admin API's token stays as it was");
+    assert_eq!(read_config(at, Some(TOKEN)), Some(200));
+    std::fs::write(&file, "another-0123456789").unwrap();
+    eventually("the new token", || {
+        (read_config(at, Some("another-0123456789")) == Some(200)).then_some(())
+    });
+    assert_eq!(read_config(at, Some(TOKEN)), Some(401));
+}
+
+#[test]
 fn a_collectors_new_token_is_used_and_an_unreadable_one_holds_nothing_up() {
     let collector = Backend::new(|request, peer| {
         let (status, body) = match request.field("authorization").as_deref() {

@@ -247,7 +247,8 @@ fn backends_are_spoken_to_by_tls_and_their_certificate_is_checked() {
         assert_eq!(client.get("/").text(), "secret");
     }
     let proxy = Proxy::with(&config(&super::secure::certificate().cert_pem));
-    let response = proxy.client().get("/");
+    let mut client = proxy.client();
+    let response = client.get("/");
     assert_eq!(response.status(), 502);
     assert!(
         response
@@ -255,6 +256,14 @@ fn backends_are_spoken_to_by_tls_and_their_certificate_is_checked() {
             .unwrap()
             .contains("tls_protocol_error")
     );
+    // A new file of authorities is used; one that cannot be read is not.
+    std::fs::write(&authorities, &certificate.cert_pem).unwrap();
+    eventually("the new authorities", || {
+        (client.get("/").status() == 200).then_some(())
+    });
+    std::fs::remove_file(&authorities).unwrap();
+    proxy.wait_for_line("its certificate is checked as before");
+    assert_eq!(client.get("/").text(), "secret");
 }
 
 #[test]
