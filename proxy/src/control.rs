@@ -19,6 +19,7 @@ use crate::driver::listener::{self, ListenError};
 use crate::driver::run::{Listeners, Orders};
 use crate::explain;
 use crate::health::Watch;
+use crate::names::Names;
 use crate::state::{Backend, BuildError, Table};
 
 /// Why a change is not made.
@@ -46,6 +47,9 @@ pub enum ApplyError {
 pub struct Control {
     path: PathBuf,
     orders: watch::Sender<Orders>,
+    /// Held by who changes something, from reading what is configured until it
+    /// is changed. The state is locked only for the change itself.
+    turns: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     /// Where the admin API's token comes from.
     sources: Sources,
@@ -62,6 +66,29 @@ struct State {
     listener: Option<TcpListener>,
     admin: Option<Door>,
     token: Option<Token>,
+}
+
+/// The right to change what is configured; one at a time has it.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    control: &'a Control,
+    _alone: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// Checks a configuration and has the workers use it.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; then everything stays as it was.
+    pub async fn apply(&self, raw: RawConfig) -> Result<(), ApplyError> {
+        self.apply_config(Config::try_new(raw)?).await
+    }
+
+    async fn apply_config(&self, config: Config) -> Result<(), ApplyError> {
+        let names = Names::of_soon(&config).await;
+        let mut state = self.control.state();
+        self.control.apply_to(&mut state, config, &names)
+    }
 }
 
 /// What happens to the admin API's door.
@@ -96,6 +123,7 @@ impl Control {
         Arc::new_cyclic(|own| Self {
             path: path.to_owned(),
             orders,
+            turns: tokio::sync::Mutex::default(),
             state,
             sources,
             workers,
@@ -168,16 +196,15 @@ impl Control {
             .map(Arc::clone)
     }
 
-    /// Checks a configuration and has the workers use it.
-    ///
-    /// # Errors
-    /// [`ApplyError`]; then everything stays as it was.
-    pub fn apply(&self, raw: RawConfig) -> Result<(), ApplyError> {
-        let config = Config::try_new(raw)?;
-        self.apply_to(&mut self.state(), config)
+    /// Waits for the turn to change something.
+    pub async fn turn(&self) -> Turn<'_> {
+        Turn {
+            control: self,
+            _alone: self.turns.lock().await,
+        }
     }
 
-    fn apply_to(&self, state: &mut State, config: Config) -> Result<(), ApplyError> {
+    fn apply_to(&self, state: &mut State, config: Config, names: &Names) -> Result<(), ApplyError> {
         if self.orders.borrow().draining {
             return Err(ApplyError::Stopping);
         }
@@ -187,7 +214,7 @@ impl Control {
         if moved || admin_changed {
             check_apart(state, &config)?;
         }
-        let table = Arc::new(Table::build(config, Some(&state.table))?);
+        let table = Arc::new(Table::build_with(config, names, Some(&state.table))?);
         let admin = if admin_changed {
             Some(self.admin(state, &table.config)?)
         } else {
@@ -272,23 +299,27 @@ impl Control {
 
     /// Looks the backends' host names up again, and has the workers use what is
     /// new. A name that cannot be resolved keeps its addresses.
-    pub fn resolve(&self) {
-        if !self.table().has_moved() {
+    pub async fn resolve(&self) {
+        let table = self.table();
+        let names = Names::of_soon(&table.config).await;
+        if !table.has_moved(&names) {
             return;
         }
-        let mut state = self.state();
-        let config = state.table.config.clone();
-        match self.apply_to(&mut state, config) {
+        let turn = self.turn().await;
+        let config = self.table().config.clone();
+        match turn.apply_config(config).await {
             Ok(()) => tracing::info!("a backend's host name has other addresses now"),
             Err(error) => tracing::error!("the backends' addresses stay as they were: {error}"),
         }
     }
 
     /// Reads the file again; a file that cannot be used changes nothing.
-    pub fn reload(&self) {
-        let applied = Config::load(&self.path)
-            .map_err(ApplyError::from)
-            .and_then(|new| self.apply(new.raw));
+    pub async fn reload(&self) {
+        let turn = self.turn().await;
+        let applied = match Config::load(&self.path) {
+            Ok(new) => turn.apply_config(new).await,
+            Err(error) => Err(error.into()),
+        };
         match applied {
             Ok(()) => {
                 for warning in self.warnings() {
@@ -344,16 +375,19 @@ impl Control {
     }
 
     /// Acts on a change of the files since `earlier`.
-    pub fn follow(&self, earlier: &Fingerprint, now: &Fingerprint) {
+    pub async fn follow(&self, earlier: Fingerprint, now: Fingerprint) {
         if earlier.config != now.config {
-            self.reload();
-        } else if earlier.tls != now.tls {
-            match self.apply(self.raw()) {
+            return self.reload().await;
+        }
+        let turn = self.turn().await;
+        let applied = turn.apply(self.raw()).await;
+        if earlier.tls != now.tls {
+            match applied {
                 Ok(()) => tracing::info!("certificate reloaded"),
                 Err(error) => tracing::error!("the certificate stays as it was: {error}"),
             }
-        } else if earlier.others != now.others {
-            match self.apply(self.raw()) {
+        } else {
+            match applied {
                 Ok(()) => tracing::info!("tokens and authorities were looked at again"),
                 Err(error) => tracing::error!("tokens and authorities stay as they were: {error}"),
             }

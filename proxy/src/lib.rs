@@ -16,6 +16,7 @@ pub mod explain;
 pub mod fetch;
 pub mod health;
 pub mod http;
+pub mod names;
 pub mod serve;
 pub mod state;
 pub mod tls;

@@ -162,20 +162,25 @@ async fn control_until_stopped(
     mut signals: Signals,
 ) -> Result<(), ServeError> {
     notify(NotifyState::Ready);
-    start_resolver(control)?;
+    drop(tokio::spawn(resolve_forever(Arc::clone(control))));
     let mut before = used.clone();
     let mut looks = tokio::time::interval(FILE_WATCH_INTERVAL);
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hangup.recv() => control.reload(),
+            // Names may take long to look up, and a stop waits for nobody.
+            _ = signals.hangup.recv() => {
+                let control = Arc::clone(control);
+                drop(tokio::spawn(async move { control.reload().await }));
+            }
             _ = looks.tick() => {
                 let now = control.fingerprint();
                 // A file that is still being written looks new again next time.
                 if now == before && now != used {
-                    control.follow(&used, &now);
-                    used = now.clone();
+                    let earlier = std::mem::replace(&mut used, now.clone());
+                    let (control, now) = (Arc::clone(control), now.clone());
+                    drop(tokio::spawn(async move { control.follow(earlier, now).await }));
                 }
                 before = now;
             }
@@ -186,28 +191,17 @@ async fn control_until_stopped(
     Ok(())
 }
 
-/// Looks host names up again, as often as is configured, on a thread of its
-/// own: the system's resolver blocks.
-fn start_resolver(control: &Arc<Control>) -> Result<(), ServeError> {
-    let (control, runtime) = (Arc::clone(control), tokio::runtime::Handle::current());
-    let resolve_forever = move || {
-        // New tables start tasks of that runtime.
-        let _within = runtime.enter();
-        let mut latest = Instant::now();
-        loop {
-            std::thread::sleep(RESOLVE_TICK);
-            let interval = control.table().config.resolve_interval;
-            if interval.is_some_and(|interval| latest.elapsed() >= interval) {
-                control.resolve();
-                latest = Instant::now();
-            }
+/// Looks host names up again, as often as is configured.
+async fn resolve_forever(control: Arc<Control>) {
+    let mut latest = Instant::now();
+    loop {
+        tokio::time::sleep(RESOLVE_TICK).await;
+        let interval = control.table().config.resolve_interval;
+        if interval.is_some_and(|interval| latest.elapsed() >= interval) {
+            control.resolve().await;
+            latest = Instant::now();
         }
-    };
-    std::thread::Builder::new()
-        .name("resolver".to_owned())
-        .spawn(resolve_forever)
-        .map_err(ServeError::system("cannot start the resolver"))?;
-    Ok(())
+    }
 }
 
 /// Leads new connections to a newer process where there is one, and has the

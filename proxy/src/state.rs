@@ -16,6 +16,7 @@ use crate::collector::{Collector, CollectorConfigError};
 use crate::config::raw::{RawBackend, Scheme};
 use crate::config::{Config, Route};
 use crate::fetch;
+use crate::names::{Names, bare};
 use crate::tls::{self, TlsError};
 
 /// What changes about a backend. It is kept over reloads for as long as the
@@ -309,17 +310,30 @@ pub enum BuildError {
 }
 
 impl Table {
-    /// Builds a table, resolving host names; backends of `earlier` that are
-    /// unchanged are kept with their state.
+    /// Builds a table; backends of `earlier` that are unchanged are kept with
+    /// their state. Blocks while the system's resolver does.
     ///
     /// # Errors
     /// [`BuildError`] where a host name has no address or a file cannot be used.
     pub fn build(config: Config, earlier: Option<&Table>) -> Result<Self, BuildError> {
+        let names = Names::of(&config);
+        Self::build_with(config, &names, earlier)
+    }
+
+    /// The same with host names that have been looked up.
+    ///
+    /// # Errors
+    /// As those of [`Table::build`].
+    pub fn build_with(
+        config: Config,
+        names: &Names,
+        earlier: Option<&Table>,
+    ) -> Result<Self, BuildError> {
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for upstream in &config.upstreams {
             let mut backends = Vec::with_capacity(upstream.backends.len());
             for backend in &upstream.backends {
-                backends.push(backend_for(&upstream.name, backend, earlier)?);
+                backends.push(backend_for(&upstream.name, backend, names, earlier)?);
             }
             upstreams.push(backends);
         }
@@ -338,12 +352,12 @@ impl Table {
         })
     }
 
-    /// Whether the host name of a backend has other addresses than when this was
-    /// built. Blocks while the system's resolver does.
+    /// Whether the host name of a backend has other addresses by now than when
+    /// this was built.
     #[must_use]
-    pub fn has_moved(&self) -> bool {
+    pub fn has_moved(&self, names: &Names) -> bool {
         self.upstreams.iter().flatten().any(|backend| {
-            resolve(&backend.upstream, &backend.config)
+            addresses(names, &backend.upstream, &backend.config)
                 .is_ok_and(|addresses| addresses != backend.addresses)
         })
     }
@@ -400,6 +414,7 @@ fn collector(
 fn backend_for(
     upstream: &str,
     config: &RawBackend,
+    names: &Names,
     earlier: Option<&Table>,
 ) -> Result<Arc<Backend>, BuildError> {
     let mut all = earlier
@@ -409,7 +424,7 @@ fn backend_for(
     let same_name = |known: &&Arc<Backend>| {
         known.config.host == config.host && known.config.port == config.port
     };
-    let addresses = match (resolve(upstream, config), known.filter(same_name)) {
+    let addresses = match (addresses(names, upstream, config), known.filter(same_name)) {
         (Ok(addresses), _) => addresses,
         // Names fail at times; what was found before is the best that is known.
         (Err(error), Some(known)) => {
@@ -463,28 +478,18 @@ fn tls(config: &RawBackend) -> Result<Option<ClientTls>, TlsError> {
     Ok(Some((tls::client(config.ca_file.as_deref())?, name)))
 }
 
-/// A host without the brackets that an IPv6 address may be written in.
-fn bare(host: &str) -> &str {
-    let inside = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    inside.unwrap_or(host)
-}
-
-fn resolve(upstream: &str, config: &RawBackend) -> Result<Vec<SocketAddr>, BuildError> {
-    let error = |source| BuildError::Resolve {
+fn addresses(
+    names: &Names,
+    upstream: &str,
+    config: &RawBackend,
+) -> Result<Vec<SocketAddr>, BuildError> {
+    let found = names.addresses(bare(&config.host), config.port);
+    found.map_err(|source| BuildError::Resolve {
         upstream: upstream.to_owned(),
         id: config.id.clone(),
         host: config.host.clone(),
         source,
-    };
-    let host = (bare(&config.host), config.port);
-    let found = std::net::ToSocketAddrs::to_socket_addrs(&host).map_err(error)?;
-    let mut addresses: Vec<SocketAddr> = found.collect();
-    // Resolvers rotate their answers, which is no change.
-    addresses.sort_by_key(|address| (address.is_ipv6(), *address));
-    addresses.dedup();
-    Ok(addresses)
+    })
 }
 
 #[cfg(test)]

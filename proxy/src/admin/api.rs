@@ -7,7 +7,7 @@ use super::reply::{Reply, Request};
 use super::stats;
 use crate::balance;
 use crate::config::raw::{RawBackend, RawConfig};
-use crate::control::{ApplyError, Control};
+use crate::control::{ApplyError, Control, Turn};
 use crate::state::Backend;
 
 /// What stands for a secret in `GET /api/v1/config`.
@@ -68,12 +68,12 @@ pub(super) async fn handle(
     }
     match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/api/v1/config") => Ok(Reply::ok(redacted(&control.raw()))),
-        ("PUT", "/api/v1/config") => put_config(control, request),
-        ("POST", "/api/v1/config/reload-ssl") => reload_ssl(control),
+        ("PUT", "/api/v1/config") => put_config(control, request).await,
+        ("POST", "/api/v1/config/reload-ssl") => reload_ssl(control).await,
         ("GET", "/api/v1/backends") => backends(control, request),
-        ("POST", "/api/v1/backends/add") => add(control, request, &request.json()?),
-        ("DELETE", "/api/v1/backends/remove") => remove(control, request, &named(request)?),
-        ("PUT", "/api/v1/backends/update") => update(control, request, &request.json()?),
+        ("POST", "/api/v1/backends/add") => add(control, request, &request.json()?).await,
+        ("DELETE", "/api/v1/backends/remove") => remove(control, request, &named(request)?).await,
+        ("PUT", "/api/v1/backends/update") => update(control, request, &request.json()?).await,
         ("POST", "/api/v1/backends/disconnect") => connect(control, &request.json()?, true),
         ("POST", "/api/v1/backends/reconnect") => connect(control, &request.json()?, false),
         ("GET", "/api/v1/stats/server") => stats::server(control).await,
@@ -132,17 +132,19 @@ fn redacted(raw: &RawConfig) -> Value {
     serde_json::to_value(raw).unwrap_or_default()
 }
 
-fn put_config(control: &Control, request: &Request) -> Result<Reply, Reply> {
+async fn put_config(control: &Control, request: &Request) -> Result<Reply, Reply> {
     let text = std::str::from_utf8(&request.body)
         .map_err(|_| Reply::error(422, "the configuration is not UTF-8"))?;
     let config =
         crate::config::Config::parse(text).map_err(|error| Reply::error(422, error.to_string()))?;
+    let turn = control.turn().await;
     let mut raw = config.raw;
     let redacted = raw.admin.token.as_deref() == Some(REDACTED);
     if redacted {
         raw.admin.token = control.raw().admin.token;
     }
-    let persisted = apply(control, request, raw, (!redacted).then_some(text))?;
+    let text = (!redacted).then_some(text);
+    let persisted = apply(control, &turn, request, raw, text).await?;
     Ok(Reply::ok(
         json!({"status": "applied", "persisted": persisted, "warnings": control.warnings()}),
     ))
@@ -151,8 +153,9 @@ fn put_config(control: &Control, request: &Request) -> Result<Reply, Reply> {
 /// Has the workers use a configuration, and with `?persist=true` the next start
 /// too: then it is written to the file, as `text` where that says it all. Says
 /// whether it was.
-fn apply(
+async fn apply(
     control: &Control,
+    turn: &Turn<'_>,
     request: &Request,
     raw: RawConfig,
     text: Option<&str>,
@@ -162,7 +165,7 @@ fn apply(
         Some("true") => true,
         Some(_) => return Err(Reply::error(400, "persist: write true or false")),
     };
-    control.apply(raw)?;
+    turn.apply(raw).await?;
     if persist {
         control.persist(text).map_err(|error| {
             let detail = format!("the configuration is in use, but not in the file: {error}");
@@ -182,12 +185,13 @@ impl From<ApplyError> for Reply {
     }
 }
 
-fn reload_ssl(control: &Control) -> Result<Reply, Reply> {
+async fn reload_ssl(control: &Control) -> Result<Reply, Reply> {
+    let turn = control.turn().await;
     let raw = control.raw();
     if !raw.ssl.enabled {
         return Err(Reply::error(409, "ssl is not enabled"));
     }
-    control.apply(raw)?;
+    turn.apply(raw).await?;
     Ok(Reply::ok(json!({"status": "reloaded"})))
 }
 
@@ -250,7 +254,8 @@ fn position(list: &[RawBackend], upstream: &str, id: &str) -> Result<usize, Repl
         })
 }
 
-fn add(control: &Control, request: &Request, placed: &Placed) -> Result<Reply, Reply> {
+async fn add(control: &Control, request: &Request, placed: &Placed) -> Result<Reply, Reply> {
+    let turn = control.turn().await;
     let mut raw = control.raw();
     let list = list_of(&mut raw, &placed.upstream)?;
     if list.iter().any(|backend| backend.id == placed.backend.id) {
@@ -260,29 +265,31 @@ fn add(control: &Control, request: &Request, placed: &Placed) -> Result<Reply, R
         ));
     }
     list.push(placed.backend.clone());
-    let persisted = apply(control, request, raw, None)?;
+    let persisted = apply(control, &turn, request, raw, None).await?;
     Ok(Reply::ok(
         json!({"status": "added", "persisted": persisted}),
     ))
 }
 
-fn remove(control: &Control, request: &Request, named: &Named) -> Result<Reply, Reply> {
+async fn remove(control: &Control, request: &Request, named: &Named) -> Result<Reply, Reply> {
+    let turn = control.turn().await;
     let mut raw = control.raw();
     let list = list_of(&mut raw, &named.upstream)?;
     let at = position(list, &named.upstream, &named.backend_id)?;
     list.remove(at);
-    let persisted = apply(control, request, raw, None)?;
+    let persisted = apply(control, &turn, request, raw, None).await?;
     Ok(Reply::ok(
         json!({"status": "removed", "persisted": persisted}),
     ))
 }
 
-fn update(control: &Control, request: &Request, placed: &Placed) -> Result<Reply, Reply> {
+async fn update(control: &Control, request: &Request, placed: &Placed) -> Result<Reply, Reply> {
+    let turn = control.turn().await;
     let mut raw = control.raw();
     let list = list_of(&mut raw, &placed.upstream)?;
     let at = position(list, &placed.upstream, &placed.backend.id)?;
     list[at] = placed.backend.clone();
-    let persisted = apply(control, request, raw, None)?;
+    let persisted = apply(control, &turn, request, raw, None).await?;
     Ok(Reply::ok(
         json!({"status": "updated", "persisted": persisted}),
     ))

@@ -1,6 +1,6 @@
 //! The admin API.
 
-use super::support::{Backend, Client, Proxy, eventually};
+use super::support::{Backend, Client, Proxy, TOKEN, eventually};
 
 fn named(name: &'static str) -> Backend {
     Backend::new(move |_, peer| {
@@ -145,6 +145,33 @@ fn nothing_is_written_without_the_token_or_for_another_site() {
     assert_eq!(ask("GET /nowhere HTTP/1.1\r\nHost: localhost", ""), 404);
     let wrong = format!("GET /api/v1/report HTTP/1.1\r\nHost: localhost\r\n{bearer}");
     assert_eq!(ask(&wrong, ""), 405);
+}
+
+#[test]
+fn changes_at_the_same_time_are_all_made() {
+    let a = named("a");
+    let proxy = Proxy::with(&config(&[("a", &a)], ""));
+    let mut clients: Vec<Client> = (0..8)
+        .map(|id| {
+            // A name, so that each has to wait for the resolver.
+            let body = format!(
+                r#"{{"upstream": "u", "backend": {{"id": "{id}", "host": "localhost", "port": 1}}}}"#
+            );
+            let mut client = Client::connect(proxy.admin.unwrap());
+            client.send(format!(
+                "POST /api/v1/backends/add HTTP/1.1\r\nHost: localhost\r\n\
+                 Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            ));
+            client
+        })
+        .collect();
+    for client in &mut clients {
+        assert_eq!(client.response().status(), 200);
+    }
+    let (_, all) = proxy.admin("GET", "/api/v1/backends?upstream=u", "");
+    assert_eq!(all["backends"].as_array().unwrap().len(), 9, "{all}");
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn a_backend_that_does_not_take_the_body_is_a_gateway_timeout() {
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n");
     let mut writer = client.stream.try_clone().unwrap();
     let writing = std::thread::spawn(move || {
-        let piece = [b'x'; 64 << 10];
+        let piece = vec![b'x'; 64 << 10];
         while writer.write_all(&piece).is_ok() {}
     });
     assert_eq!(client.response().status(), 504);

@@ -1,0 +1,155 @@
+//! The addresses of host names, as the system's resolver has them.
+//!
+//! The resolver blocks for as long as the servers that it asks keep silent. So
+//! names are looked up all at once, and by nobody on whom others wait.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::config::Config;
+
+/// Most names that are looked up at the same time.
+const LOOKUPS_MAX: usize = 16;
+
+/// What the resolver said of each name.
+#[derive(Debug, Default)]
+pub struct Names(HashMap<String, io::Result<Vec<SocketAddr>>>);
+
+impl Names {
+    /// Looks up the backends' names. Blocks until the slowest is found or not.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self::look_up(&hosts(config), resolve)
+    }
+
+    /// The same for who must not block, on a thread of its own.
+    pub async fn of_soon(config: &Config) -> Self {
+        let hosts = hosts(config);
+        if hosts.is_empty() {
+            return Self::default();
+        }
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let looking = std::thread::Builder::new()
+            .name("resolver".to_owned())
+            .spawn(move || drop(tell.send(Self::look_up(&hosts, resolve))));
+        if let Err(error) = looking {
+            tracing::warn!(%error, "cannot start the resolver");
+        }
+        told.await.unwrap_or_default()
+    }
+
+    fn look_up(
+        hosts: &[String],
+        resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Sync,
+    ) -> Self {
+        let next = AtomicUsize::new(0);
+        let found = Mutex::new(HashMap::new());
+        let work = || {
+            while let Some(host) = hosts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let answer = resolve(host);
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.insert(host.clone(), answer);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..hosts.len().min(LOOKUPS_MAX) {
+                let thread = std::thread::Builder::new().name("resolver".to_owned());
+                if let Err(error) = thread.spawn_scoped(scope, work) {
+                    tracing::debug!(%error, "fewer names are looked up at once");
+                }
+            }
+            work();
+        });
+        Self(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The addresses of a host that is a name or an address, in a fixed order:
+    /// resolvers rotate their answers, which is no change.
+    ///
+    /// # Errors
+    /// The resolver's.
+    pub fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let mut addresses = match self.0.get(host) {
+            Some(Ok(found)) => found.clone(),
+            Some(Err(error)) => return Err(io::Error::new(error.kind(), error.to_string())),
+            None => return Err(io::Error::other("it was not looked up")),
+        };
+        for address in &mut addresses {
+            address.set_port(port);
+        }
+        addresses.sort_by_key(|address| (address.is_ipv6(), *address));
+        addresses.dedup();
+        Ok(addresses)
+    }
+}
+
+/// A host without the brackets that an IPv6 address may be written in.
+#[must_use]
+pub fn bare(host: &str) -> &str {
+    let inside = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    inside.unwrap_or(host)
+}
+
+/// The hosts that have to be looked up, each once.
+fn hosts(config: &Config) -> Vec<String> {
+    let backends = config.upstreams.iter().flat_map(|one| &one.backends);
+    let hosts: BTreeSet<&str> = backends.map(|backend| bare(&backend.host)).collect();
+    let names = hosts
+        .into_iter()
+        .filter(|host| host.parse::<IpAddr>().is_err());
+    names.map(str::to_owned).collect()
+}
+
+fn resolve(host: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok((host, 0).to_socket_addrs()?.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_slow_name_holds_no_other_up() {
+        // The first is only found once the second is.
+        let (found, wait) = channel();
+        let wait = Mutex::new(wait);
+        let hosts = ["slow".to_owned(), "quick".to_owned(), "unknown".to_owned()];
+        let names = Names::look_up(&hosts, |host| {
+            match host {
+                "slow" => wait
+                    .lock()
+                    .unwrap()
+                    .recv_timeout(Duration::from_secs(10))
+                    .map_err(io::Error::other)?,
+                "quick" => found.send(()).unwrap(),
+                _ => return Err(io::ErrorKind::NotFound.into()),
+            }
+            Ok(vec![
+                "[::1]:0".parse().unwrap(),
+                "127.0.0.2:0".parse().unwrap(),
+                "127.0.0.1:0".parse().unwrap(),
+                "127.0.0.2:0".parse().unwrap(),
+            ])
+        });
+        let all = ["127.0.0.1:7", "127.0.0.2:7", "[::1]:7"].map(|text| text.parse().unwrap());
+        assert_eq!(names.addresses("slow", 7).unwrap(), all);
+        assert_eq!(names.addresses("quick", 7).unwrap(), all);
+        let error = names.addresses("unknown", 7).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            names.addresses("::1", 7).unwrap(),
+            ["[::1]:7".parse().unwrap()]
+        );
+    }
+}
