@@ -161,7 +161,7 @@ impl Spool {
         } else {
             spool.rotate = false;
         }
-        spool.remove_acknowledged()?;
+        spool.remove_acknowledged();
         spool.rewind();
         Ok((spool, recovered))
     }
@@ -217,12 +217,11 @@ impl Spool {
             written = self.write(&record);
         }
         written.map_err(SpoolError::Write)?;
-        while self.bytes() > self.bytes_max && self.segments.len() > 1 {
-            self.drop_oldest().map_err(SpoolError::Write)?;
-        }
+        // From here on the key belongs to this report, whatever else fails.
         let key = self.next;
         self.next.sequence += 1;
-        self.remove_acknowledged().map_err(SpoolError::Write)?;
+        self.remove_where(|spool| spool.bytes() > spool.bytes_max);
+        self.remove_acknowledged();
         Ok(key)
     }
 
@@ -289,7 +288,7 @@ impl Spool {
     /// kept can be acknowledged; anything else changes nothing and gives false.
     ///
     /// # Errors
-    /// Where files cannot be read or removed.
+    /// Where files cannot be read or written.
     pub fn acknowledge(&mut self, key: ReportKey) -> Result<bool, SpoolError> {
         let Some(segment) = self.segments.iter_mut().find(|s| s.pending() > 0) else {
             return Ok(false);
@@ -300,7 +299,7 @@ impl Spool {
         segment.acknowledge_one().map_err(SpoolError::Read)?;
         self.state.acked = key;
         self.write_state().map_err(SpoolError::Write)?;
-        self.remove_acknowledged().map_err(SpoolError::Write)?;
+        self.remove_acknowledged();
         Ok(true)
     }
 
@@ -322,16 +321,29 @@ impl Spool {
         self.dropped
     }
 
-    fn remove_acknowledged(&mut self) -> io::Result<()> {
-        while self.segments.len() > 1 && self.segments[0].pending() == 0 {
-            self.drop_oldest()?;
+    fn remove_acknowledged(&mut self) {
+        self.remove_where(|spool| spool.segments[0].pending() == 0);
+    }
+
+    /// Removes the oldest segments while this holds, but for the newest one.
+    /// What cannot be removed stays, and is tried again the next time.
+    fn remove_where(&mut self, holds: impl Fn(&Self) -> bool) {
+        while self.segments.len() > 1 && holds(self) {
+            if let Err(error) = self.drop_oldest() {
+                let path = self.segments[0].path.display();
+                tracing::warn!(%error, %path, "a file of the spool cannot be removed");
+                return;
+            }
         }
-        Ok(())
     }
 
     fn drop_oldest(&mut self) -> io::Result<()> {
         if let Some(oldest) = self.segments.front() {
-            fs::remove_file(&oldest.path)?;
+            match fs::remove_file(&oldest.path) {
+                // Somebody was quicker.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
             self.dropped += oldest.pending();
             self.segments.pop_front();
         }

@@ -153,6 +153,42 @@ fn a_disk_that_refuses_changes_nothing() {
     assert_eq!(drain(&mut spool).len(), 3);
 }
 
+/// Whatever becomes of older files: a report that was made durable has its key
+/// for good, and the bound and acknowledgements go on.
+#[test]
+fn segments_that_somebody_removes_or_holds_give_no_key_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(dir.path(), 8 << 10);
+    let mut keys = BTreeSet::new();
+    let mut append = |spool: &mut Spool| {
+        let key = spool.append(&[1; 1_000], b"baseline").unwrap();
+        assert!(keys.insert(key), "{key:?} is given out again");
+    };
+    (0..6).for_each(|_| append(&mut spool));
+    for id in Segment::list(dir.path()).unwrap() {
+        fs::remove_file(Segment::path(dir.path(), id)).unwrap();
+    }
+    for _ in 0..20 {
+        append(&mut spool);
+        assert!(spool.bytes() <= 8 << 10, "the bound holds");
+    }
+    // What is no file cannot be removed as one.
+    let oldest = spool.segments[0].path.clone();
+    fs::remove_file(&oldest).unwrap();
+    fs::create_dir(&oldest).unwrap();
+    (0..6).for_each(|_| append(&mut spool));
+    assert!(spool.bytes() > 8 << 10, "it is held");
+    while spool.segments.len() > 1 && spool.segments[0].pending() > 0 {
+        let front = spool.segments[0].front().unwrap();
+        assert!(spool.acknowledge(front).unwrap());
+    }
+    fs::remove_dir(&oldest).unwrap();
+    append(&mut spool);
+    assert!(spool.bytes() <= 8 << 10);
+    let pending = spool.pending();
+    assert_eq!(drain(&mut spool).len() as u64, pending);
+}
+
 #[test]
 fn an_acknowledged_report_that_vanished_begins_an_epoch() {
     let (dir, keys) = filled(2);
