@@ -10,7 +10,8 @@
 //!   a sync: losing one costs a duplicate, which is harmless.
 //! - **Bound.** All files together hold at most `bytes_max`; the oldest segment
 //!   goes first, and its reports that were not acknowledged are counted.  The
-//!   newest record always stays, for its baseline and sequence.
+//!   newest record always stays, for its baseline and sequence.  A disk that is
+//!   full removes nothing that waits: `append` fails, and the window stays open.
 //! - **Damage.** What is not whole is cut off.  It cannot be known whether a
 //!   record that was cut off had been sent, so a new epoch begins.
 
@@ -210,13 +211,7 @@ impl Spool {
     pub fn append(&mut self, report: &[u8], baseline: &[u8]) -> Result<ReportKey, SpoolError> {
         let record = record::encode(self.next.sequence, report, baseline)
             .ok_or(SpoolError::TooLarge(report.len() + baseline.len()))?;
-        let mut written = self.write(&record);
-        // A full disk may be full of our own reports.
-        while written.as_ref().is_err_and(is_full) && self.segments.len() > 1 {
-            self.drop_oldest().map_err(SpoolError::Write)?;
-            written = self.write(&record);
-        }
-        written.map_err(SpoolError::Write)?;
+        self.write(&record).map_err(SpoolError::Write)?;
         // From here on the key belongs to this report, whatever else fails.
         let key = self.next;
         self.next.sequence += 1;
@@ -349,11 +344,6 @@ impl Spool {
         }
         Ok(())
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 /// Makes and locks the directory; `None` where another process has the lock.

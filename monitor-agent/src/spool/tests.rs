@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -151,6 +154,61 @@ fn a_disk_that_refuses_changes_nothing() {
     fs::remove_dir(&obstacle).unwrap();
     assert_eq!(spool.append(&large, b"baseline").unwrap().sequence, 3);
     assert_eq!(drain(&mut spool).len(), 3);
+}
+
+/// A small file system of its own; unmounted when dropped.
+struct Tmpfs(TempDir);
+
+impl Tmpfs {
+    /// `None` where this user may not mount.
+    fn mount(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
+        let mounted = mount.arg(dir.path()).output();
+        mounted
+            .is_ok_and(|o| o.status.success())
+            .then_some(Self(dir))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.0.path()).output());
+    }
+}
+
+#[test]
+fn a_full_disk_drops_nothing_and_acknowledgements_make_room() {
+    let Some(disk) = Tmpfs::mount("1m") else {
+        eprintln!("skipped: a tmpfs cannot be mounted here: run as root");
+        return;
+    };
+    let (mut spool, _) = open(disk.0.path(), MIB);
+    let report = vec![7; 50_000];
+    fs::write(disk.0.path().join("ballast"), vec![1; 300_000]).unwrap();
+    let mut appended = 0;
+    let refused = loop {
+        match spool.append(&report, b"baseline") {
+            Ok(_) if appended < 100 => appended += 1,
+            Ok(_) => panic!("something made room"),
+            Err(refused) => break refused,
+        }
+    };
+    let full = matches!(&refused, SpoolError::Write(e) if e.kind() == io::ErrorKind::StorageFull);
+    assert!(full, "{refused:?}");
+    assert!(spool.segments.len() > 1, "there is something to drop");
+    let next = spool.next_key();
+    assert!(spool.append(&report, b"baseline").is_err());
+    assert_eq!((spool.dropped(), spool.pending()), (0, appended));
+    assert_eq!(spool.next_key(), next);
+    let oldest = spool.segments[0].id;
+    while spool.segments[0].id == oldest {
+        let front = spool.segments[0].front().unwrap();
+        assert!(spool.acknowledge(front).unwrap());
+    }
+    assert_eq!(spool.append(&report, b"baseline").unwrap(), next);
+    assert_eq!(spool.dropped(), 0);
 }
 
 /// Whatever becomes of older files: a report that was made durable has its key
