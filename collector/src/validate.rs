@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use monitor_proto::v1;
+use monitor_proto::{REPORT_ENDPOINTS_MAX, v1};
 
 const HOST_ID_BYTES_MAX: usize = 256;
 const LABEL_BYTES_MAX: usize = 4096;
-const ENDPOINTS_MAX: usize = 16_384;
 /// Entries of any other list in a report.
 const LIST_MAX: usize = 1024;
 const MAP_ENTRIES_MAX: usize = 256;
@@ -133,7 +132,7 @@ fn host_metrics(m: &v1::HostMetrics) -> Result<(), Invalid> {
 }
 
 fn endpoints(endpoints: &[v1::Endpoint]) -> Result<(), Invalid> {
-    list(endpoints, ENDPOINTS_MAX, "endpoints")?;
+    list(endpoints, REPORT_ENDPOINTS_MAX, "endpoints")?;
     let mut seen = HashSet::with_capacity(endpoints.len());
     for e in endpoints {
         label(&e.address, "endpoints.address")?;

@@ -29,3 +29,6 @@ pub const AUTHORIZATION: &str = "authorization";
 
 /// The largest report that an agent sends and a collector takes, encoded.
 pub const REPORT_BYTES_MAX: usize = 4 << 20;
+
+/// The most endpoints in a report that an agent sends and a collector takes.
+pub const REPORT_ENDPOINTS_MAX: usize = 16_384;

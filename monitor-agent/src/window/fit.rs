@@ -1,11 +1,12 @@
-//! Keeps a report within the size that a collector takes.
+//! Keeps a report within the size and the number of endpoints that a collector
+//! takes.
 //!
 //! Endpoints that find no room keep what was reported of them last: what
 //! happened to them since belongs to the next report that they are in.
 
 use std::collections::{BTreeMap, HashMap};
 
-use monitor_proto::{REPORT_BYTES_MAX, v1};
+use monitor_proto::{REPORT_BYTES_MAX, REPORT_ENDPOINTS_MAX, v1};
 use prost::Message;
 
 use super::{
@@ -71,7 +72,7 @@ pub(super) fn endpoints(
     for row in in_turn(ledger.rows, report.sequence) {
         let endpoint = endpoint(&row, describe);
         let bytes = endpoint.encoded_len() + FRAME_BYTES;
-        if bytes <= room {
+        if bytes <= room && report.endpoints.len() < REPORT_ENDPOINTS_MAX {
             room -= bytes;
             report.endpoints.push(endpoint);
             reported.totals.push((row.id, row.totals));

@@ -1,11 +1,14 @@
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+};
 
 use monitor_common::{
     counters::EndpointCounters,
     endpoint::Role,
     http::{Method, code_index},
 };
-use monitor_proto::REPORT_BYTES_MAX;
+use monitor_proto::{REPORT_BYTES_MAX, REPORT_ENDPOINTS_MAX};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -418,6 +421,25 @@ fn a_report_never_outgrows_its_bound_and_nothing_is_forgotten() {
     }
     assert_eq!(sums.len(), 2_600);
     assert!(sums.values().all(|&sum| sum == 1 << 40));
+}
+
+/// More endpoints than a collector takes in one report, each of them small.
+#[test]
+fn a_report_has_no_more_endpoints_than_a_collector_takes() {
+    let more = REPORT_ENDPOINTS_MAX as u16 + 1_000;
+    let ports = 1..=more;
+    let endpoints: Vec<_> = ports
+        .map(|p| endpoint(p, Role::Upstream, EndpointCounters::ZERO))
+        .collect();
+    let mut windows = windows(0, None);
+    let mut seen = HashSet::new();
+    for sequence in 1..=3 {
+        let closed = windows.close(key(sequence), reading(5 * sequence, endpoints.clone()), &[]);
+        assert_eq!(closed.report.endpoints.len(), REPORT_ENDPOINTS_MAX);
+        seen.extend(closed.report.endpoints.iter().map(|e| e.address.clone()));
+        windows.commit(closed);
+    }
+    assert_eq!(seen.len(), usize::from(more), "all have their turn");
 }
 
 #[derive(Clone, Debug)]
