@@ -43,6 +43,10 @@ use ledger::{Ledger, Losses, Row};
 /// samples that is worth telling.
 const UNSAMPLED_NS_MAX: u64 = 1_000_000_000;
 
+/// A wall clock that lies further behind than this was set back for good, and
+/// windows go by its new time; until then the next one waits for it.
+const CLOCK_BEHIND_NS_MAX: u64 = 60_000_000_000;
+
 /// One watched cgroup at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetReading {
@@ -215,12 +219,14 @@ impl Windows {
 
     fn reasons(&self, ledger: &Ledger, span: &Span) -> Vec<String> {
         let adopted = |r: &Row| r.delta.connections_adopted > 0;
-        let unsampled_ns = self.began.unix_ns.saturating_sub(span.start_unix_ns);
+        let start_boot_ns = span.end.boot_ns.saturating_sub(span.duration_ns);
+        let unsampled_ns = self.began.boot_ns.saturating_sub(start_boot_ns);
         let reasons = [
             (ledger.rows.iter().any(adopted), "connections adopted"),
             (ledger.went_backwards, "a counter went backwards"),
             (ledger.began_anew, "counters began anew"),
             (span.gap, "nothing was counted for a while"),
+            (span.set_back, "the clock was set back"),
             (
                 unsampled_ns > UNSAMPLED_NS_MAX,
                 "gauges were not sampled while no agent ran",
@@ -317,28 +323,43 @@ struct Span {
     duration_ns: u64,
     // Whether there was a time between the last window and the counters' start.
     gap: bool,
+    // Whether the wall clock's new time names this window.
+    set_back: bool,
 }
 
 impl Span {
     fn new(baseline: Option<&Baseline>, host: &v1::Host, at: Instant, since_unix_ns: u64) -> Self {
         let last = baseline.map(|b| b.window_end).unwrap_or_default();
         // What was counted after the last window belongs to this one, unless
-        // counting itself began later.
-        let start_unix_ns = last.unix_ns.max(since_unix_ns);
-        let continued =
-            last.unix_ns >= since_unix_ns && baseline.is_some_and(|b| b.boot_id == host.boot_id);
-        // The wall clock may have been set back.
-        let unix_ns = at.unix_ns.max(start_unix_ns);
+        // counting itself began later.  After the clock was set back only its
+        // name tells that it is the same count.
+        let same_count = |b: &Baseline| {
+            b.boot_id == host.boot_id
+                && (last.unix_ns >= since_unix_ns || b.losses_since_unix_ns == since_unix_ns)
+        };
+        let continued = baseline.is_some_and(same_count);
+        let start_unix_ns = if continued {
+            last.unix_ns
+        } else {
+            last.unix_ns.max(since_unix_ns)
+        };
+        let set_back = at.unix_ns < start_unix_ns.saturating_sub(CLOCK_BEHIND_NS_MAX);
         let duration_ns = if continued {
             at.boot_ns.saturating_sub(last.boot_ns)
         } else {
-            unix_ns - start_unix_ns
+            at.unix_ns.saturating_sub(start_unix_ns)
+        };
+        let (start_unix_ns, unix_ns) = if set_back {
+            (at.unix_ns.saturating_sub(duration_ns), at.unix_ns)
+        } else {
+            (start_unix_ns, at.unix_ns.max(start_unix_ns))
         };
         Self {
             start_unix_ns,
             end: Instant { unix_ns, ..at },
             duration_ns,
             gap: baseline.is_some() && !continued,
+            set_back,
         }
     }
 }

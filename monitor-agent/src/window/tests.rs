@@ -321,6 +321,31 @@ fn a_wall_clock_that_is_set_back_makes_no_window_end_before_it_began() {
 }
 
 #[test]
+fn after_the_wall_clock_was_set_back_for_good_windows_go_by_its_new_time() {
+    const HOURS: u64 = 7_200;
+    let mut windows = windows(HOURS, None);
+    let counting_since = |mut reading: Reading| {
+        reading.kernel.since_unix_ns = at(HOURS).unix_ns;
+        reading
+    };
+    let first = counting_since(reading(HOURS + 50, vec![]));
+    windows.commit(windows.close(key(1), first, &[]));
+    for n in 1..=3 {
+        let mut back = counting_since(reading(5 * n, vec![]));
+        back.surroundings.at.boot_ns = at(HOURS + 50 + 5 * n).boot_ns;
+        let closed = windows.close(key(1 + n), back, &[]);
+        let report = &closed.report;
+        assert_eq!(report.window_start_unix_ns, at(5 * n).unix_ns - 5 * SECOND);
+        assert_eq!(report.window_end_unix_ns, at(5 * n).unix_ns);
+        assert_eq!(report.window_duration_ns, 5 * SECOND);
+        let told = ["the clock was set back".to_owned()];
+        let told = if n == 1 { &told[..] } else { &[] };
+        assert_eq!(report.incomplete_reasons, told, "window {n}");
+        windows.commit(closed);
+    }
+}
+
+#[test]
 fn round_trip_times_have_an_exact_mean_and_a_sampled_range() {
     let earlier = reading(0, vec![endpoint(80, Role::Upstream, counted(1, 1))]).kernel;
     let mut later = earlier.clone();
