@@ -7,7 +7,7 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     net::SocketAddr,
     os::{fd::OwnedFd, unix::fs::FileTypeExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -39,7 +39,7 @@ const QUESTION_BYTES_MAX: u64 = 256;
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// How long one who asks may take.
+/// How long one who asks may take to ask, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers about, and changes, the running agent.
@@ -59,6 +59,25 @@ pub struct Control {
     pub metrics: Option<SocketAddr>,
     /// What is watched.
     pub targets: Vec<String>,
+}
+
+/// Why a running agent did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// None listens there.
+    #[error("no agent answers on {path}: is one running?")]
+    NoAgent {
+        /// The control socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended before it answered, or was asked too slowly.
+    #[error("the agent closed without an answer")]
+    Closed,
+    /// Asking or reading the answer.
+    #[error("the agent gives no answer that can be read")]
+    Answer(#[source] io::Error),
 }
 
 /// Makes the socket, in the place of one that nobody listens on any more.
@@ -94,13 +113,25 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 ///
 /// # Errors
 /// Where none answers.
-pub fn ask(path: &Path, question: &str) -> io::Result<Value> {
-    let mut stream = std::os::unix::net::UnixStream::connect(path)?;
+pub fn ask(path: &Path, question: &str) -> Result<Value, AskError> {
+    let stream = std::os::unix::net::UnixStream::connect(path);
+    let stream = stream.map_err(|source| AskError::NoAgent {
+        path: path.to_owned(),
+        source,
+    })?;
+    let line = ask_on(stream, question).map_err(AskError::Answer)?;
+    if line.is_empty() {
+        return Err(AskError::Closed);
+    }
+    serde_json::from_str(&line).map_err(|e| AskError::Answer(e.into()))
+}
+
+fn ask_on(mut stream: std::os::unix::net::UnixStream, question: &str) -> io::Result<String> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     stream.write_all(format!("{question}\n").as_bytes())?;
     let mut line = String::new();
     BufReader::new(io::Read::take(stream, ANSWER_BYTES_MAX)).read_line(&mut line)?;
-    Ok(serde_json::from_str(&line)?)
+    Ok(line)
 }
 
 impl Control {
@@ -109,9 +140,8 @@ impl Control {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let answered = timeout(PATIENCE, self.answer(stream)).await;
-                    if !matches!(answered, Ok(Ok(()))) {
-                        tracing::debug!("someone asked and did not wait for the answer");
+                    if let Err(error) = self.answer(stream).await {
+                        tracing::debug!(%error, "someone asked and did not wait for the answer");
                     }
                 }
                 Err(error) => {
@@ -126,10 +156,11 @@ impl Control {
         let (reader, mut writer) = stream.split();
         let mut line = String::new();
         let mut reader = AsyncBufReader::new(reader.take(QUESTION_BYTES_MAX));
-        reader.read_line(&mut line).await?;
+        timeout(PATIENCE, reader.read_line(&mut line)).await??;
+        // Changing the level takes as long as it takes.
         let mut answer = self.answer_to(line.trim()).await.to_string();
         answer.push('\n');
-        writer.write_all(answer.as_bytes()).await
+        timeout(PATIENCE, writer.write_all(answer.as_bytes())).await?
     }
 
     async fn answer_to(&self, question: &str) -> Value {
@@ -226,6 +257,89 @@ fn name(level: Level) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        kernel::{Glance, KernelSample},
+        sampler::{Sampler, SamplerOptions},
+        source::{CounterSource, Opened, SourceError},
+        spool::Spool,
+    };
+
+    /// Counts nothing, and takes its time to change the level.
+    struct Slow;
+
+    impl CounterSource for Slow {
+        fn glance(&mut self) -> Result<Glance, SourceError> {
+            Ok(Glance::default())
+        }
+
+        fn read(&mut self) -> Result<KernelSample, SourceError> {
+            Ok(KernelSample::default())
+        }
+
+        fn set_level(&mut self, _: Level) -> Result<(), SourceError> {
+            std::thread::sleep(Duration::from_millis(100));
+            Ok(())
+        }
+    }
+
+    fn control(sampler: &Sampler, spool_dir: &Path) -> Control {
+        let (spool, _) = Spool::open(spool_dir, 1 << 20, 1).unwrap();
+        Control {
+            asker: sampler.asker(),
+            shared: sampler.shared(),
+            spool: Arc::new(std::sync::Mutex::new(spool)),
+            progress: Arc::default(),
+            collector: String::new(),
+            metrics: None,
+            targets: vec![],
+        }
+    }
+
+    /// Time is paused: it jumps to the end of every timeout that is waited for.
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_is_bounded_and_changing_the_level_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let options = SamplerOptions {
+            interval: Duration::from_millis(100),
+            level: Level::Http,
+            targets: vec![],
+        };
+        let open = |_: &[_], level| {
+            let source = Box::new(Slow);
+            Ok(Opened { source, level })
+        };
+        let sampler = Sampler::start(Box::new(open), options).unwrap();
+        let control = control(&sampler, &dir.path().join("spool"));
+        let listener = listen(&path).unwrap();
+        // One who never asks, and then one who has asked before it is his turn.
+        let silent = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let mut asker = UnixStream::connect(&path).await.unwrap();
+        asker.write_all(b"level tcp\n").await.unwrap();
+        let serving = tokio::spawn(control.serve(listener));
+        let mut answer = String::new();
+        asker.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "{\"level\":\"tcp\"}\n");
+        serving.abort();
+        drop(silent);
+    }
+
+    #[test]
+    fn an_agent_that_closes_is_not_one_that_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let refused = ask(&path, "status").unwrap_err().to_string();
+        assert!(refused.starts_with("no agent answers on"), "{refused}");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let closing = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut question = String::new();
+            BufReader::new(stream).read_line(&mut question).unwrap();
+        });
+        let closed = ask(&path, "level tcp").unwrap_err().to_string();
+        assert_eq!(closed, "the agent closed without an answer");
+        closing.join().unwrap();
+    }
 
     #[tokio::test]
     async fn a_socket_that_was_left_is_replaced_and_nothing_else_is() {

@@ -248,8 +248,7 @@ fn level(args: &LevelArgs) -> anyhow::Result<()> {
 fn ask(args: &SocketArgs, question: &str) -> anyhow::Result<serde_json::Value> {
     let default = || control_socket(&args.pins.pin_dir);
     let path = args.control_socket.clone().unwrap_or_else(default);
-    let answer = control::ask(&path, question)
-        .with_context(|| format!("no agent answers on {}: is one running?", path.display()))?;
+    let answer = control::ask(&path, question)?;
     match answer.get("error") {
         Some(error) => anyhow::bail!("the agent answers: {error}"),
         None => Ok(answer),
