@@ -59,7 +59,9 @@ fn main() -> ExitCode {
 
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>()
-        || error.is::<TargetError>()
+        || error
+            .downcast_ref::<TargetError>()
+            .is_some_and(|error| !error.may_come())
         || matches!(error.downcast_ref(), Some(TopError::NoTerminal))
 }
 
@@ -94,8 +96,8 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     let config = Config::new(args, std::env::var("SPEEDMIMI_TOKEN").ok())?;
     logging::init(config.log_format, config.kernel_log);
     let roots = Roots::detect()?;
-    let targets = target::resolve(&config.targets, &roots)
-        .inspect_err(|error| list_candidates(error, &roots))?;
+    let targets =
+        target::resolve(&config.targets, &roots).inspect_err(|error| explain(error, &roots))?;
     for foreign in target::foreign_listeners(&targets, &roots) {
         tracing::warn!("{foreign}; {}", target::FOREIGN_ADVICE);
     }
@@ -125,11 +127,20 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Without a target: what one could be.
-fn list_candidates(error: &TargetError, roots: &Roots) {
-    if !matches!(error, TargetError::Nothing) {
-        return;
+/// Without a target: what one could be.  Without it yet: what comes of that.
+fn explain(error: &TargetError, roots: &Roots) {
+    if error.may_come() {
+        tracing::warn!(
+            "what is to be watched is not there yet: ending with exit code 1, upon which the \
+             service manager starts the agent again"
+        );
     }
+    if matches!(error, TargetError::Nothing) {
+        list_candidates(roots);
+    }
+}
+
+fn list_candidates(roots: &Roots) {
     let candidates = target::candidates(&roots.proc);
     if candidates.is_empty() {
         return;

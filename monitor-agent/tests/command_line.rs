@@ -24,7 +24,7 @@ fn bad_usage_and_bad_configuration_exit_with_64() {
     let file = dir.path().join("agent.toml");
     std::fs::write(&file, "colector = \"x\"\n").unwrap();
     let file = file.to_str().unwrap();
-    let bad: [&[&str]; 12] = [
+    let bad: [&[&str]; 11] = [
         &["top"],
         &["top", "--once", "--interval", "1ms"],
         &[],
@@ -35,13 +35,32 @@ fn bad_usage_and_bad_configuration_exit_with_64() {
         &["run", "--whole-host", "--sample-interval", "1ms"],
         &["run", "--whole-host", "--collector", "ftp://x"],
         &["run", "--whole-host", "--token-file", "/nonexistent"],
-        &["run", "--cgroup", "/nonexistent"],
-        &["run", "--pid", "4194305"],
+        &["run", "--cgroup", "/"],
     ];
     for args in bad {
         assert_eq!(code(args), 64, "{args:?}");
     }
     assert!(stderr(&["run", "--config", file]).contains("colector"));
+}
+
+/// Upon 64 systemd does not start the agent again.
+#[test]
+fn a_target_that_is_not_there_yet_is_no_bad_usage() {
+    let absent: [&[&str]; 3] = [
+        &["run", "--unit", "speedmimi-nonexistent.service"],
+        &["run", "--cgroup", "/nonexistent/cgroup"],
+        &["run", "--pid", "4194305"],
+    ];
+    for args in absent {
+        let output = agent(args);
+        let text = String::from_utf8(output.stderr).unwrap();
+        if text.contains("no cgroup2 filesystem") {
+            eprintln!("skipped: no cgroup2 is mounted here");
+            return;
+        }
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(text.contains("starts the agent again"), "{args:?}: {text}");
+    }
 }
 
 #[test]

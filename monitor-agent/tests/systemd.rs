@@ -32,3 +32,15 @@ fn systemd_takes_the_units() {
     assert_eq!(said, "");
     assert!(output.status.success());
 }
+
+/// The proxy may start later than the agent, and much later.
+#[test]
+fn the_agent_is_started_again_until_its_target_is_there() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let unit = unit.join("../dist/systemd/speedmimi-agent.service");
+    let text = fs::read_to_string(unit).unwrap();
+    let (head, service) = text.split_once("[Service]").unwrap();
+    assert!(head.contains("\nStartLimitIntervalSec=0\n"));
+    assert!(service.contains("\nRestart=on-failure\n"));
+    assert!(service.contains("\nRestartPreventExitStatus=64\n"));
+}

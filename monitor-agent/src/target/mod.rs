@@ -120,6 +120,19 @@ pub enum TargetError {
     },
 }
 
+impl TargetError {
+    /// Whether what was asked for may only be not there yet, like a unit that
+    /// starts later.
+    #[must_use]
+    pub fn may_come(&self) -> bool {
+        match self {
+            Self::NoCgroup { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Process { .. } | Self::NoUnit { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 impl Roots {
     /// This machine's.
     ///
