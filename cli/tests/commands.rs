@@ -97,7 +97,14 @@ async fn tables_hold_the_figures_and_no_colour_in_a_pipe() {
         "{hosts}"
     );
     let stats = stdout(&["stats", "web", "--collector", &c.url]);
-    assert!(stats.contains("12.5 %"), "{stats}");
+    let row = |name: &str| {
+        let line = stats.lines().find(|line| line.starts_with(name)).unwrap();
+        line.strip_prefix(name).unwrap().trim().to_owned()
+    };
+    assert_eq!(row("CPU"), "12.5 %");
+    assert_eq!(row("Memory"), "-", "it was not measured");
+    assert_eq!(row("Load"), "- - -");
+    assert_eq!(row("Network in"), "-");
 }
 
 #[tokio::test]
@@ -113,6 +120,7 @@ async fn json_of_hosts_and_stats_is_the_collectors() {
     assert_eq!(hosts["hosts"][0]["host"]["id"], "id-web");
     let stats = run(&["stats", "id-web", "--output", "json"]);
     assert_eq!(stats["stats"]["cpu_usage"], 12.5);
+    assert_eq!(stats["stats"]["memory_usage"], Value::Null);
 }
 
 #[tokio::test]

@@ -22,17 +22,18 @@ pub(crate) fn stats(
         return out.line(&text);
     }
     let s = answer.stats;
-    let per_second = |value: f64| format!("{}/s", text::bytes(value));
+    let percent = |value| known(value, |v| format!("{v:.1} %"));
+    let per_second = |value| known(value, |v| format!("{}/s", text::bytes(v)));
+    let loads = [s.load_avg_1, s.load_avg_5, s.load_avg_15];
     let rows = [
-        ("CPU", format!("{:.1} %", s.cpu_usage)),
-        ("Memory", format!("{:.1} %", s.memory_usage)),
-        ("Disk", format!("{:.1} %", s.disk_usage)),
+        ("CPU", percent(s.cpu_usage)),
+        ("Memory", percent(s.memory_usage)),
+        ("Disk", percent(s.disk_usage)),
         (
             "Load",
-            format!(
-                "{:.2} {:.2} {:.2}",
-                s.load_avg_1, s.load_avg_5, s.load_avg_15
-            ),
+            loads
+                .map(|load| known(load, |v| format!("{v:.2}")))
+                .join(" "),
         ),
         ("Network in", per_second(s.network_in)),
         ("Network out", per_second(s.network_out)),
@@ -40,6 +41,11 @@ pub(crate) fn stats(
     ]
     .map(|(name, value)| vec![Cell::text(name), Cell::figure(value)]);
     Table::new(vec![Cell::text("FIGURE"), Cell::figure("NEWEST")]).print(&rows, out)
+}
+
+/// A dash stands for what was not measured.
+fn known(value: Option<f64>, text: impl FnOnce(f64) -> String) -> String {
+    value.map_or_else(|| "-".to_owned(), text)
 }
 
 fn time(unix_s: u64) -> String {

@@ -42,25 +42,26 @@ pub struct StatsResponse {
     pub stats: Stats,
 }
 
-/// The newest figures of a host, names and units of the original.
+/// The newest figures of a host, names and units of the original; what was not
+/// measured is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     /// Percent of all cores.
-    pub cpu_usage: f64,
+    pub cpu_usage: Option<f64>,
     /// Percent of memory not available.
-    pub memory_usage: f64,
+    pub memory_usage: Option<f64>,
     /// Percent of the root filesystem.
-    pub disk_usage: f64,
+    pub disk_usage: Option<f64>,
     /// As /proc/loadavg has it.
-    pub load_avg_1: f64,
+    pub load_avg_1: Option<f64>,
     /// As /proc/loadavg has it.
-    pub load_avg_5: f64,
+    pub load_avg_5: Option<f64>,
     /// As /proc/loadavg has it.
-    pub load_avg_15: f64,
+    pub load_avg_15: Option<f64>,
     /// Bytes per second.
-    pub network_in: f64,
+    pub network_in: Option<f64>,
     /// Bytes per second.
-    pub network_out: f64,
+    pub network_out: Option<f64>,
     /// Unix seconds of the sample.
     pub timestamp: u64,
     /// How many cores the host has: what a load average is a share of.
@@ -86,7 +87,7 @@ impl From<&v1::HostSummary> for HostSummary {
 impl From<&v1::Report> for Stats {
     fn from(r: &v1::Report) -> Self {
         let metrics = r.host_metrics.clone().unwrap_or_default();
-        let last = |g: Option<v1::Gauge>| g.map_or(0.0, |g| g.last);
+        let last = |g: Option<v1::Gauge>| g.map(|g| g.last);
         Self {
             cpu_usage: last(metrics.cpu_usage),
             memory_usage: last(metrics.memory_usage),
@@ -98,6 +99,36 @@ impl From<&v1::Report> for Stats {
             network_out: last(metrics.network_out),
             timestamp: r.window_end_unix_ns / 1_000_000_000,
             cores: r.host.as_ref().map_or(0, |h| h.cores),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_measured_is_null() {
+        let idle = v1::Gauge::default();
+        let report = v1::Report {
+            host_metrics: Some(v1::HostMetrics {
+                cpu_usage: Some(idle),
+                ..v1::HostMetrics::default()
+            }),
+            ..v1::Report::default()
+        };
+        let stats = serde_json::to_value(Stats::from(&report)).expect("stats are JSON");
+        assert_eq!(stats["cpu_usage"], 0.0, "measured, and idle");
+        for name in [
+            "memory_usage",
+            "disk_usage",
+            "load_avg_1",
+            "load_avg_5",
+            "load_avg_15",
+            "network_in",
+            "network_out",
+        ] {
+            assert!(stats[name].is_null(), "{name}: {stats}");
         }
     }
 }
