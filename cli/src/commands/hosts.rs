@@ -57,7 +57,8 @@ fn row(host: &json::HostSummary) -> Vec<Cell> {
     ]
 }
 
-fn age(time: &str) -> Option<Duration> {
+/// How long ago a time of a collector is.
+pub(crate) fn age(time: &str) -> Option<Duration> {
     let then: SystemTime = time.parse::<Timestamp>().ok()?.into();
     // A clock that is ahead of ours makes it now.
     Some(then.elapsed().unwrap_or_default())

@@ -20,7 +20,8 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// What the feeding thread says.
 pub(crate) enum News {
-    Report(Box<monitor_proto::json::Report>),
+    /// A report, and when it came to the collector.
+    Report(Box<monitor_proto::json::Report>, Instant),
     Connected,
     Disconnected,
     /// No other try would help.
@@ -48,7 +49,7 @@ fn show(
     loop {
         while let Ok(news) = news.try_recv() {
             match news {
-                News::Report(report) => model.add(*report, Instant::now()),
+                News::Report(report, seen) => model.add(*report, seen),
                 News::Connected => model.connected = true,
                 News::Disconnected => model.connected = false,
                 News::Failed(error) => return Err(error),

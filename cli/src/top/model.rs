@@ -61,8 +61,8 @@ impl Model {
         }
     }
 
-    /// Takes a report unless a newer one is known.
-    pub(super) fn add(&mut self, report: Report, now: Instant) {
+    /// Takes a report, and when it came, unless a newer one is known.
+    pub(super) fn add(&mut self, report: Report, seen: Instant) {
         let key = (report.host.name.clone(), report.host.id.clone());
         // A host that was renamed is not shown twice.
         self.hosts
@@ -74,12 +74,12 @@ impl Model {
             Some(host) => {
                 host.push(rate);
                 host.report = report;
-                host.seen = now;
+                host.seen = seen;
             }
             None => {
                 let mut host = Host {
                     report,
-                    seen: now,
+                    seen,
                     history: VecDeque::new(),
                 };
                 host.push(rate);
