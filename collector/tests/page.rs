@@ -311,6 +311,20 @@ async fn the_page(packages: &Path) {
     let expected = serde_json::json!({"refused": true, "minutes": 8, "field": true, "current": 0});
     assert_eq!(custom, expected);
 
+    // Reports come while a button is held down, and faster than they are drawn.
+    assert_eq!(browser.answer()["held"], true);
+    agent.export(fresh("web-1", 1001)).await;
+    writeln!(browser.stdin, "released").unwrap();
+    assert_eq!(browser.answer()["focused"], "host id-web-1");
+    for sequence in 1002..=1041 {
+        agent.export(fresh("web-1", sequence)).await;
+    }
+    writeln!(browser.stdin, "reported").unwrap();
+    let held = browser.answer();
+    assert_eq!(held["scrolled"], 600);
+    let [drawn, ms] = ["drawn", "ms"].map(|key| held[key].as_u64().unwrap());
+    assert!((1..=ms / 490 + 1).contains(&drawn), "{held}");
+
     // A fleet of a hundred, each with a listener and a backend.
     for i in 0..97 {
         agent.export(fresh(&format!("fleet-{i}"), 1)).await;

@@ -45,14 +45,38 @@ function draw() {
   byId("empty").hidden = hosts.length > 0;
 }
 
-/// Draws at most once a frame, however many reports come.
-let drawing = false;
+/// Draws at most twice a second, however many reports come, and not while a
+/// button is held down: a click on what was replaced meanwhile would be lost.
+const DRAW_EVERY_MS = 500;
+let due = false;
+let waiting = false;
+let held = false;
+let drawnMs = -Infinity;
 function drawSoon() {
-  if (drawing) return;
-  drawing = true;
-  requestAnimationFrame(() => {
-    drawing = false;
-    draw();
+  due = true;
+  if (waiting || held) return;
+  waiting = true;
+  setTimeout(() => requestAnimationFrame(() => {
+    waiting = false;
+    if (!due || held) return;
+    drawNow();
+    drawnMs = performance.now();
+  }), Math.max(0, drawnMs + DRAW_EVERY_MS - performance.now()));
+}
+
+/// What the reader did is answered at once.
+function drawNow() {
+  due = false;
+  draw();
+}
+
+addEventListener("pointerdown", (event) => {
+  held = event.button === 0;
+});
+for (const end of ["pointerup", "pointercancel", "contextmenu", "blur"]) {
+  addEventListener(end, () => {
+    held = false;
+    if (due) drawSoon();
   });
 }
 
@@ -158,7 +182,7 @@ function route() {
   byId("history").hidden = host === null;
   byId("ranges").replaceChildren(...rangeLinks());
   showCharts(host);
-  drawSoon();
+  drawNow();
 }
 
 /// Links within the page change the URL without loading it anew.
@@ -175,7 +199,7 @@ addEventListener("resize", () => charts.resize());
 byId("find").addEventListener("input", () => {
   history.replaceState(null, "", address({ find: byId("find").value || null }));
   url = new URL(location.href);
-  drawSoon();
+  drawNow();
 });
 
 /// A range of the reader's own; the URL has it in UTC, so that it can be shared.

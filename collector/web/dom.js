@@ -59,7 +59,7 @@ export function table({ key, caption, heads, rows, words = 2 }) {
 }
 
 /// Puts new children in place of the old ones; the keyboard's place and how
-/// far a table was scrolled stay.
+/// far a table and the page were scrolled stay.
 export function redraw(parent, children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
   const scrolled = [...parent.querySelectorAll("[data-scroll]")]
@@ -78,5 +78,5 @@ export function redraw(parent, children) {
     const now = parent.querySelector(`[data-scroll="${CSS.escape(key)}"]`);
     if (now) now.scrollLeft = left;
   }
-  if (focused) parent.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+  if (focused) parent.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 }

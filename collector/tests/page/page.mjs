@@ -141,6 +141,32 @@ try {
   await hostPage.goBack();
   await hostPage.waitForFunction(() => document.querySelectorAll("article.host").length >= 3);
 
+  // A button that is held while reports come clicks all the same.
+  const held = await open({ viewport: { width: 1280, height: 800 } });
+  await held.locator("#connection.good").waitFor();
+  await held.getByRole("link", { name: "web-1" }).hover();
+  await held.mouse.down();
+  answer({ held: true });
+  await lines.next();
+  await held.waitForTimeout(1500);
+  await held.mouse.up();
+  await held.waitForURL(/host=id-web-1/);
+  // What is drawn anew does not scroll back to the link that was clicked.
+  await held.locator("figure canvas").first().waitFor();
+  await held.evaluate(() => scrollTo(0, 600));
+  await held.evaluate(() => {
+    window.drawn = 0;
+    new MutationObserver(() => window.drawn++).observe(document.getElementById("hosts"), { childList: true });
+  });
+  const since = Date.now();
+  answer({ focused: await held.evaluate(() => document.activeElement.dataset.focus) });
+  await lines.next();
+  await held.locator("text=report 1041").first().waitFor();
+  const drawn = await held.evaluate(() => window.drawn);
+  const ms = Date.now() - since;
+  answer({ drawn, ms, scrolled: await held.evaluate(() => scrollY) });
+  await held.close();
+
   await lines.next();
   const full = await open({ viewport: { width: 1280, height: 800 } });
   const painted = await full.waitForFunction(() =>
