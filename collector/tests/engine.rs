@@ -202,19 +202,24 @@ async fn conforms(name: &str, write_url: &str, query_url: &str) {
     let store = Collector::start_with(dirs[0].path(), &["--remote-write", write_url]);
     let stateless = Collector::start_with(dirs[1].path(), &["--query-url", query_url]);
     assert_eq!(stateless.get("/readyz").status, 200);
-    // Four minutes and a gap of one, ending on a minute.
+    // Four minutes, the third of which is lost, ending on a minute: totals go on.
     let base_ns = now_ns() / 60_000_000_000 * 60_000_000_000;
     let mut agent = store.agent().await;
-    let mut sequence = 0;
+    let mut exported = 0;
     for host in ["web", HOSTILE] {
-        sequence = 0;
-        for windows in (0..48u64).rev().filter(|n| !(12..24).contains(n)) {
+        let mut sequence = 0;
+        exported = 0;
+        for windows in (0..48u64).rev() {
             sequence += 1;
+            if (12..24).contains(&windows) {
+                continue;
+            }
+            exported += 1;
             let outcome = agent.export(ago(host, base_ns, sequence, windows)).await;
             assert_eq!(outcome, ExportOutcome::Stored);
         }
     }
-    let passed_on = format!("{{url=\"{write_url}\"}} {}\n", 2 * sequence);
+    let passed_on = format!("{{url=\"{write_url}\"}} {}\n", 2 * exported);
     eventually("every report is passed on and rolled up", || {
         let sent = "speedmimi_collector_remote_write_sent_total";
         let metrics = store.get("/metrics").body;
@@ -229,7 +234,7 @@ async fn conforms(name: &str, write_url: &str, query_url: &str) {
                 points.iter().filter(|p| p["coverage"] == 1.0).count()
             });
         metrics.contains(&format!("{sent}{passed_on}"))
-            && visible(query_url) == (series, sequence)
+            && visible(query_url) == (series, exported)
             && covered == 3
     });
     let minute = base_ns / 60_000_000_000 * 60;
@@ -276,6 +281,39 @@ async fn conforms(name: &str, write_url: &str, query_url: &str) {
     let first: Value = serde_json::from_str(&data.take(1).collect::<String>()).unwrap();
     assert_eq!(first["host"]["id"], "id-web");
     assert_eq!(first["endpoints"][0]["requests"], 5);
+}
+
+/// Samples of a scrape are later than the report that they are of.
+async fn scraped() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let store = Collector::start(dirs[0].path());
+    let config = format!(
+        "global: {{scrape_interval: 1s}}\n\
+         scrape_configs: [{{job_name: c, static_configs: [{{targets: ['{}']}}]}}]\n",
+        store.http
+    );
+    let engine = Engine::start_with(Kind::Prometheus, dirs[1].path(), free_port(), &config);
+    let stateless = Collector::start_with(dirs[2].path(), &["--query-url", &engine.url]);
+    let mut agent = store.agent().await;
+    for sequence in [7, 9] {
+        agent.export(report("web", sequence)).await;
+        eventually("the report is scraped", || {
+            let scraped = format!("speedmimi_host_report_sequence == {sequence}");
+            !engine.series(&scraped).is_empty()
+        });
+    }
+    for host in ["", "&host=web"] {
+        let reports = stateless.json(&format!("/api/v1/reports?latest=true{host}"));
+        let newest = &reports["reports"][0];
+        assert_eq!(newest["sequence"], 9);
+        let endpoint = &newest["endpoints"][0];
+        assert_eq!(endpoint["totals"]["requests"], 45, "{newest}");
+        assert_eq!(endpoint["requests"], 10, "of two reports: {newest}");
+        assert_ne!(newest["window_duration_ns"], WINDOW_NS, "{newest}");
+    }
+    let stats = stateless.json("/api/v1/hosts/web/stats");
+    assert_eq!(stats["stats"]["cpu_usage"], 12.5, "{stats}");
+    assert!(stats["stats"]["disk_usage"].is_null(), "{stats}");
 }
 
 /// Hosts and loads are those of the store; what an engine does not have is said.
@@ -344,6 +382,11 @@ fn main() -> ExitCode {
             })
         })
         .collect();
+    trials.push(trial(
+        "what_an_engine_scraped_has_the_newest_figures",
+        Kind::Prometheus.missing(),
+        scraped,
+    ));
     let url = |of: &str| std::env::var(format!("SPEEDMIMI_TEST_ENGINE_{of}_URL"));
     // Nobody who gives none expects it to be tried.
     if let (Ok(write), Ok(query)) = (url("WRITE"), url("QUERY")) {

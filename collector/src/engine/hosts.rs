@@ -9,7 +9,7 @@ use crate::time::now_ns;
 
 /// Hosts without a report in this time are not listed.
 const KNOWN_FOR: &str = "1d";
-const SEEN: &str = "speedmimi_host_last_report_timestamp_seconds";
+pub(super) const SEEN: &str = "speedmimi_host_last_report_timestamp_seconds";
 const FACTS: &str = "speedmimi_host_(cores|report_sequence|epoch_timestamp_seconds)";
 
 impl Engine {

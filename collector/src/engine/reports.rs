@@ -6,11 +6,19 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use monitor_proto::v1;
 
-use super::{Engine, EngineError, Partly, Question, Series, promql, series};
+use super::{
+    Engine, EngineError, Partly, Question, Series,
+    hosts::{SEEN, unix_ns},
+    promql, series,
+};
 use crate::time::now_ns;
 
 /// Holds the last two reports, also of agents that report every half minute.
-const RANGE: &str = "[70s]";
+const RANGE_S: f64 = 70.0;
+/// A scrape sees a report at most so long after it came.
+const SCRAPED_WITHIN_S: f64 = 60.0;
+/// Times are kept to the millisecond.
+const SAME_S: f64 = 0.002;
 /// Everything of a host but, among a fleet, the buckets, which are most of it.
 const ALL: &str = "speedmimi_.+";
 const WITHOUT_BUCKETS: &str =
@@ -23,20 +31,23 @@ impl Engine {
     /// name, or of all.
     pub(crate) async fn newest(&self, host: &str) -> Result<Partly<Vec<v1::Report>>, EngineError> {
         let known = self.hosts(host).await?;
+        let now_s = now_ns() as f64 / 1e9;
         let mut partial = known.partial;
         let mut series = Vec::new();
         if host.is_empty() || known.value.len() > HOSTS_MAX {
             let of_all = promql::named_like(WITHOUT_BUCKETS, &[]);
-            let now_s = now_ns() as f64 / 1e9;
-            let asked = self.ask([Question::at(of_all + RANGE, now_s)]).await?;
+            let of_all = over(&of_all, RANGE_S);
+            let asked = self.ask([Question::at(of_all, now_s)]).await?;
             partial.extend(asked.partial);
             series.extend(asked.value.into_iter().flatten());
         } else {
             for summary in &known.value {
                 let id = summary.host.as_ref().map_or("", |host| host.id.as_str());
                 let of_one = promql::named_like(ALL, &[("host_id", id)]);
-                let at_s = summary.last_seen_unix_ns as f64 / 1e9 + 0.001;
-                let asked = self.ask([Question::at(of_one + RANGE, at_s)]).await?;
+                let seen_s = summary.last_seen_unix_ns as f64 / 1e9;
+                let at_s = now_s.clamp(seen_s + 0.001, seen_s + SCRAPED_WITHIN_S);
+                let of_one = over(&of_one, RANGE_S + (at_s - seen_s));
+                let asked = self.ask([Question::at(of_one, at_s)]).await?;
                 partial.extend(asked.partial);
                 series.extend(asked.value.into_iter().flatten());
             }
@@ -56,6 +67,45 @@ impl Engine {
     }
 }
 
+fn over(selector: &str, range_s: f64) -> String {
+    let range_ms = (range_s * 1e3) as u64;
+    format!("{selector}[{range_ms}ms]")
+}
+
+/// The samples that are of the newest report: one where it was passed on, each
+/// that saw it where it was scraped.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    first_s: f64,
+    last_s: f64,
+    /// The time between the reports of these samples and of those before.
+    window_ns: Option<u64>,
+}
+
+impl Newest {
+    fn new(series: &[&Series], seen_s: f64) -> Self {
+        let seen = series.iter().filter(|one| one.label("__name__") == SEEN);
+        let mut newest = seen.filter_map(|series| {
+            let of_newest = |(_, value): &(f64, f64)| (value - seen_s).abs() <= SAME_S;
+            let first = series.values.iter().position(of_newest)?;
+            let last = series.values.iter().rposition(of_newest)?;
+            let before = series.values[..first].last();
+            Some(Self {
+                first_s: series.values[first].0,
+                last_s: series.values[last].0,
+                window_ns: before
+                    .map(|(_, value)| unix_ns(seen_s).saturating_sub(unix_ns(*value)))
+                    .filter(|ns| *ns > 0),
+            })
+        });
+        newest.next().unwrap_or(Self {
+            first_s: seen_s,
+            last_s: seen_s,
+            window_ns: None,
+        })
+    }
+}
+
 /// What a series says of the newest window.
 #[derive(Clone, Copy, Debug)]
 struct Last {
@@ -64,15 +114,16 @@ struct Last {
     grown: Option<f64>,
 }
 
-/// `None` where the newest sample is of an older window.
-fn last(series: &Series, window_end_s: f64) -> Option<Last> {
-    let (at, value) = *series.values.last()?;
-    if (at - window_end_s).abs() > 0.002 {
+/// `None` where no sample is of the newest window.
+fn last(series: &Series, newest: Newest) -> Option<Last> {
+    let mut back = series.values.iter().rev();
+    let (at, value) = *back.find(|(at, _)| *at <= newest.last_s + SAME_S)?;
+    if at < newest.first_s - SAME_S {
         return None;
     }
-    let before = series.values.iter().rev().nth(1).map(|(_, value)| *value);
-    let grown = before.map(|before| {
-        if value >= before {
+    let before = back.find(|(at, _)| *at < newest.first_s - SAME_S);
+    let grown = before.map(|(_, before)| {
+        if value >= *before {
             value - before
         } else {
             value
@@ -92,7 +143,7 @@ struct Counting {
 }
 
 fn report(summary: &v1::HostSummary, series: &[&Series]) -> v1::Report {
-    let window_end_s = summary.last_window_end_unix_ns as f64 / 1e9;
+    let newest = Newest::new(series, summary.last_window_end_unix_ns as f64 / 1e9);
     let mut report = v1::Report {
         host: summary.host.clone(),
         agent: summary.agent.clone(),
@@ -104,7 +155,7 @@ fn report(summary: &v1::HostSummary, series: &[&Series]) -> v1::Report {
     let mut endpoints: BTreeMap<[&str; 3], Counting> = BTreeMap::new();
     let mut is_single = true;
     for series in series {
-        let Some(last) = last(series, window_end_s) else {
+        let Some(last) = last(series, newest) else {
             continue;
         };
         is_single &= last.grown.is_none();
@@ -119,6 +170,10 @@ fn report(summary: &v1::HostSummary, series: &[&Series]) -> v1::Report {
             Entry::Vacant(entry) => entry.insert(counting(series)),
         };
         of_endpoint(counting, name, series, last);
+    }
+    // The time that the growth took, whatever the agent's own windows are.
+    if let Some(window_ns) = newest.window_ns {
+        report.window_duration_ns = window_ns;
     }
     report.window_start_unix_ns = report
         .window_end_unix_ns
@@ -284,7 +339,6 @@ fn finish(mut counting: Counting) -> v1::Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::hosts::unix_ns;
 
     fn series(labels: &[(&str, &str)], values: &[(f64, f64)]) -> Series {
         Series {
@@ -349,5 +403,48 @@ mod tests {
             0,
             "an old sample is none of the newest window"
         );
+    }
+
+    /// The newest report, seen at 100 s, of totals and gauges with these times.
+    fn newest_of(seen: &[(f64, f64)], sent: &[(f64, f64)]) -> v1::Report {
+        let summary = v1::HostSummary {
+            last_window_end_unix_ns: unix_ns(100.0),
+            ..v1::HostSummary::default()
+        };
+        let at = |value| seen.iter().map(|(at, _)| (*at, value)).collect::<Vec<_>>();
+        let all = [
+            series(&[("__name__", SEEN)], seen),
+            series(&[("__name__", "speedmimi_host_window_seconds")], &at(5.0)),
+            series(&[("__name__", "speedmimi_host_load1")], &at(0.5)),
+            series(&[("__name__", "speedmimi_bytes_sent_total")], sent),
+        ];
+        report(&summary, &all.iter().collect::<Vec<_>>())
+    }
+
+    fn sent(report: &v1::Report) -> (u64, u64) {
+        let endpoint = &report.endpoints[0];
+        let of = |c: &Option<v1::Counters>| c.as_ref().unwrap().bytes_sent;
+        (of(&endpoint.totals), of(&endpoint.window))
+    }
+
+    #[test]
+    fn a_scraped_report_grew_since_the_report_of_the_scrape_before() {
+        // Every 15 s a scrape sees the newest report of 5 s; the host is silent
+        // from 100 s on, and came back after this host was listed.
+        let seen = [(88.0, 85.0), (103.0, 100.0), (118.0, 100.0), (133.0, 130.0)];
+        let totals = seen.map(|(at, value)| (at, value * 10.0));
+        let report = newest_of(&seen, &totals);
+        assert_eq!(report.window_duration_ns, 15_000_000_000);
+        assert_eq!(sent(&report), (1000, 150));
+        assert_eq!(report.window_start_unix_ns, unix_ns(85.0));
+        assert!(report.host_metrics.unwrap().load_avg_1.is_some());
+    }
+
+    #[test]
+    fn growth_over_a_gap_took_the_whole_gap() {
+        let seen = [(40.0, 40.0), (100.0, 100.0)];
+        let report = newest_of(&seen, &[(40.0, 400.0), (100.0, 1000.0)]);
+        assert_eq!(report.window_duration_ns, 60_000_000_000);
+        assert_eq!(sent(&report), (1000, 600));
     }
 }

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use monitor_proto::v1;
 
-use super::{Engine, EngineError, Partly, Question, Series, promql};
+use super::{
+    Engine, EngineError, Partly, Question, Series,
+    hosts::{SEEN, unix_ns},
+    promql,
+};
 use crate::{
     names,
     reading::NamedSeries,
@@ -123,7 +127,10 @@ struct Cover {
 }
 
 /// Of each host, by the step's number.
-type Covers = HashMap<String, BTreeMap<u64, Cover>>;
+type ByStep<T> = HashMap<String, BTreeMap<u64, T>>;
+type Covers = ByStep<Cover>;
+/// When the newest report came, in unix nanoseconds.
+type Seen = ByStep<u64>;
 
 impl Engine {
     /// The series of a metric, of the host with this id, else of those with
@@ -171,6 +178,8 @@ impl Engine {
             "speedmimi_host_window_seconds",
             &of_host,
         ));
+        // Of the same sample as the totals.
+        let seen = range(over("last_over_time", SEEN, &of_host));
         let complete = range(over(
             "min_over_time",
             "speedmimi_host_report_complete",
@@ -199,32 +208,42 @@ impl Engine {
                 }
                 let of = over("last_over_time", counter.name, &matchers);
                 let total = range(promql::by_endpoint(&of, counter.split));
-                let asked = self.ask([covered, complete, total]).await?;
+                let asked = self.ask([seen, complete, total]).await?;
                 widen(asked)
             }
             Source::Histogram(name, _) => {
                 let of = over("last_over_time", name, &of_endpoint);
                 let totals = range(promql::by_boundary(&of));
-                let asked = self.ask([covered, complete, totals]).await?;
+                let asked = self.ask([seen, complete, totals]).await?;
                 widen(asked)
             }
         };
-        let [covered, complete, first, mean, max] = &asked.value;
-        let covers = covers(plan, covered, complete);
+        let [time, complete, first, mean, max] = &asked.value;
         let value = match source {
-            Source::HostGauge(place, _, scale) => gauges(plan, [first, mean, max])
-                .into_values()
-                .map(|(labels, steps)| host_series(plan, labels, &steps, &covers, place, scale))
-                .collect(),
-            Source::Active => gauges(plan, [first, mean, max])
-                .into_values()
-                .map(|(labels, steps)| active_series(plan, labels, &steps, &covers))
-                .collect(),
-            Source::Counter(counter) => first
-                .iter()
-                .map(|series| counter_series(plan, series, &covers, counter.of))
-                .collect(),
-            Source::Histogram(_, of) => histogram_series(plan, first, &covers, of),
+            Source::HostGauge(place, _, scale) => {
+                let covers = covers(plan, time, complete);
+                gauges(plan, [first, mean, max])
+                    .into_values()
+                    .map(|(labels, steps)| host_series(plan, labels, &steps, &covers, place, scale))
+                    .collect()
+            }
+            Source::Active => {
+                let covers = covers(plan, time, complete);
+                gauges(plan, [first, mean, max])
+                    .into_values()
+                    .map(|(labels, steps)| active_series(plan, labels, &steps, &covers))
+                    .collect()
+            }
+            Source::Counter(counter) => {
+                let times = Times::new(plan, time, complete);
+                first
+                    .iter()
+                    .map(|series| counter_series(&times, series, counter.of))
+                    .collect()
+            }
+            Source::Histogram(_, of) => {
+                histogram_series(&Times::new(plan, time, complete), first, of)
+            }
         };
         let value: Vec<NamedSeries> = value;
         if value.len() > SERIES_MAX {
@@ -268,22 +287,34 @@ fn by_step(plan: &Plan, series: &Series) -> BTreeMap<u64, f64> {
         .collect()
 }
 
-fn covers(plan: &Plan, covered: &[Series], complete: &[Series]) -> Covers {
-    let mut covers = Covers::new();
-    for series in covered {
-        let of_host = covers
-            .entry(series.label("host_id").to_owned())
-            .or_default();
-        for (step, seconds) in by_step(plan, series) {
-            of_host.entry(step).or_default().ns += (seconds * 1e9) as u64;
+/// The largest of each host and step: of engines that hold the same series,
+/// none counts twice.
+fn largest<T: Copy + Ord>(plan: &Plan, all: &[Series], of: fn(f64) -> T) -> ByStep<T> {
+    let mut hosts = ByStep::new();
+    for series in all {
+        let of_host: &mut BTreeMap<u64, T> =
+            hosts.entry(series.label("host_id").to_owned()).or_default();
+        for (step, value) in by_step(plan, series) {
+            let value = of(value);
+            let largest = of_host.entry(step).or_insert(value);
+            *largest = value.max(*largest);
         }
     }
-    for series in complete {
-        let of_host = covers
-            .entry(series.label("host_id").to_owned())
-            .or_default();
-        for (step, least) in by_step(plan, series) {
-            of_host.entry(step).or_default().incomplete += u64::from(least < 0.5);
+    hosts
+}
+
+fn covers(plan: &Plan, covered: &[Series], complete: &[Series]) -> Covers {
+    let mut covers = Covers::new();
+    for (host_id, steps) in largest(plan, covered, |seconds| (seconds * 1e9) as u64) {
+        let of_host = covers.entry(host_id).or_default();
+        for (step, ns) in steps {
+            of_host.entry(step).or_default().ns = ns;
+        }
+    }
+    for (host_id, steps) in largest(plan, complete, |least| u64::from(least < 0.5)) {
+        let of_host = covers.entry(host_id).or_default();
+        for (step, incomplete) in steps {
+            of_host.entry(step).or_default().incomplete = incomplete;
         }
     }
     covers
@@ -377,59 +408,107 @@ fn covered(cover: Cover) -> EndpointRoll {
     }
 }
 
-/// What a total grew by in each step that has one; a step without an earlier
-/// total says nothing.  A total that fell began anew.
-fn growth(totals: &BTreeMap<u64, f64>) -> impl Iterator<Item = (u64, u64)> {
+/// What a total grew by in a step, since an earlier step that has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Growth {
+    since_step: u64,
+    step: u64,
+    n: u64,
+}
+
+/// Of each step that has a total; a step without an earlier total says nothing.
+/// A total that fell began anew.
+fn growth(totals: &BTreeMap<u64, f64>) -> impl Iterator<Item = Growth> {
     let pairs = totals.iter().zip(totals.iter().skip(1));
-    pairs.map(|((_, before), (&step, &now))| {
+    pairs.map(|((&since_step, before), (&step, &now))| {
         let grown = if now >= *before { now - before } else { now };
-        (step, grown as u64)
+        Growth {
+            since_step,
+            step,
+            n: grown as u64,
+        }
     })
 }
 
+/// How much time is between totals.
+struct Times<'a> {
+    plan: &'a Plan,
+    seen: Seen,
+    covers: Covers,
+}
+
+impl<'a> Times<'a> {
+    fn new(plan: &'a Plan, seen: &[Series], complete: &[Series]) -> Self {
+        Self {
+            plan,
+            seen: largest(plan, seen, unix_ns),
+            covers: covers(plan, &[], complete),
+        }
+    }
+
+    /// A step that covers the time between two totals: not that of its own
+    /// windows, since a scrape passes over reports, and totals go on through a
+    /// gap.  `None` where the report of both is the same.
+    fn roll(&self, host_id: &str, since_step: u64, step: u64) -> Option<EndpointRoll> {
+        let seen = |step| self.seen.get(host_id)?.get(&step).copied();
+        let ns = match (seen(since_step), seen(step)) {
+            (Some(before), Some(now)) if now >= before => now - before,
+            // Unknown, or a clock was set back.
+            _ => (step - since_step).saturating_mul(self.plan.step_s.saturating_mul(1_000_000_000)),
+        };
+        let incomplete = cover(self.plan, &self.covers, host_id, step).incomplete;
+        (ns > 0).then(|| covered(Cover { ns, incomplete }))
+    }
+}
+
 fn counter_series(
-    plan: &Plan,
+    times: &Times<'_>,
     series: &Series,
-    covers: &Covers,
     of: fn(&mut EndpointRoll) -> &mut u64,
 ) -> NamedSeries {
+    let plan = times.plan;
     let totals = by_step(plan, series);
-    let samples = growth(&totals).map(|(step, n)| {
-        let mut roll = covered(cover(plan, covers, series.label("host_id"), step));
-        *of(&mut roll) = n;
-        (start_of(plan, step), roll)
+    let samples = growth(&totals).filter_map(|grown| {
+        let mut roll = times.roll(series.label("host_id"), grown.since_step, grown.step)?;
+        *of(&mut roll) = grown.n;
+        Some((start_of(plan, grown.step), roll))
     });
     let samples = Samples::Endpoint(samples.collect());
     named(plan, series, samples)
 }
 
 fn histogram_series(
-    plan: &Plan,
+    times: &Times<'_>,
     boundaries: &[Series],
-    covers: &Covers,
     of: fn(&mut EndpointRoll) -> &mut v1::Histogram,
 ) -> Vec<NamedSeries> {
+    let plan = times.plan;
     let mut endpoints: BTreeMap<Vec<&str>, Vec<&Series>> = BTreeMap::new();
     for series in boundaries {
         let key = ["host_id", "host", "target", "role", "endpoint"].map(|l| series.label(l));
         endpoints.entry(key.to_vec()).or_default().push(series);
     }
     let endpoints = endpoints.into_values().filter_map(|boundaries| {
-        let mut steps: BTreeMap<u64, Vec<(f64, u64)>> = BTreeMap::new();
+        let mut steps: BTreeMap<u64, (u64, Vec<(f64, u64)>)> = BTreeMap::new();
         for series in &boundaries {
             let Ok(le) = series.label("le").parse::<f64>() else {
                 continue;
             };
-            for (step, n) in growth(&by_step(plan, series)) {
-                steps.entry(step).or_default().push((le, n));
+            for grown in growth(&by_step(plan, series)) {
+                let none = (grown.since_step, Vec::new());
+                let (since_step, not_above) = steps.entry(grown.step).or_insert(none);
+                *since_step = grown.since_step.min(*since_step);
+                not_above.push((le, grown.n));
             }
         }
         let labels = *boundaries.first()?;
-        let samples = steps.into_iter().map(|(step, not_above)| {
-            let mut roll = covered(cover(plan, covers, labels.label("host_id"), step));
-            *of(&mut roll) = histogram(not_above);
-            (start_of(plan, step), roll)
-        });
+        let samples = steps
+            .into_iter()
+            .filter_map(|(step, (since_step, not_above))| {
+                let mut roll = times.roll(labels.label("host_id"), since_step, step)?;
+                *of(&mut roll) = histogram(not_above);
+                Some((start_of(plan, step), roll))
+            });
         let samples = Samples::Endpoint(samples.collect());
         Some(named(plan, labels, samples))
     });
@@ -510,8 +589,78 @@ mod tests {
     #[test]
     fn a_total_that_fell_began_anew_and_a_gap_is_bridged() {
         let totals = [(0, 10.0), (1, 15.0), (4, 35.0), (5, 3.0)].into();
-        let grown: Vec<_> = growth(&totals).collect();
+        let grown: Vec<_> = growth(&totals).map(|g| (g.step, g.n)).collect();
         assert_eq!(grown, [(1, 5), (4, 20), (5, 3)]);
+    }
+
+    /// A minute each step, from 600 s on; the values are of the steps' ends.
+    fn plan() -> Plan {
+        let metric = Metric::find("bytes_sent").unwrap();
+        Plan::try_new(metric, 600, 900, Some(60)).unwrap()
+    }
+
+    fn by_step_of(values: &[(u64, f64)]) -> Series {
+        let at = |&(step, value): &(u64, f64)| ((600 + step * 60) as f64, value);
+        Series {
+            values: values.iter().map(at).collect(),
+            ..Series::default()
+        }
+    }
+
+    /// The rates by step that these totals and times amount to, with coverage.
+    fn rates(seen: &[Series], totals: &[(u64, f64)]) -> Vec<Option<(f64, f64)>> {
+        let plan = plan();
+        let complete = [by_step_of(&[1, 2, 3, 4, 5].map(|step| (step, 1.0)))];
+        let times = Times::new(&plan, seen, &complete);
+        let series = counter_series(&times, &by_step_of(totals), |r| &mut r.bytes_sent);
+        let points = crate::series::points(&plan, &series.samples);
+        let points = points.into_iter().map(|point| {
+            let point = serde_json::to_value(point).unwrap();
+            let value = point["value"].as_f64()?;
+            assert!(point["complete"].as_bool().unwrap());
+            Some((value, point["coverage"].as_f64().unwrap()))
+        });
+        points.collect()
+    }
+
+    #[test]
+    fn rates_of_scraped_totals_are_of_the_time_between_the_reports_seen() {
+        // A scrape sees a report that is up to a window old, a hundred a second;
+        // two engines have the same.
+        let times = [(0, 598.0), (1, 656.0), (2, 719.0), (3, 776.0)];
+        let totals = times.map(|(step, at)| (step, at * 100.0));
+        let seen = [by_step_of(&times), by_step_of(&times)];
+        let rates = rates(&seen, &totals);
+        let values: Vec<_> = rates
+            .iter()
+            .map(|rate| rate.map(|(value, _)| value))
+            .collect();
+        assert_eq!(values, [Some(100.0), Some(100.0), Some(100.0), None, None]);
+        assert_eq!(rates[2], Some((100.0, 57.0 / 60.0)));
+    }
+
+    #[test]
+    fn growth_over_a_gap_is_of_the_whole_gap_and_a_silent_host_has_no_rate() {
+        // No sample for two steps; then a scrape that sees the same report.
+        let times = [(0, 600.0), (1, 660.0), (4, 840.0), (5, 840.0)];
+        let totals = times.map(|(step, at)| (step, at * 100.0));
+        let full = Some((100.0, 1.0));
+        assert_eq!(
+            rates(&[by_step_of(&times)], &totals),
+            [full, None, None, full, None]
+        );
+        // Nothing tells when: the steps' own time.
+        let unknown = rates(&[], &totals);
+        assert_eq!(unknown, [full, None, None, full, Some((0.0, 1.0))]);
+    }
+
+    #[test]
+    fn the_cover_of_two_engines_with_the_same_series_is_that_of_one() {
+        let covered = [by_step_of(&[(1, 50.0)]), by_step_of(&[(1, 60.0)])];
+        let complete = [by_step_of(&[(1, 0.0)]), by_step_of(&[(1, 0.0)])];
+        let covers = covers(&plan(), &covered, &complete);
+        let cover = covers[""][&1];
+        assert_eq!((cover.ns, cover.incomplete), (60_000_000_000, 1));
     }
 
     #[test]
