@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn memory_does_not_follow_the_cpus_of_large_machines() {
         let places = |cpus| {
-            super::places(&Meta {
+            places(&Meta {
                 cpus,
                 ..Meta::new("/t", 0, 0)
             })

@@ -124,7 +124,11 @@ impl Peer {
         tcp.extend(seq.to_be_bytes());
         tcp.extend(self.taken.to_be_bytes());
         // Every other segment has as many options as one with timestamps.
-        let options: &[u8] = if self.sent.is_multiple_of(2) { &[NOP; 12] } else { &[] };
+        let options: &[u8] = if self.sent.is_multiple_of(2) {
+            &[NOP; 12]
+        } else {
+            &[]
+        };
         self.sent += 1;
         tcp.extend([((20 + options.len()) << 2) as u8, flags]);
         tcp.extend(self.window.to_be_bytes());
