@@ -27,8 +27,11 @@ use crate::{
 
 /// The longest that a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// The longest that a connection may be silent before its first byte.
+/// The longest that a connection may take for its first bytes.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// The first bytes of HTTP/2 (RFC 9113, 3.4): the server waits for all of them,
+/// and pings only after them.
+const PREFACE_BYTES: usize = 24;
 /// The longest that a peer may take nothing of what is sent to it.
 const STALL_MAX: Duration = Duration::from_secs(60);
 /// After a failed accept: mostly too many open files.
@@ -77,14 +80,17 @@ impl Listener {
             drop(stream.set_nodelay(true));
             match &self.tls {
                 None => {
-                    let connection = Connection::new(Io::Plain(stream), Peer::default(), place);
+                    let first = first_bytes(self.protocol);
+                    let connection =
+                        Connection::new(Io::Plain(stream), Peer::default(), place, first);
                     drop(sender.send(connection).await);
                 }
                 Some(tls) => {
                     let acceptor = TlsAcceptor::from(tls.config(self.protocol));
+                    let first = first_bytes(self.protocol);
                     let (sender, stats) = (sender.clone(), Arc::clone(&self.stats));
                     tokio::spawn(async move {
-                        match handshake(acceptor, stream, place).await {
+                        match handshake(acceptor, stream, place, first).await {
                             Ok(connection) => drop(sender.send(connection).await),
                             Err(error) => {
                                 stats.refuse(Refusal::Handshake);
@@ -105,10 +111,20 @@ impl Listener {
     }
 }
 
+/// How many bytes must come before a server bounds the waiting itself: over
+/// HTTP/1.1 it does so for the whole of a head.
+fn first_bytes(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Grpc => PREFACE_BYTES,
+        Protocol::Http => 1,
+    }
+}
+
 async fn handshake(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     place: Place,
+    first: usize,
 ) -> io::Result<Connection> {
     let stream = timeout(HANDSHAKE_MAX, acceptor.accept(stream))
         .await
@@ -118,7 +134,7 @@ async fn handshake(
     let peer = Peer {
         identity: certificate.map(|certificate| Arc::new(identity(certificate))),
     };
-    Ok(Connection::new(Io::Tls(Box::new(stream)), peer, place))
+    Ok(Connection::new(Io::Tls(Box::new(stream)), peer, place, first))
 }
 
 #[derive(Debug)]
@@ -132,8 +148,10 @@ enum Io {
 pub(crate) struct Connection {
     io: Io,
     peer: Peer,
-    // Until the first byte has come.
+    // Until the first bytes have come.
     silence: Option<Pin<Box<Sleep>>>,
+    // How many of them are still to come.
+    first: usize,
     // While the peer takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
     stall_max: Duration,
@@ -141,11 +159,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn new(io: Io, peer: Peer, place: Place) -> Self {
+    fn new(io: Io, peer: Peer, place: Place, first: usize) -> Self {
         Self {
             io,
             peer,
             silence: Some(Box::pin(sleep(SILENCE_MAX))),
+            first,
             stall: None,
             stall_max: STALL_MAX,
             _place: place,
@@ -187,12 +206,16 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let poll = match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         };
         if poll.is_ready() {
-            self.silence = None;
+            self.first = self.first.saturating_sub(buffer.filled().len() - before);
+            if self.first == 0 {
+                self.silence = None;
+            }
         } else if let Some(silence) = &mut self.silence {
             ready!(silence.as_mut().poll(context));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -264,7 +287,7 @@ mod tests {
         let stats = Arc::new(SelfStats::new::<&str, &str>(&[], &[]));
         let place = take_place(&stats, |stats| &stats.grpc_connections, 1).unwrap();
         let io = Io::Plain(accepted.unwrap().0);
-        let mut connection = Connection::new(io, Peer::default(), place);
+        let mut connection = Connection::new(io, Peer::default(), place, 1);
         connection.stall_max = stall_max;
         (connection, peer.unwrap())
     }

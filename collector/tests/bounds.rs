@@ -86,8 +86,14 @@ fn slow_heads_take_all_places_for_a_while_and_no_more() {
 async fn silent_connections_to_the_grpc_port_are_closed_and_agents_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());
+    // Nothing at all, and each beginning of what HTTP/2 begins with.
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let mut silent: Vec<TcpStream> = (0..200)
-        .map(|_| TcpStream::connect(&collector.grpc).unwrap())
+        .map(|n| {
+            let mut stream = TcpStream::connect(&collector.grpc).unwrap();
+            stream.write_all(&preface[..n % preface.len()]).unwrap();
+            stream
+        })
         .collect();
     let mut agent = collector.agent().await;
     assert_eq!(agent.export(report("web", 1)).await, ExportOutcome::Stored);
