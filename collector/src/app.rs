@@ -204,6 +204,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         access: Arc::clone(&access),
         stats: Arc::clone(&told.stats),
         rates: Arc::default(),
+        streams: Arc::default(),
         stopping: stopping.clone(),
     };
     let reading = match Engine::new(config.query_url) {

@@ -46,6 +46,18 @@ struct Bound {
     host_id: String,
 }
 
+impl WriteGrant {
+    /// What is bound to some hosts, and to how many; `None` for a right that
+    /// any host may have.
+    pub(crate) fn holder(&self) -> Option<(String, usize)> {
+        if let Some(bound) = &self.bound {
+            return Some((format!("token {}", bound.token_id), 1));
+        }
+        let hosts = &self.identity.as_ref()?.hosts;
+        Some((format!("certificate {hosts:?}"), hosts.len().max(1)))
+    }
+}
+
 /// Why a report is not taken from this sender.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denied {
@@ -198,6 +210,7 @@ mod tests {
         let access = access(dir.path());
         let header = bearer(&token);
         let mut grant = access.write(Some(&header), &Peer::default()).unwrap();
+        assert_eq!(grant.holder(), Some((format!("token {}", entry.id), 1)));
         assert_eq!(access.allows(&mut grant, "h1"), Ok(()));
         assert_eq!(
             access.allows(&mut grant, "h2"),
@@ -235,7 +248,10 @@ mod tests {
             })),
         };
         let header = bearer(GENERAL);
+        let unbound = access.write(Some(&header), &Peer::default()).unwrap();
+        assert_eq!(unbound.holder(), None);
         let mut grant = access.write(Some(&header), &peer(&["h1"], false)).unwrap();
+        assert_eq!(grant.holder(), Some(("certificate [\"h1\"]".to_owned(), 1)));
         assert_eq!(access.allows(&mut grant, "h1"), Ok(()));
         assert!(matches!(
             access.allows(&mut grant, "h2"),

@@ -1,11 +1,12 @@
 //! How much one host may send.
 //!
 //! A bucket a host: it may send a spool's worth at once and a steady rate
-//! after, so that one host cannot take the writer from the others.
+//! after, so that one host cannot take the writer from the others.  Nor can it
+//! take their streams: what is bound to a host has a few.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -52,6 +53,48 @@ impl HostRates {
     }
 }
 
+/// Streams by what they were opened with.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    open: Mutex<HashMap<String, u64>>,
+}
+
+impl Streams {
+    /// Takes one of `max` places of this holder; `None` where all are taken.
+    pub(crate) fn take(self: &Arc<Self>, holder: &str, max: u64) -> Option<StreamPlace> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(holder.to_owned()).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(StreamPlace {
+            streams: Arc::clone(self),
+            holder: holder.to_owned(),
+        })
+    }
+}
+
+/// A place that is given back when dropped.
+#[derive(Debug)]
+pub(crate) struct StreamPlace {
+    streams: Arc<Streams>,
+    holder: String,
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let streams = &self.streams.open;
+        let mut open = streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.holder) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.holder);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -90,5 +133,18 @@ mod tests {
             assert!(rates.take(&n.to_string(), 1, at));
         }
         assert!(rates.buckets.lock().unwrap().len() <= BUCKETS_MAX + 1);
+    }
+
+    #[test]
+    fn each_holder_has_its_places_and_gives_them_back() {
+        let streams = Arc::new(Streams::default());
+        let first = streams.take("a", 2).unwrap();
+        let second = streams.take("a", 2).unwrap();
+        assert!(streams.take("a", 2).is_none());
+        assert!(streams.take("b", 2).is_some());
+        drop(first);
+        assert!(streams.take("a", 2).is_some());
+        drop(second);
+        assert!(streams.open.lock().unwrap().is_empty(), "none is kept");
     }
 }

@@ -134,7 +134,12 @@ async fn handshake(
     let peer = Peer {
         identity: certificate.map(|certificate| Arc::new(identity(certificate))),
     };
-    Ok(Connection::new(Io::Tls(Box::new(stream)), peer, place, first))
+    Ok(Connection::new(
+        Io::Tls(Box::new(stream)),
+        peer,
+        place,
+        first,
+    ))
 }
 
 #[derive(Debug)]

@@ -14,9 +14,14 @@ use monitor_proto::v1::{self, ExportOutcome, query_service_client::QueryServiceC
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
+/// What HTTP/2 begins with, and an empty SETTINGS frame.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const PREFACE_BYTES: usize = 24;
+
 /// As in the collector.
 const HTTP_CONNECTIONS_MAX: usize = 1024;
 const STREAMS_OF_A_CONNECTION_MAX: usize = 256;
+const STREAMS_OF_A_HOST_MAX: usize = 4;
 /// With everything that 500 agents send at once, in a build without
 /// optimisation.
 const RSS_MAX_KB: u64 = 200 << 10;
@@ -87,11 +92,10 @@ async fn silent_connections_to_the_grpc_port_are_closed_and_agents_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());
     // Nothing at all, and each beginning of what HTTP/2 begins with.
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let mut silent: Vec<TcpStream> = (0..200)
         .map(|n| {
             let mut stream = TcpStream::connect(&collector.grpc).unwrap();
-            stream.write_all(&preface[..n % preface.len()]).unwrap();
+            stream.write_all(&PREFACE[..n % PREFACE_BYTES]).unwrap();
             stream
         })
         .collect();
@@ -130,6 +134,50 @@ async fn one_connection_has_so_many_streams_at_once() {
     // Another connection is not affected.
     let mut agent = collector.agent().await;
     assert_eq!(agent.export(report("web", 1)).await, ExportOutcome::Stored);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hosts_token_opens_a_few_streams_and_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let added = |host: &str| {
+        let output = common::command()
+            .args(["token", "add", "--host-id", host, "--data-dir"])
+            .arg(dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        format!(
+            "Bearer {}",
+            String::from_utf8(output.stdout).unwrap().trim()
+        )
+    };
+    let (web, other) = (added("id-web"), added("id-other"));
+    let mut open = Vec::new();
+    for _ in 0..STREAMS_OF_A_HOST_MAX {
+        // A connection each: they are counted all together.
+        open.push(Agent::connect(&collector, &web).await.unwrap());
+    }
+    let refused = Agent::connect(&collector, &web).await.err().unwrap();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+    let streams = "speedmimi_collector_refused_total{reason=\"streams\"}";
+    assert_eq!(metric(&collector, streams), 1);
+    // Neither another host's nor what any host may show is bound by it.
+    open.push(Agent::connect(&collector, &other).await.unwrap());
+    for _ in 0..2 * STREAMS_OF_A_HOST_MAX {
+        open.push(collector.agent().await);
+    }
+    assert_eq!(
+        open[0].export(report("web", 1)).await,
+        ExportOutcome::Stored
+    );
+    // What was closed gives its place back.
+    drop(open.swap_remove(0));
+    let before = open.len() as u64;
+    let active = || metric(&collector, "speedmimi_collector_streams_active");
+    eventually("the stream has ended", || active() == before);
+    let mut again = Agent::connect(&collector, &web).await.unwrap();
+    assert_eq!(again.export(report("web", 2)).await, ExportOutcome::Stored);
 }
 
 /// The most memory that it ever had.

@@ -163,10 +163,20 @@ async fn loads_are_shares_and_are_sent_when_they_change() {
         "a loopback address that two hosts have"
     );
     assert_eq!(count(&["nobody"]).await, 0);
+    let many = vec![String::from("nobody"); 1001];
+    let many = v1::GetBackendLoadsRequest { hosts: many };
+    let mut second = QueryServiceClient::new(collector.channel().await);
+    let refused = second.get_backend_loads(many).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
     let mut unmeasured = report("c", 1);
     unmeasured.host_metrics = None;
     agent.export(unmeasured).await;
     assert_eq!(count(&["c"]).await, 0, "an unknown load is not an idle one");
+    let large = v1::GetBackendLoadsRequest {
+        hosts: vec!["x".repeat(1 << 20)],
+    };
+    let refused = second.get_backend_loads(large).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused}");
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ use crate::{
     auth::{Access, Denied, WriteGrant},
     codec,
     fleet::Facts,
-    limits::HostRates,
+    limits::{HostRates, StreamPlace, Streams},
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
     store::{Incoming, Outcome, WriteError, Writer},
@@ -41,6 +41,9 @@ const IN_FLIGHT_MAX: usize = 64;
 /// The field's own tag and length around a report.
 const ENVELOPE_BYTES: usize = 64;
 const STREAMS_MAX: u64 = 4096;
+/// Of them, those of a token or a certificate for each host that it is bound
+/// to: an agent has one, and comes back before its last one is known to be dead.
+const STREAMS_OF_A_HOST_MAX: usize = 4;
 
 /// The service that takes reports.
 #[derive(Clone, Debug)]
@@ -49,6 +52,7 @@ pub(crate) struct Ingest {
     pub(crate) access: Arc<Access>,
     pub(crate) stats: Arc<SelfStats>,
     pub(crate) rates: Arc<HostRates>,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) stopping: Stopping,
 }
 
@@ -86,13 +90,41 @@ impl Ingest {
         })
     }
 
+    /// A place for one more stream, and one of those that the grant has.
+    fn place(&self, grant: &WriteGrant) -> Result<(Place, Option<StreamPlace>), Status> {
+        let refuse = |words: String| {
+            self.stats.refuse(Refusal::Streams);
+            Status::resource_exhausted(words)
+        };
+        let own = match grant.holder() {
+            None => None,
+            Some((holder, hosts)) => {
+                let max = STREAMS_OF_A_HOST_MAX * hosts;
+                let own = self.streams.take(&holder, max as u64);
+                Some(own.ok_or_else(|| {
+                    refuse(format!(
+                        "{max} streams are open with this token or certificate already: close \
+                         some, or try again later"
+                    ))
+                })?)
+            }
+        };
+        let place = take_place(&self.stats, |s| &s.streams_active, STREAMS_MAX);
+        let place = place.ok_or_else(|| {
+            refuse(format!(
+                "{STREAMS_MAX} agents are connected already: try again later"
+            ))
+        })?;
+        Ok((place, own))
+    }
+
     /// Reads requests until the sender ends, breaks or the collector stops.
     async fn read(
         self,
         mut requests: Streaming<ExportRequest>,
         mut grant: WriteGrant,
         pending: mpsc::Sender<Pending>,
-        _place: Place,
+        _place: (Place, Option<StreamPlace>),
     ) {
         let mut stopping = self.stopping.clone();
         loop {
@@ -243,12 +275,7 @@ impl ReportService for Ingest {
         request: Request<Streaming<ExportRequest>>,
     ) -> Result<Response<Self::ExportStream>, Status> {
         let grant = self.authenticate(&request)?;
-        let Some(place) = take_place(&self.stats, |s| &s.streams_active, STREAMS_MAX) else {
-            self.stats.refuse(Refusal::Streams);
-            return Err(Status::resource_exhausted(format!(
-                "{STREAMS_MAX} agents are connected already: try again later"
-            )));
-        };
+        let place = self.place(&grant)?;
         let (pending, queue) = mpsc::channel(IN_FLIGHT_MAX);
         tokio::spawn(
             self.clone()

@@ -4,6 +4,7 @@ mod ingest;
 mod loads;
 mod query;
 mod server;
+mod timely;
 
 use monitor_proto::AUTHORIZATION;
 use tonic::Request;

@@ -43,7 +43,10 @@ const REASONS_MAX: usize = 10;
 /// long metadata, often at 8 KiB, and base64 makes more of them.
 const REASON_BYTES_MAX: usize = 2 << 10;
 /// Names that one request may ask for.
-const HOSTS_ASKED_MAX: usize = 10_000;
+const HOSTS_ASKED_MAX: usize = 1000;
+/// So many names that are as long as a host's id may be take less.  It is kept
+/// before anything is known of who sends it.
+const REQUEST_BYTES_MAX: usize = 512 << 10;
 
 /// The service that answers questions.
 #[derive(Clone, Debug)]
@@ -60,7 +63,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>
 
 impl Query {
     pub(crate) fn into_server(self) -> QueryServiceServer<Self> {
-        QueryServiceServer::new(self)
+        QueryServiceServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX)
     }
 
     fn allow<T>(&self, request: &Request<T>) -> Result<(), Status> {

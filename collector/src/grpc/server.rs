@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::transport::{Error, Server};
 
-use super::{Ingest, Query};
+use super::{Ingest, Query, timely::Timely};
 use crate::{
     listen::Connection,
     stop::{Stopping, stopped},
@@ -35,8 +35,8 @@ pub(crate) async fn serve(
         .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_max_header_list_size(Some(HEADERS_BYTES_MAX))
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
-        .add_service(ingest.into_server())
-        .add_service(query.into_server())
+        .add_service(Timely(ingest.into_server()))
+        .add_service(Timely(query.into_server()))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(connections).map(Ok::<_, io::Error>),
             async move { stopped(&mut stopping).await },

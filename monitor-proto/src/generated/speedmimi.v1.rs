@@ -309,7 +309,9 @@ pub struct Endpoint {
     /// How old the live part of the byte counts is at the most.
     #[prost(uint64, tag = "11")]
     pub live_bytes_age_ms: u64,
-    /// The smoothed round-trip times seen in this window.
+    /// The smoothed round-trip times seen in this window: as callbacks saw them, of
+    /// busy sockets a few times a second, and as they are at its end in every live
+    /// socket that got an acknowledgement in it.
     #[prost(message, optional, tag = "12")]
     pub srtt: ::core::option::Option<RoundTripTime>,
 }
@@ -317,6 +319,8 @@ pub struct Endpoint {
 pub struct RoundTripTime {
     #[prost(uint64, tag = "1")]
     pub samples: u64,
+    /// The smallest and the largest one of a live socket, or the smallest and the
+    /// largest mean between two samples of the agent.
     #[prost(uint64, tag = "2")]
     pub min_us: u64,
     #[prost(uint64, tag = "3")]
@@ -971,7 +975,7 @@ pub struct WatchResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBackendLoadsRequest {
-    /// Host ids, names or addresses; empty means all hosts.
+    /// Host ids, names or addresses, 1,000 at most; empty means all hosts.
     #[prost(string, repeated, tag = "1")]
     pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -982,6 +986,7 @@ pub struct GetBackendLoadsResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchBackendLoadsRequest {
+    /// As in GetBackendLoadsRequest.
     #[prost(string, repeated, tag = "1")]
     pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
