@@ -13,7 +13,7 @@ use std::{
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -217,6 +217,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         stats: Arc::clone(&told.stats),
         stopping: stopping.clone(),
         access: (!config.open_grpc).then(|| Arc::clone(&access)),
+        looks: Arc::new(Semaphore::new(1)),
     };
     let listener = |tcp, protocol, connections_max| Listener {
         tcp,

@@ -7,6 +7,7 @@ use monitor_proto::v1::{
     query_service_server::{QueryService, QueryServiceServer},
 };
 use tokio::sync::{
+    Semaphore,
     broadcast::{
         self,
         error::{RecvError, TryRecvError},
@@ -57,6 +58,9 @@ pub(crate) struct Query {
     pub(crate) stopping: Stopping,
     /// Who may read; anyone where this is absent.
     pub(crate) access: Option<Arc<Access>>,
+    /// One look through all hosts' loads at a time: however many watch, they
+    /// keep one thread busy.
+    pub(crate) looks: Arc<Semaphore>,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
@@ -141,6 +145,12 @@ impl Query {
         }
     }
 
+    async fn loads(&self, fleet: &Fleet, hosts: &[String]) -> Vec<v1::BackendLoad> {
+        // It is never closed.
+        let _look = self.looks.acquire().await;
+        loads::of(fleet, hosts)
+    }
+
     /// Sends the loads that changed, as reports come.
     async fn forward_loads(
         mut self,
@@ -153,7 +163,9 @@ impl Query {
         let mut sent: HashMap<String, v1::BackendLoad> = HashMap::new();
         let mut first = true;
         loop {
-            let loads: Vec<_> = loads::of(&fleet, &hosts)
+            let loads: Vec<_> = self
+                .loads(&fleet, &hosts)
+                .await
                 .into_iter()
                 .filter(|load| sent.get(&load.host_id) != Some(load))
                 .collect();
@@ -359,7 +371,7 @@ impl QueryService for Query {
         let hosts = bounded(request.into_inner().hosts)?;
         let engine = match &self.reading {
             Reading::Store(fleet, _) => {
-                let loads = loads::of(fleet, &hosts);
+                let loads = self.loads(fleet, &hosts).await;
                 return Ok(Response::new(v1::GetBackendLoadsResponse { loads }));
             }
             Reading::Engine(engine) => engine,
