@@ -68,6 +68,46 @@ async fn hosts_and_reports_are_those_that_were_sent() {
 }
 
 #[tokio::test]
+async fn pages_are_bounded_by_what_their_reports_decode_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    // A few hundred bytes as they are kept; the last is larger than a page.
+    let large = |sequence, lines| {
+        let mut large = report("a", sequence);
+        large.incomplete_reasons = vec!["x".repeat(4000); lines];
+        large
+    };
+    let mut sent: Vec<_> = (1..=11).map(|n| large(n, 250)).collect();
+    sent.push(large(12, 1000));
+    for report in &sent {
+        agent.export(report.clone()).await;
+    }
+    // As a client is that sets no bound of its own.
+    let mut client = QueryServiceClient::new(collector.channel().await);
+    let mut request = v1::GetReportsRequest {
+        limit: 1000,
+        ..Default::default()
+    };
+    let (mut all, mut sizes) = (Vec::new(), Vec::new());
+    loop {
+        let page = client.get_reports(request.clone()).await.unwrap();
+        let page = page.into_inner();
+        sizes.push(page.reports.len());
+        all.extend(page.reports);
+        if page.next_cursor.is_empty() {
+            break;
+        }
+        request.cursor = page.next_cursor;
+    }
+    assert_eq!(all, sent);
+    assert_eq!(sizes, [3, 3, 3, 2, 1]);
+    let page = collector.json("/api/v1/reports?limit=1000");
+    assert_eq!(page["reports"].as_array().unwrap().len(), 8);
+    assert_eq!(collector.all_reports("limit=1000").len(), sent.len());
+}
+
+#[tokio::test]
 async fn a_watcher_sees_what_comes_and_one_that_sleeps_is_told_what_it_missed() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());

@@ -146,3 +146,38 @@ async fn bad_questions_are_answered_in_words() {
     let unknown = collector.json("/api/v1/series?metric=requests&host=nobody");
     assert!(unknown["series"].as_array().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn an_answer_has_so_many_points_and_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    let mut wide = ago(now_ns(), 1, 1);
+    wide.endpoints = (0..200)
+        .map(|n| v1::Endpoint {
+            address: format!("10.0.0.7:{}", 1000 + n),
+            ..wide.endpoints[0].clone()
+        })
+        .collect();
+    agent.export(wide).await;
+    let get = |query: &str| {
+        let answer = collector.get(&format!("/api/v1/series?metric=requests&{query}"));
+        (answer.status, answer.body)
+    };
+    // 200 series of 1,800 and more steps each.
+    let (status, body) = get("since=5h&step=10s");
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains("larger step"), "{body}");
+    eventually("it is rolled up", || {
+        let (status, body) = get("since=30h&step=1m");
+        status == 400 && body.contains("larger step")
+    });
+    for fits in [
+        "since=5h",
+        "since=5h&step=1m",
+        "since=5h&step=10s&endpoint=10.0.0.7:1000",
+    ] {
+        let (status, body) = get(fits);
+        assert_eq!(status, 200, "{fits}: {body}");
+    }
+}

@@ -32,6 +32,8 @@ use crate::{
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
+/// Of one page: clients take 4 MiB where nothing else is set.
+const PAGE_BYTES_MAX: usize = 3 << 20;
 /// Watchers at once; each costs a task and a few messages.
 const WATCHERS_MAX: u64 = 1024;
 /// Messages that wait for a watcher's connection; then the lag is counted.
@@ -304,6 +306,7 @@ fn selection(fleet: &Fleet, request: &v1::GetReportsRequest) -> Result<Selection
         },
         after,
         limit,
+        bytes_max: PAGE_BYTES_MAX,
     })
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here writes, so a browser that is tricked into a request changes
 //! nothing; `guard` keeps other origins from reading.
 
+mod building;
 mod csv;
 mod guard;
 mod health;
@@ -68,11 +69,16 @@ impl State {
 
 fn router(state: State) -> Router {
     Router::new()
-        .route("/api/v1/hosts", get(hosts::list))
-        .route("/api/v1/hosts/{id}/stats", get(hosts::stats))
         .route("/api/v1/reports", get(reports::list))
         .route("/api/v1/series", get(series::read))
         .route("/api/v1/heatmap", get(heatmap::read))
+        // Of the routes above alone.
+        .route_layer(middleware::from_fn_with_state(
+            building::places(),
+            building::in_turn,
+        ))
+        .route("/api/v1/hosts", get(hosts::list))
+        .route("/api/v1/hosts/{id}/stats", get(hosts::stats))
         .route("/api/v1/live", get(live::watch))
         .route("/api/v1/openapi.json", get(openapi::document))
         .route("/metrics", get(prometheus::scrape))

@@ -19,6 +19,8 @@ use crate::{
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
+/// Of one page, as it is encoded: JSON is several times that.
+const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// An empty parameter is one that was not given.
 #[derive(Debug, Default, Deserialize)]
@@ -124,6 +126,7 @@ fn selection(state: &State, query: &ReportsQuery) -> Result<Selection, Problem> 
             ),
         },
         limit: limit(&query.limit)?,
+        bytes_max: PAGE_BYTES_MAX,
     })
 }
 

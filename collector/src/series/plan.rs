@@ -111,9 +111,14 @@ impl Plan {
         })
     }
 
+    /// How many steps there are.
+    pub(crate) fn steps_count(&self) -> u64 {
+        (self.end_s - self.start_s) / self.step_s
+    }
+
     /// The start of every step.
     pub(super) fn steps(&self) -> impl Iterator<Item = u64> {
-        (0..(self.end_s - self.start_s) / self.step_s).map(|i| self.start_s + i * self.step_s)
+        (0..self.steps_count()).map(|i| self.start_s + i * self.step_s)
     }
 
     /// In which step a second lies.

@@ -116,7 +116,7 @@ impl Readers {
         for answer in answers {
             all.extend(awaited(answer).await?);
         }
-        series::bounded(all.len())?;
+        series::bounded(all.len(), &plan)?;
         Ok(all)
     }
 

@@ -3,13 +3,11 @@
 use std::{fmt, fmt::Write as _, str::FromStr};
 
 use monitor_proto::v1;
+use prost::Message as _;
 use rusqlite::{Connection, Row, params_from_iter, types::Value};
 
 use super::{from_sql, reader::ReadError, to_sql};
 use crate::codec;
-
-/// A page ends early where its bodies get larger than this, compressed.
-const PAGE_BODY_BYTES_MAX: usize = 4 << 20;
 
 /// Which hosts' reports.
 #[derive(Clone, Debug)]
@@ -29,6 +27,9 @@ pub(crate) struct Selection {
     pub(crate) until_ns: u64,
     pub(crate) after: Option<Cursor>,
     pub(crate) limit: usize,
+    /// A page ends before the report with which it would be larger than this,
+    /// encoded; it has one report at least.
+    pub(crate) bytes_max: usize,
 }
 
 /// The place of a report in the order.
@@ -102,19 +103,27 @@ pub(crate) fn page(connection: &Connection, selection: &Selection) -> Result<Pag
     let mut rows = statement.query(params_from_iter(parameters))?;
     let mut reports = Vec::new();
     let mut last = None;
-    let mut body_bytes = 0;
+    let mut bytes = 0;
     while let Some(row) = rows.next()? {
         // The query asks for one more than the limit, to know of a next page.
-        if reports.len() == selection.limit || body_bytes > PAGE_BODY_BYTES_MAX {
+        if reports.len() == selection.limit {
             return Ok(Page {
                 reports,
                 next: last,
             });
         }
         let stored = from_row(row)?;
-        body_bytes += stored.body.len();
+        // What is kept may be a thousandth of what it decodes to.
+        let report = codec::decode(&stored.body)?;
+        bytes += report.encoded_len();
+        if bytes > selection.bytes_max && !reports.is_empty() {
+            return Ok(Page {
+                reports,
+                next: last,
+            });
+        }
         last = Some(stored.at);
-        reports.push(codec::decode(&stored.body)?);
+        reports.push(report);
     }
     Ok(Page {
         reports,

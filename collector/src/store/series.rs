@@ -19,6 +19,9 @@ use crate::{
 const REPORTS_MAX: usize = 20_000;
 /// Series of one answer.
 const SERIES_MAX: usize = 1000;
+/// Steps of all of them: as many as that many series have where the step is not
+/// chosen by the request.
+const POINTS_MAX: u64 = 250_000;
 
 /// Which endpoints; `None` means any.
 #[derive(Clone, Debug, Default)]
@@ -57,26 +60,31 @@ pub(super) fn read(
     let columns = Columns::of(plan.metric.name);
     for &host in hosts {
         match plan.tier {
-            Tier::Raw => all.extend(raw(connection, host, filter, plan, &mut reports)?),
+            Tier::Raw => raw(connection, host, filter, plan, &mut reports, &mut all)?,
             Tier::Rolled(tier_s) => {
                 let range = Range {
                     tier_s,
                     start_s: plan.start_s,
                     end_s: plan.end_s,
                 };
-                all.extend(rolled(connection, &columns, host, filter, plan, range)?);
+                rolled(connection, &columns, host, filter, plan, range, &mut all)?;
             }
         }
-        bounded(all.len())?;
+        bounded(all.len(), plan)?;
     }
     Ok(all)
 }
 
 /// Whether so many series can be one answer.
-pub(super) fn bounded(series: usize) -> Result<(), ReadError> {
+pub(super) fn bounded(series: usize, plan: &Plan) -> Result<(), ReadError> {
     if series > SERIES_MAX {
         return Err(ReadError::TooMuch(
             "series: choose a host, a role or an endpoint",
+        ));
+    }
+    if (series as u64).saturating_mul(plan.steps_count()) > POINTS_MAX {
+        return Err(ReadError::TooMuch(
+            "points: take a larger step, or choose a host, a role or an endpoint",
         ));
     }
     Ok(())
@@ -89,19 +97,20 @@ fn rolled(
     filter: &EndpointFilter,
     plan: &Plan,
     range: Range,
-) -> Result<Vec<HostSeries>, ReadError> {
+    all: &mut Vec<HostSeries>,
+) -> Result<(), ReadError> {
     if plan.metric.scope() == Scope::Host {
         let mut samples = Vec::new();
         rolls::host_rolls(connection, plan.metric.name, host, range, |at_s, roll| {
             plan.gather(&mut samples, at_s, roll);
         })?;
-        return Ok(vec![HostSeries {
+        all.push(HostSeries {
             host,
             endpoint: None,
             samples: Samples::Host(samples),
-        }]);
+        });
+        return Ok(());
     }
-    let mut all = Vec::new();
     for EndpointRow { key, id } in rolls::endpoints(connection, host)? {
         if !filter.takes(&id) {
             continue;
@@ -117,9 +126,10 @@ fn rolled(
                 endpoint: Some(id),
                 samples: Samples::Endpoint(samples),
             });
+            bounded(all.len(), plan)?;
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 fn raw(
@@ -128,7 +138,8 @@ fn raw(
     filter: &EndpointFilter,
     plan: &Plan,
     reports: &mut usize,
-) -> Result<Vec<HostSeries>, ReadError> {
+    all: &mut Vec<HostSeries>,
+) -> Result<(), ReadError> {
     // A window that ends on a step's start belongs to the step before.
     let bound = |s: u64| to_sql(s.saturating_mul(1_000_000_000).saturating_add(1));
     let mut statement = connection.prepare_cached(
@@ -158,21 +169,21 @@ fn raw(
                 plan.gather(of_endpoints.entry(id).or_default(), at_s, roll);
             }
         }
+        bounded(all.len() + of_endpoints.len(), plan)?;
     }
     if plan.metric.scope() == Scope::Host {
-        let samples = Samples::Host(of_host);
-        return Ok(vec![HostSeries {
+        all.push(HostSeries {
             host,
             endpoint: None,
-            samples,
-        }]);
+            samples: Samples::Host(of_host),
+        });
+        return Ok(());
     }
-    Ok(of_endpoints
-        .into_iter()
-        .map(|(id, samples)| HostSeries {
-            host,
-            endpoint: Some(id),
-            samples: Samples::Endpoint(samples),
-        })
-        .collect())
+    let of_endpoints = of_endpoints.into_iter();
+    all.extend(of_endpoints.map(|(id, samples)| HostSeries {
+        host,
+        endpoint: Some(id),
+        samples: Samples::Endpoint(samples),
+    }));
+    Ok(())
 }

@@ -952,7 +952,7 @@ pub struct GetReportsRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetReportsResponse {
-    /// By window end, then host, epoch and sequence.
+    /// By window end, then host, epoch and sequence; at most 3 MiB of them, or one.
     #[prost(message, repeated, tag = "1")]
     pub reports: ::prost::alloc::vec::Vec<Report>,
     /// Empty where there is no more.
