@@ -173,10 +173,10 @@ fn read(body: &mut ureq::Body) -> Result<String, ureq::Error> {
     body.with_config().limit(ANSWER_BYTES_MAX).read_to_string()
 }
 
-/// The cursor in `<?cursor=…>; rel="next"`.
+/// The cursor in `<?cursor=…&host=…>; rel="next"`.
 fn next_cursor(link: &str) -> Option<String> {
     let target = link.strip_prefix("<?cursor=")?;
-    let (cursor, _) = target.split_once('>')?;
+    let (cursor, _) = target.split_once(['&', '>'])?;
     Some(cursor.to_owned())
 }
 

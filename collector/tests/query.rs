@@ -4,7 +4,10 @@
 mod common;
 
 use common::{Collector, DEADLINE, report};
-use monitor_proto::v1::{self, query_service_client::QueryServiceClient};
+use monitor_proto::{
+    json,
+    v1::{self, query_service_client::QueryServiceClient},
+};
 use tonic::{Streaming, transport::Channel};
 
 async fn client(collector: &Collector) -> QueryServiceClient<Channel> {
@@ -105,6 +108,45 @@ async fn pages_are_bounded_by_what_their_reports_decode_to() {
     let page = collector.json("/api/v1/reports?limit=1000");
     assert_eq!(page["reports"].as_array().unwrap().len(), 8);
     assert_eq!(collector.all_reports("limit=1000").len(), sent.len());
+}
+
+#[tokio::test]
+async fn the_link_to_the_next_lines_asks_for_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    let name = "a&limit=1#ü +";
+    for sequence in 1..=9 {
+        agent.export(report(name, sequence)).await;
+        agent.export(report("other", sequence)).await;
+    }
+    let time = |sequence| json::rfc3339(report(name, sequence).window_end_unix_ns);
+    let mut query = format!(
+        "host=id-a%26limit%3D1%23%C3%BC%20%2B&since={}&until=0s&limit=3",
+        time(2)
+    );
+    let mut lines = Vec::new();
+    loop {
+        let url = collector.url(&format!("/api/v1/reports?{query}"));
+        let answer = common::get(&url, &[("accept", "text/csv")]);
+        assert_eq!(answer.status, 200, "{query}: {}", answer.body);
+        lines.extend(answer.body.lines().skip(1).map(str::to_owned));
+        let link = answer.header("link");
+        if link.is_empty() {
+            break;
+        }
+        let next = link.strip_prefix("<?").unwrap();
+        next.strip_suffix(">; rel=\"next\"")
+            .unwrap()
+            .clone_into(&mut query);
+        assert!(
+            !query.contains("0s"),
+            "an age counts from one time: {query}"
+        );
+    }
+    // Two endpoints each.
+    assert_eq!(lines.len(), 2 * 8);
+    assert!(lines.iter().all(|line| line.contains(name)), "{lines:?}");
 }
 
 #[tokio::test]

@@ -42,32 +42,71 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let csv = csv::wanted(&headers);
+    // What is wrong is told also where it would not count.
+    let selection = selection(&state, &query)?;
     if let ("true", false, Reading::Store(fleet, _)) = (query.latest.as_str(), csv, &state.reading)
     {
-        selection(&state, &query)?;
         return Ok(newest::stream(fleet.chosen(&query.host)));
     }
-    let reports = choose(&state, &query).await?;
+    let (since_ns, until_ns) = (selection.since_ns, selection.until_ns);
+    let reports = choose(&state, &query, selection).await?;
     if !csv {
         return Ok(Json(Told::of(reports, |reports| reports)).into_response());
     }
     let reports = reports.value;
     let mut response = csv::response(csv::reports(&reports.reports));
-    if let Some(link) = reports.next_cursor.and_then(|cursor| next_link(&cursor)) {
+    if let Some(cursor) = reports.next_cursor {
+        let link = next_link(&query, since_ns, until_ns, &cursor);
+        let link = HeaderValue::try_from(link).map_err(|error| {
+            tracing::error!(%error, "a link is no header");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        })?;
         response.headers_mut().insert(header::LINK, link);
     }
     Ok(response)
 }
 
-/// Where the next page is, for those who get no JSON (RFC 8288).  Parameters
-/// other than the cursor stay as they were.
-fn next_link(cursor: &str) -> Option<HeaderValue> {
-    HeaderValue::try_from(format!("<?cursor={cursor}>; rel=\"next\"")).ok()
+/// Where the next page is, for those who get no JSON (RFC 8288): the reference
+/// takes the place of the whole query, so it says all of it.  Ages are counted
+/// from the first page's time on.
+fn next_link(query: &ReportsQuery, since_ns: u64, until_ns: u64, cursor: &str) -> String {
+    let mut link = format!("<?cursor={cursor}");
+    for (name, value) in [
+        ("host", encoded(&query.host)),
+        ("since", time_of(&query.since, since_ns)),
+        ("until", time_of(&query.until, until_ns)),
+        ("limit", encoded(&query.limit)),
+    ] {
+        if !value.is_empty() {
+            link.push_str(&format!("&{name}={value}"));
+        }
+    }
+    link + ">; rel=\"next\""
 }
 
-async fn choose(state: &State, query: &ReportsQuery) -> Result<Partly<json::Reports>, Problem> {
-    // What is wrong is told also where it would not count.
-    let selection = selection(state, query)?;
+fn time_of(given: &str, ns: u64) -> String {
+    if given.is_empty() {
+        String::new()
+    } else {
+        encoded(&json::rfc3339(ns))
+    }
+}
+
+/// Percent-encoded, but for what is never special (RFC 3986, 2.3).
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let bytes = text.bytes().map(|byte| match byte {
+        byte if plain(byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    bytes.collect()
+}
+
+async fn choose(
+    state: &State,
+    query: &ReportsQuery,
+    selection: Selection,
+) -> Result<Partly<json::Reports>, Problem> {
     match query.latest.as_str() {
         "" | "false" => {}
         "true" => return latest(state, &query.host).await,
