@@ -11,7 +11,7 @@ use std::{
 
 use common::{Agent, Collector, eventually, report};
 use monitor_proto::v1::{self, ExportOutcome, query_service_client::QueryServiceClient};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tokio::task::JoinSet;
 
 /// What HTTP/2 begins with, and an empty SETTINGS frame.
@@ -250,4 +250,39 @@ async fn five_hundred_agents_come_back_at_once() {
     let hosts = hosts["hosts"].as_array().unwrap();
     assert_eq!(hosts.len() as u64, AGENTS);
     assert!(hosts.iter().all(|host| host["reports"] == AFTER));
+}
+
+/// Without places for all that wait to be accepted, those beyond are dropped and
+/// come again after one second, three, seven: agents would be away for minutes.
+#[test]
+fn more_connections_than_the_usual_backlog_wait_and_are_all_served() {
+    // The usual one is 1,024.
+    const CONNECTIONS: usize = 1100;
+    raise_open_files();
+    let backlog = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if backlog.trim().parse::<usize>().unwrap() < CONNECTIONS || files < 2 * CONNECTIONS as u64 {
+        eprintln!("skipped: net.core.somaxconn or the limit of open files is too small");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let pid = Pid::from_child(&collector.child);
+    // While it stands still, the kernel alone takes connections.
+    kill_process(pid, Signal::STOP).unwrap();
+    let address = collector.grpc.parse().unwrap();
+    let mut waiting: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut stream = TcpStream::connect_timeout(&address, common::DEADLINE).unwrap();
+            stream.write_all(PREFACE).unwrap();
+            stream
+        })
+        .collect();
+    kill_process(pid, Signal::CONT).unwrap();
+    for stream in &mut waiting {
+        stream.set_read_timeout(Some(common::DEADLINE)).unwrap();
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(head[3], 4, "a SETTINGS frame");
+    }
 }
