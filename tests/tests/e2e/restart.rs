@@ -2,11 +2,12 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
+use rustix::io::ioctl_fionread;
 use testkit::{
     eventually,
     fixtures::{Agent, Level},
@@ -109,7 +110,13 @@ fn orphans_of_a_service() {
     let mut client = TcpStream::connect(address).unwrap();
     let request = format!("GET /bytes/{LARGE} HTTP/1.1\r\nHost: a\r\n\r\n");
     client.write_all(request.as_bytes()).unwrap();
-    client.read_exact(&mut [0; 1]).unwrap();
+    // Nothing more fits: the proxy has something left to send.
+    let mut waits = 0;
+    eventually("the client's buffer is full", REPORTS, || {
+        std::thread::sleep(Duration::from_millis(300));
+        let waited = std::mem::replace(&mut waits, ioctl_fionread(&client).ok()?);
+        (waits > 0 && waits == waited).then_some(())
+    });
     proxy.process().kill().unwrap();
     let cgroup = scene.cgroup.path().to_owned();
     eventually("the cgroup is empty", REPORTS, || {
