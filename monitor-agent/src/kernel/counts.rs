@@ -1,7 +1,7 @@
 //! What is counted: the counters, whose they are, and what was lost, all in the
 //! agent's own memory.
 //!
-//! Every slot has a place per CPU, which the programs alone write, and one more
+//! Every slot has places for the CPUs, which the programs alone write, and one more
 //! that the agent alone writes.
 
 use std::cell::RefCell;

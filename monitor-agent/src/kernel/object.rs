@@ -34,7 +34,7 @@ pub(super) mod maps {
     pub(in super::super) const OWN: [&str; 3] = [LEDGER, NEW_LEDGER, RETIRED];
 }
 
-/// How many places a slot has: one per CPU, and the last one for the agent.
+/// How many places a slot has: those of the CPUs, and the last one for the agent.
 pub(super) const PLACES: &str = "PLACES";
 
 /// Which state a bench's sockets are in; see [`super::cost`].
