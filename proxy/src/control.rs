@@ -367,6 +367,12 @@ impl Control {
         self.orders.send_modify(|orders| orders.draining = true);
     }
 
+    /// Waits until all workers have stopped listening, which they do when they
+    /// drain.
+    pub async fn listeners_closed(&self) {
+        self.orders.closed().await;
+    }
+
     /// What can be seen of the files that matter: configuration, certificate
     /// and key, tokens and authorities.
     #[must_use]

@@ -14,7 +14,7 @@ use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError};
 use crate::control::{self, Control, Fingerprint};
 use crate::driver::listener::{self, ListenError};
-use crate::driver::run::{CLOSE_GRACE, Orders, spawn_workers};
+use crate::driver::run::{Orders, spawn_workers};
 use crate::driver::steer;
 use crate::explain;
 use crate::state::{BuildError, Table};
@@ -95,6 +95,7 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     });
     let threads = spawn_workers(listeners, &received)
         .map_err(ServeError::system("cannot start the workers"))?;
+    drop(received);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -205,8 +206,8 @@ async fn resolve_forever(control: Arc<Control>) {
 }
 
 /// Leads new connections to a newer process where there is one, and has the
-/// workers stop. The listener is held a little longer than theirs, because it
-/// takes the steering back: left in place it would outlive this process.
+/// workers stop. The listener is held until theirs are closed, because it takes
+/// the steering back: left in place it would outlive this process.
 async fn hand_over(control: &Control, workers: usize) {
     let Some(steering) = control.take_listener() else {
         return control.drain();
@@ -216,14 +217,12 @@ async fn hand_over(control: &Control, workers: usize) {
         tracing::debug!(%error, "cannot lead new connections elsewhere");
     }
     control.drain();
-    let drain = control.table().config.timeouts.drain;
-    tokio::time::sleep(drain.min(CLOSE_GRACE)).await;
+    control.listeners_closed().await;
     if steered.is_ok()
-        && let Err(error) = steer::detach(&steering)
+        && let Err(error) = steer::end(steering)
     {
         tracing::debug!(%error, "cannot take the steering back");
     }
-    drop(steering);
 }
 
 fn default_workers() -> usize {

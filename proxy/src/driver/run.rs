@@ -34,8 +34,6 @@ const TASKS_MAX: u32 = 4 * EVENTS_MAX as u32;
 /// How long a worker that stops goes on accepting: handshakes that began before
 /// new connections were led elsewhere still end here.
 const ACCEPT_GRACE: Duration = Duration::from_millis(500);
-/// When all workers have closed their listeners.
-pub const CLOSE_GRACE: Duration = ACCEPT_GRACE.saturating_add(Duration::from_millis(100));
 
 /// What the workers are told.
 #[derive(Debug, Clone)]
@@ -67,7 +65,8 @@ impl Listeners {
     }
 }
 
-/// Starts one thread per listener.
+/// Starts one thread per listener. A worker that stops lets go of its orders once
+/// its listener is closed.
 ///
 /// # Errors
 /// The error of the thread or runtime that could not be started.
@@ -142,7 +141,7 @@ fn work(
                 break;
             }
         }
-        drain(&worker, accepting).await;
+        drain(&worker, accepting, orders).await;
         ticker.abort();
     });
 }
@@ -172,12 +171,13 @@ impl Accepting {
 }
 
 /// Lets what is in flight end, and cuts what has not by the deadline.
-async fn drain(worker: &Rc<Worker>, accepting: Accepting) {
+async fn drain(worker: &Rc<Worker>, accepting: Accepting, orders: watch::Receiver<Orders>) {
     let start = tokio::time::Instant::now();
     let drain = worker.table().table.config.timeouts.drain;
     worker.draining.set(true);
     worker.timers.fire(Wait::Next);
     accepting.end(worker).await;
+    drop(orders);
     worker.timers.fire(Wait::First);
     let emptied = async {
         while worker.live() > 0 {

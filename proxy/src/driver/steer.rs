@@ -23,7 +23,12 @@ const RETURN_CONSTANT: u16 = 0x06;
 /// # Errors
 /// The kernel's, where it does not know how.
 pub fn attach(listener: &TcpListener, number: usize) -> io::Result<()> {
-    let k = u32::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let number = u32::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
+    set_program(listener, libc::SO_ATTACH_REUSEPORT_CBPF, number)
+}
+
+/// Attaches the program whose only answer is `k`.
+fn set_program(listener: &TcpListener, option: libc::c_int, k: u32) -> io::Result<()> {
     let mut program = [libc::sock_filter {
         code: RETURN_CONSTANT,
         jt: 0,
@@ -34,20 +39,22 @@ pub fn attach(listener: &TcpListener, number: usize) -> io::Result<()> {
         len: 1,
         filter: program.as_mut_ptr(),
     };
-    set(
-        listener.as_raw_fd(),
-        libc::SO_ATTACH_REUSEPORT_CBPF,
-        &descriptor,
-    )
+    set(listener.as_raw_fd(), option, &descriptor)
 }
 
-/// Has the kernel choose by its hash again.
+/// Has the kernel choose by its hash again, and closes this listener. A client
+/// that the hash leads here in between is not heard, and its kernel knocks again
+/// after a second.
 ///
 /// # Errors
 /// The kernel's, where it does not know how or nothing is attached.
-pub fn detach(listener: &TcpListener) -> io::Result<()> {
+pub fn end(listener: TcpListener) -> io::Result<()> {
     const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
-    set(listener.as_raw_fd(), SO_DETACH_REUSEPORT_BPF, &0_i32)
+    const NOTHING: u32 = 0;
+    set_program(&listener, libc::SO_ATTACH_FILTER, NOTHING)?;
+    let detached = set(listener.as_raw_fd(), SO_DETACH_REUSEPORT_BPF, &0_i32);
+    drop(listener);
+    detached
 }
 
 fn set<T>(socket: RawFd, option: libc::c_int, value: &T) -> io::Result<()> {
