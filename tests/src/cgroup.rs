@@ -257,7 +257,9 @@ mod tests {
             .stdin(process::Stdio::piped())
             .spawn()
             .unwrap();
-        assert_eq!(user_of(&expected), Some(user.id()));
+        // Its arguments are there a moment after the program is.
+        let found = try_eventually(Duration::from_secs(10), || user_of(&expected));
+        assert_eq!(found, Some(user.id()));
         drop(user.stdin.take());
         user.wait().unwrap();
     }

@@ -28,7 +28,7 @@ fn agrees(ip: &str) {
     let haproxy = Haproxy::start(&scene.cgroup, origin.address()).unwrap();
     let address = haproxy.address();
     let outcome = send(Load::on(address).connections(8).requests(800).mix(mix()));
-    let (frontend, backend) = (haproxy.frontend().unwrap(), haproxy.backend().unwrap());
+    let (frontend, backend) = haproxy.statistics().unwrap();
     haproxy.stop().unwrap();
     let sums = scene.end();
 
