@@ -88,7 +88,11 @@ impl<'a> Points<'a> {
                     .collect(),
                 Read::NetworkIo => self.network_io(host),
                 Read::Losses => self.losses(),
-                Read::Now(_) | Read::Total(_) | Read::Split(..) | Read::Histogram(..) => Vec::new(),
+                Read::Now(_)
+                | Read::RoundTrip(_)
+                | Read::Total(_)
+                | Read::Split(..)
+                | Read::Histogram(..) => Vec::new(),
             };
             self.numbers(metric, points);
         }
@@ -135,6 +139,11 @@ impl<'a> Points<'a> {
                 Read::Now(read) => {
                     let now = integer(read(endpoint));
                     points.push(self.number(attributes(endpoint), 0, now));
+                }
+                Read::RoundTrip(read) => {
+                    let times = endpoint.srtt.as_ref();
+                    let value = times.map(|times| Number::Double(read(times)));
+                    points.extend(value.map(|n| self.number(attributes(endpoint), 0, n)));
                 }
                 Read::Total(read) => {
                     let total = read(totals).map(integer);

@@ -47,6 +47,8 @@ pub(crate) enum Read {
     NetworkIo,
     Losses,
     Now(fn(&v1::Endpoint) -> u64),
+    /// Of endpoints of which a round trip was seen.
+    RoundTrip(fn(&v1::RoundTripTime) -> f64),
     Total(fn(&v1::Counters) -> Option<u64>),
     Split(&'static str, fn(&v1::Counters) -> Splits),
     /// Of endpoints with this role alone; of all where there is none.
@@ -198,6 +200,23 @@ const fn durations(
     }
 }
 
+const fn round_trips(
+    name: &'static str,
+    prometheus: &'static str,
+    unit: &'static str,
+    description: &'static str,
+    read: fn(&v1::RoundTripTime) -> f64,
+) -> Metric {
+    Metric {
+        name,
+        prometheus,
+        unit,
+        description,
+        kind: Kind::Gauge,
+        read: Read::RoundTrip(read),
+    }
+}
+
 pub(crate) const ENDPOINT: &[Metric] = &[
     Metric {
         name: "speedmimi.connections.active",
@@ -207,6 +226,34 @@ pub(crate) const ENDPOINT: &[Metric] = &[
         kind: Kind::Gauge,
         read: Read::Now(|e| e.connections_active),
     },
+    round_trips(
+        "speedmimi.srtt.samples",
+        "speedmimi_srtt_samples",
+        "{sample}",
+        "Smoothed round-trip times seen in the newest window.",
+        |t| t.samples as f64,
+    ),
+    round_trips(
+        "speedmimi.srtt.min",
+        "speedmimi_srtt_min_seconds",
+        "s",
+        "The smallest of them.",
+        |t| t.min_us as f64 / 1e6,
+    ),
+    round_trips(
+        "speedmimi.srtt.mean",
+        "speedmimi_srtt_mean_seconds",
+        "s",
+        "Their mean.",
+        |t| t.mean_us as f64 / 1e6,
+    ),
+    round_trips(
+        "speedmimi.srtt.max",
+        "speedmimi_srtt_max_seconds",
+        "s",
+        "The largest of them.",
+        |t| t.max_us as f64 / 1e6,
+    ),
     counter(
         "speedmimi.connections.adopted",
         "speedmimi_connections_adopted_total",
@@ -347,10 +394,12 @@ mod tests {
         for metric in all() {
             assert!(names.insert(metric.name), "{}", metric.name);
             assert!(metric.description.ends_with('.'), "{}", metric.name);
-            assert_eq!(metric.kind == Kind::Histogram, metric.unit == "s");
+            assert!(metric.kind != Kind::Histogram || metric.unit == "s");
             if !metric.prometheus.is_empty() {
                 let is_total = metric.prometheus.ends_with("_total");
                 assert_eq!(metric.kind == Kind::Counter, is_total, "{}", metric.name);
+                let in_seconds = metric.prometheus.ends_with("_seconds");
+                assert_eq!(metric.unit == "s", in_seconds, "{}", metric.name);
             }
         }
     }

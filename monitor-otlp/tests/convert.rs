@@ -157,6 +157,35 @@ fn totals_are_cumulative_sums_that_know_when_they_began() {
 }
 
 #[test]
+fn round_trips_are_gauges_of_the_endpoints_where_any_was_seen() {
+    let mut report = report(2);
+    report.endpoints[1].srtt = Some(v1::RoundTripTime {
+        samples: 3,
+        min_us: 90,
+        mean_us: 1_500,
+        max_us: 2_000_000,
+    });
+    let request = decode(&parts(&report));
+    for (name, unit, value) in [
+        ("speedmimi.srtt.samples", "{sample}", 3.0),
+        ("speedmimi.srtt.min", "s", 0.000_09),
+        ("speedmimi.srtt.mean", "s", 0.001_5),
+        ("speedmimi.srtt.max", "s", 2.0),
+    ] {
+        let metric = all(&request).into_iter().find(|m| m.name == name).unwrap();
+        let Some(Data::Gauge(gauge)) = &metric.data else {
+            panic!("{name} is no gauge");
+        };
+        let [point] = &gauge.data_points[..] else {
+            panic!("{name} is of the endpoint without round trips too");
+        };
+        let measured = number_data_point::Value::AsDouble(value);
+        assert_eq!((metric.unit.as_str(), point.value), (unit, Some(measured)));
+        assert!(texts(&point.attributes).contains(&("role", "upstream".to_owned())));
+    }
+}
+
+#[test]
 fn durations_are_exponential_histograms_under_the_conventions_names() {
     let request = decode(&parts(&report(2)));
     for (name, port) in [

@@ -21,8 +21,7 @@ const SCRAPED_WITHIN_S: f64 = 60.0;
 const SAME_S: f64 = 0.002;
 /// Everything of a host but, among a fleet, the buckets, which are most of it.
 const ALL: &str = "speedmimi_.+";
-const WITHOUT_BUCKETS: &str =
-    "speedmimi_(host|connections|bytes|packets|retransmits|requests|responses|exchanges|losses)_.+";
+const WITHOUT_BUCKETS: &str = "speedmimi_(host|connections|srtt|bytes|packets|retransmits|requests|responses|exchanges|losses)_.+";
 /// Hosts that are asked for one by one.
 const HOSTS_MAX: usize = 20;
 
@@ -243,6 +242,10 @@ fn of_endpoint(counting: &mut Counting, name: &str, series: &Series, last: Last)
         counting.endpoint.connections_active = total;
         return;
     }
+    if let Some(of) = name.strip_prefix("speedmimi_srtt_") {
+        of_round_trips(counting.endpoint.srtt.get_or_insert_default(), of, last);
+        return;
+    }
     for (histogram, of) in [
         ("speedmimi_exchange_duration_seconds", "exchange"),
         ("speedmimi_connect_duration_seconds", "connect"),
@@ -259,6 +262,17 @@ fn of_endpoint(counting: &mut Counting, name: &str, series: &Series, last: Last)
     }
     add(&mut counting.totals, name, series, total);
     add(&mut counting.window, name, series, grown);
+}
+
+fn of_round_trips(times: &mut v1::RoundTripTime, of: &str, last: Last) {
+    let us = (last.value * 1e6).round() as u64;
+    match of {
+        "samples" => times.samples = last.value as u64,
+        "min_seconds" => times.min_us = us,
+        "mean_seconds" => times.mean_us = us,
+        "max_seconds" => times.max_us = us,
+        _ => {}
+    }
 }
 
 /// Adds a counter to its place.
@@ -419,6 +433,31 @@ mod tests {
             series(&[("__name__", "speedmimi_bytes_sent_total")], sent),
         ];
         report(&summary, &all.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn round_trips_are_those_of_the_newest_window_or_none() {
+        let summary = v1::HostSummary {
+            last_window_end_unix_ns: unix_ns(100.0),
+            ..v1::HostSummary::default()
+        };
+        let of = |name, endpoint, at| {
+            let labels = [("__name__", name), ("endpoint", endpoint)];
+            series(&labels, &[(at, 0.000_25)])
+        };
+        let all = [
+            of("speedmimi_srtt_min_seconds", "seen", 95.0),
+            of("speedmimi_srtt_mean_seconds", "seen", 100.0),
+            of("speedmimi_srtt_mean_seconds", "seen before", 95.0),
+            of("speedmimi_connections_active", "seen before", 100.0),
+        ];
+        let report = report(&summary, &all.iter().collect::<Vec<_>>());
+        let srtt = report.endpoints.iter().map(|e| e.srtt);
+        let mean = v1::RoundTripTime {
+            mean_us: 250,
+            ..v1::RoundTripTime::default()
+        };
+        assert_eq!(srtt.collect::<Vec<_>>(), [Some(mean), None]);
     }
 
     fn sent(report: &v1::Report) -> (u64, u64) {

@@ -18,6 +18,8 @@ pub(super) enum Read {
     Split(&'static str, fn(&v1::Counters) -> Vec<(String, u64)>),
     /// A gauge, left out where the host is silent.
     Now(fn(&v1::Endpoint) -> u64),
+    /// A gauge as well, of endpoints of which a round trip was seen.
+    RoundTrip(fn(&v1::RoundTripTime) -> f64),
     Histogram(fn(&v1::Counters) -> Option<&v1::Histogram>),
 }
 
@@ -36,6 +38,30 @@ pub(super) const FAMILIES: &[Family] = &[
         Kind::Gauge,
         "Connections open now.",
         Read::Now(|e| e.connections_active),
+    ),
+    family(
+        "speedmimi_srtt_samples",
+        Kind::Gauge,
+        "Smoothed round-trip times seen in the newest window.",
+        Read::RoundTrip(|t| t.samples as f64),
+    ),
+    family(
+        "speedmimi_srtt_min_seconds",
+        Kind::Gauge,
+        "The smallest of them.",
+        Read::RoundTrip(|t| t.min_us as f64 / 1e6),
+    ),
+    family(
+        "speedmimi_srtt_mean_seconds",
+        Kind::Gauge,
+        "Their mean.",
+        Read::RoundTrip(|t| t.mean_us as f64 / 1e6),
+    ),
+    family(
+        "speedmimi_srtt_max_seconds",
+        Kind::Gauge,
+        "The largest of them.",
+        Read::RoundTrip(|t| t.max_us as f64 / 1e6),
     ),
     family(
         "speedmimi_connections_adopted_total",
@@ -152,7 +178,12 @@ pub(super) fn write(out: &mut dyn Sink, name: &str, host: &HostSample, read: Rea
                 }
             }
             Read::Now(read) if host.up => line(out, name, &labels(), read(endpoint)),
-            Read::Now(_) => {}
+            Read::RoundTrip(read) if host.up => {
+                if let Some(times) = &endpoint.srtt {
+                    line(out, name, &labels(), read(times));
+                }
+            }
+            Read::Now(_) | Read::RoundTrip(_) => {}
             Read::Histogram(read) => {
                 if let Some(histogram) = read(totals) {
                     buckets(out, name, &labels(), histogram);

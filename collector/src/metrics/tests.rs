@@ -57,7 +57,11 @@ fn sample(up: bool) -> HostSample {
 }
 
 fn series(up: bool) -> HashMap<String, String> {
-    let text: String = chunks(1, |_| Some(sample(up))).collect();
+    of(|| sample(up))
+}
+
+fn of(sample: impl Fn() -> HostSample) -> HashMap<String, String> {
+    let text: String = chunks(1, |_| Some(sample())).collect();
     text.lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| {
@@ -120,6 +124,34 @@ fn a_silent_host_has_counters_and_no_gauges() {
             .keys()
             .any(|k| k.starts_with("speedmimi_connections_opened_total"))
     );
+}
+
+#[test]
+fn round_trips_are_gauges_in_seconds_where_any_was_seen() {
+    let seen = |up| {
+        of(move || {
+            let mut sample = sample(up);
+            sample.report.endpoints[0].srtt = Some(v1::RoundTripTime {
+                samples: 3,
+                min_us: 90,
+                mean_us: 1_500,
+                max_us: 2_000_000,
+            });
+            sample
+        })
+    };
+    let all = seen(true);
+    for (name, value) in [
+        ("samples", "3"),
+        ("min_seconds", "0.00009"),
+        ("mean_seconds", "0.0015"),
+        ("max_seconds", "2"),
+    ] {
+        assert_eq!(all[&format!("speedmimi_srtt_{name}{{{ENDPOINT}}}")], value);
+    }
+    for without in [series(true), seen(false)] {
+        assert!(!without.keys().any(|key| key.starts_with("speedmimi_srtt")));
+    }
 }
 
 #[test]

@@ -30,6 +30,13 @@ pub fn full(host: &str, sequence: u64) -> v1::Report {
     report.losses_totals = [("samples_dropped".to_owned(), sequence)].into();
     report.losses_since_unix_ns = 1_763_860_000_000_000_000;
     for endpoint in &mut report.endpoints {
+        // In seconds, they are exact in floats.
+        endpoint.srtt = Some(v1::RoundTripTime {
+            samples: 2,
+            min_us: 15_625,
+            mean_us: 31_250,
+            max_us: 46_875,
+        });
         let totals = endpoint.totals.as_mut().unwrap();
         totals.connections_adopted = 1;
         totals.connections_failed = Some(v1::ConnectionsFailed {
