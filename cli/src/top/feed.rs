@@ -12,7 +12,7 @@ use monitor_proto::json;
 use super::News;
 use crate::{CliError, client::Client, commands};
 
-/// News that wait to be drawn; then the events wait.
+/// News that wait to be drawn; then those behind them wait.
 const QUEUE_MAX: usize = 1024;
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -20,14 +20,23 @@ pub(super) fn start(client: Client) -> Result<Receiver<News>, CliError> {
     let (news, queue) = mpsc::sync_channel(QUEUE_MAX);
     // The first answer is awaited here: what is wrong with it is said before
     // the screen is taken.
-    newest(&client, &news)?;
+    let first = newest(&client)?;
     thread::Builder::new()
         .name("feed".to_owned())
-        .spawn(move || follow(&client, &news))?;
+        .spawn(move || {
+            if tell(&news, first) {
+                follow(&client, &news);
+            }
+        })?;
     Ok(queue)
 }
 
-fn newest(client: &Client, news: &SyncSender<News>) -> Result<(), CliError> {
+/// Waits where the queue is full; whether anybody looks still.
+fn tell(news: &SyncSender<News>, all: impl IntoIterator<Item = News>) -> bool {
+    all.into_iter().all(|one| news.send(one).is_ok())
+}
+
+fn newest(client: &Client) -> Result<Vec<News>, CliError> {
     let (_, known): (_, json::Hosts) = client.get("/api/v1/hosts", &[])?;
     let (_, answer): (_, json::Reports) = client.get("/api/v1/reports", &[("latest", "true")])?;
     let now = Instant::now();
@@ -35,13 +44,12 @@ fn newest(client: &Client, news: &SyncSender<News>) -> Result<(), CliError> {
     let ages: HashMap<_, _> = (known.hosts.into_iter())
         .filter_map(|known| Some((known.host.id, commands::age(&known.last_seen)?)))
         .collect();
-    for report in answer.reports {
+    let news = answer.reports.into_iter().map(|report| {
         let age = ages.get(&report.host.id).copied().unwrap_or_default();
         let seen = now.checked_sub(age).unwrap_or(now);
-        // The receiver outlives this call or nobody looks any more.
-        drop(news.try_send(News::Report(Box::new(report), seen)));
-    }
-    Ok(())
+        News::Report(Box::new(report), seen)
+    });
+    Ok(news.collect())
 }
 
 /// Ends when nobody looks any more.
@@ -50,11 +58,11 @@ fn follow(client: &Client, news: &SyncSender<News>) {
         match watch(client, news) {
             Ok(()) | Err(CliError::Unreachable { .. } | CliError::BrokenOff { .. }) => {}
             Err(error) => {
-                drop(news.send(News::Failed(error)));
+                tell(news, [News::Failed(error)]);
                 return;
             }
         }
-        if news.send(News::Disconnected).is_err() {
+        if !tell(news, [News::Disconnected]) {
             return;
         }
         thread::sleep(RETRY);
@@ -63,24 +71,21 @@ fn follow(client: &Client, news: &SyncSender<News>) {
 
 fn watch(client: &Client, news: &SyncSender<News>) -> Result<(), CliError> {
     let mut events = client.live("")?;
-    if news.send(News::Connected).is_err() {
+    if !tell(news, [News::Connected]) || !tell(news, newest(client)?) {
         return Ok(());
     }
-    newest(client, news)?;
     while let Ok(Some(event)) = events.next() {
-        match event.name.as_str() {
+        let told = match event.name.as_str() {
             "report" => {
                 let report = serde_json::from_str(&event.data)
                     .map_err(|source| client.not_a_collector(source))?;
-                if news
-                    .send(News::Report(Box::new(report), Instant::now()))
-                    .is_err()
-                {
-                    return Ok(());
-                }
+                vec![News::Report(Box::new(report), Instant::now())]
             }
-            "skipped" => newest(client, news)?,
-            _ => {}
+            "skipped" => newest(client)?,
+            _ => continue,
+        };
+        if !tell(news, told) {
+            return Ok(());
         }
     }
     Ok(())
@@ -100,28 +105,30 @@ mod tests {
         top::model::{Health, Model},
     };
 
-    /// A collector that knows one host, whose last report came at this time.
-    fn collector(last_seen: SystemTime) -> Client {
-        let host = json::Host {
-            id: "id-web".to_owned(),
+    /// A collector that knows so many hosts, whose last reports came at this time.
+    fn collector(hosts: usize, last_seen: SystemTime) -> Client {
+        let hosts = (0..hosts).map(|n| json::Host {
+            id: format!("id-{n}"),
             ..json::Host::default()
-        };
+        });
         let last_seen = last_seen
             .duration_since(SystemTime::UNIX_EPOCH)
             .expect("it is past 1970");
+        let known = hosts.clone().map(|host| json::HostSummary {
+            host,
+            last_seen: json::rfc3339(last_seen.as_nanos() as u64),
+            ..json::HostSummary::default()
+        });
+        let newest = hosts.map(|host| json::Report {
+            host,
+            complete: true,
+            ..json::Report::default()
+        });
         let hosts = json::Hosts {
-            hosts: vec![json::HostSummary {
-                host: host.clone(),
-                last_seen: json::rfc3339(last_seen.as_nanos() as u64),
-                ..json::HostSummary::default()
-            }],
+            hosts: known.collect(),
         };
         let reports = json::Reports {
-            reports: vec![json::Report {
-                host,
-                complete: true,
-                ..json::Report::default()
-            }],
+            reports: newest.collect(),
             ..json::Reports::default()
         };
         let hosts = serde_json::to_string(&hosts).expect("hosts are JSON");
@@ -158,10 +165,9 @@ mod tests {
             (SystemTime::now() - hour, Health::Late),
             (SystemTime::now() + hour, Health::Good),
         ] {
-            let (news, queue) = mpsc::sync_channel(1);
             let asked = Instant::now();
-            newest(&collector(last_seen), &news).expect("it answers");
-            let Ok(News::Report(report, seen)) = queue.try_recv() else {
+            let mut news = newest(&collector(1, last_seen)).expect("it answers");
+            let Some(News::Report(report, seen)) = news.pop() else {
                 panic!("a report");
             };
             let mut model = Model::new(String::new());
@@ -169,5 +175,15 @@ mod tests {
             let host = model.hosts.values().next().expect("the host");
             assert_eq!(host.health(asked), wanted);
         }
+    }
+
+    #[test]
+    fn a_fleet_beyond_the_queue_is_on_the_first_screen() {
+        let hosts = QUEUE_MAX + 100;
+        let queue = start(collector(hosts, SystemTime::now())).expect("it answers");
+        let reports = queue
+            .iter()
+            .take_while(|news| matches!(news, News::Report(..)));
+        assert_eq!(reports.count(), hosts);
     }
 }
