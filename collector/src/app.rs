@@ -25,7 +25,7 @@ use crate::{
     forward,
     grpc::{self, Ingest, Query},
     http,
-    listen::Listener,
+    listen::{Bounds, Listener},
     live::Live,
     logging::READY_TARGET,
     reading::Reading,
@@ -224,6 +224,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         tls: tls.clone(),
         protocol,
         connections_max,
+        bounds: Bounds::default(),
         stats: Arc::clone(&told.stats),
     };
     let grpc = listener(grpc_listener, Protocol::Grpc, GRPC_CONNECTIONS_MAX);

@@ -22,6 +22,7 @@ mod forward;
 pub mod fuzzing;
 mod grpc;
 mod http;
+mod idle;
 mod limits;
 mod listen;
 mod live;

@@ -20,6 +20,7 @@ use tonic::transport::server::Connected;
 
 use crate::{
     auth::Peer,
+    idle::{Idle, Streams},
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
     tls::{Protocol, Tls, identity},
@@ -34,10 +35,29 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 const PREFACE_BYTES: usize = 24;
 /// The longest that a peer may take nothing of what is sent to it.
 const STALL_MAX: Duration = Duration::from_secs(60);
+/// The longest that no stream of a gRPC connection may wait for anything.  An
+/// agent's does all the time, however quiet it is.
+const IDLE_MAX: Duration = Duration::from_secs(300);
 /// After a failed accept: mostly too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that wait for their server.
 const QUEUE_MAX: usize = 64;
+
+/// How long a peer may do nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) stall_max: Duration,
+    pub(crate) idle_max: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            stall_max: STALL_MAX,
+            idle_max: IDLE_MAX,
+        }
+    }
+}
 
 /// One port.
 #[derive(Debug)]
@@ -47,6 +67,7 @@ pub(crate) struct Listener {
     pub(crate) protocol: Protocol,
     /// Connections at once; what is beyond is closed at once and counted.
     pub(crate) connections_max: u64,
+    pub(crate) bounds: Bounds,
     pub(crate) stats: Arc<SelfStats>,
 }
 
@@ -78,20 +99,19 @@ impl Listener {
             };
             // Without it, small answers may wait for an acknowledgement.
             drop(stream.set_nodelay(true));
+            let (protocol, bounds) = (self.protocol, self.bounds);
+            let connection = move |io, peer| Connection::new(io, peer, place, protocol, bounds);
             match &self.tls {
                 None => {
-                    let first = first_bytes(self.protocol);
-                    let connection =
-                        Connection::new(Io::Plain(stream), Peer::default(), place, first);
+                    let connection = connection(Io::Plain(stream), Peer::default());
                     drop(sender.send(connection).await);
                 }
                 Some(tls) => {
-                    let acceptor = TlsAcceptor::from(tls.config(self.protocol));
-                    let first = first_bytes(self.protocol);
+                    let acceptor = TlsAcceptor::from(tls.config(protocol));
                     let (sender, stats) = (sender.clone(), Arc::clone(&self.stats));
                     tokio::spawn(async move {
-                        match handshake(acceptor, stream, place, first).await {
-                            Ok(connection) => drop(sender.send(connection).await),
+                        match handshake(acceptor, stream).await {
+                            Ok((io, peer)) => drop(sender.send(connection(io, peer)).await),
                             Err(error) => {
                                 stats.refuse(Refusal::Handshake);
                                 tracing::debug!(%error, "a TLS handshake failed");
@@ -120,12 +140,7 @@ fn first_bytes(protocol: Protocol) -> usize {
     }
 }
 
-async fn handshake(
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-    place: Place,
-    first: usize,
-) -> io::Result<Connection> {
+async fn handshake(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<(Io, Peer)> {
     let stream = timeout(HANDSHAKE_MAX, acceptor.accept(stream))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -134,18 +149,20 @@ async fn handshake(
     let peer = Peer {
         identity: certificate.map(|certificate| Arc::new(identity(certificate))),
     };
-    Ok(Connection::new(
-        Io::Tls(Box::new(stream)),
-        peer,
-        place,
-        first,
-    ))
+    Ok((Io::Tls(Box::new(stream)), peer))
 }
 
 #[derive(Debug)]
 enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What a gRPC request knows of its connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) peer: Peer,
+    pub(crate) streams: Streams,
 }
 
 /// An accepted connection, which gives its place back when it is dropped.
@@ -159,19 +176,23 @@ pub(crate) struct Connection {
     first: usize,
     // While the peer takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
-    stall_max: Duration,
+    bounds: Bounds,
+    idle: Idle,
+    protocol: Protocol,
     _place: Place,
 }
 
 impl Connection {
-    fn new(io: Io, peer: Peer, place: Place, first: usize) -> Self {
+    fn new(io: Io, peer: Peer, place: Place, protocol: Protocol, bounds: Bounds) -> Self {
         Self {
             io,
             peer,
             silence: Some(Box::pin(sleep(SILENCE_MAX))),
-            first,
+            first: first_bytes(protocol),
             stall: None,
-            stall_max: STALL_MAX,
+            bounds,
+            idle: Idle::new(bounds.idle_max),
+            protocol,
             _place: place,
         }
     }
@@ -190,7 +211,7 @@ impl Connection {
             self.stall = None;
             return poll;
         }
-        let stall_max = self.stall_max;
+        let stall_max = self.bounds.stall_max;
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(stall_max)));
         ready!(stall.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -198,10 +219,13 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Peer;
+    type ConnectInfo = Origin;
 
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
+    fn connect_info(&self) -> Origin {
+        Origin {
+            peer: self.peer.clone(),
+            streams: self.idle.streams.clone(),
+        }
     }
 }
 
@@ -211,6 +235,10 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // HTTP/1.1 bounds the waiting for a request itself.
+        if self.protocol == Protocol::Grpc && self.idle.poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let before = buffer.filled().len();
         let poll = match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -292,8 +320,11 @@ mod tests {
         let stats = Arc::new(SelfStats::new::<&str, &str>(&[], &[]));
         let place = take_place(&stats, |stats| &stats.grpc_connections, 1).unwrap();
         let io = Io::Plain(accepted.unwrap().0);
-        let mut connection = Connection::new(io, Peer::default(), place, 1);
-        connection.stall_max = stall_max;
+        let bounds = Bounds {
+            stall_max,
+            ..Bounds::default()
+        };
+        let connection = Connection::new(io, Peer::default(), place, Protocol::Grpc, bounds);
         (connection, peer.unwrap())
     }
 

@@ -1,5 +1,6 @@
 //! The gRPC services.
 
+mod counted;
 mod ingest;
 mod loads;
 mod query;
@@ -9,7 +10,7 @@ mod timely;
 use monitor_proto::AUTHORIZATION;
 use tonic::Request;
 
-use crate::auth::Peer;
+use crate::{auth::Peer, listen::Origin};
 
 pub(crate) use ingest::Ingest;
 pub(crate) use query::Query;
@@ -21,6 +22,7 @@ fn shown<T>(request: &Request<T>) -> (Option<&str>, Peer) {
         .metadata()
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
-    let peer = request.extensions().get::<Peer>().cloned();
+    let origin = request.extensions().get::<Origin>();
+    let peer = origin.map(|origin| origin.peer.clone());
     (header, peer.unwrap_or_default())
 }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::transport::{Error, Server};
 
-use super::{Ingest, Query, timely::Timely};
+use super::{Ingest, Query, counted::Counted, timely::Timely};
 use crate::{
     listen::Connection,
     stop::{Stopping, stopped},
@@ -35,11 +35,148 @@ pub(crate) async fn serve(
         .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_max_header_list_size(Some(HEADERS_BYTES_MAX))
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
-        .add_service(Timely(ingest.into_server()))
-        .add_service(Timely(query.into_server()))
+        .add_service(Counted(Timely(ingest.into_server())))
+        .add_service(Counted(Timely(query.into_server())))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(connections).map(Ok::<_, io::Error>),
             async move { stopped(&mut stopping).await },
         )
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        sync::{Arc, atomic::Ordering::Relaxed},
+    };
+
+    use monitor_proto::v1::{
+        self, query_service_client::QueryServiceClient, report_service_client::ReportServiceClient,
+    };
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+        sync::{Semaphore, watch},
+        time::{sleep, timeout},
+    };
+    use tonic::{Request, Streaming, transport::Endpoint};
+
+    use super::*;
+    use crate::{
+        auth::Access,
+        fleet::Fleet,
+        listen::{Bounds, Listener},
+        live::Live,
+        reading::Reading,
+        self_stats::SelfStats,
+        store::{Readers, Retention, Told, Writer},
+        tls::Protocol,
+        token::Token,
+        tokens::Tokens,
+    };
+
+    const TOKEN: &str = "0123456789abcdef";
+    const DEADLINE: Duration = Duration::from_secs(30);
+    const IDLE_MAX: Duration = Duration::from_secs(1);
+    /// What HTTP/2 begins with, and an empty SETTINGS frame.
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0pingpong";
+
+    /// A whole server that allows so much idleness; its address and figures.
+    async fn started(dir: &Path, stopping: Stopping) -> (String, Arc<SelfStats>) {
+        let store = dir.join("collector.db");
+        let told = Told {
+            fleet: Fleet::default(),
+            live: Live::new(),
+            stats: Arc::new(SelfStats::new::<&str, &str>(&[], &[])),
+        };
+        let retention = Retention {
+            age: DEADLINE,
+            bytes: 1 << 30,
+        };
+        let (writer, _) = Writer::start(&store, &told, 1, retention).unwrap();
+        let general = Token::try_new(TOKEN, "a test").unwrap();
+        let ingest = Ingest {
+            writer,
+            access: Arc::new(Access::new(general, Tokens::open(dir).unwrap())),
+            stats: Arc::clone(&told.stats),
+            rates: Arc::default(),
+            streams: Arc::default(),
+            stopping: stopping.clone(),
+        };
+        let query = Query {
+            reading: Reading::Store(told.fleet, Readers::start(&store).unwrap()),
+            live: told.live,
+            stats: Arc::clone(&told.stats),
+            stopping: stopping.clone(),
+            access: None,
+            looks: Arc::new(Semaphore::new(1)),
+        };
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = tcp.local_addr().unwrap().to_string();
+        let listener = Listener {
+            tcp,
+            tls: None,
+            protocol: Protocol::Grpc,
+            connections_max: 10,
+            bounds: Bounds {
+                idle_max: IDLE_MAX,
+                ..Bounds::default()
+            },
+            stats: Arc::clone(&told.stats),
+        };
+        let connections = listener.connections(stopping.clone());
+        tokio::spawn(serve(connections, ingest, query, stopping));
+        (address, told.stats)
+    }
+
+    /// Until it is closed.
+    async fn only_pings(address: &str) {
+        let mut peer = TcpStream::connect(address).await.unwrap();
+        peer.write_all(PREFACE).await.unwrap();
+        let (mut from, mut to) = peer.split();
+        let ping = async {
+            while to.write_all(PING).await.is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let read = async {
+            let mut answers = [0; 1024];
+            while from.read(&mut answers).await.is_ok_and(|n| n > 0) {}
+        };
+        tokio::join!(ping, read);
+    }
+
+    /// Asks with no room for an answer, until it is closed.
+    async fn takes_nothing(endpoint: Endpoint) {
+        let channel = endpoint.initial_stream_window_size(0).connect().await;
+        let mut client = QueryServiceClient::new(channel.unwrap());
+        let asked = client.list_hosts(v1::ListHostsRequest::default()).await;
+        asked.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn connections_without_a_stream_that_waits_are_closed_and_a_quiet_agent_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_stop, stopping) = watch::channel(false);
+        let (address, stats) = started(dir.path(), stopping).await;
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+
+        let mut client = ReportServiceClient::new(endpoint.connect().await.unwrap());
+        let (reports, queue) = mpsc::channel(1);
+        let mut export = Request::new(ReceiverStream::new(queue));
+        let authorization = format!("Bearer {TOKEN}").parse().unwrap();
+        export.metadata_mut().insert("authorization", authorization);
+        let mut answers: Streaming<v1::ExportResponse> =
+            client.export(export).await.unwrap().into_inner();
+
+        timeout(DEADLINE, only_pings(&address)).await.unwrap();
+        timeout(DEADLINE, takes_nothing(endpoint)).await.unwrap();
+        sleep(2 * IDLE_MAX).await;
+        assert_eq!(stats.grpc_connections.load(Relaxed), 1, "the agent's");
+        reports.send(v1::ExportRequest::default()).await.unwrap();
+        let answer = timeout(DEADLINE, answers.message()).await.unwrap();
+        assert!(answer.unwrap().is_some());
+    }
 }
