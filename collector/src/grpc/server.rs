@@ -35,8 +35,8 @@ pub(crate) async fn serve(
         .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_max_header_list_size(Some(HEADERS_BYTES_MAX))
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
-        .add_service(Counted(Timely(ingest.into_server())))
-        .add_service(Counted(Timely(query.into_server())))
+        .add_service(Counted(Timely::streams(ingest.into_server())))
+        .add_service(Counted(Timely::questions(query.into_server())))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(connections).map(Ok::<_, io::Error>),
             async move { stopped(&mut stopping).await },

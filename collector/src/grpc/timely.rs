@@ -1,8 +1,8 @@
 //! A message that was begun comes to its end in time.
 //!
 //! What has come of it is kept until all of it is there; the keep-alive only
-//! tells that the peer lives.  A stream may be silent between two messages for
-//! as long as it likes.
+//! tells that the peer lives.  A stream of reports may be silent between two of
+//! them for as long as it likes; a question is one message, and ends with it.
 
 use std::{
     pin::Pin,
@@ -24,7 +24,35 @@ const MESSAGE_MAX: Duration = Duration::from_secs(100);
 
 /// A service that reads its requests so.
 #[derive(Clone, Debug)]
-pub(super) struct Timely<S>(pub(super) S);
+pub(super) struct Timely<S> {
+    service: S,
+    silence: Silence,
+}
+
+/// Between two messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    Allowed,
+    Counts,
+}
+
+impl<S> Timely<S> {
+    /// Takes streams of messages.
+    pub(super) fn streams(service: S) -> Self {
+        Self {
+            service,
+            silence: Silence::Allowed,
+        }
+    }
+
+    /// Takes one message a request.
+    pub(super) fn questions(service: S) -> Self {
+        Self {
+            service,
+            silence: Silence::Counts,
+        }
+    }
+}
 
 impl<S: NamedService> NamedService for Timely<S> {
     const NAME: &'static str = S::NAME;
@@ -36,28 +64,31 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Timely<S>
     type Future = S::Future;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
+        self.service.poll_ready(context)
     }
 
     fn call(&mut self, request: http::Request<Body>) -> S::Future {
-        self.0
-            .call(request.map(|body| Body::new(TimelyBody::new(body, MESSAGE_MAX))))
+        let silence = self.silence;
+        let timely = |body| Body::new(TimelyBody::new(body, silence, MESSAGE_MAX));
+        self.service.call(request.map(timely))
     }
 }
 
 struct TimelyBody {
     body: Body,
     framing: Framing,
+    silence: Silence,
     // While the rest of a message is waited for.
     deadline: Option<Pin<Box<Sleep>>>,
     message_max: Duration,
 }
 
 impl TimelyBody {
-    fn new(body: Body, message_max: Duration) -> Self {
+    fn new(body: Body, silence: Silence, message_max: Duration) -> Self {
         Self {
             body,
             framing: Framing::default(),
+            silence,
             deadline: None,
             message_max,
         }
@@ -82,7 +113,7 @@ impl HttpBody for TimelyBody {
             }
             return poll;
         }
-        if self.framing.between() {
+        if self.silence == Silence::Allowed && self.framing.between() {
             return Poll::Pending;
         }
         // Who reads waits for this message alone from here on: time in which
@@ -190,7 +221,7 @@ mod tests {
     async fn silence_between_messages_is_allowed_and_within_one_is_not() {
         let (sender, queue) = mpsc::unbounded_channel();
         let max = Duration::from_millis(20);
-        let mut body = TimelyBody::new(Body::new(Queue(queue)), max);
+        let mut body = TimelyBody::new(Body::new(Queue(queue)), Silence::Allowed, max);
         let mut next = async || poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         sender.send(&[0, 0, 0, 0, 1, 7]).unwrap();
         assert!(next().await.unwrap().is_ok());
@@ -200,5 +231,23 @@ mod tests {
         let given_up = timeout(Duration::from_secs(30), next()).await;
         let error = given_up.expect("a deadline").unwrap().unwrap_err();
         assert_eq!(error.code(), tonic::Code::DeadlineExceeded);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_does_not_come_or_does_not_end_is_given_up() {
+        for begun in [&[][..], &[0, 0, 0, 0, 1, 7]] {
+            let (sender, queue) = mpsc::unbounded_channel();
+            let max = Duration::from_millis(20);
+            let mut body = TimelyBody::new(Body::new(Queue(queue)), Silence::Counts, max);
+            let mut next =
+                async || poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+            if !begun.is_empty() {
+                sender.send(begun).unwrap();
+                assert!(next().await.unwrap().is_ok());
+            }
+            let given_up = timeout(Duration::from_secs(30), next()).await;
+            let error = given_up.expect("a deadline").unwrap().unwrap_err();
+            assert_eq!(error.code(), tonic::Code::DeadlineExceeded);
+        }
     }
 }
