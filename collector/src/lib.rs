@@ -30,6 +30,7 @@ pub mod logging;
 mod metrics;
 mod names;
 mod otlp;
+mod patience;
 mod reading;
 mod remote_write;
 mod rollup;
