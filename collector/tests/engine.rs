@@ -41,6 +41,12 @@ fn ago(host: &str, base_ns: u64, sequence: u64, windows: u64) -> v1::Report {
             max: value,
         });
     }
+    r.endpoints[0].srtt = Some(v1::RoundTripTime {
+        samples: sequence,
+        min_us: 90,
+        mean_us: 100 + sequence,
+        max_us: 2_000_001,
+    });
     r.complete = sequence != 20;
     r
 }
@@ -101,6 +107,7 @@ fn compare(store: &Collector, engine: &Collector, name: &str, range: &str) {
             "requests_by_method",
             "responses",
             "connections_failed",
+            "srtt",
         ] {
             assert_eq!(s[key], e[key], "{name}: {role} {key}");
         }
