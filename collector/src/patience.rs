@@ -72,7 +72,7 @@ mod tests {
         false
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_byte_now_and_then_buys_no_time_and_what_is_enough_does() {
         assert!(ends(1).await);
         assert!(!ends(1 << 20).await);

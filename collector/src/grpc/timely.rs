@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn silence_between_messages_is_allowed_and_within_one_is_not() {
         let (sender, queue) = mpsc::unbounded_channel();
         let max = Duration::from_millis(20);
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(error.code(), tonic::Code::DeadlineExceeded);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_question_that_does_not_come_or_does_not_end_is_given_up() {
         for begun in [&[][..], &[0, 0, 0, 0, 1, 7]] {
             let (sender, queue) = mpsc::unbounded_channel();
