@@ -5,8 +5,8 @@
 //! What else is kept depends on what is watched and on whose files are used:
 //!
 //! - `CAP_SYS_ADMIN` and `CAP_SYS_PTRACE` where processes of a target have a
-//!   network namespace of their own: only these may enter it and dump its
-//!   sockets.
+//!   network namespace of their own, or may have one later: only these may enter
+//!   it and dump its sockets.
 //! - `CAP_PERFMON` wherever it is granted: without it the kernel fences every
 //!   access of the programs off from speculation, and a packet costs five times as
 //!   much; before Linux 6.18 its verifier takes those of level tcp alone.

@@ -254,6 +254,13 @@ pub struct RunArgs {
     /// Takes a --pid whose cgroup holds unrelated processes too
     #[arg(long)]
     pub force: bool,
+    /// Keeps what it takes to look at containers that start later.
+    #[arg(
+        long,
+        help = "Keeps CAP_SYS_ADMIN and CAP_SYS_PTRACE, to look at the sockets of containers that \
+                start later too; where there are some at the start, they are kept anyway"
+    )]
+    pub network_namespaces: bool,
     /// What the kernel's programs look at [default: http]
     #[arg(long, value_enum)]
     pub level: Option<LevelName>,
@@ -334,6 +341,7 @@ impl RunArgs {
             unit: named.unit,
             whole_host: named.whole_host,
             force: self.force || file.force,
+            network_namespaces: self.network_namespaces || file.network_namespaces,
             level: self.level.or(file.level),
             pin_dir: self.pin_dir.or(file.pin_dir),
             control_socket: self.control_socket.or(file.control_socket),

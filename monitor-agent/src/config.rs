@@ -148,6 +148,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// What is watched.
     pub targets: TargetRequest,
+    /// Whether network namespaces may come later.
+    pub network_namespaces: bool,
     /// What the kernel's programs look at.
     pub level: Level,
     /// Where the pins are.
@@ -256,6 +258,7 @@ impl Config {
                 whole_host: args.whole_host,
                 force: args.force,
             },
+            network_namespaces: args.network_namespaces,
             level: args.level.unwrap_or(LevelName::Http).into(),
             control_socket: ControlSocket {
                 required: args.control_socket.is_some(),
@@ -294,7 +297,8 @@ impl Config {
             own.chain(tls.ca_cert.clone())
         });
         Needs {
-            other_namespaces: target::in_other_namespaces(targets, roots),
+            other_namespaces: self.network_namespaces
+                || target::in_other_namespaces(targets, roots),
             written: written.into_iter().chain(socket_dir).collect(),
             read: tls.chain(self.token_file.clone()).chain(names).collect(),
         }

@@ -64,7 +64,8 @@ fn namespaces() -> Check {
     let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SYS_PTRACE;
     let ok = capabilities(None).is_ok_and(|c| c.effective.contains(needed));
     let detail = if ok {
-        "sockets of other network namespaces can be read"
+        "sockets of other network namespaces can be read; a running agent does so where there were \
+         some at its start, or with --network-namespaces"
     } else {
         "all is counted, but sockets of other network namespaces are not shown one by one"
     };

@@ -72,7 +72,7 @@ impl Namespaces {
         let own = inode(Path::new("/proc/thread-self/ns/net"));
         let own_snmp = inode(Path::new("/proc/thread-self/net/snmp"));
         let mut found = BTreeSet::new();
-        self.hidden = false;
+        let told = std::mem::take(&mut self.hidden);
         if !self.has(own) {
             let diag = Diag::open()?;
             self.open.insert(0, Namespace { inode: own, diag });
@@ -109,6 +109,14 @@ impl Namespaces {
         }
         self.open
             .retain(|n| n.inode == own || found.contains(&n.inode));
+        if self.hidden && !told {
+            tracing::warn!(
+                target = ?self.cgroup,
+                "sockets of another network namespace are counted, but cannot be looked at: \
+                 start the agent again, which keeps the capabilities for those that it finds, or \
+                 with --network-namespaces for those that come later"
+            );
+        }
         Ok(())
     }
 

@@ -156,7 +156,8 @@ impl Windows {
         }
         if hidden {
             reasons.insert(
-                "sockets of other network namespaces cannot be looked at: CAP_SYS_ADMIN is missing"
+                "sockets of other network namespaces cannot be looked at: start the agent again, or \
+                 with --network-namespaces"
                     .to_owned(),
             );
         }

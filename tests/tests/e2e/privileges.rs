@@ -32,6 +32,10 @@ pub(crate) const CASES: &[Case] = &[
         other_namespace,
     ),
     (
+        "a_network_namespace_that_comes_later_is_looked_at_where_that_is_wanted",
+        later_namespace,
+    ),
+    (
         "listeners_that_were_made_in_another_cgroup_are_named",
         foreign_listener,
     ),
@@ -176,18 +180,49 @@ fn spool_of_another() {
     agent.stop().unwrap();
 }
 
-fn other_namespace() {
-    let cgroup = Cgroup::create("namespace").unwrap();
+/// A process with a network namespace of its own.
+fn isolated(cgroup: &Cgroup) -> Process {
     let mut command = Command::new("unshare");
     command.args(["--net", "sleep", "1000"]);
-    let other = Process::start("sleep", command, Some(&cgroup)).unwrap();
+    let other = Process::start("sleep", command, Some(cgroup)).unwrap();
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
     eventually("its namespace", SOON, || {
         (namespace(&other.id().to_string()) != namespace("self")).then_some(())
     });
+    other
+}
+
+fn other_namespace() {
+    let cgroup = Cgroup::create("namespace").unwrap();
+    let _other = isolated(&cgroup);
     let mut agent = plan(&cgroup).start().unwrap();
     let expected = BPF | NET_ADMIN | perfmon() | SYS_ADMIN | SYS_PTRACE;
     assert_eq!(capabilities(&mut agent), expected);
+    agent.stop().unwrap();
+}
+
+fn later_namespace() {
+    let advice = "with --network-namespaces for those that come later";
+    let cgroup = Cgroup::create("later").unwrap();
+    let mut agent = plan(&cgroup).start().unwrap();
+    assert_it_reports(&agent);
+    assert!(!agent.process().log().contains(advice));
+    let other = isolated(&cgroup);
+    eventually("what to do", SOON, || {
+        agent.process().log().contains(advice).then_some(())
+    });
+    agent.stop().unwrap();
+    drop(other);
+
+    let flag = ["--network-namespaces"];
+    let mut agent = plan(&cgroup).with(flag).start().unwrap();
+    let expected = BPF | NET_ADMIN | perfmon() | SYS_ADMIN | SYS_PTRACE;
+    assert_eq!(capabilities(&mut agent), expected);
+    assert_it_reports(&agent);
+    let _other = isolated(&cgroup);
+    assert_it_reports(&agent);
+    assert_it_reports(&agent);
+    assert!(!agent.process().log().contains(advice));
     agent.stop().unwrap();
 }
 
