@@ -417,7 +417,8 @@ pub struct HttpCounters {
     /// Start lines that were expected and could not be read.
     #[prost(uint64, tag = "7")]
     pub unparsed: u64,
-    /// Sockets on which a request began while another was open.
+    /// Sockets on which a request began while another was open, in a segment of its
+    /// own: of several in one segment the first counts alone.
     #[prost(uint64, tag = "8")]
     pub pipelined: u64,
     /// Turns that may belong to a request that was counted already.
