@@ -30,6 +30,11 @@ Examples:
   speedmimi-agent run --unit nginx --metrics-listen 127.0.0.1:7602
   speedmimi-agent run --whole-host --report-interval 10s --spool-bytes 1GiB";
 
+const UNINSTALL_EXAMPLES: &str = "\
+Examples:
+  speedmimi-agent uninstall
+  speedmimi-agent uninstall --cgroup system.slice/haproxy.service";
+
 /// Lets the kernel count what a proxy does, and reports it.
 #[derive(Debug, Parser)]
 #[command(name = "speedmimi-agent", version, after_help = EXAMPLES)]
@@ -55,8 +60,9 @@ pub enum Command {
     Level(LevelArgs),
     /// Prints the running agent's state as JSON
     Status(SocketArgs),
-    /// Stops counting, and removes every program, map and pin
-    Uninstall(PinArgs),
+    /// Stops counting, and removes every program, map and pin, or those of some targets
+    #[command(after_help = UNINSTALL_EXAMPLES)]
+    Uninstall(UninstallArgs),
     /// Measures what the packet programs cost, and prints JSON
     #[command(hide = true)]
     Cost(CostArgs),
@@ -89,6 +95,17 @@ pub struct PinArgs {
     /// Directory of the pins, on a BPF filesystem
     #[arg(long, value_name = "DIR", default_value = PIN_DIR)]
     pub pin_dir: PathBuf,
+}
+
+/// What to remove.
+#[derive(Args, Clone, Debug)]
+pub struct UninstallArgs {
+    /// Where the pins are.
+    #[command(flatten)]
+    pub pins: PinArgs,
+    /// Removes this target alone, called as reports call it; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<PathBuf>,
 }
 
 /// Which agent to ask.

@@ -6,8 +6,9 @@ use std::{fs, path::Path};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::{
+    cli::PIN_DIR,
     kernel::{
-        Kernel, Target,
+        self, Kernel, PinnedTarget, Target,
         doctor::{self, Check},
     },
     target::{self, FOREIGN_ADVICE, Roots, TargetError, TargetRequest},
@@ -35,6 +36,7 @@ pub fn checks(pin_dir: &Path, request: &TargetRequest) -> Result<Vec<Check>, Tar
         };
         checks.push(listeners(&targets, roots));
     }
+    checks.push(watchers(&kernel::pinned(pin_dir), pin_dir));
     checks.push(losses(pinned.as_ref()));
     Ok(checks)
 }
@@ -106,6 +108,49 @@ fn listeners(targets: &[Target], roots: &Roots) -> Check {
     check("listeners", foreign.is_empty(), detail, FOREIGN_ADVICE)
 }
 
+/// Targets that are counted without an agent while one runs for others.  Where none
+/// runs at all, counting goes on for the next one, as it should.
+fn watchers(pinned: &[PinnedTarget], pin_dir: &Path) -> Check {
+    let (held, free): (Vec<_>, Vec<_>) = pinned.iter().partition(|t| t.held);
+    let labels = |targets: &[&PinnedTarget]| shown(targets.iter().map(|t| t.label.clone()));
+    let detail = match (held.as_slice(), free.as_slice()) {
+        ([], []) => "nothing is counted yet".to_owned(),
+        ([], free) => format!("no agent runs; counted for the next one: {}", labels(free)),
+        (held, []) => format!("watched: {}", labels(held)),
+        (_, free) => format!("counted, but watched by no agent: {}", labels(free)),
+    };
+    let ok = held.is_empty() || free.is_empty();
+    let free: Vec<_> = free.iter().map(|t| t.label.as_str()).collect();
+    let advice = format!(
+        "unless an agent is to come back for them: {}",
+        removal(pin_dir, &free)
+    );
+    check("targets", ok, detail, &advice)
+}
+
+/// The command that removes these targets and no other.
+#[must_use]
+pub fn removal(pin_dir: &Path, labels: &[&str]) -> String {
+    let mut command = "speedmimi-agent uninstall".to_owned();
+    for label in labels {
+        command += &format!(" --cgroup {}", quoted(label));
+    }
+    if pin_dir != Path::new(PIN_DIR) {
+        command += &format!(" --pin-dir {}", quoted(&pin_dir.to_string_lossy()));
+    }
+    command
+}
+
+/// As a shell takes it for one word: a unit's name may hold backslashes.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-@:".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// What the pinned maps say went uncounted.
 fn losses(pinned: Option<&Kernel>) -> Check {
     let lost = pinned.map(|kernel| {
@@ -157,6 +202,28 @@ mod tests {
     fn a_long_list_is_cut_short() {
         let many = (0..7).map(|n| n.to_string()).collect::<Vec<_>>();
         assert_eq!(shown(many.into_iter()), "0; 1; 2; 3; 4; and 2 more");
+    }
+
+    #[test]
+    fn a_target_without_an_agent_is_named_with_the_command_that_removes_it() {
+        let target = |label: &str, held| PinnedTarget {
+            label: label.to_owned(),
+            held,
+        };
+        let (a, b) = (target("/a", true), target(r"/b\x2d", false));
+        let pin_dir = Path::new(PIN_DIR);
+        let checked = watchers(&[a.clone(), b.clone()], pin_dir);
+        assert!(!checked.ok && !checked.required);
+        assert!(checked.detail.ends_with(r"no agent: /b\x2d"), "{checked:?}");
+        let command = r"speedmimi-agent uninstall --cgroup '/b\x2d'";
+        assert!(checked.advice.ends_with(command), "{checked:?}");
+        for fine in [&[][..], &[a], &[b]] {
+            assert!(watchers(fine, pin_dir).ok, "{fine:?}");
+        }
+        assert_eq!(
+            removal(Path::new("/sys/fs/bpf/my pins"), &["/a", "/it's"]),
+            r"speedmimi-agent uninstall --cgroup /a --cgroup '/it'\''s' --pin-dir '/sys/fs/bpf/my pins'"
+        );
     }
 
     #[test]

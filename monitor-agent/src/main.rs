@@ -12,8 +12,8 @@ use clap::{CommandFactory, Parser};
 use monitor_agent::{
     capabilities,
     cli::{
-        Cli, Command, CostArgs, DoctorArgs, LevelArgs, LogFormat, Output, PinArgs, RunArgs,
-        SnapshotArgs, SocketArgs, TopArgs,
+        Cli, Command, CostArgs, DoctorArgs, LevelArgs, LogFormat, Output, RunArgs, SnapshotArgs,
+        SocketArgs, TopArgs, UninstallArgs,
     },
     clock::monotonic_ns,
     config::{Config, ConfigError, control_socket},
@@ -103,6 +103,13 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     // May have to be mounted, which nothing later may.
     kernel::make_pin_dir(&config.pin_dir)?;
+    for label in kernel::unwatched(&config.pin_dir, &targets) {
+        tracing::warn!(
+            "{label} is counted, and no agent watches it any more; unless one is to come back for \
+             it, remove it with: {}",
+            doctor::removal(&config.pin_dir, &[&label])
+        );
+    }
     let kept = capabilities::keep(&config.needs(&targets, &roots))
         .context("capabilities cannot be given up")?;
     tracing::info!(kept = kept.join(","), "gave up all other capabilities");
@@ -266,9 +273,16 @@ fn ask(args: &SocketArgs, question: &str) -> anyhow::Result<serde_json::Value> {
     }
 }
 
-fn uninstall(args: &PinArgs) -> anyhow::Result<()> {
+fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     logging::init(LogFormat::Text, KernelLog::Off);
-    let removed = kernel::uninstall(&args.pin_dir)?;
+    let pin_dir = &args.pins.pin_dir;
+    let removed = if args.cgroup.is_empty() {
+        kernel::uninstall(pin_dir)?
+    } else {
+        let roots = Roots::detect()?;
+        let labels = args.cgroup.iter().map(|path| roots.label_of(path));
+        kernel::uninstall_targets(pin_dir, &labels.collect::<Vec<_>>())?
+    };
     print(&json!({"targets": removed.targets, "pins": removed.pins}))?;
     Ok(())
 }

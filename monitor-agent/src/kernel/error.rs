@@ -39,6 +39,27 @@ pub enum KernelError {
         /// Its pins.
         path: PathBuf,
     },
+    /// An agent that runs holds what is to be removed.
+    #[error("an agent that runs watches {label} (it holds {path}); stop it first")]
+    Held {
+        /// The target.
+        label: String,
+        /// Its pins.
+        path: PathBuf,
+    },
+    /// What is to be removed is not there.
+    #[error(
+        "nothing is pinned for {label} below {path}; nothing was removed; pinned are: {}",
+        if pinned.is_empty() { "none".to_owned() } else { pinned.join(", ") }
+    )]
+    NotPinned {
+        /// The target.
+        label: String,
+        /// The directory of pins.
+        path: PathBuf,
+        /// The targets that are there.
+        pinned: Vec<String>,
+    },
     /// The object could not be loaded.
     #[error("loading the kernel programs: {hint}")]
     Load {
@@ -106,6 +127,16 @@ pub enum KernelError {
         /// The directory.
         path: PathBuf,
     },
+}
+
+impl KernelError {
+    /// Of a target that is to be removed, not watched.
+    pub(super) fn into_held(self) -> Self {
+        match self {
+            Self::Busy { label, path } => Self::Held { label, path },
+            other => other,
+        }
+    }
 }
 
 /// What a refusal by the kernel most likely means.

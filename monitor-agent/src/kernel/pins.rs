@@ -3,6 +3,8 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
 };
 
 use aya::maps::{Array, Map, MapData};
@@ -10,6 +12,10 @@ use monitor_common::{LAYOUT_VERSION, meta::Meta};
 use rustix::fs::{FlockOperation, flock};
 
 use super::{KernelError, bpffs, object::maps};
+
+/// How long a lock is waited for: who looks whether it is free has it meanwhile.
+const LOCK_TRIES: usize = 5;
+const LOCK_TRIED_EVERY: Duration = Duration::from_millis(10);
 
 /// The pins of one target: a directory of its own below the layout's.
 #[derive(Clone, Debug)]
@@ -72,8 +78,13 @@ impl Pins {
     /// The same target's pins in other layouts.
     pub(super) fn elsewhere(&self, pin_dir: &Path) -> Vec<Self> {
         let mut pins = Self::of_every_layout(pin_dir);
-        pins.retain(|other| other.dir != self.dir && other.dir.file_name() == self.dir.file_name());
+        pins.retain(|other| other.dir != self.dir && self.is_same_target(other));
         pins
+    }
+
+    /// Whether these are the same target's, in whatever layout.
+    pub(super) fn is_same_target(&self, other: &Self) -> bool {
+        self.dir.file_name() == other.dir.file_name()
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -98,13 +109,22 @@ impl Pins {
             path: self.dir.clone(),
             source,
         })?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_locked| {
-            KernelError::Busy {
-                label: label.to_owned(),
-                path: self.dir.clone(),
+        for _ in 0..LOCK_TRIES {
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                return Ok(file);
             }
-        })?;
-        Ok(file)
+            sleep(LOCK_TRIED_EVERY);
+        }
+        Err(KernelError::Busy {
+            label: label.to_owned(),
+            path: self.dir.clone(),
+        })
+    }
+
+    /// Whether an agent holds the target.
+    pub(super) fn is_held(&self) -> bool {
+        let file = File::open(&self.dir);
+        !file.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_ok())
     }
 
     /// What an agent before this one left; `None` where it left nothing whole.

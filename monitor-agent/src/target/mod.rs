@@ -156,6 +156,17 @@ impl Roots {
         labels.iter().map(target).collect()
     }
 
+    /// What a target is called in reports, whether its cgroup is still there or not.
+    #[must_use]
+    pub fn label_of(&self, path: &Path) -> String {
+        let dir = below_mount(path, &self.cgroup);
+        if let Ok(target) = self.target(&dir) {
+            return target.label.to_string();
+        }
+        let below = dir.strip_prefix(&self.cgroup).unwrap_or(&dir);
+        format!("/{}", below.display())
+    }
+
     /// The target in this directory, which must be a cgroup.
     fn target(&self, dir: &Path) -> Result<Target, TargetError> {
         let no_cgroup = |source| TargetError::NoCgroup {

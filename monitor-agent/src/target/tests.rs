@@ -172,3 +172,24 @@ fn a_unit_is_found_wherever_it_is_and_must_be_one() {
     let many = machine.resolve(&unit("nginx"));
     assert!(matches!(many, Err(TargetError::ManyUnits { .. })));
 }
+
+#[test]
+fn a_target_is_called_the_same_when_its_cgroup_is_gone() {
+    let machine = Machine::new();
+    machine.cgroup("web.slice/a.service", &[]);
+    let mount = machine.roots.cgroup.clone();
+    for gone in [false, true] {
+        if gone {
+            fs::remove_dir_all(mount.join("web.slice")).unwrap();
+        }
+        for path in [
+            "web.slice/a.service".into(),
+            "/web.slice/a.service/".into(),
+            mount.join("web.slice/a.service"),
+        ] {
+            let label = machine.roots.label_of(&path);
+            assert_eq!(label, "/web.slice/a.service", "{path:?}");
+        }
+    }
+    assert_eq!(machine.roots.label_of(Path::new("/")), "/");
+}

@@ -10,7 +10,10 @@ use std::{
 
 use libtest_mimic::Failed;
 use monitor_agent::{
-    kernel::{EndpointAddress, Kernel, KernelError, Target, uninstall},
+    kernel::{
+        EndpointAddress, Kernel, KernelError, Target, pinned, uninstall, uninstall_targets,
+        unwatched,
+    },
     source::{CounterSource, Level},
 };
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
@@ -21,7 +24,7 @@ use crate::{
     watch::{Own, fresh, give_up_all_but, until},
 };
 
-pub(crate) const CASES: [Case; 7] = [
+pub(crate) const CASES: [Case; 8] = [
     (
         "an_exchange_that_is_open_while_the_level_changes_is_let_go",
         open_while_the_level_changes,
@@ -35,6 +38,10 @@ pub(crate) const CASES: [Case; 7] = [
         goes_on_without_an_agent,
     ),
     ("a_second_agent_is_refused", a_second_agent_is_refused),
+    (
+        "a_dropped_target_is_named_and_removed_alone",
+        dropped_target,
+    ),
     ("an_agent_of_another_layout_gives_its_place", another_layout),
     ("levels_change_without_losing_a_byte", levels_change),
     ("what_finds_no_place_is_counted_as_other", overflow),
@@ -132,6 +139,54 @@ fn a_second_agent_is_refused(watch: &Watch) -> Result<(), Failed> {
     let reader = Kernel::open_pinned(&own.options.pin_dir)?;
     assert!(!reader.is_owner());
     assert_eq!(reader.targets(), first.targets());
+    Ok(())
+}
+
+/// One agent of two targets, and then one of the first alone.
+fn dropped_target(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("dropped");
+    let kept = watch.target();
+    let path = kept
+        .path
+        .with_file_name(format!("speedmimi-test-{}-dropped", std::process::id()));
+    fs::create_dir(&path)?;
+    let dropped = Target {
+        label: format!("/{}", path.file_name().unwrap().display()).into(),
+        path,
+    };
+    let label = dropped.label.to_string();
+    let pin_dir = &own.options.pin_dir;
+    let both = Kernel::open(&own.options, &[kept.clone(), dropped.clone()])?;
+    assert!(pinned(pin_dir).len() == 2 && pinned(pin_dir).iter().all(|t| t.held));
+    let none: [String; 0] = [];
+    assert_eq!(unwatched(pin_dir, &[]), none, "an agent holds both");
+    let remove = || uninstall_targets(pin_dir, std::slice::from_ref(&label));
+    assert!(matches!(remove(), Err(KernelError::Held { .. })));
+    drop(both);
+    let agent = own.open(watch);
+    let free = unwatched(pin_dir, std::slice::from_ref(&kept));
+    assert_eq!(free, [label.as_str()]);
+    assert_eq!(programs_of(&dropped).unwrap(), 1, "it is counted on");
+    let two = [label.clone(), kept.label.to_string()];
+    assert!(matches!(
+        uninstall_targets(pin_dir, &two),
+        Err(KernelError::Held { .. })
+    ));
+    assert_eq!(pinned(pin_dir).len(), 2, "one was held: none is removed");
+    assert!(remove()?.pins > 0);
+    assert_eq!(programs_of(&dropped).unwrap(), 0);
+    assert_eq!(unwatched(pin_dir, std::slice::from_ref(&kept)), none);
+    let again = remove().unwrap_err().to_string();
+    assert!(again.contains(&*kept.label), "{again}");
+    // The other one is counted on.
+    let listener = TcpListener::bind(fresh())?;
+    let address = listener.local_addr()?;
+    drop(Conversation::new(&listener));
+    until("the connection is counted", || {
+        downstream(&agent, address).connections_closed == 1
+    });
+    drop(agent);
+    fs::remove_dir(&dropped.path)?;
     Ok(())
 }
 
