@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::units::parse_duration;
 
@@ -28,6 +28,9 @@ Examples:
     --ca-cert ca.pem --token-file /etc/speedmimi/token
   speedmimi-agent run --unit nginx.service --otlp http://127.0.0.1:4318
   speedmimi-agent run --unit nginx --metrics-listen 127.0.0.1:7602
+  speedmimi-agent run --unit nginx --unit haproxy \\
+    --names-from /system.slice/nginx.service=/etc/nginx/nginx.conf \\
+    --names-from /system.slice/haproxy.service=/etc/haproxy/haproxy.cfg
   speedmimi-agent run --whole-host --report-interval 10s --spool-bytes 1GiB";
 
 const UNINSTALL_EXAMPLES: &str = "\
@@ -315,13 +318,15 @@ pub struct RunArgs {
     /// The most that waiting reports may take [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub spool_bytes: Option<String>,
-    /// Configuration of the proxy, to take names from.
+    /// Configurations of proxies, to take names from.
     #[arg(
         long,
-        value_name = "FILE",
-        help = "Configuration of the proxy to take names from: ours, nginx's or HAProxy's"
+        value_name = "[TARGET=]FILE",
+        help = "Configuration of the proxy to take names from: ours, nginx's or HAProxy's; with \
+                TARGET, its cgroup as in reports, for that target alone; may be repeated"
     )]
-    pub names_from: Option<PathBuf>,
+    #[serde(deserialize_with = "one_or_more")]
+    pub names_from: Vec<PathBuf>,
     /// Serves the agent's own metrics for Prometheus, as /metrics on this address
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
@@ -370,13 +375,31 @@ impl RunArgs {
             report_interval: self.report_interval.or(file.report_interval),
             spool_dir: self.spool_dir.or(file.spool_dir),
             spool_bytes: self.spool_bytes.or(file.spool_bytes),
-            names_from: self.names_from.or(file.names_from),
+            names_from: if self.names_from.is_empty() {
+                file.names_from
+            } else {
+                self.names_from
+            },
             metrics_listen: self.metrics_listen.or(file.metrics_listen),
             insecure: self.insecure || file.insecure,
             kernel_log: self.kernel_log.or(file.kernel_log),
             log_format: self.log_format.or(file.log_format),
         }
     }
+}
+
+/// A list, or the one element that it would have.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        One(PathBuf),
+        More(Vec<PathBuf>),
+    }
+    Ok(match Given::deserialize(deserializer)? {
+        Given::One(path) => vec![path],
+        Given::More(paths) => paths,
+    })
 }
 
 impl From<LevelName> for crate::source::Level {

@@ -14,7 +14,7 @@ use crate::{
     cli::{KernelLogName, LevelName, LogFormat, PIN_DIR, RunArgs},
     delivery::{Tls, TlsError},
     kernel::KernelLog,
-    names::{NamesError, NamesFile},
+    names::{NamesError, NamesFiles},
     queue::SAMPLES_MAX,
     source::Level,
     target::{self, Roots, TargetRequest},
@@ -165,7 +165,7 @@ pub struct Config {
     /// How much of them.
     pub spool_bytes: u64,
     /// What the backends are called.
-    pub names: Option<NamesFile>,
+    pub names: NamesFiles,
     /// Where the agent's own metrics are served.
     pub metrics_listen: Option<SocketAddr>,
     /// How much the kernel's programs log.
@@ -274,7 +274,7 @@ impl Config {
                 .unwrap_or_else(|| "/var/lib/speedmimi-agent".into()),
             spool_bytes,
             token_file,
-            names: args.names_from.map(NamesFile::open).transpose()?,
+            names: NamesFiles::open(&args.names_from)?,
             metrics_listen: args.metrics_listen,
             kernel_log: match args.kernel_log.unwrap_or_default() {
                 KernelLogName::Off => KernelLog::Off,
@@ -285,12 +285,26 @@ impl Config {
         })
     }
 
+    /// Makes sure that names which were given for one target have that target.
+    ///
+    /// # Errors
+    /// Where it is not watched.
+    pub fn check_names(
+        &mut self,
+        targets: &[crate::kernel::Target],
+        roots: &Roots,
+    ) -> Result<(), ConfigError> {
+        let watched: Vec<_> = targets.iter().map(|t| &*t.label).collect();
+        let label = |path: &Path| roots.label_of(path);
+        Ok(self.names.check(label, &watched)?)
+    }
+
     /// What the agent goes on to use.
     #[must_use]
     pub fn needs(&self, targets: &[crate::kernel::Target], roots: &Roots) -> Needs {
         let socket_dir = self.control_socket.path.parent().map(Path::to_owned);
         let written = [self.spool_dir.clone(), self.pin_dir.clone()];
-        let names = self.names.as_ref().map(|n| n.path().to_owned());
+        let names = self.names.paths().map(Path::to_owned);
         let client = |tls: &Tls| tls.client.clone().map(|(cert, key)| [cert, key]);
         let tls = self.tls.iter().flat_map(|tls| {
             let own = client(tls).into_iter().flatten();
@@ -448,6 +462,28 @@ mod tests {
             assert_eq!(config.report_interval, Duration::from_secs(1));
         }
         assert!(written("empty.yml", "\n").is_ok());
+    }
+
+    #[test]
+    fn files_of_names_are_one_or_a_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nginx.conf");
+        fs::write(&path, "http { upstream a { server 127.0.0.1:1; } }\n").unwrap();
+        let file = path.display();
+        for (name, text, count) in [
+            ("a.toml", format!("names-from = \"{file}\"\n"), 1),
+            ("a.yaml", format!("names-from: {file}\n"), 1),
+            (
+                "a.toml",
+                format!("names-from = [\"{file}\", \"/t={file}\"]\n"),
+                2,
+            ),
+            ("a.yaml", format!("names-from: [{file}, /t={file}]\n"), 2),
+        ] {
+            let config = written(name, &text).unwrap();
+            let paths: Vec<_> = config.names.paths().collect();
+            assert_eq!(paths, vec![path.as_path(); count], "{text}");
+        }
     }
 
     #[test]

@@ -93,11 +93,12 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
-    let config = Config::new(args, std::env::var("SPEEDMIMI_TOKEN").ok())?;
+    let mut config = Config::new(args, std::env::var("SPEEDMIMI_TOKEN").ok())?;
     logging::init(config.log_format, config.kernel_log);
     let roots = Roots::detect()?;
     let targets =
         target::resolve(&config.targets, &roots).inspect_err(|error| explain(error, &roots))?;
+    config.check_names(&targets, &roots)?;
     for foreign in target::foreign_listeners(&targets, &roots) {
         tracing::warn!("{foreign}; {}", target::FOREIGN_ADVICE);
     }

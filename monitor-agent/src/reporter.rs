@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::{
     delivery::{Progress, SharedSpool, lock},
-    names::FollowedNames,
+    names::FollowedFiles,
     queue::SAMPLES_MAX,
     sampler::{Asker, SamplerError, Shared},
     spool::{Recovered, ReportKey, SpoolError},
@@ -41,7 +41,7 @@ pub struct Reporter {
     spool: SharedSpool,
     wake: Arc<Notify>,
     progress: Arc<Progress>,
-    names: Option<FollowedNames>,
+    names: FollowedFiles,
     // Of the window that is open: kept until its report is durable.
     samples: VecDeque<Sample>,
     reasons: BTreeSet<String>,
@@ -84,7 +84,7 @@ pub struct ReporterParts {
     /// What became of the reports.
     pub progress: Arc<Progress>,
     /// What the backends are called.
-    pub names: Option<FollowedNames>,
+    pub names: FollowedFiles,
 }
 
 impl Reporter {
@@ -132,8 +132,7 @@ impl Reporter {
         self.reasons.append(&mut reading.incomplete_reasons);
         reading.incomplete_reasons.clone_from(&self.reasons);
         reading.surroundings.losses = self.losses().by_reason().into();
-        let names = self.names.as_ref().map(FollowedNames::names);
-        reading.names = names.unwrap_or_default();
+        reading.names = self.names.names().into();
         let key = lock(&self.spool).next_key();
         let samples = self.samples.make_contiguous();
         let closed = self.windows.close(key, reading, samples);

@@ -26,7 +26,6 @@ use crate::{
     host::{HostReader, identity},
     kernel::Target,
     metrics,
-    names::NamesFile,
     otlp::{OtlpDelivery, OtlpError},
     reporter::{ReportError, Reporter, ReporterParts},
     sampler::{Sampler, SamplerError, SamplerOptions, surroundings},
@@ -149,7 +148,7 @@ pub async fn run(
         spool: Arc::clone(&spool),
         wake: Arc::clone(&wake),
         progress: Arc::clone(&progress),
-        names: config.names.clone().map(NamesFile::follow),
+        names: config.names.clone().follow(),
     });
     let metrics_source = metrics::Source {
         shared: sampler.shared(),

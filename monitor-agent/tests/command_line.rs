@@ -64,6 +64,25 @@ fn a_target_that_is_not_there_yet_is_no_bad_usage() {
 }
 
 #[test]
+fn names_of_a_target_that_is_not_watched_are_refused_before_anything_is_attached() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("nginx.conf");
+    std::fs::write(&file, "http { upstream a { server 127.0.0.1:1; } }\n").unwrap();
+    let names = format!("web.slice={}", file.display());
+    let output = agent(&["run", "--whole-host", "--names-from", &names]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    if text.contains("no cgroup2 filesystem") {
+        eprintln!("skipped: no cgroup2 is mounted here");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(64), "{text}");
+    assert!(
+        text.contains("/web.slice is not watched; watched are: /"),
+        "{text}"
+    );
+}
+
+#[test]
 fn without_a_target_the_candidates_are_listed() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -100,7 +100,8 @@ impl NamesFile {
                     return;
                 };
                 if refreshed {
-                    tracing::info!(names = self.names.len(), "read the names again");
+                    let path = self.path.display();
+                    tracing::info!(%path, names = self.names.len(), "read the names again");
                     names.store(self.names());
                 }
             }

@@ -11,6 +11,7 @@ mod glob;
 mod haproxy;
 mod nginx;
 mod sources;
+mod targets;
 mod yaml;
 
 use std::{
@@ -22,6 +23,7 @@ use std::{
 
 pub use file::{FollowedNames, NamesFile};
 use monitor_common::endpoint::Role;
+pub use targets::{FollowedFiles, NamesFiles, TargetNames};
 
 use crate::kernel::{EndpointAddress, EndpointId};
 
@@ -43,6 +45,22 @@ pub enum NamesError {
         path: PathBuf,
         /// Where and why.
         message: String,
+    },
+    /// What was given is neither a file nor a target's.
+    #[error("--names-from {given}: give FILE, or TARGET=FILE for one target's names alone")]
+    Form {
+        /// What was given.
+        given: PathBuf,
+    },
+    /// The names are a target's that is not watched.
+    #[error("--names-from {target}={path}: {target} is not watched; watched are: {watched}")]
+    NotWatched {
+        /// The target.
+        target: String,
+        /// Its file.
+        path: PathBuf,
+        /// Those that are watched.
+        watched: String,
     },
 }
 

@@ -66,7 +66,7 @@ fn start(recovered: Recovered) -> Running {
         spool: Arc::clone(&spool),
         wake: Arc::default(),
         progress: Arc::default(),
-        names: None,
+        names: FollowedFiles::default(),
     });
     Running {
         dir,

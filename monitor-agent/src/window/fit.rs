@@ -15,7 +15,7 @@ use super::{
     round_trips::RoundTrips,
     wire,
 };
-use crate::{kernel::EndpointId, names::Names};
+use crate::{kernel::EndpointId, names::TargetNames};
 
 /// What is kept free for the request's framing and for what is set later.
 const RESERVE_BYTES: usize = 64 << 10;
@@ -49,7 +49,7 @@ pub(super) struct Describe<'a> {
     /// The round-trip times that were seen.
     pub(super) round_trips: HashMap<EndpointId, RoundTrips>,
     /// What the backends are called.
-    pub(super) names: &'a Names,
+    pub(super) names: &'a TargetNames,
     /// Whether what level http alone counts is there.
     pub(super) http: bool,
     /// How old the live part of the byte counts is.

@@ -33,7 +33,7 @@ use crate::{
         namespace, network,
     },
     kernel::KernelSample,
-    names::Names,
+    names::TargetNames,
     source::Level,
     spool::ReportKey,
 };
@@ -91,7 +91,7 @@ pub struct Reading {
     /// What the programs look at.
     pub level: Level,
     /// What the backends are called.
-    pub names: Arc<Names>,
+    pub names: Arc<TargetNames>,
     /// What makes the window incomplete, as far as the reader knows.
     pub incomplete_reasons: BTreeSet<String>,
 }

@@ -253,7 +253,7 @@ fn peers_are_called_what_the_proxy_calls_them_and_listeners_are_not() {
     };
     let endpoints = [Role::Downstream, Role::Upstream].map(|r| endpoint(80, r, counted(1, 1)));
     let mut closing = reading(5, endpoints.to_vec());
-    closing.names = Arc::new([(address, name)].into());
+    closing.names = Arc::new(crate::names::Names::from([(address, name)]).into());
     let closed = windows(0, None).close(key(1), closing, &[]);
     let [listener, peer] = &closed.report.endpoints[..] else {
         panic!("two endpoints")
