@@ -11,6 +11,7 @@ mod connection;
 mod error;
 mod output;
 mod sse;
+mod targets;
 mod text;
 mod top;
 

@@ -108,6 +108,29 @@ async fn tables_hold_the_figures_and_no_colour_in_a_pipe() {
 }
 
 #[tokio::test]
+async fn endpoints_of_several_targets_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = collector(dir.path(), 1).await;
+    let shown = |command: &[&str]| stdout(&[command, &["--collector", &c.url]].concat());
+    let (reports, top): (&[&str], &[&str]) = (&["reports"], &["top", "--once"]);
+    for command in [reports, top] {
+        assert!(!shown(command).contains("TARGET"), "there is one");
+    }
+    let mut two = report("web", 2);
+    two.endpoints.push(two.endpoints[0].clone());
+    two.endpoints[1].target = "/other".to_owned();
+    c.store(vec![two]).await;
+    for command in [reports, top] {
+        let table = shown(command);
+        let last: Vec<&str> = table.lines().rev().take(2).collect();
+        assert!(table.contains("  TARGET") && last[0] != last[1], "{table}");
+        for target in ["  /proxy  ", "  /other  "] {
+            assert!(last.iter().any(|line| line.contains(target)), "{table}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn json_of_hosts_and_stats_is_the_collectors() {
     let dir = tempfile::tempdir().unwrap();
     let c = collector(dir.path(), 1).await;

@@ -91,16 +91,18 @@ pub fn table(report: &v1::Report) -> String {
     let seconds = (report.window_duration_ns as f64 / 1e9).max(1e-9);
     let mut endpoints: Vec<_> = report.endpoints.iter().collect();
     endpoints.sort_by_key(|e| std::cmp::Reverse(bytes(e)));
+    let width = target_width(report);
     let metrics = report.host_metrics.clone().unwrap_or_default();
     let percent = |g: Option<v1::Gauge>| g.map_or("-".to_owned(), |g| format!("{:.1} %", g.last));
     let mut table = format!(
-        "cpu {}   memory {}   disk {}   load {}\n\n{:<10} {:<28} {:>7} {:>9} {:>9} {:>11} {:>11} {:>9}\n",
+        "cpu {}   memory {}   disk {}   load {}\n\n{}{:<10} {:<28} {:>7} {:>9} {:>9} {:>11} {:>11} {:>9}\n",
         percent(metrics.cpu_usage),
         percent(metrics.memory_usage),
         percent(metrics.disk_usage),
         metrics
             .load_avg_1
             .map_or("-".to_owned(), |g| format!("{:.2}", g.last)),
+        target_cell("TARGET", width),
         "ROLE",
         "ADDRESS",
         "ACTIVE",
@@ -111,9 +113,30 @@ pub fn table(report: &v1::Report) -> String {
         "P99 ms",
     );
     for endpoint in endpoints {
+        table += &target_cell(&endpoint.target, width);
         table += &row(endpoint, seconds);
     }
     table
+}
+
+/// Whether a report is of more than one target: then endpoints of one address have
+/// to be told apart.
+#[must_use]
+pub fn has_several_targets(report: &v1::Report) -> bool {
+    let mut targets = report.endpoints.iter().map(|e| &e.target);
+    let first = targets.next();
+    report.targets.len() > 1 || targets.any(|target| Some(target) != first)
+}
+
+/// The width of the targets' column, where there is one.
+fn target_width(report: &v1::Report) -> Option<usize> {
+    let endpoints = report.endpoints.iter();
+    let widest = endpoints.map(|e| e.target.chars().count()).max();
+    has_several_targets(report).then(|| widest.unwrap_or(0).max("TARGET".len()))
+}
+
+fn target_cell(text: &str, width: Option<usize>) -> String {
+    width.map_or_else(String::new, |width| format!("{text:<width$} "))
 }
 
 fn bytes(endpoint: &v1::Endpoint) -> u64 {
@@ -198,5 +221,21 @@ mod tests {
             cells,
             ["upstream", "127.0.0.1:80", "6", "3.0", "-", "0", "0", "-"]
         );
+        assert!(!table.contains("TARGET"), "there is one");
+    }
+
+    #[test]
+    fn endpoints_of_two_targets_are_told_apart() {
+        let labels = ["/nonexistent", "/other"];
+        let mut sample = counted(6);
+        let mut other = sample.endpoints[0].clone();
+        other.id.target = Arc::from("/other");
+        sample.endpoints.push(other);
+        let report = View::new(v1::Host::default(), &labels).look(sample, Level::Tcp);
+        let table = table(&report);
+        let columns: Vec<_> = table.lines().skip(2).map(|l| l.split_at(13)).collect();
+        let targets: Vec<_> = columns.iter().map(|(target, _)| target.trim()).collect();
+        assert_eq!(targets, ["TARGET", "/nonexistent", "/other"]);
+        assert!(columns[1].1 == columns[2].1 && columns[0].1.starts_with("ROLE "));
     }
 }

@@ -7,10 +7,11 @@ use crate::{
     text,
 };
 
-/// The table that rows of `rows` fit into.
-pub(super) fn table() -> Table {
+/// The table that rows of `rows` fit into, with or without their targets.
+pub(super) fn table(targets: bool) -> Table {
     let left = ["TIME", "HOST"].map(Cell::text);
     let sequence = [Cell::figure("SEQ")];
+    let target = targets.then(|| Cell::text("TARGET"));
     let endpoint = ["ROLE", "ENDPOINT"].map(Cell::text);
     let figures = [
         "ACTIVE", "OPENED", "REQ/S", "5XX", "IN/S", "OUT/S", "P50", "P99",
@@ -20,6 +21,7 @@ pub(super) fn table() -> Table {
     let head = left
         .into_iter()
         .chain(sequence)
+        .chain(target)
         .chain(endpoint)
         .chain(figures)
         .chain(note);
@@ -27,17 +29,20 @@ pub(super) fn table() -> Table {
 }
 
 /// The rows of a report; one with dashes where it has no endpoint.
-pub(super) fn rows(report: &Report) -> Vec<Vec<Cell>> {
+pub(super) fn rows(report: &Report, targets: bool) -> Vec<Vec<Cell>> {
     let seconds = report.window_duration_ns as f64 / 1e9;
     let figures: Vec<Vec<Cell>> = if report.endpoints.is_empty() {
         let dash = || Cell::known(None);
-        let texts = [Cell::text("-"), Cell::text("-")];
-        vec![texts.into_iter().chain((0..8).map(|_| dash())).collect()]
+        let texts = (0..2 + usize::from(targets)).map(|_| Cell::text("-"));
+        vec![texts.chain((0..8).map(|_| dash())).collect()]
     } else {
         report
             .endpoints
             .iter()
-            .map(|e| endpoint(e, seconds))
+            .map(|e| {
+                let target = targets.then(|| Cell::text(&e.target));
+                target.into_iter().chain(endpoint(e, seconds)).collect()
+            })
             .collect()
     };
     figures

@@ -9,6 +9,7 @@ use crate::{
     args::{Format, Reports},
     client::Client,
     output::{Output, Table},
+    targets,
 };
 
 /// As many as a collector gives at once.
@@ -73,6 +74,8 @@ pub(super) fn pages(
 pub(super) struct Printer<'a> {
     client: &'a Client,
     format: Format,
+    /// Whether the table has a column for targets.
+    targets: bool,
     table: Table,
     left: Option<u64>,
     out: &'a mut Output,
@@ -83,7 +86,8 @@ impl<'a> Printer<'a> {
         Self {
             client,
             format: options.common.output,
-            table: report_table::table(),
+            targets: false,
+            table: report_table::table(false),
             left: options.limit,
             out,
         }
@@ -111,13 +115,18 @@ impl<'a> Printer<'a> {
                 self.out.flush()
             }
             Format::Table => {
-                let mut rows = Vec::new();
-                for report in reports {
-                    let report: json::Report = serde_json::from_str(report.get())
-                        .map_err(|source| self.client.not_a_collector(source))?;
-                    rows.extend(report_table::rows(&report));
+                let parsed = reports.iter().map(|r| serde_json::from_str(r.get()));
+                let reports: Vec<json::Report> = parsed
+                    .collect::<Result<_, _>>()
+                    .map_err(|source| self.client.not_a_collector(source))?;
+                // From the first report on that needs it, under a head of its own.
+                if !self.targets && reports.iter().any(targets::several) {
+                    self.targets = true;
+                    self.table = report_table::table(true);
                 }
-                self.table.print(&rows, self.out)
+                let rows = reports.iter();
+                let rows = rows.flat_map(|r| report_table::rows(r, self.targets));
+                self.table.print(&rows.collect::<Vec<_>>(), self.out)
             }
         }
     }

@@ -12,7 +12,7 @@ use ratatui::{
 };
 
 use super::model::{Health, Host, Model, per_second, request_rate};
-use crate::text;
+use crate::{targets, text};
 
 const DIM: Style = Style::new().fg(Color::DarkGray);
 const HEAD: Style = Style::new().add_modifier(Modifier::BOLD);
@@ -92,7 +92,13 @@ fn host_row(host: &Host, now: Instant) -> Row<'static> {
 
 fn draw_endpoints(frame: &mut Frame<'_>, area: Rect, host: &Host) {
     let report = &host.report;
-    let rows = report.endpoints.iter().map(|e| endpoint_row(e, report));
+    let several = targets::several(report);
+    let target = |e: &Endpoint| Cell::from(targets::shortened(&text::printable(&e.target)));
+    let rows = report.endpoints.iter().map(|e| {
+        let target = several.then(|| target(e));
+        Row::new(target.into_iter().chain(endpoint_cells(e, report)))
+    });
+    let width = Constraint::Min(targets::width(report));
     let widths = [
         Constraint::Length(10),
         Constraint::Min(16),
@@ -108,13 +114,15 @@ fn draw_endpoints(frame: &mut Frame<'_>, area: Rect, host: &Host) {
         "ROLE", "ENDPOINT", "ACTIVE", "REQ/S", "5XX", "IN/S", "OUT/S", "P50", "P99",
     ];
     let title = format!("{} report {}", name(report), report.sequence);
+    let widths = several.then_some(width).into_iter().chain(widths);
+    let head = several.then_some("TARGET").into_iter().chain(head);
     let table = Table::new(rows, widths)
         .header(Row::new(head).style(HEAD))
         .block(Block::bordered().border_style(DIM).title(title));
     frame.render_widget(table, area);
 }
 
-fn endpoint_row(e: &Endpoint, report: &Report) -> Row<'static> {
+fn endpoint_cells(e: &Endpoint, report: &Report) -> [Cell<'static>; 9] {
     let w = &e.window;
     let rate = |n| per_second(n, report);
     let label = if e.name.is_empty() {
@@ -129,7 +137,7 @@ fn endpoint_row(e: &Endpoint, report: &Report) -> Row<'static> {
     };
     let durations = w.exchange_duration.as_ref();
     let quantile = |ms: Option<f64>| known(ms.map(text::milliseconds));
-    Row::new([
+    [
         Cell::from(text::printable(&e.role).into_owned()),
         Cell::from(text::printable(label).into_owned()),
         Cell::from(e.connections_active.to_string()),
@@ -139,7 +147,7 @@ fn endpoint_row(e: &Endpoint, report: &Report) -> Row<'static> {
         Cell::from(text::bytes(rate(w.bytes_sent))),
         Cell::from(quantile(durations.and_then(|d| d.p50_ms))),
         Cell::from(quantile(durations.and_then(|d| d.p99_ms))),
-    ])
+    ]
 }
 
 fn draw_spark(frame: &mut Frame<'_>, area: Rect, host: &Host) {
@@ -225,5 +233,28 @@ mod tests {
             assert!(text.contains(figure), "{figure}:\n{text}");
         }
         assert!(!text.contains('\u{1b}'));
+        assert!(!text.contains("TARGET"), "there is one");
+    }
+
+    #[test]
+    fn endpoints_of_two_targets_are_told_apart() {
+        let now = Instant::now();
+        let endpoint = |target: &str| v1::Endpoint {
+            address: "10.0.0.1:80".into(),
+            target: target.into(),
+            ..Default::default()
+        };
+        let report = v1::Report {
+            endpoints: ["/a", "/system.slice/a-long-name.service"]
+                .map(endpoint)
+                .into(),
+            ..Default::default()
+        };
+        let mut model = Model::new(String::new());
+        model.add(Report::from(&report), now);
+        let text = screen(&model, now);
+        for shown in ["TARGET", "/a ", "…a-long-name.service "] {
+            assert!(text.contains(shown), "{shown}:\n{text}");
+        }
     }
 }

@@ -51,6 +51,7 @@ pub(super) enum Key {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Row {
     pub(super) role: &'static str,
+    pub(super) target: String,
     /// What it is called, or its addresses.
     pub(super) label: String,
     pub(super) in_per_s: f64,
@@ -181,7 +182,7 @@ impl Model {
                 let order = compare(a, b, by);
                 let order = if ascending { order } else { order.reverse() };
                 // Among equals the order stays the same from look to look.
-                order.then_with(|| a.label.cmp(&b.label))
+                order.then_with(|| (&a.label, &a.target).cmp(&(&b.label, &b.target)))
             });
         }
         let last = self.rows().len().saturating_sub(1);
@@ -195,6 +196,7 @@ impl Model {
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
         Row {
             role: role(s.role()),
+            target: s.target.clone(),
             label: format!("{} {}", s.local, s.remote),
             in_per_s: rate(s.bytes_received, received),
             out_per_s: rate(s.bytes_sent, sent),
@@ -240,6 +242,7 @@ fn endpoint(e: &v1::Endpoint, seconds: f64, end_ns: u64) -> Row {
     };
     Row {
         role: role(e.role()),
+        target: e.target.clone(),
         label,
         in_per_s: rate(window.bytes_received),
         out_per_s: rate(window.bytes_sent),

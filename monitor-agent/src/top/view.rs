@@ -10,10 +10,14 @@ use ratatui::{
 };
 
 use super::model::{Model, More, Page, Row, SortBy};
+use crate::view::has_several_targets;
 
 const DIM: Style = Style::new().fg(Color::DarkGray);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const CHOSEN: Style = Style::new().add_modifier(Modifier::REVERSED);
+
+/// The widest column of targets.
+const TARGET_MAX: usize = 20;
 
 const ENDPOINTS: [(&str, Constraint); 11] = [
     ("ROLE", Constraint::Length(10)),
@@ -55,9 +59,16 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model) {
         Page::Endpoints => &ENDPOINTS,
         Page::Sockets => &SOCKETS,
     };
-    let head = columns.iter().map(|(name, _)| *name);
-    let widths = columns.iter().map(|(_, width)| *width);
-    let table = Table::new(model.rows().iter().map(cells), widths)
+    let several = has_several_targets(&model.report);
+    let target = several.then(|| ("TARGET", Constraint::Min(target_width(model.rows()))));
+    let columns = || target.iter().chain(columns);
+    let head = columns().map(|(name, _)| *name);
+    let widths = columns().map(|(_, width)| *width);
+    let row = |row: &Row| {
+        let target = several.then(|| shortened(&row.target));
+        Cells::new(target.into_iter().chain(cells(row)))
+    };
+    let table = Table::new(model.rows().iter().map(row), widths)
         .header(Cells::new(head).style(BOLD))
         .row_highlight_style(CHOSEN);
     let chosen = (!model.rows().is_empty()).then_some(model.selected);
@@ -111,7 +122,23 @@ fn key_line(model: &Model) -> Line<'static> {
     Line::from(spans)
 }
 
-fn cells(row: &Row) -> Cells<'static> {
+fn target_width(rows: &[Row]) -> u16 {
+    let widest = rows.iter().map(|row| row.target.chars().count()).max();
+    widest.unwrap_or(0).clamp("TARGET".len(), TARGET_MAX) as u16
+}
+
+/// The end of a long target, where cgroups differ.
+fn shortened(target: &str) -> String {
+    let target = printable(target);
+    let length = target.chars().count();
+    if length <= TARGET_MAX {
+        return target;
+    }
+    let end = target.chars().skip(length + 1 - TARGET_MAX);
+    std::iter::once('…').chain(end).collect()
+}
+
+fn cells(row: &Row) -> Vec<String> {
     let rtt = row.srtt_us.filter(|us| *us > 0);
     let rtt = known(rtt.map(|us| us as f64 / 1e3));
     let (ins, outs) = (bytes(row.in_per_s), bytes(row.out_per_s));
@@ -123,7 +150,7 @@ fn cells(row: &Row) -> Cells<'static> {
             opened_per_s,
             requests_per_s,
             p99_ms,
-        } => Cells::new([
+        } => vec![
             role,
             label,
             active.to_string(),
@@ -135,12 +162,12 @@ fn cells(row: &Row) -> Cells<'static> {
             retransmits,
             known(*p99_ms),
             age,
-        ]),
+        ],
         More::Socket {
             state,
             bytes: carried,
             requests,
-        } => Cells::new([
+        } => vec![
             role,
             label,
             state.clone(),
@@ -151,7 +178,7 @@ fn cells(row: &Row) -> Cells<'static> {
             retransmits,
             requests.to_string(),
             age,
-        ]),
+        ],
     }
 }
 
@@ -257,6 +284,27 @@ mod tests {
             ]
         );
         assert!(shown[5].contains("a age↓"));
+    }
+
+    #[test]
+    fn what_is_of_two_targets_is_told_apart() {
+        let mut model = Model::default();
+        let mut two = look(4_096);
+        model.update(two.clone());
+        assert!(!screen(&mut model, 140, 6)[1].contains("TARGET"));
+        for endpoint in &mut two.report.endpoints {
+            endpoint.target = "/a".to_owned();
+        }
+        two.report.endpoints[1].target = "/system.slice/a-long-name.service".to_owned();
+        two.sockets[0].target = "/a".to_owned();
+        model.update(two);
+        let shown = screen(&mut model, 140, 6);
+        assert!(shown[1].starts_with("TARGET "), "{shown:?}");
+        assert!(shown[2].starts_with("…a-long-name.service "), "{shown:?}");
+        assert_eq!(words(&shown[3])[..2], ["/a", "upstream"]);
+        model.press(Key::Letter('s'));
+        let shown = screen(&mut model, 140, 6);
+        assert_eq!(words(&shown[2])[..2], ["/a", "downstream"], "{shown:?}");
     }
 
     #[test]
