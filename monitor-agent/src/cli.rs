@@ -259,13 +259,13 @@ pub struct RunArgs {
                 [env: OTEL_EXPORTER_OTLP_HEADERS, headers]"
     )]
     pub otlp: Option<String>,
-    /// Watches this cgroup: a path below the cgroup2 mount, or an absolute one
+    /// Watches this cgroup: a path below the cgroup2 mount, or an absolute one; may be repeated
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,
-    /// Watches the cgroup of this process
+    /// Watches the cgroup of this process; may be repeated
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
-    /// Watches the cgroup of this systemd unit
+    /// Watches the cgroup of this systemd unit; may be repeated
     #[arg(long, value_name = "NAME")]
     pub unit: Vec<String>,
     /// Watches the whole host

@@ -32,6 +32,12 @@ pub mod units;
 pub mod view;
 pub mod window;
 
+/// What to do where another agent runs.  One that watches several targets is
+/// nearly always what is meant.
+pub(crate) const ANOTHER_AGENT: &str = "to watch more, add it to the configuration of that one: \
+    --cgroup, --pid and --unit may be repeated; a second agent on a host needs its own --pin-dir, \
+    --spool-dir, --control-socket and host id (/etc/machine-id), or the reports of both mix";
+
 /// An error with all its causes on one line.
 #[must_use]
 pub fn error_chain(error: &dyn std::error::Error) -> String {

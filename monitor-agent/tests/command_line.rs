@@ -112,6 +112,17 @@ fn help_version_completions_and_the_manual_go_to_stdout() {
 }
 
 #[test]
+fn the_help_says_which_flags_may_be_repeated() {
+    let help = String::from_utf8(agent(&["run", "--help"]).stdout).unwrap();
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for flag in ["--cgroup <", "--pid <", "--unit <", "--names-from <"] {
+        let (_, told) = words.split_once(flag).unwrap();
+        let (own, _) = told.split_once(" --").unwrap();
+        assert!(own.contains("may be repeated"), "{flag}: {own}");
+    }
+}
+
+#[test]
 fn what_is_not_there_is_told_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let nothing = dir.path().to_str().unwrap();

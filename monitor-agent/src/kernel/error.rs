@@ -30,8 +30,8 @@ pub enum KernelError {
     },
     /// Another agent holds the target.
     #[error(
-        "another agent watches {label} (it holds {path}); stop it, or give this one its own \
-         --pin-dir"
+        "another agent watches {label} (it holds {path}); {}",
+        crate::ANOTHER_AGENT
     )]
     Busy {
         /// The target.

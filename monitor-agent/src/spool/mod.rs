@@ -54,7 +54,10 @@ pub enum SpoolError {
         source: io::Error,
     },
     /// Another agent has it.
-    #[error("spool directory {0} is in use by another agent; give each agent its own --spool-dir")]
+    #[error(
+        "spool directory {0} is in use by another agent; {advice}",
+        advice = crate::ANOTHER_AGENT
+    )]
     Locked(PathBuf),
     /// A report could not be made durable.
     #[error("report cannot be written to the spool")]
