@@ -10,7 +10,7 @@ use std::{
 
 use monitor_proto::v1;
 
-use crate::{codec, store::HostRow};
+use crate::{codec, rollup::duration_ns, store::HostRow};
 
 /// What is asked of every report so often that it is kept decoded.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,7 @@ pub(crate) struct Facts {
     pub(crate) load: Option<v1::BackendLoad>,
     /// The addresses of the downstream endpoints.
     pub(crate) listeners: Arc<[String]>,
+    pub(crate) window_ns: u64,
 }
 
 impl From<&v1::Report> for Facts {
@@ -32,6 +33,7 @@ impl From<&v1::Report> for Facts {
                 .filter(|endpoint| endpoint.role == downstream)
                 .map(|endpoint| endpoint.address.clone())
                 .collect(),
+            window_ns: duration_ns(report),
         }
     }
 }
@@ -181,6 +183,7 @@ mod tests {
             sequence_first: 1,
             sequence_last: 1,
             epoch_reports: 1,
+            made: Default::default(),
         };
         fleet.publish(row, Some(newest));
     }

@@ -117,6 +117,7 @@ async fn duplicates_conflicts_and_late_reports_are_told_apart() {
     // The same sequence of another epoch is another report.
     let mut later = report("web", 5);
     later.agent.as_mut().unwrap().epoch += 1;
+    later.window_end_unix_ns = report("web", 10).window_end_unix_ns;
     assert_eq!(agent.export(later).await, ExportOutcome::Stored);
 
     let reports = collector.all_reports("");
@@ -124,7 +125,7 @@ async fn duplicates_conflicts_and_late_reports_are_told_apart() {
         .iter()
         .map(|r| r["sequence"].as_u64().unwrap())
         .collect();
-    assert_eq!(order, [2, 5, 5, 9]);
+    assert_eq!(order, [2, 5, 9, 5]);
     assert_eq!(
         reports[1]["endpoints"][0]["connections_active"], 3,
         "the first body is kept"

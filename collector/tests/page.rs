@@ -152,6 +152,14 @@ fn main() -> ExitCode {
         Err(reason) => (PathBuf::new(), Some(reason.to_owned())),
     };
     let of_page = packages.clone();
+    let no_node = (!has("node")).then(|| "node is needed: apt-get install nodejs".to_owned());
+    let model = trial(
+        "the_page_knows_what_its_reports_tell",
+        no_node,
+        async || {
+            the_model();
+        },
+    );
     let page = trial(
         "the_page_shows_the_figures_follows_them_and_keeps_labels_text",
         missing.clone(),
@@ -162,7 +170,17 @@ fn main() -> ExitCode {
         missing,
         async move || the_partial_page(&packages),
     );
-    libtest_mimic::run(&arguments, vec![page, partial]).exit_code()
+    libtest_mimic::run(&arguments, vec![model, page, partial]).exit_code()
+}
+
+/// What has no page in it needs no browser.
+fn the_model() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let status = Command::new("node")
+        .arg(root.join("tests/page/model.mjs"))
+        .arg(root.join("web/model.js"))
+        .status();
+    assert!(status.unwrap().success());
 }
 
 /// One engine answers and one is gone.

@@ -128,6 +128,45 @@ async fn metrics_are_the_totals_of_the_newest_report() {
 }
 
 #[tokio::test]
+async fn an_agent_with_an_earlier_spool_is_shown_once_the_later_is_silent() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = with_reports(dir.path(), &["a"], 2).await;
+    let mut agent = collector.agent().await;
+    let mut later = report("a", 1);
+    later.agent.as_mut().unwrap().epoch += 10_000;
+    later.window_end_unix_ns = report("a", 3).window_end_unix_ns;
+    agent.export(later).await;
+    let shown = || {
+        let metrics = collector.get("/metrics").body;
+        let name = "speedmimi_host_report_sequence{host=\"a\",host_id=\"id-a\"} ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        let latest = collector.json("/api/v1/reports?latest=true");
+        let sequence = latest["reports"][0]["sequence"].to_string();
+        assert_eq!(line, Some(sequence.as_str()));
+        sequence
+    };
+    assert_eq!(shown(), "1");
+    assert!(!collector.log().contains("two agents"));
+    for sequence in 4..=14 {
+        agent.export(report("a", sequence)).await;
+        assert_eq!(shown(), "1", "both report: {sequence}");
+    }
+    common::eventually("it is said", || collector.log().contains("two agents"));
+    assert_eq!(collector.log().matches("two agents").count(), 1);
+    agent.export(report("a", 15)).await;
+    assert_eq!(shown(), "15");
+    let hosts = collector.json("/api/v1/hosts");
+    assert_eq!(hosts["hosts"][0]["missing_reports"], 1, "of 15: {hosts}");
+    // The choice is found again at a start.
+    drop(collector);
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    agent.export(report("a", 16)).await;
+    let latest = collector.json("/api/v1/reports?latest=true");
+    assert_eq!(latest["reports"][0]["sequence"], 16);
+}
+
+#[tokio::test]
 async fn live_events_bring_reports_of_the_chosen_host() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());

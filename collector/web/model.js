@@ -7,8 +7,13 @@ const HISTORY_MAX = 120;
 const seconds = (report) => report.window_duration_ns / 1e9;
 export const rate = (n, report) => (seconds(report) > 0 ? n / seconds(report) : 0);
 
-const isNewer = (a, b) =>
-  a.agent.epoch !== b.agent.epoch ? a.agent.epoch > b.agent.epoch : a.sequence > b.sequence;
+/// Whether one report of a host is newer than another, as the collector has it: of two
+/// agents, that whose spool was made later, until it is silent.
+function isNewer(a, b) {
+  if (a.agent.epoch === b.agent.epoch) return a.sequence > b.sequence;
+  const laterS = (Date.parse(a.window_end) - Date.parse(b.window_end)) / 1000;
+  return laterS >= (a.agent.epoch > b.agent.epoch ? 0 : SILENT_AFTER_S);
+}
 
 /// Sums what was measured; null where nothing was.
 function sum(values) {

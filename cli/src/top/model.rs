@@ -5,12 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::{SignedDuration, Timestamp};
 use monitor_proto::json::Report;
 
 /// Points of a sparkline.
 const HISTORY_MAX: usize = 120;
 /// Reports come every 5 s: three missing in a row are a sign.
 const LATE_AFTER: Duration = Duration::from_secs(20);
+/// An agent without a report in this time gives its place to another of its host.
+const SILENT_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
 /// A host.
 #[derive(Debug)]
@@ -68,9 +71,8 @@ impl Model {
         self.hosts
             .retain(|(_, id), _| *id != key.1 || report.host.name == key.0);
         let rate = request_rate(&report).unwrap_or(0.0);
-        let order = |r: &Report| (r.agent.epoch, r.sequence);
         match self.hosts.get_mut(&key) {
-            Some(host) if order(&host.report) >= order(&report) => {}
+            Some(host) if !is_newer(&report, &host.report) => {}
             Some(host) => {
                 host.push(rate);
                 host.report = report;
@@ -117,6 +119,21 @@ impl Host {
             self.history.pop_front();
         }
     }
+}
+
+/// Whether one report of a host is newer than another, as the collector has it:
+/// of two agents, that whose spool was made later, until it is silent.
+fn is_newer(a: &Report, b: &Report) -> bool {
+    if a.agent.epoch == b.agent.epoch {
+        return a.sequence > b.sequence;
+    }
+    let end = |r: &Report| r.window_end.parse::<Timestamp>().unwrap_or_default();
+    let patience = if a.agent.epoch > b.agent.epoch {
+        SignedDuration::ZERO
+    } else {
+        SILENT_AFTER
+    };
+    end(a).duration_since(end(b)) >= patience
 }
 
 /// Requests a second that clients made; `None` where they are not counted.
@@ -169,6 +186,28 @@ mod tests {
         assert_eq!((b.report.sequence, b.history.len()), (5, 1));
         model.choose_next();
         assert_eq!(model.chosen(), 2, "d is the last");
+    }
+
+    #[test]
+    fn of_two_agents_the_later_is_shown_until_it_is_silent() {
+        let of = |epoch, sequence, end: &str| {
+            let mut report = report("a", sequence);
+            report.agent.epoch = epoch;
+            report.window_end = format!("2025-11-23T{end}Z");
+            report
+        };
+        let mut model = Model::new(String::new());
+        for (shown, next) in [
+            ((2, 1), of(2, 1, "01:00:00")),
+            ((2, 1), of(1, 8, "01:00:59.5")),
+            ((1, 9), of(1, 9, "01:01:00")),
+            ((1, 9), of(2, 2, "01:00:05")),
+            ((2, 3), of(2, 3, "01:01:00")),
+        ] {
+            model.add(next, Instant::now());
+            let host = model.hosts.values().next().unwrap();
+            assert_eq!((host.report.agent.epoch, host.report.sequence), shown);
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "speedmimi_host_up",
         kind: Kind::Gauge,
-        help: "Whether a report of this host came within the last minute.",
+        help: "Whether the newest report of this host came within the last minute.",
         source: Source::Host(|host, emit| emit(Labels::default(), f64::from(u8::from(host.up)))),
     },
     Family {

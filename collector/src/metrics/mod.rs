@@ -17,9 +17,6 @@ pub(crate) use text::{Labels, Sink, Value};
 
 use crate::fleet::HostState;
 
-/// After this time without a report a host's gauges say nothing any more.
-const SILENT_AFTER_NS: u64 = 60_000_000_000;
-
 /// A host at the time of a scrape.
 #[derive(Debug)]
 pub(crate) struct HostSample {
@@ -34,7 +31,7 @@ impl HostSample {
         Some(Self {
             report: state.report()?,
             summary: state.summary(),
-            up: now_ns.saturating_sub(state.row.last_seen_ns) < SILENT_AFTER_NS,
+            up: !state.row.silent(now_ns),
         })
     }
 

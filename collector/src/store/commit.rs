@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{
     from_sql,
-    hosts::{self, HostRow},
+    hosts::{self, HostRow, Made, Place},
     progress::save_progress,
     roller::{self, Rolled},
     rolls, to_sql,
@@ -32,24 +32,28 @@ const FORGOTTEN_MAX: usize = 64;
 /// A host whose newest report cannot be read is shown without one.
 fn publish_all(
     connection: &Connection,
-    hosts: &HashMap<String, HostRow>,
+    hosts: &mut HashMap<String, HostRow>,
     fleet: &Fleet,
 ) -> Result<(), rusqlite::Error> {
-    for row in hosts.values() {
-        let Some(body) = hosts::newest_body(connection, row)? else {
+    for row in hosts.values_mut() {
+        let Some((body, stored_ns)) = hosts::newest_body(connection, row)? else {
             continue;
         };
         match codec::decode(&body) {
-            Ok(report) => fleet.publish(
-                row.clone(),
-                Some(Newest {
-                    facts: Facts::from(&report),
-                    host: report.host.unwrap_or_default(),
-                    agent: report.agent.unwrap_or_default(),
-                    window_end_ns: report.window_end_unix_ns,
-                    body: body.into(),
-                }),
-            ),
+            Ok(report) => {
+                let facts = Facts::from(&report);
+                row.made = Made::new(report.window_end_unix_ns, stored_ns, facts.window_ns);
+                fleet.publish(
+                    row.clone(),
+                    Some(Newest {
+                        facts,
+                        host: report.host.unwrap_or_default(),
+                        agent: report.agent.unwrap_or_default(),
+                        window_end_ns: report.window_end_unix_ns,
+                        body: body.into(),
+                    }),
+                );
+            }
             Err(error) => {
                 tracing::error!(host = row.id, %error, "the newest report of a host is unreadable");
             }
@@ -67,6 +71,8 @@ pub(super) struct State {
     hosts_max: usize,
     /// The `stored_ns` of the last report.
     stored_ns: u64,
+    /// Hosts of which it was said that two agents report as them.
+    said_twice: HashSet<i64>,
 }
 
 /// The rows that a transaction changes: they count only once it is committed.
@@ -75,6 +81,7 @@ struct Changes {
     rows: HashMap<String, HostRow>,
     newest: HashMap<String, Newest>,
     stored: Vec<usize>,
+    beside: Vec<usize>,
     added: usize,
 }
 
@@ -85,8 +92,8 @@ impl State {
         told: Told,
         hosts_max: usize,
     ) -> rusqlite::Result<Self> {
-        let hosts = hosts::load(&connection)?;
-        publish_all(&connection, &hosts, &told.fleet)?;
+        let mut hosts = hosts::load(&connection)?;
+        publish_all(&connection, &mut hosts, &told.fleet)?;
         let next_key = hosts.values().map(|row| row.key).max().unwrap_or(0) + 1;
         let stored_ns: Option<i64> =
             connection.query_row("SELECT max(stored_ns) FROM reports", [], |row| row.get(0))?;
@@ -97,6 +104,7 @@ impl State {
             next_key,
             hosts_max,
             stored_ns: stored_ns.map_or(0, from_sql),
+            said_twice: HashSet::new(),
         })
     }
 
@@ -153,10 +161,22 @@ impl State {
                 Outcome::Stored => {
                     self.stored_ns = stored_ns;
                     changes.stored.push(i);
-                    if row.count(incoming.agent.epoch, incoming.sequence) {
-                        changes
-                            .newest
-                            .insert(row.id.clone(), Newest::from(incoming));
+                    let place = row.count(
+                        incoming.agent.epoch,
+                        incoming.sequence,
+                        Made::from(incoming),
+                    );
+                    if place == Place::NewestOfOther {
+                        hosts::recount_epoch(&transaction, &mut row)?;
+                    }
+                    match place {
+                        Place::Newest | Place::NewestOfOther => {
+                            changes
+                                .newest
+                                .insert(row.id.clone(), Newest::from(incoming));
+                        }
+                        Place::Beside => changes.beside.push(i),
+                        Place::Late => {}
                     }
                 }
                 Outcome::Duplicate => {}
@@ -227,6 +247,23 @@ impl State {
     }
 
     fn tell(&mut self, batch: &[Incoming], mut changes: Changes) {
+        for incoming in changes.beside.iter().map(|&i| &batch[i]) {
+            let Some(row) = changes.rows.get(&incoming.host.id) else {
+                continue;
+            };
+            if self.said_twice.insert(row.key) {
+                tracing::warn!(
+                    host = row.id,
+                    name = incoming.host.name,
+                    epoch = incoming.agent.epoch,
+                    shown_epoch = row.epoch,
+                    "two agents report as one host: all their reports are kept, but the newest \
+                     figures are those of the one whose spool was made later. Run one agent a host, \
+                     with all its targets, and give machines that were copied their own \
+                     /etc/machine-id"
+                );
+            }
+        }
         for (id, row) in changes.rows {
             self.told
                 .fleet
@@ -271,6 +308,16 @@ fn insert(
         Ok(true) => Outcome::Duplicate,
         Ok(false) | Err(_) => Outcome::Conflict,
     })
+}
+
+impl From<&Incoming> for Made {
+    fn from(incoming: &Incoming) -> Self {
+        Self::new(
+            incoming.window_end_ns,
+            incoming.received_ns,
+            incoming.facts.window_ns,
+        )
+    }
 }
 
 impl From<&Incoming> for Newest {

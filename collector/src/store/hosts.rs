@@ -6,6 +6,49 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{from_sql, to_sql};
 
+/// A host is silent after this time without a report, or after so many windows
+/// where they are long.
+const SILENT_AFTER_NS: u64 = 60_000_000_000;
+const SILENT_AFTER_WINDOWS: f64 = 2.5;
+
+/// When a report was made and came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// The end of its window, but no later than it came: a host's clock that was
+    /// ahead hides nothing that comes after it was set right.
+    pub(crate) at_ns: u64,
+    pub(crate) received_ns: u64,
+    pub(crate) window_ns: u64,
+}
+
+impl Made {
+    pub(crate) fn new(window_end_ns: u64, received_ns: u64, window_ns: u64) -> Self {
+        Self {
+            at_ns: window_end_ns.min(received_ns),
+            received_ns,
+            window_ns,
+        }
+    }
+
+    /// After this time without another report its host is silent.
+    pub(crate) fn silent_after_ns(&self) -> u64 {
+        SILENT_AFTER_NS.max((self.window_ns as f64 * SILENT_AFTER_WINDOWS) as u64)
+    }
+}
+
+/// What a report is to those of its host that are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The newest, of the epoch that is shown.
+    Newest,
+    /// The newest, of an epoch that was not shown before it.
+    NewestOfOther,
+    /// Older than the newest.
+    Late,
+    /// Of an agent that runs beside the one that is shown.
+    Beside,
+}
+
 /// One row of `hosts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostRow {
@@ -16,11 +59,13 @@ pub(crate) struct HostRow {
     /// How many reports are kept.
     pub(crate) reports: u64,
     pub(crate) conflicts: u64,
-    /// The newest epoch, and what is kept of it.
+    /// The epoch of the newest report, and what is kept of it.
     pub(crate) epoch: u64,
     pub(crate) sequence_first: u64,
     pub(crate) sequence_last: u64,
     pub(crate) epoch_reports: u64,
+    /// Of the newest report; not in the table, as that report says it.
+    pub(crate) made: Made,
 }
 
 impl HostRow {
@@ -37,28 +82,67 @@ impl HostRow {
             sequence_first: 0,
             sequence_last: 0,
             epoch_reports: 0,
+            made: Made::default(),
         }
     }
 
-    /// Counts a report that was stored; whether it is the newest.
-    pub(super) fn count(&mut self, epoch: u64, sequence: u64) -> bool {
+    /// Counts a report that was stored.
+    ///
+    /// Within an epoch the sequence tells what is newer, whatever the host's clock
+    /// did.  Of two epochs the later one takes over with a report that is not older
+    /// than the newest; the earlier one, whose agent runs still, only where the
+    /// later one has become silent: totals do not jump to and fro between the two.
+    pub(super) fn count(&mut self, epoch: u64, sequence: u64, made: Made) -> Place {
         self.reports += 1;
-        let newest =
-            self.epoch_reports == 0 || (epoch, sequence) > (self.epoch, self.sequence_last);
-        if self.epoch_reports == 0 || epoch > self.epoch {
-            self.epoch = epoch;
-            self.sequence_first = sequence;
-            self.sequence_last = sequence;
-            self.epoch_reports = 1;
-        } else if epoch == self.epoch {
-            self.sequence_first = self.sequence_first.min(sequence);
-            self.sequence_last = self.sequence_last.max(sequence);
+        if self.epoch_reports > 0 && epoch == self.epoch {
             self.epoch_reports += 1;
+            self.sequence_first = self.sequence_first.min(sequence);
+            if sequence < self.sequence_last {
+                return Place::Late;
+            }
+            self.sequence_last = sequence;
+            self.made = made;
+            return Place::Newest;
         }
-        newest
+        if self.epoch_reports > 0 && !self.gives_way_to(epoch, made) {
+            return if self.runs_beside(epoch, made) {
+                Place::Beside
+            } else {
+                Place::Late
+            };
+        }
+        self.epoch = epoch;
+        self.sequence_first = sequence;
+        self.sequence_last = sequence;
+        self.epoch_reports = 1;
+        self.made = made;
+        Place::NewestOfOther
     }
 
-    /// Reports missing between the first and the last kept one of the newest
+    fn gives_way_to(&self, epoch: u64, made: Made) -> bool {
+        let patience_ns = if epoch > self.epoch {
+            0
+        } else {
+            self.made.silent_after_ns()
+        };
+        made.at_ns >= self.made.at_ns.saturating_add(patience_ns)
+    }
+
+    /// Whether a report of an earlier epoch was made while the agent of the later
+    /// one ran: an agent that begins an epoch goes on with no other.
+    fn runs_beside(&self, epoch: u64, made: Made) -> bool {
+        let began_ns = self.epoch.saturating_mul(1_000_000);
+        epoch < self.epoch
+            && made.at_ns > began_ns
+            && made.at_ns.abs_diff(self.made.at_ns) < self.made.silent_after_ns()
+    }
+
+    /// Whether the newest report came too long ago to tell of now.
+    pub(crate) fn silent(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.made.received_ns) >= self.made.silent_after_ns()
+    }
+
+    /// Reports missing between the first and the last kept one of the shown
     /// epoch.
     pub(crate) fn missing(&self) -> u64 {
         if self.epoch_reports == 0 {
@@ -84,6 +168,7 @@ fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<HostRow> {
         sequence_first: number(7)?,
         sequence_last: number(8)?,
         epoch_reports: number(9)?,
+        made: Made::default(),
     })
 }
 
@@ -118,16 +203,18 @@ pub(super) fn save(connection: &Connection, row: &HostRow) -> rusqlite::Result<(
         .map(drop)
 }
 
-/// The body of a host's newest report.
+/// The body of a host's newest report, and when it was stored.
 pub(super) fn newest_body(
     connection: &Connection,
     row: &HostRow,
-) -> rusqlite::Result<Option<Vec<u8>>> {
+) -> rusqlite::Result<Option<(Vec<u8>, u64)>> {
     connection
-        .prepare_cached("SELECT body FROM reports WHERE host = ? AND epoch = ? AND sequence = ?")?
+        .prepare_cached(
+            "SELECT body, stored_ns FROM reports WHERE host = ? AND epoch = ? AND sequence = ?",
+        )?
         .query_row(
             params![row.key, to_sql(row.epoch), to_sql(row.sequence_last)],
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, from_sql(row.get(1)?))),
         )
         .optional()
 }
@@ -150,24 +237,34 @@ pub(super) fn first_sequence(connection: &Connection, row: &HostRow) -> rusqlite
         .map(|sequence| sequence.map_or(row.sequence_last, from_sql))
 }
 
-/// Finds the newest epoch that is left and counts what is kept of it.
+/// Finds the epoch of the newest report that is left and counts what is kept of
+/// it.
 pub(super) fn recount(connection: &Connection, row: &mut HostRow) -> rusqlite::Result<()> {
-    let counted = connection.query_row(
-        "SELECT epoch, min(sequence), max(sequence), count(*) FROM reports
-         WHERE host = ?1 AND epoch = (SELECT max(epoch) FROM reports WHERE host = ?1)
-         GROUP BY epoch",
+    let (epoch, window_end_ns, stored_ns) = connection.query_row(
+        "SELECT epoch, window_end_ns, stored_ns FROM reports WHERE host = ?
+         ORDER BY window_end_ns DESC, epoch DESC, sequence DESC LIMIT 1",
         [row.key],
         |found| {
             let number = |i| found.get::<_, i64>(i).map(from_sql);
-            Ok((number(0)?, number(1)?, number(2)?, number(3)?))
+            Ok((number(0)?, number(1)?, number(2)?))
         },
     )?;
-    (
-        row.epoch,
-        row.sequence_first,
-        row.sequence_last,
-        row.epoch_reports,
-    ) = counted;
+    row.epoch = epoch;
+    row.made = Made::new(window_end_ns, stored_ns, row.made.window_ns);
+    recount_epoch(connection, row)
+}
+
+/// Counts what is kept of the row's epoch.
+pub(super) fn recount_epoch(connection: &Connection, row: &mut HostRow) -> rusqlite::Result<()> {
+    let counted = connection.query_row(
+        "SELECT min(sequence), max(sequence), count(*) FROM reports WHERE host = ? AND epoch = ?",
+        params![row.key, to_sql(row.epoch)],
+        |found| {
+            let number = |i| found.get::<_, i64>(i).map(from_sql);
+            Ok((number(0)?, number(1)?, number(2)?))
+        },
+    )?;
+    (row.sequence_first, row.sequence_last, row.epoch_reports) = counted;
     Ok(())
 }
 
@@ -175,19 +272,57 @@ pub(super) fn recount(connection: &Connection, row: &mut HostRow) -> rusqlite::R
 mod tests {
     use super::*;
 
+    const S: u64 = 1_000_000_000;
+
+    /// A report of a window of 5 s that came at once.
+    fn at(s: u64) -> Made {
+        Made::new(s * S, s * S, 5 * S)
+    }
+
     #[test]
-    fn gaps_are_counted_within_the_newest_epoch_only() {
+    fn gaps_are_counted_within_the_shown_epoch_only() {
         let mut row = HostRow::new(1, "h".into(), 0);
         assert_eq!(row.missing(), 0);
-        assert!(row.count(10, 4));
-        assert!(row.count(10, 7));
+        assert_eq!(row.count(10, 4, at(4)), Place::NewestOfOther);
+        assert_eq!(row.count(10, 7, at(7)), Place::Newest);
         assert_eq!(row.missing(), 2);
-        assert!(!row.count(10, 5));
-        assert!(!row.count(10, 2));
+        assert_eq!(row.count(10, 5, at(5)), Place::Late);
+        assert_eq!(row.count(10, 2, at(2)), Place::Late);
         assert_eq!(row.missing(), 2);
-        assert!(row.count(11, 1));
+        assert_eq!(row.count(11, 1, at(8)), Place::NewestOfOther);
         assert_eq!(row.missing(), 0);
-        assert!(!row.count(10, 6));
+        assert_eq!(row.count(10, 6, at(0)), Place::Late);
         assert_eq!((row.missing(), row.reports, row.sequence_last), (0, 6, 1));
+    }
+
+    #[test]
+    fn of_two_epochs_the_later_is_shown_until_it_is_silent() {
+        let mut row = HostRow::new(1, "h".into(), 0);
+        let (a, b) = (1_000, 50_000);
+        assert_eq!(row.count(a, 1, at(45)), Place::NewestOfOther);
+        assert_eq!(row.count(b, 1, at(55)), Place::NewestOfOther);
+        // What the first had not delivered before the second began is no sign of two.
+        assert_eq!(row.count(a, 2, at(49)), Place::Late);
+        assert_eq!(row.count(a, 3, at(60)), Place::Beside);
+        assert_eq!(row.count(b, 2, at(60)), Place::Newest);
+        // The second has ended.
+        assert_eq!(row.count(a, 4, at(119)), Place::Beside);
+        assert_eq!(row.count(a, 5, at(120)), Place::NewestOfOther);
+        // It delivers what it had kept, and then runs again.
+        assert_eq!(row.count(b, 3, at(65)), Place::Late);
+        assert_eq!(row.count(b, 4, at(125)), Place::NewestOfOther);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_hides_no_report() {
+        let mut row = HostRow::new(1, "h".into(), 0);
+        let came = |end_s, s| Made::new(end_s * S, s * S, 5 * S);
+        // Set back within an epoch.
+        assert_eq!(row.count(1, 1, came(5_000, 5_000)), Place::NewestOfOther);
+        assert_eq!(row.count(1, 2, came(1_000, 5_005)), Place::Newest);
+        // Ahead, and set right as another epoch begins.
+        assert_eq!(row.count(1, 3, came(90_000, 5_010)), Place::Newest);
+        assert_eq!(row.count(2, 1, came(5_015, 5_015)), Place::NewestOfOther);
+        assert!(!row.silent(5_074 * S) && row.silent(5_075 * S));
     }
 }

@@ -1,0 +1,36 @@
+// What the page makes of reports, without a page.
+// Argument: the file of the model.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+
+const text = await readFile(process.argv[2], "utf8");
+const { Fleet } = await import(`data:text/javascript,${encodeURIComponent(text)}`);
+
+const T0 = Date.parse("2025-11-23T01:00:00Z");
+const report = (epoch, sequence, endS) => ({
+  host: { id: "a", name: "a" },
+  agent: { epoch },
+  sequence,
+  window_end: new Date(T0 + endS * 1000).toISOString(),
+  window_duration_ns: 5e9,
+  complete: true,
+  losses: {},
+  endpoints: [],
+});
+
+// Of two agents the later is shown until it is silent.
+{
+  const fleet = new Fleet();
+  for (const [shown, next] of [
+    [[2, 1], report(2, 1, 0)],
+    [[2, 1], report(1, 8, 59)],
+    [[1, 9], report(1, 9, 60)],
+    [[1, 9], report(2, 2, 5)],
+    [[2, 3], report(2, 3, 60)],
+  ]) {
+    fleet.add(next, T0);
+    const { agent, sequence } = fleet.hosts.get("a").report;
+    assert.deepEqual([agent.epoch, sequence], shown);
+  }
+}
