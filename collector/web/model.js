@@ -1,18 +1,24 @@
 // What is known of the fleet, and what follows from it.  No page in here.
 
-export const LATE_AFTER_S = 15;
-export const SILENT_AFTER_S = 60;
+const LATE_AFTER_S = 15;
+const SILENT_AFTER_S = 60;
+/// Where windows are long, so many of them without a report: the collector's limit, too.
+const SILENT_AFTER_WINDOWS = 2.5;
+const LATE_AFTER_WINDOWS = 1.5;
 const HISTORY_MAX = 120;
 
 const seconds = (report) => report.window_duration_ns / 1e9;
 export const rate = (n, report) => (seconds(report) > 0 ? n / seconds(report) : 0);
+
+const lateAfterS = (report) => Math.max(LATE_AFTER_S, LATE_AFTER_WINDOWS * seconds(report));
+const silentAfterS = (report) => Math.max(SILENT_AFTER_S, SILENT_AFTER_WINDOWS * seconds(report));
 
 /// Whether one report of a host is newer than another, as the collector has it: of two
 /// agents, that whose spool was made later, until it is silent.
 function isNewer(a, b) {
   if (a.agent.epoch === b.agent.epoch) return a.sequence > b.sequence;
   const laterS = (Date.parse(a.window_end) - Date.parse(b.window_end)) / 1000;
-  return laterS >= (a.agent.epoch > b.agent.epoch ? 0 : SILENT_AFTER_S);
+  return laterS >= (a.agent.epoch > b.agent.epoch ? 0 : silentAfterS(b));
 }
 
 /// Sums what was measured; null where nothing was.
@@ -59,8 +65,8 @@ export function requestRate(report) {
 
 export function health(host, nowMs) {
   const silentFor = (nowMs - host.seenAtMs) / 1000;
-  if (silentFor > SILENT_AFTER_S) return { word: "silent", tone: "bad", rank: 3 };
-  if (silentFor > LATE_AFTER_S) return { word: "late", tone: "warn", rank: 2 };
+  if (silentFor > silentAfterS(host.report)) return { word: "silent", tone: "bad", rank: 3 };
+  if (silentFor > lateAfterS(host.report)) return { word: "late", tone: "warn", rank: 2 };
   if (Object.values(host.report.losses).some((n) => n > 0)) {
     return { word: "losses", tone: "warn", rank: 2 };
   }

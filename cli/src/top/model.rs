@@ -5,15 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use monitor_proto::json::Report;
 
 /// Points of a sparkline.
 const HISTORY_MAX: usize = 120;
-/// Reports come every 5 s: three missing in a row are a sign.
+/// Reports come every 5 s: three missing in a row are a sign, and where windows
+/// are long, one.
 const LATE_AFTER: Duration = Duration::from_secs(20);
+const LATE_AFTER_WINDOWS: f64 = 1.5;
 /// An agent without a report in this time gives its place to another of its host.
-const SILENT_AFTER: SignedDuration = SignedDuration::from_secs(60);
+const SILENT_AFTER: Duration = Duration::from_secs(60);
+const SILENT_AFTER_WINDOWS: f64 = 2.5;
 
 /// A host.
 #[derive(Debug)]
@@ -34,7 +37,9 @@ pub(super) enum Health {
 
 impl Host {
     pub(super) fn health(&self, now: Instant) -> Health {
-        if now.saturating_duration_since(self.seen) > LATE_AFTER {
+        if now.saturating_duration_since(self.seen)
+            > at_least(LATE_AFTER, LATE_AFTER_WINDOWS, &self.report)
+        {
             Health::Late
         } else if !self.report.complete || self.report.losses.values().any(|&n| n > 0) {
             Health::Incomplete
@@ -129,11 +134,16 @@ fn is_newer(a: &Report, b: &Report) -> bool {
     }
     let end = |r: &Report| r.window_end.parse::<Timestamp>().unwrap_or_default();
     let patience = if a.agent.epoch > b.agent.epoch {
-        SignedDuration::ZERO
+        Duration::ZERO
     } else {
-        SILENT_AFTER
+        at_least(SILENT_AFTER, SILENT_AFTER_WINDOWS, b)
     };
-    end(a).duration_since(end(b)) >= patience
+    end(a).duration_since(end(b)).as_secs_f64() >= patience.as_secs_f64()
+}
+
+/// A time, or so many windows of the report where they are longer.
+fn at_least(time: Duration, windows: f64, report: &Report) -> Duration {
+    time.max(Duration::from_nanos(report.window_duration_ns).mul_f64(windows))
 }
 
 /// Requests a second that clients made; `None` where they are not counted.
@@ -226,6 +236,15 @@ mod tests {
                 .hosts
                 .values()
                 .all(|h| h.health(later) == Health::Late)
+        );
+        let mut slow = report("a", 2);
+        slow.window_duration_ns = 60_000_000_000;
+        model.add(slow, now);
+        let health: Vec<_> = model.hosts.values().map(|h| h.health(later)).collect();
+        assert_eq!(
+            health,
+            [Health::Good, Health::Late],
+            "its window is a minute"
         );
     }
 }

@@ -47,7 +47,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "speedmimi_host_up",
         kind: Kind::Gauge,
-        help: "Whether the newest report of this host came within the last minute.",
+        help: "Whether the newest report of this host came within a minute, or 2.5 windows where they are longer.",
         source: Source::Host(|host, emit| emit(Labels::default(), f64::from(u8::from(host.up)))),
     },
     Family {

@@ -325,4 +325,13 @@ mod tests {
         assert_eq!(row.count(2, 1, came(5_015, 5_015)), Place::NewestOfOther);
         assert!(!row.silent(5_074 * S) && row.silent(5_075 * S));
     }
+
+    #[test]
+    fn silence_is_judged_by_the_hosts_own_windows() {
+        for (window_s, silent_s) in [(1, 60), (5, 60), (24, 60), (60, 150), (3_600, 9_000)] {
+            let mut row = HostRow::new(1, "h".into(), 0);
+            row.count(1, 1, Made::new(0, 0, window_s * S));
+            assert!(!row.silent(silent_s * S - 1) && row.silent(silent_s * S));
+        }
+    }
 }

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 
 const text = await readFile(process.argv[2], "utf8");
-const { Fleet } = await import(`data:text/javascript,${encodeURIComponent(text)}`);
+const { Fleet, health } = await import(`data:text/javascript,${encodeURIComponent(text)}`);
 
 const T0 = Date.parse("2025-11-23T01:00:00Z");
 const report = (epoch, sequence, endS) => ({
@@ -32,5 +32,16 @@ const report = (epoch, sequence, endS) => ({
     fleet.add(next, T0);
     const { agent, sequence } = fleet.hosts.get("a").report;
     assert.deepEqual([agent.epoch, sequence], shown);
+  }
+}
+
+// Silence is judged by the host's own windows.
+for (const [windowS, words] of [
+  [5, { 14: "healthy", 16: "late", 61: "silent" }],
+  [120, { 179: "healthy", 181: "late", 299: "late", 301: "silent" }],
+]) {
+  for (const [ageS, word] of Object.entries(words)) {
+    const host = { seenAtMs: T0, report: { ...report(1, 1, 0), window_duration_ns: windowS * 1e9 } };
+    assert.equal(health(host, T0 + ageS * 1000).word, word, `${windowS} s, ${ageS} s`);
   }
 }
