@@ -39,6 +39,7 @@ fn packages() -> Option<PathBuf> {
         "package-lock.json",
         "page.mjs",
         "partial.mjs",
+        "loading.mjs",
     ] {
         fs::copy(source.join(file), dir.join(file)).unwrap();
     }
@@ -165,12 +166,18 @@ fn main() -> ExitCode {
         missing.clone(),
         async move || the_page(&of_page).await,
     );
+    let of_loading = packages.clone();
+    let loading = trial(
+        "the_page_says_that_no_host_has_reported_only_once_it_knows",
+        missing.clone(),
+        async move || the_loading_page(&of_loading),
+    );
     let partial = trial(
         "the_page_says_what_makes_an_answer_partial",
         missing,
         async move || the_partial_page(&packages),
     );
-    libtest_mimic::run(&arguments, vec![model, page, partial]).exit_code()
+    libtest_mimic::run(&arguments, vec![model, page, loading, partial]).exit_code()
 }
 
 /// What has no page in it needs no browser.
@@ -178,9 +185,28 @@ fn the_model() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let status = Command::new("node")
         .arg(root.join("tests/page/model.mjs"))
-        .arg(root.join("web/model.js"))
+        .arg(root.join("web"))
         .status();
     assert!(status.unwrap().success());
+}
+
+/// Nothing is stored, and the answer that says so takes its time.
+fn the_loading_page(packages: &Path) {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let answer = Command::new("node")
+        .args(["loading.mjs", &collector.url("/"), "/usr/bin/chromium"])
+        .current_dir(packages)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(answer.status.success());
+    let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let expected = serde_json::json!({
+        "before": {"loading": true, "empty": false},
+        "after": {"loading": false, "empty": true},
+    });
+    assert_eq!(answer, expected);
 }
 
 /// One engine answers and one is gone.

@@ -10,6 +10,8 @@ import { Fleet, overview } from "/model.js";
 import { fieldValue, RANGES, rangeOf, refreshEveryMs } from "/range.js";
 
 const fleet = new Fleet();
+/// Whether the collector has said what it knows: no host is one only then.
+let loaded = false;
 const byId = (id) => document.getElementById(id);
 let clockAheadMs = 0;
 /// An engine that answers in part says so with every answer.
@@ -42,7 +44,8 @@ function draw() {
   redraw(byId("hosts"), shown.map((h) => hostCard(h, nowMs, address({ host: h.id }))));
   const detailed = chosen === null ? undefined : shown[0];
   redraw(byId("details"), detailed ? details(detailed.report, url.searchParams.get("sort"), address) : []);
-  byId("empty").hidden = hosts.length > 0;
+  byId("loading").hidden = loaded || hosts.length > 0;
+  byId("empty").hidden = !loaded || hosts.length > 0;
 }
 
 /// Draws at most twice a second, however many reports come, and not while a
@@ -108,6 +111,7 @@ async function load() {
   partial(hosts.partial ?? reports.partial);
   const seen = new Map(hosts.hosts.map((h) => [h.host.id, Date.parse(h.last_seen)]));
   for (const report of reports.reports) fleet.add(report, seen.get(report.host.id) ?? 0);
+  loaded = true;
   drawSoon();
 }
 

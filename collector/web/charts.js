@@ -1,6 +1,6 @@
 // A host's charts: figures over time from /api/v1/series and /api/v1/heatmap.
 
-import { bytesPerSecond, count, known, milliseconds, percent, perSecond, printable } from "/format.js";
+import { bytesPerSecond, count, counted, known, milliseconds, percent, perSecond, printable } from "/format.js";
 import { heatPlot, inWords } from "/heat.js";
 import { axes, cursor, moment } from "/plot.js";
 
@@ -155,7 +155,7 @@ export class HostCharts {
     if (found === null) return;
     const missing = gaps(answer);
     const notes = [
-      missing > 0 ? `${missing} steps without a report` : "",
+      missing > 0 ? `${counted(missing, "step", "steps")} without a report` : "",
       answer.partial?.length > 0 ? `partial: ${printable(answer.partial.join("; "))}` : "",
       found.more > 0 ? `the ${SERIES_MAX} largest of ${SERIES_MAX + found.more}` : "",
     ].filter(Boolean);

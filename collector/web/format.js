@@ -11,6 +11,7 @@ function scaled(value, step, units) {
 }
 
 export const count = (value) => scaled(value, 1000, ["", " k", " M", " G", " T"]);
+export const counted = (n, one, several) => `${n} ${n === 1 ? one : several}`;
 export const bytes = (value) => scaled(value, 1024, [" B", " KiB", " MiB", " GiB", " TiB"]);
 export const perSecond = (value) => `${count(value)}/s`;
 export const bytesPerSecond = (value) => `${bytes(value)}/s`;

@@ -1,11 +1,15 @@
 // What the page makes of reports, without a page.
-// Argument: the file of the model.
+// Argument: the directory of its modules.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 
-const text = await readFile(process.argv[2], "utf8");
-const { Fleet, health } = await import(`data:text/javascript,${encodeURIComponent(text)}`);
+async function load(name) {
+  const text = await readFile(`${process.argv[2]}/${name}`, "utf8");
+  return import(`data:text/javascript,${encodeURIComponent(text)}`);
+}
+const { Fleet, health } = await load("model.js");
+const { counted } = await load("format.js");
 
 const T0 = Date.parse("2025-11-23T01:00:00Z");
 const report = (epoch, sequence, endS) => ({
@@ -45,3 +49,5 @@ for (const [windowS, words] of [
     assert.equal(health(host, T0 + ageS * 1000).word, word, `${windowS} s, ${ageS} s`);
   }
 }
+
+assert.deepEqual([0, 1, 2].map((n) => counted(n, "step", "steps")), ["0 steps", "1 step", "2 steps"]);
