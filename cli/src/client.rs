@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use monitor_proto::json;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
@@ -112,6 +113,20 @@ impl Client {
     /// One page of reports.
     pub(crate) fn reports(&self, query: &[(&str, &str)]) -> Result<RawPage, CliError> {
         self.get("/api/v1/reports", query).map(|(_, page)| page)
+    }
+
+    /// Fails where no host has this id or name: no reports are one thing, a name
+    /// that was mistyped is another.
+    pub(crate) fn must_know(&self, id_or_name: &str) -> Result<(), CliError> {
+        let (_, known): (_, json::Hosts) = self.get("/api/v1/hosts", &[])?;
+        let mut hosts = known.hosts.iter().map(|known| &known.host);
+        if hosts.any(|host| host.id == id_or_name || host.name == id_or_name) {
+            return Ok(());
+        }
+        Err(CliError::UnknownHost {
+            url: self.url.clone(),
+            host: id_or_name.to_owned(),
+        })
     }
 
     /// Live events; they are awaited for as long as it takes.

@@ -59,6 +59,16 @@ pub enum CliError {
         /// Its words.
         detail: String,
     },
+    /// The collector knows no such host.
+    #[error(
+        "the collector at {url} knows no host with the id or name {host:?}: see `speedmimi hosts`"
+    )]
+    UnknownHost {
+        /// The collector.
+        url: String,
+        /// What was given.
+        host: String,
+    },
     /// The answer is not what a collector gives.
     #[error("{url} does not answer as a collector does: check --collector")]
     NotACollector {
@@ -90,9 +100,12 @@ impl CliError {
             | Self::Unreadable { .. }
             | Self::NotPem { .. }
             | Self::NoToken { .. }
-            | Self::NoTerminal => crate::EX_USAGE,
+            | Self::NoTerminal
+            // What was given means nothing to the collector.
+            | Self::Refused { status: 400, .. } => crate::EX_USAGE,
             Self::Unreachable { .. }
             | Self::Refused { .. }
+            | Self::UnknownHost { .. }
             | Self::NotACollector { .. }
             | Self::BrokenOff { .. }
             | Self::Output(_) => 1,

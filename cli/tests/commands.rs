@@ -58,7 +58,7 @@ async fn reports_are_chosen_by_host_time_and_number() {
     };
     assert_eq!(sequences(&["--host", "web", "--limit", "2"]), [1, 2]);
     assert_eq!(sequences(&["--host", "id-db"]), [1]);
-    assert_eq!(sequences(&["--since", "10m"]), [0u64; 0]);
+    assert_eq!(sequences(&["--host", "web", "--since", "10m"]), [0u64; 0]);
     let range = [
         "--since",
         "2025-11-23T02:06:55+01:00",
@@ -221,8 +221,26 @@ async fn errors_say_what_to_do() {
         ),
         (
             &["reports", "--since", "soon", "--collector", &c.url],
-            1,
+            64,
             "RFC 3339",
+        ),
+        (
+            &["reports", "--host", "nobody", "--collector", &c.url],
+            1,
+            "nobody",
+        ),
+        (
+            &[
+                "export",
+                "--format",
+                "csv",
+                "--host",
+                "nobody",
+                "--collector",
+                &c.url,
+            ],
+            1,
+            "speedmimi hosts",
         ),
         (&["reports", "--limit", "0"], 64, "--limit"),
         (&["reports", "--follow", "--until", "now"], 64, "--until"),

@@ -13,6 +13,9 @@ use crate::{
 const PAGE_MAX: &str = "1000";
 
 pub(crate) fn export(client: &Client, options: &Export, out: &mut Output) -> Result<(), CliError> {
+    if let Some(host) = &options.host {
+        client.must_know(host)?;
+    }
     let mut cursor = String::new();
     let mut first = true;
     loop {

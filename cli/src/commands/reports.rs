@@ -22,8 +22,12 @@ pub(crate) fn reports(
 ) -> Result<(), CliError> {
     let mut printer = Printer::new(client, options, out);
     if options.follow {
+        // A host that has not reported yet is waited for.
         follow::follow(client, options, &mut printer)
     } else {
+        if let Some(host) = &options.host {
+            client.must_know(host)?;
+        }
         let range = Range {
             since: options.since.as_deref().unwrap_or(""),
             until: options.until.as_deref().unwrap_or(""),
