@@ -58,6 +58,13 @@ fn main() -> ExitCode {
 fn token(command: TokenCommand) -> Result<(), TokensError> {
     match command {
         TokenCommand::Add { host_id, store, .. } => {
+            let odd = host_id.as_deref().filter(|id| !tokens::is_id_of_agent(id));
+            if let Some(id) = odd {
+                eprintln!(
+                    "warning: {id:?} is no id of an agent, which has 32 hexadecimal digits: \
+                     `speedmimi hosts` shows the ids, names do not count"
+                );
+            }
             let right = host_id.map_or(Right::Read, |host_id| Right::Write { host_id });
             let (entry, secret) = tokens::add(&store.data_dir, right)?;
             println!("{secret}");

@@ -102,6 +102,13 @@ pub enum TokensError {
     Unknown(String),
 }
 
+/// Whether an agent can have this id: 32 hexadecimal digits.  The contract lets
+/// others that report name themselves as they like.
+#[must_use]
+pub fn is_id_of_agent(host_id: &str) -> bool {
+    host_id.len() == 32 && host_id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Makes a token; it is told this once and kept nowhere.
 ///
 /// # Errors

@@ -426,6 +426,19 @@ async fn no_secret_is_ever_logged() {
 }
 
 #[test]
+fn a_token_for_what_no_agent_can_be_is_made_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let agents = "0123456789abcdef0123456789abcdef";
+    for (id, warned) in [(agents, false), (&agents[1..], true), ("web-1", true)] {
+        let made = token(dir.path(), &["add", "--host-id", id]);
+        assert!(made.status.success());
+        assert_eq!(made.stdout.len(), 65, "the token alone");
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert_eq!(said.contains("32 hexadecimal digits"), warned, "{said}");
+    }
+}
+
+#[test]
 fn tokens_are_listed_without_themselves_and_unknown_ones_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let made = added(dir.path(), &["--host-id", "id-web"]);
