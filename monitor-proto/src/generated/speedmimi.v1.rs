@@ -492,7 +492,9 @@ pub struct NetworkNamespace {
 /// The figures by which a report can be checked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reconciliation {
-    /// adopted + opened - failed - closed - active over all endpoints: 0.
+    /// How many more connections are counted as active than there are sockets that
+    /// the kernel lists, over all endpoints: 0.  Where the sockets cannot be looked
+    /// at, adopted + opened - failed - closed - active.
     #[prost(int64, tag = "1")]
     pub connection_difference: i64,
     /// Wire bytes less payload, retransmitted payload and headers, per direction.

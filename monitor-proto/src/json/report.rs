@@ -90,7 +90,8 @@ pub struct Agent {
 /// The figures by which a report can be checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reconciliation {
-    /// adopted + opened - failed - closed - active: 0.
+    /// How many more connections are counted as active than there are sockets
+    /// that the kernel lists: 0.
     pub connection_difference: i64,
     /// Wire bytes less payload and headers; `null` where it cannot be told.
     pub wire_bytes_received_difference: Option<i64>,
