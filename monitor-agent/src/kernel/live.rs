@@ -159,8 +159,12 @@ impl Live {
             adoption.leave(&self.namespaces);
             adoption.observe(&live);
         }
+        let peeked: HashMap<u64, Entry> = match &self.adopted {
+            Adopted::Peeked(rows) => peek(rows, rows.entries).map(|e| (e.cookie, e)).collect(),
+            Adopted::Followed(_) | Adopted::Unknown => HashMap::new(),
+        };
         for socket in &live {
-            let Some((slot, delta, is_open)) = self.place(socket) else {
+            let Some((slot, delta, is_open)) = self.place(socket, &peeked) else {
                 continue;
             };
             add(found.remainders.entry(slot).or_default(), &delta);
@@ -178,10 +182,15 @@ impl Live {
 
     /// The slot of a socket, what it has on top of the counters, and whether it is
     /// among the connections that are counted as open.
-    fn place(&self, socket: &LiveSocket) -> Option<(u32, Delta, bool)> {
+    fn place(
+        &self,
+        socket: &LiveSocket,
+        peeked: &HashMap<u64, Entry>,
+    ) -> Option<(u32, Delta, bool)> {
         let entry = match &self.adopted {
             Adopted::Followed(adoption) => adoption.get(socket.cookie),
-            Adopted::Peeked(_) | Adopted::Unknown => None,
+            Adopted::Peeked(_) => peeked.get(&socket.cookie).copied(),
+            Adopted::Unknown => None,
         };
         if let Some(entry) = entry {
             return Some((entry.slot, Delta::default(), !entry.has(Entry::GONE)));

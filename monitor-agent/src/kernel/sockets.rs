@@ -43,12 +43,14 @@ impl LiveSocket {
     /// What came on top of what the callbacks have folded.
     ///
     /// Only in the two states in which the counters hold no FIN that is not told
-    /// by the storage; in the others callbacks come anyway.
+    /// by the storage; in the others callbacks come anyway.  And only of a connection
+    /// that is followed from its beginning: of an older one nothing is folded, and
+    /// all that it ever carried would be taken for what came on top.
     #[must_use]
     pub fn remainder(&self) -> Delta {
         let settled = matches!(self.state, state::ESTABLISHED | state::CLOSE_WAIT);
         match self.storage {
-            Some(socket) if settled => {
+            Some(socket) if settled && socket.stream.is_followed() => {
                 let mut stream: Stream = socket.stream;
                 // Counters of 32 bits may be behind what was folded since.
                 let behind = |now: u32, folded: u32| now.wrapping_sub(folded).cast_signed() < 0;
@@ -107,6 +109,12 @@ mod tests {
             ..live
         };
         assert_eq!(closing.remainder(), Delta::default());
+        socket.stream.flags = 0;
+        let older = LiveSocket {
+            storage: Some(socket),
+            ..live
+        };
+        assert_eq!(older.remainder(), Delta::default());
         assert_eq!(
             LiveSocket {
                 storage: None,

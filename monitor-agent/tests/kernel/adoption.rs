@@ -15,7 +15,7 @@ use rustix::net::sockopt::set_socket_linger;
 use crate::{
     Case, Watch,
     network::{in_own_network, tcp_socket},
-    watch::{Own, fresh},
+    watch::{self, Own, fresh},
 };
 
 pub(crate) const CASES: [Case; 8] = [
@@ -368,6 +368,12 @@ fn exchanges_count(watch: &Watch) -> Result<(), Failed> {
     }
     let (asked, answered) = (3 * REQUEST.len() as u64, 4 * RESPONSE.len() as u64);
     check(&kernel, address, [1, 0, 0, 0, 1], asked, answered);
+    // A reader sees the same, and as many connections as are open.
+    let reader = Kernel::open_pinned(&own.options.pin_dir)?;
+    check(&reader, address, [1, 0, 0, 0, 1], asked, answered);
+    watch::until("both sides are among the sockets", || {
+        reader.read().connection_difference == Some(0)
+    });
     drop(older);
     check(&kernel, address, [1, 0, 1, 0, 0], asked, answered);
     for role in [Role::Downstream, Role::Upstream] {
