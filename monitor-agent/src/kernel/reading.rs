@@ -56,6 +56,12 @@ fn our_fin_acknowledged(socket: &LiveSocket, acked: u64) -> bool {
     !none.contains(&socket.state) && acked > socket.payload_sent
 }
 
+/// Payload received and acknowledged by the peer, as one dump alone tells it.
+pub(super) fn payload(socket: &LiveSocket, role: Role) -> (u64, u64) {
+    let [received, sent, ..] = figures(socket, role, flags(socket), &Figures::default());
+    (received, sent)
+}
+
 /// What a connection carried so far.  The kernel's counts of segments have 32
 /// bits; they go on from the figures before.
 pub(super) fn figures(socket: &LiveSocket, role: Role, flags: u8, before: &Figures) -> Figures {

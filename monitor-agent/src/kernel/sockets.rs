@@ -6,9 +6,12 @@
 use std::net::SocketAddr;
 
 use monitor_common::{
+    endpoint::Role,
     socket::Socket,
     tcp::{Delta, Reading, Stream, state},
 };
+
+use super::reading;
 
 /// One live socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,12 @@ pub struct LiveSocket {
 }
 
 impl LiveSocket {
+    /// Payload received and acknowledged by the peer: without SYN and FIN.
+    #[must_use]
+    pub fn payload(&self, role: Role) -> (u64, u64) {
+        reading::payload(self, role)
+    }
+
     /// What came on top of what the callbacks have folded.
     ///
     /// Only in the two states in which the counters hold no FIN that is not told
@@ -74,6 +83,44 @@ impl LiveSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// We opened a connection, sent 100 bytes and received 50.
+    #[test]
+    fn a_sockets_payload_holds_neither_syn_nor_fin() {
+        let address: SocketAddr = ([127, 0, 0, 1], 1).into();
+        let live = |state, bytes_acked, bytes_received| LiveSocket {
+            cookie: 1,
+            local: address,
+            remote: address,
+            state,
+            cgroup_id: 1,
+            srtt_us: 0,
+            last_ack_recv_ms: 0,
+            reading: Reading {
+                bytes_received,
+                bytes_acked,
+                ..Reading::default()
+            },
+            payload_sent: 100,
+            receive_queue: 0,
+            send_queue: 0,
+            storage: None,
+        };
+        for socket in [
+            live(state::ESTABLISHED, 101, 50),
+            live(state::FIN_WAIT1, 101, 50),
+            live(state::FIN_WAIT2, 102, 50),
+            live(state::CLOSE_WAIT, 101, 51),
+            live(state::LAST_ACK, 101, 51),
+            live(state::CLOSING, 101, 51),
+        ] {
+            assert_eq!(socket.payload(Role::Upstream), (50, 100), "{socket:?}");
+        }
+        let accepted = live(state::ESTABLISHED, 100, 50);
+        assert_eq!(accepted.payload(Role::Downstream), (50, 100));
+        let opening = live(state::SYN_SENT, 0, 0);
+        assert_eq!(opening.payload(Role::Upstream), (0, 0));
+    }
 
     #[test]
     fn a_remainder_is_what_was_not_folded_and_never_negative() {

@@ -13,7 +13,8 @@ const TOP_MAX: usize = 10;
 pub(super) fn top(sockets: &[SocketSample], monotonic_ns: u64) -> Vec<v1::SocketSummary> {
     let mut top: Vec<_> = sockets.iter().collect();
     let bytes = |s: &&SocketSample| {
-        let carried = s.live.reading.bytes_received + s.live.reading.bytes_acked;
+        let (received, sent) = s.live.payload(s.endpoint.role);
+        let carried = received + sent;
         // Among equals the order is that of the cookies, not that of the dump.
         (std::cmp::Reverse(carried), s.live.cookie)
     };
@@ -30,6 +31,7 @@ pub(super) fn top(sockets: &[SocketSample], monotonic_ns: u64) -> Vec<v1::Socket
 pub fn summary(socket: &SocketSample, monotonic_ns: u64) -> v1::SocketSummary {
     let live = &socket.live;
     let followed = live.storage;
+    let (bytes_received, bytes_sent) = live.payload(socket.endpoint.role);
     // Nobody saw an adopted connection being opened.
     let opened_at_ns = followed.map_or(0, |s| s.stream.opened_at_ns);
     let age_ns = match opened_at_ns {
@@ -44,8 +46,8 @@ pub fn summary(socket: &SocketSample, monotonic_ns: u64) -> v1::SocketSummary {
         state: state_name(live.state).to_owned(),
         target: socket.endpoint.target.to_string(),
         age_ms: age_ns / 1_000_000,
-        bytes_received: live.reading.bytes_received,
-        bytes_sent: live.reading.bytes_acked,
+        bytes_received,
+        bytes_sent,
         retransmits: live.reading.total_retrans.into(),
         srtt_us: live.srtt_us.into(),
         requests: followed.map_or(0, |s| s.exchange.requests.into()),
@@ -79,6 +81,7 @@ pub(super) mod tests {
     use super::*;
     use crate::kernel::{EndpointAddress, EndpointId, LiveSocket};
 
+    /// In `CLOSE_WAIT`, so that it has received a FIN besides.
     pub(in crate::window) fn socket(cookie: u64, bytes_received: u64) -> SocketSample {
         let peer = ([127, 0, 0, 1], 80).into();
         SocketSample {
@@ -96,7 +99,7 @@ pub(super) mod tests {
                 srtt_us: 5,
                 last_ack_recv_ms: 0,
                 reading: Reading {
-                    bytes_received,
+                    bytes_received: bytes_received + 1,
                     ..Reading::default()
                 },
                 payload_sent: 0,

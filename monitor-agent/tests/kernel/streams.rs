@@ -8,6 +8,7 @@ use std::{
 };
 
 use libtest_mimic::Failed;
+use monitor_agent::window::socket_summary;
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 use rustix::net::sockopt::set_socket_linger;
 
@@ -285,7 +286,26 @@ fn live_sockets(watch: &Watch) -> Result<(), Failed> {
         let storage = socket.live.storage.unwrap();
         assert_eq!(storage.exchange.role, socket.endpoint.role as u8);
     }
-    pair.client.shutdown(Shutdown::Both)?;
+    shown(watch, address, total);
+    // The client's FIN is no payload either, of neither side.
+    pair.client.shutdown(Shutdown::Write)?;
+    assert_eq!(pair.server.read(&mut [0; 9])?, 0);
+    shown(watch, address, total);
     pair.server.shutdown(Shutdown::Both)?;
     pair.check(watch, usize::try_from(total)?, 0)
+}
+
+/// Both sides of an upload as reports show them.
+fn shown(watch: &Watch, address: SocketAddr, total: u64) {
+    let sockets = watch.sockets(address);
+    assert_eq!(sockets.len(), 2, "both sides");
+    for socket in sockets {
+        let shown = socket_summary(&socket, 0);
+        let payload = match socket.endpoint.role {
+            Role::Downstream => (total, 0),
+            Role::Upstream => (0, total),
+        };
+        let state = shown.state;
+        assert_eq!((shown.bytes_received, shown.bytes_sent), payload, "{state}");
+    }
 }
