@@ -84,7 +84,8 @@ fn detail(r: &mut v1::Report) {
             local: "127.0.0.1:8080".into(),
             remote: format!("127.0.0.1:{}", 40_000 + cookie),
             state: "ESTABLISHED".into(),
-            age_ms: 61_000,
+            // An adopted connection has no known age.
+            age_ms: (cookie == 1).then_some(61_000),
             bytes_received: 100,
             bytes_sent,
             retransmits,
@@ -334,6 +335,7 @@ async fn the_page(packages: &Path) {
         sockets[0].as_array().unwrap()[4..],
         ["100 B in, 8.8 KiB out", "0.15 ms", "0", "61 s", "3"]
     );
+    assert_eq!(sockets[1][7], "–", "an age that is not known");
     let sorted = remotes(&charts["sorted"]);
     assert_eq!(sorted, ["127.0.0.1:40002", "127.0.0.1:40001"]);
     let losses = serde_json::json!([["untracked_socket", "0", "5"]]);

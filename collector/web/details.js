@@ -53,7 +53,7 @@ function socketTable(report, order, address) {
     rows: socketsBy(report, chosen).map((s) => [
       s.role, label(s.local), label(s.remote), printable(s.state),
       `${bytes(s.bytes_received)} in, ${bytes(s.bytes_sent)} out`,
-      microseconds(s.srtt_us), count(s.retransmits), age(s.age_ms / 1000), count(s.requests),
+      microseconds(s.srtt_us), count(s.retransmits), known(s.age_ms, (ms) => age(ms / 1000)), count(s.requests),
     ]),
   });
 }
@@ -102,8 +102,8 @@ function machineTables(report) {
     report.targets.length > 0 && {
       key: "targets", caption: "Watched", words: 1, heads: ["Cgroup", "CPU", "Throttled", "Memory", "Limit"],
       rows: report.targets.map((t) => [label(t.unit || t.container || t.path), percent(rate(t.cpu_usage_us, report) / 1e4),
-        percent(rate(t.throttled_us, report) / 1e4), bytes(t.memory_bytes),
-        t.memory_limit_bytes > 0 ? bytes(t.memory_limit_bytes) : known(null)]),
+        percent(rate(t.throttled_us, report) / 1e4), known(t.memory_bytes, bytes),
+        known(t.memory_limit_bytes, bytes)]),
     },
   ].filter(Boolean).map(table);
 }

@@ -119,7 +119,7 @@ export const SOCKET_ORDERS = {
   bytes: { title: "Bytes", of: (s) => s.bytes_received + s.bytes_sent },
   rtt: { title: "RTT", of: (s) => s.srtt_us },
   retransmits: { title: "Retransmits", of: (s) => s.retransmits },
-  age: { title: "Age", of: (s) => s.age_ms },
+  age: { title: "Age", of: (s) => s.age_ms ?? -1 },
   requests: { title: "Requests", of: (s) => s.requests },
 };
 

@@ -1,6 +1,6 @@
 //! A cgroup's `cpu.stat` and its memory, where the controllers are there.
 
-/// What a cgroup has used so far; 0 where its controller is not enabled.
+/// What a cgroup has used so far; of CPU time 0 where the controller is not enabled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CgroupUsage {
     /// CPU time since it was made.
@@ -9,10 +9,10 @@ pub struct CgroupUsage {
     pub throttled_us: u64,
     /// In how many periods.
     pub throttled_periods: u64,
-    /// Its memory now.
-    pub memory_bytes: u64,
-    /// The most it may have; 0 where there is no limit.
-    pub memory_limit_bytes: u64,
+    /// Its memory now; `None` without the controller.
+    pub memory_bytes: Option<u64>,
+    /// The most it may have; `None` where there is no limit, too.
+    pub memory_limit_bytes: Option<u64>,
 }
 
 impl CgroupUsage {
@@ -66,7 +66,7 @@ mod tests {
         fn hostile_text_never_panics(text in "((usage_usec|nr_throttled) ?[-0-9]{0,22}\n){0,40}") {
             let mut usage = CgroupUsage::default();
             usage.read_cpu_stat(&text);
-            prop_assert_eq!(usage.memory_bytes, 0);
+            prop_assert_eq!(usage.memory_bytes, None);
         }
     }
 }

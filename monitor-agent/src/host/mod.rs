@@ -145,14 +145,27 @@ pub fn read_cgroup(dir: &Path) -> CgroupUsage {
     let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
     let mut usage = CgroupUsage::default();
     usage.read_cpu_stat(&read("cpu.stat"));
-    usage.memory_bytes = cgroup::number(&read("memory.current")).unwrap_or(0);
-    usage.memory_limit_bytes = cgroup::number(&read("memory.max")).unwrap_or(0);
+    usage.memory_bytes = cgroup::number(&read("memory.current"));
+    usage.memory_limit_bytes = cgroup::number(&read("memory.max"));
     usage
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cgroup_without_a_memory_controller_has_no_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = || {
+            let usage = read_cgroup(dir.path());
+            (usage.memory_bytes, usage.memory_limit_bytes)
+        };
+        assert_eq!(memory(), (None, None));
+        std::fs::write(dir.path().join("memory.current"), "0\n").unwrap();
+        std::fs::write(dir.path().join("memory.max"), "max\n").unwrap();
+        assert_eq!(memory(), (Some(0), None));
+    }
 
     #[test]
     fn this_host_is_measured() {

@@ -58,7 +58,7 @@ pub(super) struct Row {
     pub(super) out_per_s: f64,
     pub(super) srtt_us: Option<u64>,
     pub(super) retransmits: u64,
-    pub(super) age_ms: u64,
+    pub(super) age_ms: Option<u64>,
     pub(super) more: More,
 }
 
@@ -248,7 +248,7 @@ fn endpoint(e: &v1::Endpoint, seconds: f64, end_ns: u64) -> Row {
         out_per_s: rate(window.bytes_sent),
         srtt_us: e.srtt.as_ref().map(|s| s.mean_us),
         retransmits: window.retransmits,
-        age_ms: end_ns.saturating_sub(e.totals_since_unix_ns) / 1_000_000,
+        age_ms: Some(end_ns.saturating_sub(e.totals_since_unix_ns) / 1_000_000),
         more: More::Endpoint {
             active: e.connections_active,
             opened_per_s: rate(window.connections_opened),
@@ -296,7 +296,7 @@ pub(super) mod tests {
             remote: format!("127.0.0.1:{cookie}"),
             state: "ESTABLISHED".to_owned(),
             bytes_received: bytes,
-            age_ms,
+            age_ms: Some(age_ms),
             srtt_us: 1_000 - age_ms,
             ..v1::SocketSummary::default()
         }
@@ -348,13 +348,13 @@ pub(super) mod tests {
         model.press(Key::OtherPage);
         model.update(look(1_000));
         let first = model.rows()[0].clone();
-        assert_eq!((first.in_per_s as u64, first.age_ms), (0, 9));
+        assert_eq!((first.in_per_s as u64, first.age_ms), (0, Some(9)));
         model.update(look(5_000));
         assert_eq!(model.rows()[0].in_per_s as u64, 2_000);
         model.press(Key::Letter('r'));
-        assert_eq!(model.rows()[0].age_ms, 5);
+        assert_eq!(model.rows()[0].age_ms, Some(5));
         model.press(Key::Letter('a'));
-        assert_eq!(model.rows()[0].age_ms, 9);
+        assert_eq!(model.rows()[0].age_ms, Some(9));
     }
 
     #[test]

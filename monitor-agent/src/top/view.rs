@@ -142,7 +142,10 @@ fn cells(row: &Row) -> Vec<String> {
     let rtt = row.srtt_us.filter(|us| *us > 0);
     let rtt = known(rtt.map(|us| us as f64 / 1e3));
     let (ins, outs) = (bytes(row.in_per_s), bytes(row.out_per_s));
-    let (retransmits, age) = (row.retransmits.to_string(), age(row.age_ms));
+    let (retransmits, age) = (
+        row.retransmits.to_string(),
+        row.age_ms.map_or("-".to_owned(), age),
+    );
     let (role, label) = (row.role.to_owned(), printable(&row.label));
     match &row.more {
         More::Endpoint {

@@ -33,11 +33,7 @@ pub fn summary(socket: &SocketSample, monotonic_ns: u64) -> v1::SocketSummary {
     let followed = live.storage;
     let (bytes_received, bytes_sent) = live.payload(socket.endpoint.role);
     // Nobody saw an adopted connection being opened.
-    let opened_at_ns = followed.map_or(0, |s| s.stream.opened_at_ns);
-    let age_ns = match opened_at_ns {
-        0 => 0,
-        opened_at_ns => monotonic_ns.saturating_sub(opened_at_ns),
-    };
+    let opened_at_ns = followed.map(|s| s.stream.opened_at_ns).filter(|&at| at > 0);
     v1::SocketSummary {
         cookie: live.cookie,
         role: wire::role(socket.endpoint.role).into(),
@@ -45,7 +41,7 @@ pub fn summary(socket: &SocketSample, monotonic_ns: u64) -> v1::SocketSummary {
         remote: live.remote.to_string(),
         state: state_name(live.state).to_owned(),
         target: socket.endpoint.target.to_string(),
-        age_ms: age_ns / 1_000_000,
+        age_ms: opened_at_ns.map(|at| monotonic_ns.saturating_sub(at) / 1_000_000),
         bytes_received,
         bytes_sent,
         retransmits: live.reading.total_retrans.into(),
@@ -122,6 +118,11 @@ pub(super) mod tests {
     #[test]
     fn a_socket_that_is_not_followed_has_no_age() {
         let top = top(&[socket(1, 1)], 9_000_000);
-        assert_eq!((top.len(), top[0].age_ms, top[0].requests), (1, 0, 0));
+        assert_eq!((top.len(), top[0].age_ms, top[0].requests), (1, None, 0));
+        let mut followed = socket(1, 1);
+        let mut storage = monitor_common::socket::Socket::default();
+        storage.stream.opened_at_ns = 2_000_000;
+        followed.live.storage = Some(storage);
+        assert_eq!(summary(&followed, 9_000_000).age_ms, Some(7));
     }
 }

@@ -272,11 +272,12 @@ pub struct Target {
     pub throttled_us: u64,
     #[prost(uint64, tag = "8")]
     pub throttled_periods: u64,
-    /// At the window's end.
-    #[prost(uint64, tag = "9")]
-    pub memory_bytes: u64,
-    #[prost(uint64, tag = "10")]
-    pub memory_limit_bytes: u64,
+    /// At the window's end; absent where the cgroup has no memory controller, the
+    /// limit also where there is none.
+    #[prost(uint64, optional, tag = "9")]
+    pub memory_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "10")]
+    pub memory_limit_bytes: ::core::option::Option<u64>,
 }
 /// One listener (downstream) or one peer (upstream) of one target.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -458,8 +459,9 @@ pub struct SocketSummary {
     pub state: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
     pub target: ::prost::alloc::string::String,
-    #[prost(uint64, tag = "7")]
-    pub age_ms: u64,
+    /// Absent where nobody saw it being opened.
+    #[prost(uint64, optional, tag = "7")]
+    pub age_ms: ::core::option::Option<u64>,
     #[prost(uint64, tag = "8")]
     pub bytes_received: u64,
     #[prost(uint64, tag = "9")]

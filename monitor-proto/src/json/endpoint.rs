@@ -71,8 +71,8 @@ pub struct SocketSummary {
     pub state: String,
     /// The watched cgroup.
     pub target: String,
-    /// Time since it was opened.
-    pub age_ms: u64,
+    /// Time since it was opened; `None` where nobody saw that.
+    pub age_ms: Option<u64>,
     /// Payload received.
     pub bytes_received: u64,
     /// Payload acknowledged by the peer.

@@ -163,10 +163,10 @@ mirror! {
         throttled_us: u64,
         /// Periods throttled in the window.
         throttled_periods: u64,
-        /// Memory charged at the window's end.
-        memory_bytes: u64,
-        /// Its limit; 0 where there is none.
-        memory_limit_bytes: u64,
+        /// Memory charged at the window's end; `None` without a memory controller.
+        memory_bytes: Option<u64>,
+        /// Its limit; `None` where there is none, too.
+        memory_limit_bytes: Option<u64>,
     }
 }
 
