@@ -282,6 +282,19 @@ mod tests {
         }
     }
 
+    fn sampler(interval: Duration) -> Sampler {
+        let options = SamplerOptions {
+            interval,
+            level: Level::Http,
+            targets: vec![],
+        };
+        let open = |_: &[_], level| {
+            let source = Box::new(Slow);
+            Ok(Opened { source, level })
+        };
+        Sampler::start(Box::new(open), options).unwrap()
+    }
+
     fn control(sampler: &Sampler, spool_dir: &Path) -> Control {
         let (spool, _) = Spool::open(spool_dir, 1 << 20, 1).unwrap();
         Control {
@@ -300,16 +313,7 @@ mod tests {
     async fn who_asks_is_bounded_and_changing_the_level_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
-        let options = SamplerOptions {
-            interval: Duration::from_millis(100),
-            level: Level::Http,
-            targets: vec![],
-        };
-        let open = |_: &[_], level| {
-            let source = Box::new(Slow);
-            Ok(Opened { source, level })
-        };
-        let sampler = Sampler::start(Box::new(open), options).unwrap();
+        let sampler = sampler(Duration::from_millis(100));
         let control = control(&sampler, &dir.path().join("spool"));
         let listener = listen(&path).unwrap();
         // One who never asks, and then one who has asked before it is his turn.
@@ -322,6 +326,17 @@ mod tests {
         assert_eq!(answer, "{\"level\":\"tcp\"}\n");
         serving.abort();
         drop(silent);
+    }
+
+    #[tokio::test]
+    async fn a_level_that_was_changed_is_told_before_the_next_sample() {
+        let dir = tempfile::tempdir().unwrap();
+        let sampler = sampler(Duration::from_secs(3_600));
+        let control = control(&sampler, dir.path());
+        for question in ["level tcp", "level http"] {
+            let changed = control.answer_to(question).await;
+            assert_eq!(control.answer_to("level").await, changed);
+        }
     }
 
     #[test]

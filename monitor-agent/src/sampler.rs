@@ -369,6 +369,8 @@ impl State {
             self.reasons.insert("the level was changed".to_owned());
             self.source()?.set_level(level)?;
             self.level = level;
+            // Who asks from now on is told the new level.
+            self.sample();
         }
         Ok(())
     }
