@@ -8,7 +8,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use crate::{
     cli::PIN_DIR,
     kernel::{
-        self, Kernel, PinnedTarget, Target,
+        self, Kernel, KernelError, PinnedTarget, Target,
         doctor::{self, Check},
     },
     target::{self, FOREIGN_ADVICE, Roots, TargetError, TargetRequest},
@@ -27,17 +27,20 @@ pub fn checks(pin_dir: &Path, request: &TargetRequest) -> Result<Vec<Check>, Tar
     let roots = Roots::detect();
     checks.push(cgroup2(roots.as_ref().ok()));
     checks.extend([namespaces(), jit(), pressure()]);
-    let pinned = Kernel::open_pinned(pin_dir).ok();
+    let pinned = Kernel::open_pinned(pin_dir);
     if let Ok(roots) = &roots {
         let targets = match (target::resolve(request, roots), &pinned) {
-            (Err(TargetError::Nothing), Some(kernel)) => roots.of_labels(&kernel.targets()),
-            (Err(TargetError::Nothing), None) => Vec::new(),
+            (Err(TargetError::Nothing), Ok(kernel)) => roots.of_labels(&kernel.targets()),
+            (Err(TargetError::Nothing), Err(_)) => Vec::new(),
             (resolved, _) => resolved?,
         };
         checks.push(listeners(&targets, roots));
     }
-    checks.push(watchers(&kernel::pinned(pin_dir), pin_dir));
-    checks.push(losses(pinned.as_ref()));
+    // Of what may not be read nothing can be told.
+    if !matches!(pinned, Err(KernelError::Denied { .. })) {
+        checks.push(watchers(&kernel::pinned(pin_dir), pin_dir));
+    }
+    checks.push(losses(&pinned));
     Ok(checks)
 }
 
@@ -152,19 +155,26 @@ fn quoted(word: &str) -> String {
 }
 
 /// What the pinned maps say went uncounted.
-fn losses(pinned: Option<&Kernel>) -> Check {
-    let lost = pinned.map(|kernel| {
-        let mut lost = kernel.losses();
-        lost.retain(|(_, n)| *n > 0);
-        lost
-    });
-    let detail = match lost.as_deref() {
-        None => "nothing is counted yet".to_owned(),
-        Some([]) => "none".to_owned(),
-        Some(some) => shown(some.iter().map(|(reason, n)| format!("{reason} {n}"))),
+fn losses(pinned: &Result<Kernel, KernelError>) -> Check {
+    let check = |ok, detail: String, advice| check("losses", ok, detail, advice);
+    let kernel = match pinned {
+        Ok(kernel) => kernel,
+        Err(KernelError::NoPins { .. }) => {
+            return check(true, "nothing is counted yet".to_owned(), "");
+        }
+        Err(error) => {
+            let advice = "what was lost until now is not known here";
+            return check(false, error.to_string(), advice);
+        }
+    };
+    let mut lost = kernel.losses();
+    lost.retain(|(_, n)| *n > 0);
+    let detail = match lost.as_slice() {
+        [] => "none".to_owned(),
+        some => shown(some.iter().map(|(reason, n)| format!("{reason} {n}"))),
     };
     let advice = "these events since counting began are missing from the figures";
-    check("losses", lost.is_none_or(|l| l.is_empty()), detail, advice)
+    check(lost.is_empty(), detail, advice)
 }
 
 fn shown(all: impl ExactSizeIterator<Item = String>) -> String {

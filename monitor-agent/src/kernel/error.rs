@@ -119,6 +119,17 @@ pub enum KernelError {
         /// CPUs now.
         present: u32,
     },
+    /// Whether anything is pinned there cannot be seen.
+    #[error(
+        "{path}: permission denied; pins are open to the user alone that the agent runs as: run \
+         this as root, or as that user with CAP_BPF"
+    )]
+    Denied {
+        /// What cannot be read.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Nothing is pinned there.
     #[error(
         "nothing is counted: there are no pins below {path}; start one with: speedmimi-agent run"

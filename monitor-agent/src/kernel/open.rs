@@ -56,9 +56,9 @@ impl Kernel {
     /// Reads what is pinned, whether an agent runs or not.
     ///
     /// # Errors
-    /// Where nothing is pinned there, or it cannot be read.
+    /// Where nothing is pinned there, or it cannot be read; the message tells which.
     pub fn open_pinned(pin_dir: &Path) -> Result<Self, KernelError> {
-        let watched = Pins::all(pin_dir)
+        let watched = Pins::all(pin_dir)?
             .into_iter()
             .filter_map(Watched::open_pinned)
             .collect::<Result<Vec<_>, _>>()?;

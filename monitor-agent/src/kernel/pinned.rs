@@ -38,7 +38,8 @@ fn but(pin_dir: &Path, watched: &[Target]) -> Vec<PinnedTarget> {
         if watched.iter().any(|w| w.is_same_target(&pins)) {
             continue;
         }
-        let meta = pins.meta();
+        // What may not be read cannot be named.
+        let meta = pins.meta().ok().flatten();
         let Some(label) = meta.as_ref().and_then(|m| m.label()) else {
             continue;
         };

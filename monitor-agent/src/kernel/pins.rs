@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     thread::sleep,
     time::Duration,
@@ -11,7 +12,7 @@ use aya::maps::{Array, Map, MapData};
 use monitor_common::{LAYOUT_VERSION, meta::Meta};
 use rustix::fs::{FlockOperation, flock};
 
-use super::{KernelError, bpffs, object::maps};
+use super::{KernelError, bpffs, object::maps, syscall};
 
 /// How long a lock is waited for: who looks whether it is free has it meanwhile.
 const LOCK_TRIES: usize = 5;
@@ -36,11 +37,15 @@ fn is_named(path: &Path, prefix: &str, is_of_the_kind: fn(char) -> bool) -> bool
 }
 
 /// What is in a directory, in order.
-fn entries(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+fn read(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths: Vec<_> = fs::read_dir(dir)?.flatten().map(|e| e.path()).collect();
     paths.sort();
-    paths
+    Ok(paths)
+}
+
+/// The same; nothing where it cannot be read.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    read(dir).unwrap_or_default()
 }
 
 /// FNV-1a: stable, and short enough for a name.  A bpffs takes no dots in
@@ -51,6 +56,18 @@ fn hash(label: &str) -> u64 {
     })
 }
 
+fn unreadable(path: PathBuf, source: io::Error) -> KernelError {
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        KernelError::Denied { path, source }
+    } else {
+        KernelError::File {
+            operation: "reading",
+            path,
+            source,
+        }
+    }
+}
+
 impl Pins {
     pub(super) fn of(pin_dir: &Path, label: &str) -> Self {
         Self {
@@ -59,9 +76,13 @@ impl Pins {
     }
 
     /// All targets that are pinned.
-    pub(super) fn all(pin_dir: &Path) -> Vec<Self> {
-        let dirs = entries(&layout_dir(pin_dir)).into_iter();
-        dirs.map(|dir| Self { dir }).collect()
+    pub(super) fn all(pin_dir: &Path) -> Result<Vec<Self>, KernelError> {
+        let layout = layout_dir(pin_dir);
+        match read(&layout) {
+            Ok(dirs) => Ok(dirs.into_iter().map(|dir| Self { dir }).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(unreadable(layout, source)),
+        }
     }
 
     /// The same in every layout; what else is in the directory is somebody else's.
@@ -128,13 +149,21 @@ impl Pins {
     }
 
     /// What an agent before this one left; `None` where it left nothing whole.
-    pub(super) fn meta(&self) -> Option<Meta> {
-        self.open_meta()?.get(&0, 0).ok()
+    pub(super) fn meta(&self) -> Result<Option<Meta>, KernelError> {
+        Ok(self.open_meta()?.and_then(|meta| meta.get(&0, 0).ok()))
     }
 
-    fn open_meta(&self) -> Option<Array<MapData, Meta>> {
-        let data = MapData::from_pin(self.path(maps::META)).ok()?;
-        Array::try_from(Map::from_map_data(data).ok()?).ok()
+    fn open_meta(&self) -> Result<Option<Array<MapData, Meta>>, KernelError> {
+        let fd = match syscall::obj_get(&self.path(maps::META)) {
+            Ok(fd) => fd,
+            // What cannot be looked at is there all the same.
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(unreadable(self.dir.clone(), source));
+            }
+            Err(_) => return Ok(None),
+        };
+        let map = MapData::from_fd(fd).and_then(Map::from_map_data);
+        Ok(map.and_then(Array::try_from).ok())
     }
 
     /// Writes what the next agent must know.
@@ -146,7 +175,7 @@ impl Pins {
                 source: Box::new(source),
             }
         };
-        if let Some(mut array) = self.open_meta() {
+        if let Some(mut array) = self.open_meta()? {
             return array.set(0, meta, 0).map_err(failed("writing"));
         }
         let mut array = Array::<MapData, Meta>::create(1, 0).map_err(failed("making"))?;

@@ -16,7 +16,7 @@ use super::{
 
 /// What an agent before left, where it can be gone on with.
 pub(super) fn usable(pins: &Pins, cgroup_id: u64) -> Result<Option<Meta>, KernelError> {
-    let Some(meta) = pins.meta() else {
+    let Some(meta) = pins.meta()? else {
         // Nothing, or a beginning that was cut short: start clean.
         let pinned = maps::ALL.into_iter().chain(maps::OWN);
         for name in pinned.chain(Program::ALL.map(Program::link)) {

@@ -20,7 +20,7 @@ pub struct Removed {
 /// Where the directory is not on a bpffs, an agent holds a target, or a pin cannot
 /// be removed.
 pub fn uninstall(pin_dir: &Path) -> Result<Removed, KernelError> {
-    refuse_other_filesystems(pin_dir)?;
+    look_into(pin_dir)?;
     remove(pin_dir, &Pins::of_every_layout(pin_dir))
 }
 
@@ -30,7 +30,7 @@ pub fn uninstall(pin_dir: &Path) -> Result<Removed, KernelError> {
 /// # Errors
 /// As for all, and where one of them is not pinned.
 pub fn uninstall_targets(pin_dir: &Path, labels: &[String]) -> Result<Removed, KernelError> {
-    refuse_other_filesystems(pin_dir)?;
+    look_into(pin_dir)?;
     let mut targets = Vec::new();
     for label in labels {
         let found = pins_of(pin_dir, label);
@@ -59,11 +59,12 @@ fn pins_of(pin_dir: &Path, label: &str) -> Vec<Pins> {
         return found;
     }
     // A long label is told as it was pinned: cut short.
-    let is_told = |p: &Pins| p.meta().is_some_and(|m| m.label() == Some(label));
+    let is_told = |p: &Pins| matches!(p.meta(), Ok(Some(meta)) if meta.label() == Some(label));
     others.into_iter().filter(is_told).collect()
 }
 
-fn refuse_other_filesystems(pin_dir: &Path) -> Result<(), KernelError> {
+/// Refuses what is no directory of pins, or may not be read.
+fn look_into(pin_dir: &Path) -> Result<(), KernelError> {
     if pin_dir.exists() && !bpffs::is_bpffs(pin_dir) {
         return Err(KernelError::File {
             operation: "looking for pins in",
@@ -71,13 +72,13 @@ fn refuse_other_filesystems(pin_dir: &Path) -> Result<(), KernelError> {
             source: io::Error::other("it is not on a BPF filesystem; nothing was removed"),
         });
     }
-    Ok(())
+    Pins::all(pin_dir).map(drop)
 }
 
 fn remove(pin_dir: &Path, targets: &[Pins]) -> Result<Removed, KernelError> {
     let mut locks = Vec::new();
     for pins in targets {
-        let label = pins.meta();
+        let label = pins.meta()?;
         let label = label.as_ref().and_then(|m| m.label()).unwrap_or("a target");
         locks.push(pins.lock(label).map_err(KernelError::into_held)?);
     }

@@ -182,7 +182,10 @@ impl Watched {
 
     /// Reads what is pinned, without programs.
     pub(super) fn open_pinned(pins: Pins) -> Option<Result<Self, KernelError>> {
-        let meta = pins.meta()?;
+        let meta = match pins.meta() {
+            Ok(meta) => meta?,
+            Err(error) => return Some(Err(error)),
+        };
         let label = meta.label()?.into();
         Some(Self::over_maps(pins, meta, label))
     }

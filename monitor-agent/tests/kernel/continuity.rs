@@ -10,21 +10,26 @@ use std::{
 
 use libtest_mimic::Failed;
 use monitor_agent::{
+    doctor,
     kernel::{
         EndpointAddress, Kernel, KernelError, Target, pinned, uninstall, uninstall_targets,
         unwatched,
     },
     source::{CounterSource, Level},
+    target::TargetRequest,
 };
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
-use rustix::thread::CapabilitySet;
+use rustix::{
+    process::Uid,
+    thread::{CapabilitySet, set_keep_capabilities, set_thread_res_uid},
+};
 
 use crate::{
     Case, Watch,
     watch::{Own, fresh, give_up_all_but, until},
 };
 
-pub(crate) const CASES: [Case; 8] = [
+pub(crate) const CASES: [Case; 9] = [
     (
         "an_exchange_that_is_open_while_the_level_changes_is_let_go",
         open_while_the_level_changes,
@@ -41,6 +46,10 @@ pub(crate) const CASES: [Case; 8] = [
     (
         "a_dropped_target_is_named_and_removed_alone",
         dropped_target,
+    ),
+    (
+        "pins_that_may_not_be_read_are_not_missing",
+        pins_of_another_user,
     ),
     ("an_agent_of_another_layout_gives_its_place", another_layout),
     ("levels_change_without_losing_a_byte", levels_change),
@@ -192,6 +201,36 @@ fn dropped_target(watch: &Watch) -> Result<(), Failed> {
     });
     drop(agent);
     fs::remove_dir(&dropped.path)?;
+    Ok(())
+}
+
+/// To a user who may not see them, with the capabilities that counting takes and without.
+fn pins_of_another_user(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("unreadable");
+    let _kernel = own.open(watch);
+    let look = |kept: CapabilitySet| -> Result<(), Failed> {
+        set_keep_capabilities(true)?;
+        let nobody = Uid::from_raw(65_534);
+        set_thread_res_uid(nobody, nobody, nobody)?;
+        give_up_all_but(kept)?;
+        let refused = Kernel::open_pinned(&own.options.pin_dir).unwrap_err();
+        assert!(matches!(refused, KernelError::Denied { .. }), "{refused}");
+        assert!(refused.to_string().contains("permission denied"));
+        let checks = doctor::checks(&own.options.pin_dir, &TargetRequest::default())?;
+        let losses = checks.iter().find(|check| check.name == "losses").unwrap();
+        assert!(!losses.ok && losses.detail.contains("permission denied"));
+        let untold = checks
+            .iter()
+            .all(|check| check.detail != "nothing is counted yet");
+        assert!(untold, "{checks:?}");
+        let refused = uninstall(&own.options.pin_dir).unwrap_err();
+        assert!(matches!(refused, KernelError::Denied { .. }), "{refused}");
+        Ok(())
+    };
+    let counting = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
+    for kept in [CapabilitySet::empty(), counting] {
+        std::thread::scope(|scope| scope.spawn(|| look(kept)).join().unwrap())?;
+    }
     Ok(())
 }
 
