@@ -1,10 +1,21 @@
 //! The filesystem that keeps maps and links alive.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
 
 use rustix::fs::statfs;
 
 use super::KernelError;
+
+/// Of directories of pins: nobody else may look into them, hold a lock on them, or
+/// put something there.
+const PRIVATE: u32 = 0o700;
+
+const STICKY: u32 = 0o1000;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -23,16 +34,75 @@ pub(super) fn is_bpffs(path: &Path) -> bool {
 /// `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// Where it cannot be mounted, or the directory not be made.
+/// Where it cannot be mounted, the directory not be made, or others could change what
+/// is in it.
 pub fn make_dir(path: &Path) -> Result<(), KernelError> {
     if !is_bpffs(path) {
         mount(path)?;
     }
-    fs::create_dir_all(path).map_err(|source| KernelError::File {
-        operation: "making the directory of pins",
-        path: path.to_owned(),
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE)
+        .create(path);
+    made.map_err(failed("making the directory of pins", path))?;
+    check(path)
+}
+
+/// Takes from others what an agent before, or its umask, gave them of a directory of
+/// ours.
+pub(super) fn make_private(path: &Path) -> Result<(), KernelError> {
+    let failed = |source| failed("taking rights of others from", path)(source);
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if metadata.uid() != euid() || metadata.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE)).map_err(failed)
+}
+
+/// Refuses a directory of pins that others could change, or could have made: up to
+/// the filesystem's root, which may be sticky.
+pub(super) fn check(path: &Path) -> Result<(), KernelError> {
+    let foreign = |dir: &Path, owner: u32, mode: u32| KernelError::Foreign {
+        path: dir.to_owned(),
+        owner,
+        mode: mode & 0o7777,
+    };
+    for link in path.ancestors() {
+        match fs::symlink_metadata(link) {
+            Ok(of) if of.is_symlink() && !is_trusted(of.uid()) => {
+                return Err(foreign(link, of.uid(), of.mode()));
+            }
+            _ => {}
+        }
+    }
+    let real = fs::canonicalize(path).map_err(failed("looking at", path))?;
+    for dir in real.ancestors().take_while(|dir| is_bpffs(dir)) {
+        let of = fs::metadata(dir).map_err(failed("looking at", dir))?;
+        let is_root = dir.parent().is_none_or(|parent| !is_bpffs(parent));
+        let is_shared = of.mode() & WRITABLE_BY_OTHERS != 0;
+        let is_sticky = of.mode() & STICKY != 0;
+        if !is_trusted(of.uid()) || is_shared && !(is_root && is_sticky) {
+            return Err(foreign(dir, of.uid(), of.mode()));
+        }
+    }
+    Ok(())
+}
+
+fn euid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn is_trusted(owner: u32) -> bool {
+    owner == 0 || owner == euid()
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> KernelError {
+    let path = path.to_owned();
+    move |source| KernelError::File {
+        operation,
+        path: path.clone(),
         source,
-    })
+    }
 }
 
 fn mount(path: &Path) -> Result<(), KernelError> {
@@ -59,14 +129,6 @@ fn mount(path: &Path) -> Result<(), KernelError> {
 /// Removes a directory of pins with all that is in it, and says how many there
 /// were.  What is not there is no error.
 pub(super) fn remove_dir(path: &Path) -> Result<usize, KernelError> {
-    let failed = |operation, path: &Path| {
-        let path = path.to_owned();
-        move |source| KernelError::File {
-            operation,
-            path,
-            source,
-        }
-    };
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),

@@ -9,7 +9,7 @@ use std::{
 use aya::{EbpfLoader, maps::Map, util::KernelVersion};
 
 use super::{
-    attach, bpffs,
+    KernelError, attach, bpffs,
     diag::Diag,
     object::{self, Program, maps},
 };
@@ -140,6 +140,15 @@ fn speculation() -> Check {
 
 fn bpffs_check(pin_dir: &Path) -> Check {
     let ok = bpffs::is_bpffs(pin_dir);
+    if let Err(error @ KernelError::Foreign { .. }) = bpffs::check(pin_dir) {
+        return Check {
+            name: "bpffs",
+            ok: false,
+            required: true,
+            detail: error.to_string(),
+            advice: String::new(),
+        };
+    }
     Check {
         name: "bpffs",
         ok,
@@ -154,7 +163,7 @@ fn bpffs_check(pin_dir: &Path) -> Check {
             String::new()
         } else {
             format!(
-                "mount -t bpf bpf {} (`run` does it where it may)",
+                "mount -t bpf -o mode=0700 bpf {} (`run` does it where it may)",
                 bpffs::MOUNT
             )
         },

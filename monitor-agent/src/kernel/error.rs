@@ -10,13 +10,27 @@ pub enum KernelError {
     /// The directory of pins is on no bpffs, and none could be mounted.
     #[error(
         "{path} is not on a BPF filesystem, which keeps the counters while the agent is down; \
-         mount one with: mount -t bpf bpf /sys/fs/bpf"
+         mount one with: mount -t bpf -o mode=0700 bpf /sys/fs/bpf"
     )]
     NoBpffs {
         /// The directory.
         path: PathBuf,
         /// Why it could not be mounted.
         source: io::Error,
+    },
+    /// Others could change what is pinned there.
+    #[error(
+        "{path} belongs to user {owner} with mode {mode:04o}, so that others could change what is \
+         pinned there; it must be root's or this user's, and writable by nobody else: remove it, \
+         or give another --pin-dir"
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
     },
     /// A file operation failed.
     #[error("{operation} {path}")]

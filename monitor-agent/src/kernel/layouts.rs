@@ -17,10 +17,11 @@ impl Elsewhere {
     /// Keeps agents of other layouts out.
     ///
     /// # Errors
-    /// Where one runs.
+    /// Where one runs, or the pins are somebody else's.
     pub(super) fn lock(pins: &Pins, pin_dir: &Path, label: &str) -> Result<Self, KernelError> {
         let others = pins.elsewhere(pin_dir).into_iter();
         let locked = others.map(|other| {
+            bpffs::check(other.dir())?;
             let lock = other.lock(label)?;
             Ok((other, lock))
         });

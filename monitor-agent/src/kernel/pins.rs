@@ -121,10 +121,14 @@ impl Pins {
         self.dir.join(name)
     }
 
-    /// Makes the directory and keeps every other agent out of it for as long as
-    /// the file lives.
-    pub(super) fn lock(&self, label: &str) -> Result<File, KernelError> {
+    /// Makes the directory, which is then nobody else's.
+    pub(super) fn make(&self) -> Result<(), KernelError> {
         bpffs::make_dir(&self.dir)?;
+        bpffs::make_private(&self.dir)
+    }
+
+    /// Keeps every other agent out of the directory for as long as the file lives.
+    pub(super) fn lock(&self, label: &str) -> Result<File, KernelError> {
         let file = File::open(&self.dir).map_err(|source| KernelError::File {
             operation: "opening",
             path: self.dir.clone(),

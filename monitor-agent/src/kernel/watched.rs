@@ -113,6 +113,7 @@ impl Watched {
             source,
         })?;
         let cgroup_id = cgroup.metadata().map_or(0, |m| m.ino());
+        pins.make()?;
         let lock = pins.lock(&target.label)?;
         let elsewhere = Elsewhere::lock(&pins, &options.pin_dir, &target.label)?;
         let before = prepare::usable(&pins, cgroup_id)?;

@@ -1,11 +1,14 @@
 //! Counting goes on, whatever becomes of the agent.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
-    path::PathBuf,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    },
+    path::{Path, PathBuf},
 };
 
 use libtest_mimic::Failed;
@@ -29,7 +32,7 @@ use crate::{
     watch::{Own, fresh, give_up_all_but, until},
 };
 
-pub(crate) const CASES: [Case; 9] = [
+pub(crate) const CASES: [Case; 10] = [
     (
         "an_exchange_that_is_open_while_the_level_changes_is_let_go",
         open_while_the_level_changes,
@@ -46,6 +49,10 @@ pub(crate) const CASES: [Case; 9] = [
     (
         "a_dropped_target_is_named_and_removed_alone",
         dropped_target,
+    ),
+    (
+        "pins_that_others_could_change_are_refused",
+        pins_that_others_could_change,
     ),
     (
         "pins_that_may_not_be_read_are_not_missing",
@@ -201,6 +208,40 @@ fn dropped_target(watch: &Watch) -> Result<(), Failed> {
     });
     drop(agent);
     fs::remove_dir(&dropped.path)?;
+    Ok(())
+}
+
+fn pins_that_others_could_change(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("foreign");
+    let pin_dir = &own.options.pin_dir;
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    let set = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
+    drop(own.open(watch));
+    let layout = fs::read_dir(pin_dir)?.next().unwrap()?.path();
+    let target = fs::read_dir(&layout)?.next().unwrap()?.path();
+    let all = [pin_dir, &layout, &target];
+    assert_eq!(all.map(|dir| mode(dir)), [0o700; 3]);
+    for dir in all {
+        let refused = |owner: &str, mode: &str| {
+            let refused = Kernel::open(&own.options, &[watch.target()]).unwrap_err();
+            assert!(
+                matches!(refused, KernelError::Foreign { .. }),
+                "{refused:?}"
+            );
+            let said = refused.to_string();
+            let expected = format!("{} belongs to user {owner} with mode {mode}", dir.display());
+            assert!(said.starts_with(&expected), "{said}");
+        };
+        chown(dir, Some(65_534), None)?;
+        refused("65534", "0700");
+        chown(dir, Some(0), None)?;
+        set(dir, 0o1777)?;
+        refused("0", "1777");
+        set(dir, 0o755)?;
+    }
+    // Others may look into what an agent before made, until the next one comes.
+    drop(own.open(watch));
+    assert_eq!(mode(&target), 0o700);
     Ok(())
 }
 
