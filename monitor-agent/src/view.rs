@@ -204,7 +204,24 @@ mod tests {
             let window = endpoint.window.as_ref().unwrap().connections_opened;
             (window, endpoint.totals.as_ref().unwrap().connections_opened)
         };
-        assert_eq!(opened(&view.look(counted(5), Level::Tcp)), (5, 5));
+        let first = view.look(counted(5), Level::Tcp);
+        assert_eq!(opened(&first), (5, 5));
+        // Whether an agent ran since 1970 it does not know.
+        let reasons = [
+            "a view, not a window of an agent",
+            "gauges were not sampled here before this process began",
+        ];
+        assert!(
+            reasons
+                .iter()
+                .all(|r| first.incomplete_reasons.iter().any(|f| f == r))
+        );
+        assert!(
+            !first
+                .incomplete_reasons
+                .iter()
+                .any(|r| r.contains("no agent"))
+        );
         let second = view.look(counted(7), Level::Tcp);
         assert_eq!((opened(&second), second.complete), ((2, 7), false));
     }

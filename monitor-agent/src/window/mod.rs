@@ -222,16 +222,19 @@ impl Windows {
         let adopted = |r: &Row| r.delta.connections_adopted > 0;
         let start_boot_ns = span.end.boot_ns.saturating_sub(span.duration_ns);
         let unsampled_ns = self.began.boot_ns.saturating_sub(start_boot_ns);
+        let unsampled = if self.baseline.is_some() {
+            "gauges were not sampled while no agent ran"
+        } else {
+            // Another agent may have sampled them, as where this is a view.
+            "gauges were not sampled here before this process began"
+        };
         let reasons = [
             (ledger.rows.iter().any(adopted), "connections adopted"),
             (ledger.went_backwards, "a counter went backwards"),
             (ledger.began_anew, "counters began anew"),
             (span.gap, "nothing was counted for a while"),
             (span.set_back, "the clock was set back"),
-            (
-                unsampled_ns > UNSAMPLED_NS_MAX,
-                "gauges were not sampled while no agent ran",
-            ),
+            (unsampled_ns > UNSAMPLED_NS_MAX, unsampled),
         ];
         let holding = reasons.into_iter().filter(|(holds, _)| *holds);
         holding.map(|(_, reason)| reason.to_owned()).collect()
