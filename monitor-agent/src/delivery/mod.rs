@@ -144,6 +144,7 @@ impl Delivery {
     /// Delivers until told to stop, and then until nothing waits any more or
     /// the collector cannot be had.
     pub async fn run(mut self) {
+        self.introduce().await;
         let mut failures = 0;
         loop {
             if !self.wait_for_work().await {
@@ -162,6 +163,24 @@ impl Delivery {
             let pause = backoff::wait(failures, fastrand::f64());
             // Told to stop, one more attempt is made at once.
             timeout(pause, self.stop.wait_for(|stop| *stop)).await.ok();
+        }
+    }
+
+    /// Tries the collector before there is a report, so that a wrong address or token
+    /// is told at the start.
+    async fn introduce(&mut self) {
+        if self.pending() > 0 {
+            return;
+        }
+        let (mut stop, wake) = (self.stop.clone(), Arc::clone(&self.wake));
+        tokio::select! {
+            answered = self.greet() => match answered {
+                Ok(()) => self.progress.answered(),
+                Err(error) => self.progress.failed(&error),
+            },
+            // What waits now is tried itself.
+            () = wake.notified() => {}
+            _ = stop.wait_for(|stop| *stop) => {}
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::{
     sync::mpsc::{Sender, channel, error::TrySendError},
     time::{Instant, sleep_until, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{
     Request, Streaming,
     transport::{Channel, Endpoint},
@@ -77,18 +77,11 @@ impl Delivery {
         lock(&self.spool).rewind();
         let channel = self.connect().await?;
         let (sender, receiver) = tokio_channel();
-        let mut request = Request::new(ReceiverStream::new(receiver));
-        if let Some(token) = self.token.authorization() {
-            request.metadata_mut().insert(AUTHORIZATION, token);
-        }
+        let request = self.request(ReceiverStream::new(receiver));
         let mut in_flight = InFlight::new();
         // A collector may answer the stream itself only after its first report.
         let mut waiting = self.fill(&sender, &mut in_flight, None)?;
-        let mut client =
-            ReportServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
-        let answer = timeout(TIMEOUT, client.export(request)).await;
-        let answer = answer.map_err(|_| DeliveryError::Timeout)?;
-        let mut responses = answer.map_err(status)?.into_inner();
+        let mut responses = export(channel, request).await?;
         loop {
             if *self.stop.borrow() && self.pending() == 0 {
                 // The collector sees a stream that ended, not one that broke.
@@ -99,6 +92,22 @@ impl Delivery {
             waiting = self.fill(&sender, &mut in_flight, waiting)?;
             self.step(&mut responses, &sender, &mut in_flight).await?;
         }
+    }
+
+    /// A stream without a report: what the collector has against this agent it says
+    /// all the same.
+    pub(super) async fn greet(&mut self) -> Result<(), DeliveryError> {
+        let channel = self.connect().await?;
+        let request = self.request(tokio_stream::empty());
+        export(channel, request).await.map(drop)
+    }
+
+    fn request<T>(&mut self, reports: T) -> Request<T> {
+        let mut request = Request::new(reports);
+        if let Some(token) = self.token.authorization() {
+            request.metadata_mut().insert(AUTHORIZATION, token);
+        }
+        request
     }
 
     async fn connect(&self) -> Result<Channel, DeliveryError> {
@@ -196,6 +205,17 @@ impl Delivery {
         lock(&self.spool).acknowledge(key)?;
         Ok(())
     }
+}
+
+async fn export(
+    channel: Channel,
+    request: Request<impl Stream<Item = v1::ExportRequest> + Send + 'static>,
+) -> Result<Streaming<v1::ExportResponse>, DeliveryError> {
+    let mut client =
+        ReportServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
+    let answer = timeout(TIMEOUT, client.export(request)).await;
+    let answer = answer.map_err(|_| DeliveryError::Timeout)?;
+    Ok(answer.map_err(status)?.into_inner())
 }
 
 fn tokio_channel() -> (

@@ -416,6 +416,38 @@ async fn refused_and_conflicting_reports_are_counted_and_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_collector_is_tried_before_there_is_a_report() {
+    let collector = Collector {
+        token: Some("Bearer right"),
+        late: true,
+        ..Collector::default()
+    };
+    let server = collector.start(anywhere()).await;
+    let right = Agent::start(server.address, Some("right"), 0);
+    let connected = || right.progress.connected.load(Ordering::Relaxed);
+    eventually("it is taken", connected).await;
+    let wrong = Agent::start(server.address, Some("wrong"), 0);
+    let told = |agent: &Agent, what| {
+        agent
+            .progress
+            .last_error()
+            .is_some_and(|e| e.contains(what))
+    };
+    eventually("it is refused", || told(&wrong, "a token is needed")).await;
+    let unbound = std::net::TcpListener::bind(anywhere()).unwrap();
+    let address = unbound.local_addr().unwrap();
+    drop(unbound);
+    let astray = Agent::start(address, None, 0);
+    eventually("nobody is there", || told(&astray, "cannot be reached")).await;
+    assert_eq!(collector.seen.load(Ordering::Relaxed), 0);
+    right.report();
+    right.delivered_all().await;
+    for agent in [right, wrong, astray] {
+        agent.farewell().await;
+    }
+}
+
+#[tokio::test]
 async fn a_token_is_sent_and_a_wrong_one_is_told() {
     let collector = Collector {
         token: Some("Bearer right"),
