@@ -239,7 +239,8 @@ pub enum LogFormat {
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RunArgs {
-    /// Configuration file (.toml, .yaml or .yml); its keys are these flags' names
+    /// Configuration file (.toml, .yaml or .yml); its keys are these flags' names, of
+    /// those that can be given several times with one value or a list
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
@@ -261,12 +262,15 @@ pub struct RunArgs {
     pub otlp: Option<String>,
     /// Watches this cgroup: a path below the cgroup2 mount, or an absolute one; may be repeated
     #[arg(long, value_name = "PATH")]
+    #[serde(deserialize_with = "one_or_more")]
     pub cgroup: Vec<PathBuf>,
     /// Watches the cgroup of this process; may be repeated
     #[arg(long, value_name = "PID")]
+    #[serde(deserialize_with = "one_or_more")]
     pub pid: Vec<u32>,
     /// Watches the cgroup of this systemd unit; may be repeated
     #[arg(long, value_name = "NAME")]
+    #[serde(deserialize_with = "one_or_more")]
     pub unit: Vec<String>,
     /// Watches the whole host
     #[arg(long)]
@@ -341,6 +345,24 @@ pub struct RunArgs {
     pub log_format: Option<LogFormat>,
 }
 
+/// A flag that can be given several times is a list in a file, or one value.
+fn one_or_more<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "one value, or a list of them, was expected")]
+    enum OneOrMore<T> {
+        One(T),
+        More(Vec<T>),
+    }
+    Ok(match OneOrMore::deserialize(deserializer)? {
+        OneOrMore::One(one) => vec![one],
+        OneOrMore::More(more) => more,
+    })
+}
+
 impl RunArgs {
     /// These, and the file's where these say nothing.  Targets are taken from
     /// one of both as a whole: two lists would be a surprise.
@@ -386,20 +408,6 @@ impl RunArgs {
             log_format: self.log_format.or(file.log_format),
         }
     }
-}
-
-/// A list, or the one element that it would have.
-fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Given {
-        One(PathBuf),
-        More(Vec<PathBuf>),
-    }
-    Ok(match Given::deserialize(deserializer)? {
-        Given::One(path) => vec![path],
-        Given::More(paths) => paths,
-    })
 }
 
 impl From<LevelName> for crate::source::Level {

@@ -487,6 +487,37 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_one_needs_no_brackets() {
+        for (name, text, cgroups, pids) in [
+            (
+                "a.toml",
+                "cgroup = \"/a\"\npid = [7, 8]",
+                vec!["/a"],
+                vec![7, 8],
+            ),
+            (
+                "a.toml",
+                "cgroup = [\"/a\", \"/b\"]\npid = 7",
+                vec!["/a", "/b"],
+                vec![7],
+            ),
+            ("a.yaml", "cgroup: /a\npid: [7, 8]", vec!["/a"], vec![7, 8]),
+            (
+                "a.yaml",
+                "cgroup: [/a, /b]\npid: 7",
+                vec!["/a", "/b"],
+                vec![7],
+            ),
+        ] {
+            let targets = written(name, text).unwrap().targets;
+            let expected: Vec<_> = cgroups.iter().map(PathBuf::from).collect();
+            assert_eq!((targets.cgroups, targets.pids), (expected, pids), "{text}");
+        }
+        let refused = written("a.toml", "cgroup = true").unwrap_err().to_string();
+        assert!(refused.contains("one value, or a list"), "{refused}");
+    }
+
+    #[test]
     fn an_unknown_key_is_an_error_that_names_it() {
         for name in ["a.toml", "a.yaml"] {
             let text = if name == "a.toml" {
