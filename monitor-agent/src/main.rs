@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
     thread::sleep,
     time::Duration,
@@ -103,7 +104,9 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         tracing::warn!("{foreign}; {}", target::FOREIGN_ADVICE);
     }
     // May have to be mounted, which nothing later may.
+    let is_new = !config.pin_dir.exists();
     kernel::make_pin_dir(&config.pin_dir)?;
+    let _unused = is_new.then(|| EmptyDir(config.pin_dir.clone()));
     for label in kernel::unwatched(&config.pin_dir, &targets) {
         tracing::warn!(
             "{label} is counted, and no agent watches it any more; unless one is to come back for \
@@ -133,6 +136,15 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         let stop = run::signals()?;
         Ok(run::run(config, targets, stop, open).await?)
     })
+}
+
+/// A directory that this start made, and that goes with it where nothing came into it.
+struct EmptyDir(PathBuf);
+
+impl Drop for EmptyDir {
+    fn drop(&mut self) {
+        let _not_empty = std::fs::remove_dir(&self.0);
+    }
 }
 
 /// Without a target: what one could be.  Without it yet: what comes of that.

@@ -103,6 +103,8 @@ pub async fn run(
         source,
     })?;
     let listener = control_listener(&config)?;
+    let path = config.control_socket.path.clone();
+    let control_file = listener.as_ref().map(|_| ControlFile(path));
     let start = surroundings(
         &mut HostReader::open("/proc".as_ref(), "/".as_ref()),
         &targets,
@@ -179,9 +181,8 @@ pub async fn run(
     }
     if let Some(control) = control {
         control.abort();
-        // Nobody answers any more; one that stays behind is replaced anyway.
-        std::fs::remove_file(&config.control_socket.path).ok();
     }
+    drop(control_file);
     // Where a part of the agent failed, the next one's first window covers this.
     stopped?;
     report(&mut reporter).await?;
@@ -270,6 +271,16 @@ async fn metrics_listener(address: Option<SocketAddr>) -> Result<Option<TcpListe
     bound
         .map(Some)
         .map_err(|source| RunError::Metrics { address, source })
+}
+
+/// The control socket's file, which goes when nobody answers there any more, also
+/// where the start fails.  One that stays behind is replaced anyway.
+struct ControlFile(PathBuf);
+
+impl Drop for ControlFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
 }
 
 /// The control socket; a default place that cannot be used is not worth not

@@ -43,6 +43,33 @@ fn bad_usage_and_bad_configuration_exit_with_64() {
     assert!(stderr(&["run", "--config", file]).contains("colector"));
 }
 
+#[test]
+fn a_start_that_fails_leaves_nothing_that_it_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let busy = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let metrics = busy.local_addr().unwrap().to_string();
+    let pins = format!("/sys/fs/bpf/speedmimi-test-{}-busy", std::process::id());
+    let socket = dir.path().join("control.sock");
+    let args = [
+        "run",
+        "--whole-host",
+        "--spool-dir",
+        dir.path().to_str().unwrap(),
+        "--control-socket",
+        socket.to_str().unwrap(),
+        "--pin-dir",
+        &pins,
+        "--metrics-listen",
+        &metrics,
+    ];
+    let said = stderr(&args);
+    if !said.contains("--metrics-listen") {
+        eprintln!("skipped: no directory of pins can be made here: {said}");
+        return;
+    }
+    assert!(!socket.exists() && !std::path::Path::new(&pins).exists());
+}
+
 /// Upon 64 systemd does not start the agent again.
 #[test]
 fn a_target_that_is_not_there_yet_is_no_bad_usage() {
