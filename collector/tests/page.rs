@@ -40,6 +40,7 @@ fn packages() -> Option<PathBuf> {
         "page.mjs",
         "partial.mjs",
         "loading.mjs",
+        "widths.mjs",
     ] {
         fs::copy(source.join(file), dir.join(file)).unwrap();
     }
@@ -173,12 +174,18 @@ fn main() -> ExitCode {
         missing.clone(),
         async move || the_loading_page(&of_loading),
     );
+    let of_widths = packages.clone();
+    let widths = trial(
+        "the_page_cuts_nothing_off_and_draws_what_is_below_a_microsecond",
+        missing.clone(),
+        async move || the_page_at_every_width(&of_widths).await,
+    );
     let partial = trial(
         "the_page_says_what_makes_an_answer_partial",
         missing,
         async move || the_partial_page(&packages),
     );
-    libtest_mimic::run(&arguments, vec![model, page, loading, partial]).exit_code()
+    libtest_mimic::run(&arguments, vec![model, page, loading, widths, partial]).exit_code()
 }
 
 /// What has no page in it needs no browser.
@@ -208,6 +215,81 @@ fn the_loading_page(packages: &Path) {
         "after": {"loading": false, "empty": true},
     });
     assert_eq!(answer, expected);
+}
+
+/// A host with figures as long as they come, and a bucket below 1 µs.
+fn wide() -> v1::Report {
+    let mut r = fresh("wide", 1);
+    detail(&mut r);
+    let mut backend = r.endpoints.pop().unwrap();
+    backend.upstream = "payments-production".into();
+    for (i, e) in r.endpoints.iter_mut().enumerate() {
+        let window = e.window.as_mut().unwrap();
+        // 2^-20 s: the bucket that holds 1 µs.
+        let fastest = window.http.as_mut().unwrap();
+        if let Some(durations) = fastest.exchange_duration.as_mut() {
+            *durations = v1::Histogram {
+                offset: -80,
+                buckets: vec![1, 0, 0, 7],
+                count: 8,
+                sum_ns: 9_000,
+                ..*durations
+            };
+        }
+        e.connections_active = 123_456 + i as u64;
+    }
+    for i in 0..3_u64 {
+        backend.address = format!("[2001:db8:85a3:8d3:1319:8a2e:370:734{i}]:58081");
+        backend.backend = format!("checkout-{i}-eu-west-1b");
+        let window = backend.window.as_mut().unwrap();
+        window.bytes_received = 5_432_109_876_543;
+        window.bytes_sent = 5_432_109_876_543;
+        window.retransmits = 987_654;
+        r.endpoints.push(backend.clone());
+    }
+    let cpu = r.host_metrics.as_mut().unwrap().cpu_usage.as_mut().unwrap();
+    (cpu.last, cpu.mean) = (99.0, 42.0);
+    r
+}
+
+async fn the_page_at_every_width(packages: &Path) {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    agent.export(fresh("web-1", 1)).await;
+    agent.export(wide()).await;
+    let shots = env::var("SPEEDMIMI_SCREENSHOTS").unwrap_or_default();
+    let answer = Command::new("node")
+        .args(["widths.mjs", &collector.url("/"), "/usr/bin/chromium"])
+        .arg(shots)
+        .current_dir(packages)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(answer.status.success());
+    let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    for width in ["1400", "1024", "390"] {
+        let at = &answer[width];
+        assert_eq!(at["cut"], serde_json::json!([]), "at {width} px");
+        assert_eq!(at["errors"], serde_json::json!([]), "at {width} px");
+        assert!(at["figures"].as_u64().unwrap() > 50, "at {width} px: {at}");
+    }
+    assert!(!answer["labels"].as_array().unwrap().is_empty(), "{answer}");
+    assert!(
+        answer["cpu"].as_str().unwrap().contains("42.0 %"),
+        "{answer}"
+    );
+    let endpoints = answer["search"][0]["endpoints"].as_array().unwrap();
+    assert_eq!(endpoints.len(), 1, "{answer}");
+    assert!(
+        endpoints[0].as_str().unwrap().contains("checkout-2"),
+        "{answer}"
+    );
+    assert_eq!(answer["search"][0]["caption"], "1 of 5 endpoints match");
+    assert!(answer["nothing"].as_str().unwrap().contains("nowhere"));
+    assert!(answer["unknown"]["text"].as_str().unwrap().contains("gone"));
+    assert_eq!(answer["unknown"]["history"], false);
+    assert_eq!(answer["unknown"]["back"], true);
 }
 
 /// One engine answers and one is gone.

@@ -6,7 +6,7 @@ import { HostCharts } from "/charts.js";
 import { details } from "/details.js";
 import { element, redraw } from "/dom.js";
 import { bytesPerSecond, count, known, perSecond, printable } from "/format.js";
-import { Fleet, overview } from "/model.js";
+import { endpointsMatching, Fleet, overview } from "/model.js";
 import { fieldValue, RANGES, rangeOf, refreshEveryMs } from "/range.js";
 
 const fleet = new Fleet();
@@ -28,11 +28,6 @@ function tiles(hosts) {
   ].map(([name, value]) => element("div", "", element("dt", "", name), element("dd", "", value)));
 }
 
-function matches(host, words) {
-  const text = [host.id, host.report.host.name, ...host.report.endpoints.flatMap((e) => [e.address, e.name])]
-    .join("\n").toLowerCase();
-  return words.every((word) => text.includes(word));
-}
 
 function draw() {
   const nowMs = Date.now() + clockAheadMs;
@@ -40,12 +35,20 @@ function draw() {
   const chosen = url.searchParams.get("host");
   const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean);
   byId("fleet").replaceChildren(...tiles(hosts));
-  const shown = hosts.filter((h) => (chosen === null ? matches(h, words) : h.id === chosen));
-  redraw(byId("hosts"), shown.map((h) => hostCard(h, nowMs, address({ host: h.id }))));
-  const detailed = chosen === null ? undefined : shown[0];
+  const shown = chosen === null
+    ? hosts.map((host) => ({ host, endpoints: endpointsMatching(host.report, words) })).filter((one) => one.endpoints !== null)
+    : hosts.filter((host) => host.id === chosen || host.report.host.name === chosen).slice(0, 1)
+      .map((host) => ({ host, endpoints: host.report.endpoints }));
+  redraw(byId("hosts"), shown.map(({ host, endpoints }) => hostCard(host, nowMs, address({ host: host.id }), endpoints)));
+  const detailed = chosen === null ? undefined : shown[0]?.host;
   redraw(byId("details"), detailed ? details(detailed.report, url.searchParams.get("sort"), address) : []);
   byId("loading").hidden = loaded || hosts.length > 0;
   byId("empty").hidden = !loaded || hosts.length > 0;
+  byId("unknown").hidden = !loaded || hosts.length === 0 || shown.length > 0;
+  byId("unknown").textContent = printable(chosen === null
+    ? `Nothing matches “${byId("find").value.trim()}”: hosts, endpoints, upstreams and backends are searched by name and address.`
+    : `This collector has no report of a host “${chosen}”. Choose one of all hosts.`);
+  byId("history").hidden = chosen === null || (loaded && shown.length === 0);
 }
 
 /// Draws at most twice a second, however many reports come, and not while a
@@ -183,7 +186,6 @@ function route() {
   byId("back").hidden = host === null;
   byId("back").firstElementChild.href = address({ host: null, range: null, since: null, until: null, sort: null });
   byId("hosts-title").textContent = host === null ? "Hosts" : "Host";
-  byId("history").hidden = host === null;
   byId("ranges").replaceChildren(...rangeLinks());
   showCharts(host);
   drawNow();

@@ -20,11 +20,13 @@ function spark(values) {
     svg("path", { d: path.join("") }));
 }
 
-function endpointTable(report) {
+function endpointTable(report, endpoints) {
+  const left = report.endpoints.length - endpoints.length;
   return table({
     key: `endpoints ${report.host.id}`,
     heads: ["Role", "Endpoint", "Requests", "5xx", "In", "Out", "Active", "p50", "p99"],
-    rows: report.endpoints.map((endpoint) => {
+    caption: left > 0 ? `${endpoints.length} of ${report.endpoints.length} endpoints match` : undefined,
+    rows: endpoints.map((endpoint) => {
       const r = row(endpoint, report);
       return [
         r.role, label(r.label), known(r.requests, perSecond),
@@ -42,10 +44,13 @@ function notes(report) {
   return printable([...report.incomplete_reasons, ...lost].join(" · "));
 }
 
-export function hostCard(host, nowMs, href) {
+/// Shows the host and these of its endpoints.
+export function hostCard(host, nowMs, href, endpoints) {
   const { report, health } = host;
   const m = report.host_metrics;
+  // What is a level is shown as it is; what is used in a time, over the window.
   const last = (g) => g?.last ?? null;
+  const mean = (g) => g?.mean ?? null;
   const link = element("a", "", label(report.host.name || report.host.id));
   link.href = href;
   link.dataset.focus = `host ${report.host.id}`;
@@ -54,14 +59,14 @@ export function hostCard(host, nowMs, href) {
   const line = element("div", "bar", element("h3", "", link), badge(health.word, health.tone), id, element("span", "id", seen));
   if (host.history.length > 1) line.append(spark(host.history));
   const gauges = element("div", "gauges",
-    gauge("CPU", last(m.cpu_usage)), gauge("Memory", last(m.memory_usage)), gauge("Disk", last(m.disk_usage)),
+    gauge("CPU", mean(m.cpu_usage)), gauge("Memory", last(m.memory_usage)), gauge("Disk", last(m.disk_usage)),
     figure("Load", known(last(m.load_avg_1), (v) => v.toFixed(2))),
-    figure("Network in", known(last(m.network_in), bytesPerSecond)),
-    figure("out", known(last(m.network_out), bytesPerSecond)));
+    figure("Network in", known(mean(m.network_in), bytesPerSecond)),
+    figure("out", known(mean(m.network_out), bytesPerSecond)));
   const card = element("article", "host", line, gauges);
   card.dataset.host = report.host.id;
   const note = notes(report);
   if (note) card.append(element("p", "note", note));
-  if (report.endpoints.length > 0) card.append(endpointTable(report));
+  if (endpoints.length > 0) card.append(endpointTable(report, endpoints));
   return card;
 }

@@ -129,9 +129,20 @@ export class HostCharts {
         const answer = await read(one.chart, this.host, this.range);
         if (turn === this.turn) this.fill(one, answer);
       } catch (error) {
-        if (turn === this.turn) one.caption.textContent = `${one.chart.title} – ${printable(error.message)}`;
+        if (turn === this.turn) this.fail(one, error);
       }
     }));
+  }
+
+  /// Says why there is no chart; what stood there before would be taken for now.
+  fail(one, error) {
+    one.plot?.destroy();
+    one.plot = null;
+    one.body.replaceChildren();
+    one.figure.hidden = false;
+    const words = `${one.chart.title} – cannot be drawn: ${printable(error.message)}`;
+    one.caption.textContent = words;
+    one.figure.setAttribute("aria-label", words);
   }
 
   fill(one, answer) {
@@ -144,7 +155,7 @@ export class HostCharts {
     if (one.figure.hidden) return;
     one.plot?.destroy();
     one.body.replaceChildren();
-    one.plot = heatPlot(answer, one.body.clientWidth, one.body);
+    one.plot = heatPlot(answer, one.body.clientWidth, one.body, (error) => this.fail(one, error));
     one.caption.textContent = one.chart.title;
     one.figure.setAttribute("aria-label", `${one.chart.title}: ${inWords(answer)}`);
   }

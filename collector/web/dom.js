@@ -39,18 +39,32 @@ export function bar(value) {
   return made;
 }
 
-/// A table that scrolls sideways where it does not fit: the first columns are
-/// words, the others figures.  A cell is a text, a node, or both and a class.
+/// An element with its role said aloud: style that turns rows into cards
+/// would take it away.
+function withRole(role, made) {
+  made.setAttribute("role", role);
+  return made;
+}
+
+/// A table: the first columns are words, the others figures.  A cell is a
+/// text, a node, or both and a class.  Where it is narrow each row is a card,
+/// and each figure has its column's head beside it (style.css).
 export function table({ key, caption, heads, rows, words = 2 }) {
   const head = heads.map((content) => {
-    const cell = element("th", "", content);
+    const cell = withRole("columnheader", element("th", "", content));
     cell.scope = "col";
     if (content.dataset?.sorted) cell.setAttribute("aria-sort", "descending");
     return cell;
   });
-  const body = rows.map((cells) => element("tr", "", ...cells.map((cell) =>
-    (cell?.content ? element("td", cell.className, ...cell.content) : element("td", "", cell)))));
-  const made = element("table", `words-${words}`, element("thead", "", element("tr", "", ...head)), element("tbody", "", ...body));
+  const named = (cell, i) => {
+    const made = cell?.content ? element("td", cell.className, ...cell.content) : element("td", "", cell);
+    made.dataset.head = head[i].textContent;
+    return withRole("cell", made);
+  };
+  const row = (cells) => withRole("row", element("tr", "", ...cells));
+  const made = withRole("table", element("table", `words-${words}`,
+    withRole("rowgroup", element("thead", "", row(head))),
+    withRole("rowgroup", element("tbody", "", ...rows.map((cells) => row(cells.map(named)))))));
   if (caption) made.prepend(element("caption", "", caption));
   const scroll = element("div", "scroll", made);
   scroll.dataset.scroll = key;

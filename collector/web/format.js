@@ -6,6 +6,8 @@ function scaled(value, step, units) {
     value /= step;
     unit += 1;
   }
+  // A rate of one in a minute is not 0.0.
+  if (unit === 0 && value > 0 && value < 1) return Number(value.toPrecision(2)) + units[0];
   const digits = value >= 100 || (unit === 0 && Number.isInteger(value)) ? 0 : 1;
   return value.toFixed(digits) + units[unit];
 }
@@ -19,7 +21,8 @@ export const percent = (value) => `${value.toFixed(1)} %`;
 
 export function milliseconds(ms) {
   if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`;
-  return `${ms.toFixed(ms >= 10 ? 0 : 2)} ms`;
+  if (ms >= 0.1 || ms === 0) return `${ms.toFixed(ms >= 10 ? 0 : 2)} ms`;
+  return `${Number((ms * 1000).toPrecision(2))} µs`;
 }
 
 export const microseconds = (us) => milliseconds(us / 1000);

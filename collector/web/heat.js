@@ -1,7 +1,10 @@
 // A heat map: how many exchanges took how long, step by step.
 
 import { count, milliseconds } from "/format.js";
-import { axes, color, cursor } from "/plot.js";
+import { axes, color, cursor, guarded } from "/plot.js";
+
+/// More cells than a chart has pixels would say nothing, and take long.
+const CELLS_MAX = 200000;
 
 /// How strongly a count shows next to the largest: small ones stay visible.
 const strength = (n, largest) => 0.12 + 0.88 * Math.log1p(n) / Math.log1p(largest);
@@ -61,8 +64,16 @@ export function inWords(answer) {
   return `${count(all)} in all, most between ${low} and ${high}`;
 }
 
-/// Makes the plot; the same answer shape is needed to set other data.
-export function heatPlot(answer, width, body) {
+/// What has no shape that can be drawn is an error, before anything is drawn.
+function check({ bounds, columns }) {
+  const rises = bounds.every((bound, i) => bound > (i === 0 ? 0 : bounds[i - 1]) && Number.isFinite(bound));
+  if (bounds.length < 2 || !rises) throw new Error("the buckets' boundaries do not rise");
+  if (bounds.length * columns.length > CELLS_MAX) throw new Error("too many buckets to draw: choose a shorter range");
+}
+
+/// Makes the plot.
+export function heatPlot(answer, width, body, failed) {
+  check(answer);
   const times = answer.columns.map((c) => Date.parse(c.time) / 1000);
   const range = [answer.bounds[0] * 1000, answer.bounds.at(-1) * 1000];
   const shown = document.createElement("p");
@@ -73,13 +84,13 @@ export function heatPlot(answer, width, body) {
     cursor: cursor(),
     legend: { show: false },
     scales: { y: { distr: 3, log: 10, range } },
-    axes: axes(milliseconds),
+    axes: axes(milliseconds, { logarithmic: true }),
     series: [{}, { show: true, stroke: "transparent", points: { show: false } }],
     hooks: {
-      drawClear: [(plot) => drawCells(plot, answer)],
-      setCursor: [(plot) => {
+      drawClear: [guarded((plot) => drawCells(plot, answer), failed)],
+      setCursor: [guarded((plot) => {
         shown.textContent = under(answer, plot);
-      }],
+      }, failed)],
     },
   };
   const plot = new window.uPlot(options, [times, times.map(() => null)], body);

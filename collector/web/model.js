@@ -74,12 +74,27 @@ export function health(host, nowMs) {
   return { word: "healthy", tone: "good", rank: 0 };
 }
 
+/// The endpoints that a search finds: all where the host itself is meant, null
+/// where there is neither the host nor one of its endpoints.
+export function endpointsMatching(report, words) {
+  const text = (...parts) => parts.filter(Boolean).join("\n").toLowerCase();
+  const host = text(report.host.id, report.host.name);
+  if (words.every((word) => host.includes(word))) return report.endpoints;
+  const found = report.endpoints.filter((e) => {
+    const all = text(host, e.address, e.name, e.upstream, e.backend);
+    return words.every((word) => all.includes(word));
+  });
+  return found.length > 0 ? found : null;
+}
+
+const named = (name, address) => (name ? `${name} (${address})` : address);
+
 /// The figures of an endpoint's row.
 export function row(endpoint, report) {
   return {
     role: endpoint.role,
     address: endpoint.address,
-    label: endpoint.name ? `${endpoint.name} (${endpoint.address})` : endpoint.address,
+    label: named(endpoint.name || [endpoint.upstream, endpoint.backend].filter(Boolean).join("/"), endpoint.address),
     requests: endpoint.requests === null ? null : rate(endpoint.requests, report),
     errors: endpoint.responses === null ? null : endpoint.responses["5xx"],
     received: rate(endpoint.bytes_received, report),
@@ -98,7 +113,7 @@ export function backends(report) {
     const answered = e.responses === null ? 0 : Object.values(e.responses).reduce((a, b) => (typeof b === "number" ? a + b : a), 0);
     const one = {
       ...of,
-      label: e.backend ? `${e.backend} (${e.address})` : of.label,
+      label: named(e.backend || e.name, e.address),
       errorPercent: of.errors === null ? null : (answered > 0 ? 100 * of.errors / answered : 0),
       failed: Object.values(e.connections_failed).reduce((a, b) => a + b, 0),
       connect: e.connect_duration?.p99_ms ?? null,

@@ -9,7 +9,8 @@ async function load(name) {
   return import(`data:text/javascript,${encodeURIComponent(text)}`);
 }
 const { Fleet, health } = await load("model.js");
-const { counted } = await load("format.js");
+const { count, counted, milliseconds } = await load("format.js");
+const { linearTicks, logTicks } = await load("ticks.js");
 
 const T0 = Date.parse("2025-11-23T01:00:00Z");
 const report = (epoch, sequence, endS) => ({
@@ -51,3 +52,26 @@ for (const [windowS, words] of [
 }
 
 assert.deepEqual([0, 1, 2].map((n) => counted(n, "step", "steps")), ["0 steps", "1 step", "2 steps"]);
+
+assert.deepEqual([0, 0.00095, 0.025, 0.15, 12, 1500].map(milliseconds), ["0.00 ms", "0.95 µs", "25 µs", "0.15 ms", "12 ms", "1.5 s"]);
+
+assert.deepEqual([0, 0.016666, 0.05, 0.15, 1, 1.25, 1234].map(count), ["0", "0.017", "0.05", "0.15", "1", "1.3", "1.2 k"]);
+
+// Ticks are few and within the range, whatever the range is.
+assert.deepEqual(logTicks(0.00095, 0.0019, 4), [0.001]);
+assert.deepEqual(logTicks(0.00095, 4096, 4), [0.001, 0.1, 10, 1000]);
+assert.deepEqual(logTicks(0.5, 20, 6), [0.5, 1, 2, 5, 10, 20]);
+assert.deepEqual(linearTicks(0, 1.1, 4), [0, 0.5, 1]);
+assert.deepEqual(linearTicks(0, 5, 6), [0, 1, 2, 3, 4, 5]);
+const odd = [0, -1, 1, 5e-324, 1e-310, 1e-12, 0.00095, 7, 1e18, 1.7e308, Infinity, -Infinity, NaN];
+for (const min of odd) {
+  for (const max of odd) {
+    for (const wanted of [0, 0.3, 4, 1e9]) {
+      for (const ticks of [linearTicks(min, max, wanted), logTicks(min, max, wanted)]) {
+        const which = `${min} to ${max}, ${wanted}: ${ticks}`;
+        assert(ticks.length <= 13, which);
+        assert(ticks.every((tick, i) => tick >= min && tick <= max && (i === 0 || tick > ticks[i - 1])), which);
+      }
+    }
+  }
+}
