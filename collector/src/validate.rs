@@ -1,7 +1,10 @@
 //! What a report must keep to.  What is stored was checked here, so that no
 //! reader needs to fear an overflow, a duplicate series or an endless label.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Range,
+};
 
 use monitor_proto::{REPORT_ENDPOINTS_MAX, v1};
 
@@ -11,7 +14,8 @@ const LABEL_BYTES_MAX: usize = 4096;
 const LIST_MAX: usize = 1024;
 const MAP_ENTRIES_MAX: usize = 256;
 const BUCKETS_MAX: usize = 1024;
-const BUCKET_OFFSET_MAX: u32 = 100_000;
+/// The octaves of seconds that 1 µs to 1 h need: 2^-20 s is 0.95 µs, 2^12 s is 1.1 h.
+const OCTAVES: Range<i64> = -20..12;
 
 /// Which rule a report breaks.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +44,7 @@ pub(crate) enum Invalid {
     WindowReversed,
     #[error("endpoint {address:?} comes twice with the same role and target")]
     EndpointTwice { address: String },
-    #[error("{0} has a scale or an offset out of range")]
+    #[error("{0} has a scale below -10 or above 20, or buckets outside 1 µs to 1 h")]
     HistogramRange(&'static str),
 }
 
@@ -175,11 +179,24 @@ fn counters(c: &v1::Counters) -> Result<(), Invalid> {
 fn histogram(h: Option<&v1::Histogram>, what: &'static str) -> Result<(), Invalid> {
     let Some(h) = h else { return Ok(()) };
     list(&h.buckets, BUCKETS_MAX, what)?;
-    if !(-10..=20).contains(&h.scale) || h.offset.unsigned_abs() > BUCKET_OFFSET_MAX {
+    let indexes = bucket_indexes(h.scale).ok_or(Invalid::HistogramRange(what))?;
+    let first = i64::from(h.offset);
+    if first < indexes.start || first + h.buckets.len() as i64 > indexes.end {
         return Err(Invalid::HistogramRange(what));
     }
     storable(h.count, what)?;
     sum(h.buckets.iter().copied(), what)
+}
+
+/// The indexes of the buckets that 1 µs to 1 h need at this scale.
+fn bucket_indexes(scale: i32) -> Option<Range<i64>> {
+    let Range { start, end } = OCTAVES;
+    match scale {
+        0..=20 => Some(start << scale..end << scale),
+        // A bucket is several octaves wide: those that only overlap count too.
+        -10..0 => Some(start >> -scale..-(-end >> -scale)),
+        _ => None,
+    }
 }
 
 fn top_sockets(sockets: &[v1::SocketSummary]) -> Result<(), Invalid> {
@@ -340,6 +357,7 @@ mod tests {
         for bad in [
             histogram(0, 2, &[u64::MAX, 1]),
             histogram(i32::MIN, 2, &[1]),
+            histogram(i32::MAX, 2, &[1]),
             histogram(0, i32::MAX, &[1]),
             histogram(0, 2, &[0; BUCKETS_MAX + 1]),
         ] {
@@ -361,6 +379,28 @@ mod tests {
                 ..Default::default()
             });
         });
+    }
+
+    #[test]
+    fn durations_are_within_a_microsecond_and_an_hour_at_every_scale() {
+        let with = |scale, offset, buckets: usize| {
+            let mut r = sound();
+            r.endpoints[0].totals.as_mut().unwrap().connect_duration = Some(v1::Histogram {
+                scale,
+                offset,
+                buckets: vec![1; buckets],
+                ..Default::default()
+            });
+            report(&r).is_ok()
+        };
+        // An agent's own: all 128 buckets from 0.95 µs to 1.1 h.
+        assert!(with(2, -80, 128));
+        assert!(!with(2, -81, 1) && !with(2, -80, 129) && !with(2, 48, 1));
+        assert!(!with(2, -100_000, 1) && !with(2, 100_000, 1));
+        assert!(with(20, -(20 << 20), 1) && !with(20, -(20 << 20) - 1, 1));
+        assert!(with(-10, -1, 2) && !with(-10, -2, 1) && !with(-10, 1, 1));
+        assert!(with(-2, -5, 8) && !with(-2, -6, 1) && !with(-2, 3, 1));
+        assert!(!with(21, 0, 1) && !with(-11, 0, 1));
     }
 
     #[test]

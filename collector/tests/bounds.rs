@@ -261,10 +261,12 @@ fn more_connections_than_the_usual_backlog_wait_and_are_all_served() {
     raise_open_files();
     let backlog = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if backlog.trim().parse::<usize>().unwrap() < CONNECTIONS || files < 2 * CONNECTIONS as u64 {
-        eprintln!("skipped: net.core.somaxconn or the limit of open files is too small");
-        return;
-    }
+    let backlog: usize = backlog.trim().parse().unwrap();
+    assert!(
+        backlog >= CONNECTIONS && files >= 2 * CONNECTIONS as u64,
+        "this test needs net.core.somaxconn of {CONNECTIONS} or more, which is {backlog}, and \
+         twice as many open files, of which {files} are allowed: raise them"
+    );
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());
     let pid = Pid::from_child(&collector.child);

@@ -6,7 +6,8 @@ use monitor_proto::v1::Histogram;
 const BUCKETS_MAX: usize = 4096;
 
 /// Adds `other` to `sum`.  Where their scales differ, the finer one is made
-/// coarser, which moves no value across a boundary.
+/// coarser, which moves no value across a boundary; so are both where they lie so
+/// far apart that the sum would have too many buckets.
 pub(super) fn merge(sum: &mut Histogram, other: &Histogram) {
     if other.buckets.is_empty() {
         return;
@@ -15,7 +16,7 @@ pub(super) fn merge(sum: &mut Histogram, other: &Histogram) {
         *sum = other.clone();
         return;
     }
-    if sum.scale == other.scale {
+    if sum.scale == other.scale && length(sum, other) <= BUCKETS_MAX {
         add(sum, other);
         return;
     }
@@ -23,19 +24,27 @@ pub(super) fn merge(sum: &mut Histogram, other: &Histogram) {
     let scale = sum.scale.min(other.scale);
     coarsen(sum, scale);
     coarsen(&mut other, scale);
+    // Each round halves it.
+    while length(sum, &other) > BUCKETS_MAX {
+        let scale = sum.scale - 1;
+        coarsen(sum, scale);
+        coarsen(&mut other, scale);
+    }
     add(sum, &other);
+}
+
+/// The buckets of a sum of two histograms of the same scale.
+fn length(a: &Histogram, b: &Histogram) -> usize {
+    let first = i64::from(a.offset.min(b.offset));
+    let end = |h: &Histogram| i64::from(h.offset) + h.buckets.len() as i64;
+    usize::try_from(end(a).max(end(b)) - first).unwrap_or(usize::MAX)
 }
 
 /// Adds a histogram of the same scale.  An answer adds tens of thousands, most
 /// of them within the buckets that are there already.
 fn add(sum: &mut Histogram, other: &Histogram) {
+    let length = length(sum, other);
     let first = sum.offset.min(other.offset);
-    let end = |h: &Histogram| i64::from(h.offset) + h.buckets.len() as i64;
-    let length = end(sum).max(end(other)) - i64::from(first);
-    let Some(length) = usize::try_from(length).ok().filter(|n| *n <= BUCKETS_MAX) else {
-        // Hostile: boundaries of years and of attoseconds in one histogram.
-        return;
-    };
     let below_first = |h: &Histogram| usize::try_from(i64::from(h.offset) - i64::from(first));
     let (before, from) = (
         below_first(sum).unwrap_or(0),
@@ -100,9 +109,11 @@ mod tests {
     }
 
     #[test]
-    fn hostile_ranges_cost_no_memory() {
+    fn far_apart_ranges_cost_little_memory_and_no_value() {
         let mut sum = histogram(2, -100_000, &[1]);
         merge(&mut sum, &histogram(2, 100_000, &[1]));
-        assert_eq!(sum.buckets.len(), 1);
+        assert!(sum.buckets.len() <= BUCKETS_MAX, "{}", sum.buckets.len());
+        assert_eq!((sum.count, sum.buckets.iter().sum::<u64>()), (2, 2));
+        assert_eq!(sum.scale, -4);
     }
 }

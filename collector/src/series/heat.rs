@@ -6,6 +6,10 @@ use serde::Serialize;
 use super::{Plan, Samples, steps};
 use crate::rollup::{EndpointRoll, Rolling};
 
+/// Rows of one answer: more than 1 µs to 1 h have at scale 3.  Where there would be
+/// more they are made coarser, two of them one.
+const BUCKETS_MAX: usize = 512;
+
 /// Which of an endpoint's histograms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Duration {
@@ -79,16 +83,8 @@ pub(crate) fn heat<'a>(
             columns: columns(plan, &sums, |_| Vec::new()),
         };
     };
-    let index = |h: &v1::Histogram, i: usize| {
-        let index = i64::from(h.offset) + i as i64;
-        index >> (h.scale - scale).clamp(0, 62)
-    };
-    let ends = histograms().filter(used);
-    let ends = ends.map(|h| (index(h, 0), index(h, h.buckets.len() - 1)));
-    let (first, last) = ends.fold((i64::MAX, i64::MIN), |(first, last), (low, high)| {
-        (first.min(low), last.max(high))
-    });
-    let width = usize::try_from(last - first + 1).unwrap_or(0);
+    let (scale, first, width) = rows(scale, || histograms().filter(used));
+    let last = first + width as i64 - 1;
     let bound =
         |i: i64| histogram::upper_bound_seconds(scale, i32::try_from(i - 1).unwrap_or(i32::MAX));
     Heat {
@@ -97,13 +93,39 @@ pub(crate) fn heat<'a>(
             let h = duration.of(roll);
             let mut counts = vec![0u64; width];
             for (i, n) in h.buckets.iter().enumerate() {
-                let to = usize::try_from(index(h, i) - first).ok();
+                let to = usize::try_from(row(h, i, scale) - first).ok();
                 if let Some(sum) = to.and_then(|to| counts.get_mut(to)) {
                     *sum = sum.saturating_add(*n);
                 }
             }
             counts
         }),
+    }
+}
+
+/// In which row of this scale a bucket is.
+fn row(h: &v1::Histogram, i: usize, scale: i32) -> i64 {
+    let index = i64::from(h.offset) + i as i64;
+    index >> (h.scale - scale).clamp(0, 62)
+}
+
+/// The scale of the answer, its first row and how many there are: what reports say
+/// decides about no more than `BUCKETS_MAX`.
+fn rows<'a, H>(mut scale: i32, histograms: impl Fn() -> H) -> (i32, i64, usize)
+where
+    H: Iterator<Item = &'a v1::Histogram>,
+{
+    loop {
+        let ends = histograms().map(|h| (row(h, 0, scale), row(h, h.buckets.len() - 1, scale)));
+        let (first, last) = ends.fold((i64::MAX, i64::MIN), |(first, last), (low, high)| {
+            (first.min(low), last.max(high))
+        });
+        let width = usize::try_from(last - first + 1).unwrap_or(0);
+        if width <= BUCKETS_MAX {
+            return (scale, first, width);
+        }
+        // Each round halves it.
+        scale -= 1;
     }
 }
 
@@ -166,6 +188,22 @@ mod tests {
         let heat = heat(&plan(), Duration::Exchange, [&fine, &coarse].into_iter());
         let expected = [Some(vec![4, 1]), Some(vec![3, 4]), None];
         assert_eq!(counts(&heat), expected);
+    }
+
+    #[test]
+    fn far_apart_buckets_make_few_rows_and_lose_nothing() {
+        // As they were kept before reports had to be within 1 µs to 1 h.
+        let low = Samples::Endpoint(vec![(1, roll(2, -100_000, &[1, 1]))]);
+        let high = Samples::Endpoint(vec![(15, roll(2, 100_000, &[3]))]);
+        let heat = heat(&plan(), Duration::Exchange, [&low, &high].into_iter());
+        assert!(
+            heat.bounds.len() <= BUCKETS_MAX + 1,
+            "{}",
+            heat.bounds.len()
+        );
+        let counts = counts(&heat);
+        let sums = counts.iter().flatten().map(|column| column.iter().sum());
+        assert_eq!(sums.collect::<Vec<u64>>(), [2, 3]);
     }
 
     #[test]
