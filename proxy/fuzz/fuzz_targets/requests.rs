@@ -14,6 +14,7 @@ const CLIENT: Client<'_> = Client {
     trusted: false,
     secure: false,
     host: "backend",
+    keep_alive: true,
     real_ip_header: "X-Real-IP",
 };
 

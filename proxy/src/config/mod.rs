@@ -59,6 +59,8 @@ pub struct Upstream {
     pub name: String,
     /// Its backends.
     pub backends: Vec<raw::RawBackend>,
+    /// How long a pooled connection that nobody uses is kept; `None`: none is.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// Which requests go where.
@@ -106,8 +108,6 @@ pub struct Timeouts {
     pub body_stall: Duration,
     /// A tunnel in which nothing moves.
     pub tunnel_idle: Duration,
-    /// A pooled connection that nobody uses.
-    pub upstream_idle: Duration,
     /// How long a stop waits.
     pub drain: Duration,
 }
@@ -294,10 +294,17 @@ fn upstreams(raw: &RawConfig) -> Result<Vec<Upstream>, ConfigError> {
                 return Err(ConfigError::invalid(key, message));
             }
         }
+        let given = raw.upstreams.get(name);
+        let idle = given.and_then(|given| given.idle_timeout);
+        let idle = idle.unwrap_or(raw.timeouts.upstream_idle).0;
         upstreams.push(Upstream {
             name: name.clone(),
             backends: backends.clone(),
+            idle_timeout: Some(idle).filter(|idle| !idle.is_zero()),
         });
+    }
+    for name in raw.upstreams.keys() {
+        find_upstream(&upstreams, name, &format!("upstreams.{name}"))?;
     }
     Ok(upstreams)
 }
@@ -433,7 +440,6 @@ fn timeouts(raw: &RawConfig) -> Result<Timeouts, ConfigError> {
         response_head: positive("timeouts.response_head", given.response_head)?,
         body_stall: positive("timeouts.body_stall", given.body_stall)?,
         tunnel_idle: positive("timeouts.tunnel_idle", given.tunnel_idle)?,
-        upstream_idle: positive("timeouts.upstream_idle", given.upstream_idle)?,
         drain: given.drain.0,
     })
 }

@@ -21,6 +21,9 @@ pub struct RawConfig {
     pub ssl: RawSsl,
     /// Upstreams: lists of backends by name.
     pub backends: BTreeMap<String, Vec<RawBackend>>,
+    /// Settings of upstreams by their names under `backends`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub upstreams: BTreeMap<String, RawUpstream>,
     /// Routes by name.
     pub routing: BTreeMap<String, RawRoute>,
     /// Which CONNECT requests are tunnelled, by host and port.
@@ -132,6 +135,16 @@ fn default_weight() -> u32 {
 
 fn default_true() -> bool {
     true
+}
+
+/// Settings of one upstream.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawUpstream {
+    /// How long a pooled connection that nobody uses is kept;
+    /// `timeouts.upstream_idle` where not given, and 0s pools none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Span>,
 }
 
 /// How a backend is spoken to.
@@ -284,7 +297,9 @@ pub struct RawTimeouts {
     pub body_stall: Span,
     /// A tunnel in which nothing moves. Outcome: close.
     pub tunnel_idle: Span,
-    /// A pooled connection that nobody uses. Outcome: close.
+    /// A pooled connection that nobody uses, unless its backend's `Keep-Alive`
+    /// says less. Below what common backends have (Node, Apache and Uvicorn 5 s),
+    /// so that they do not close it under a request. Outcome: close.
     pub upstream_idle: Span,
     /// How long a stop waits for what is in flight.
     pub drain: Span,
@@ -299,7 +314,7 @@ impl Default for RawTimeouts {
             response_head: Span::seconds(60),
             body_stall: Span::seconds(60),
             tunnel_idle: Span::seconds(3600),
-            upstream_idle: Span::seconds(60),
+            upstream_idle: Span::seconds(4),
             drain: Span::seconds(30),
         }
     }

@@ -37,6 +37,9 @@ impl Conn {
                 if !splice.is_holding() && exchange.request.opaque_remaining() == 0 {
                     self.worker.give_back_splice(exchange.splice_in.take()?);
                 }
+                if progress.taken > 0 {
+                    self.commit(exchange);
+                }
                 Some(if progress.ended {
                     Err(End::Broken)
                 } else {

@@ -8,17 +8,18 @@ use std::task::{Context, Poll, ready};
 
 use super::exchange::{Exchange, Next};
 use super::io::{Io, Pending};
+use super::repeat::Repeat;
 use super::timers::{Timer, Wait};
 use super::worker::{Admission, Scratch, Worker};
 use crate::access_log::Entry;
 use crate::config::{Algorithm, Config, Route};
+use crate::http::Version;
 use crate::http::body::Body;
 use crate::http::fields::list_members;
 use crate::http::forward::{self, Client};
 use crate::http::reject::{self, Reject};
 use crate::http::request::{RequestHead, header_slots, is_idempotent, parse_request};
 use crate::http::response::Asked;
-use crate::http::{Framing, Version};
 
 /// How long a closed connection is read from, so that the answer is not lost to
 /// a reset, in ticks: while nothing comes, and in all. A client may send much of
@@ -366,6 +367,9 @@ impl Conn {
             real_ip: real_text.as_ref().unwrap_or(&self.peer_text).as_str(),
             trusted: self.trusted,
             secure: self.secure,
+            keep_alive: backend
+                .as_ref()
+                .is_none_or(|backend| backend.idle_ticks() > 0),
             host,
             real_ip_header: &config.real_ip_header,
         };
@@ -506,7 +510,11 @@ impl Exchange {
             upgrade: head.websocket,
         };
         self.version = head.version;
-        self.replayable = is_idempotent(head.method) && head.framing == Framing::Empty;
+        self.repeat = if is_idempotent(head.method) {
+            Repeat::Always
+        } else {
+            Repeat::Untaken
+        };
         self.html = reject::wants_html(head.accept);
         self.keep_alive = head.keep_alive && !draining;
     }
@@ -520,9 +528,9 @@ impl Exchange {
             out.extend_from_slice(body);
             body = &[];
         }
-        let total = out.len() + body.len();
         let mut sent = 0;
-        while let Some(mut io) = lease.backend.checkout() {
+        let sure = self.needs_live_connection();
+        while let Some(mut io) = lease.backend.checkout(worker.timers.now(), sure) {
             match io.poll_write(cx, [out, body]) {
                 // Nothing was taken, so trying the next one repeats nothing.
                 Poll::Ready(Err(_)) => continue,
@@ -532,9 +540,6 @@ impl Exchange {
             self.reused = true;
             self.up = Some(io);
             break;
-        }
-        if sent == total && !self.replayable {
-            return;
         }
         let mut kept = worker.spare();
         kept.extend_from_slice(out);

@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 
 use super::client::{Conn, Refusal};
 use super::io::{Io, Pending};
-use super::pool::Lease;
+use super::pool::{After, Lease};
+use super::repeat::{Ending, Repeat};
 use super::splice::{PUT_BYTES_MAX, Splice};
 use super::worker::Scratch;
 use crate::config::Algorithm;
@@ -34,7 +35,7 @@ pub struct Exchange {
     pub(super) body_bytes: u64,
     /// The response's body, once its head is there.
     pub(super) response: Body,
-    /// Bytes for the backend; everything sent so far while `replayable`.
+    /// Bytes for the backend; everything sent so far while `repeat` needs it.
     pub(super) to_up: Pending,
     /// Bytes for the client.
     pub(super) to_client: Pending,
@@ -42,8 +43,8 @@ pub struct Exchange {
     pub(super) up_left: Vec<u8>,
     pub(super) asked: Asked,
     pub(super) version: Version,
-    /// Whether the request may be sent again as it stands in `to_up`.
-    pub(super) replayable: bool,
+    /// When the request may be sent again as it stands in `to_up`.
+    pub(super) repeat: Repeat,
     /// Whether the connection came from the pool.
     pub(super) reused: bool,
     /// Whether the final response head has been read.
@@ -56,8 +57,8 @@ pub struct Exchange {
     pub(super) decode: bool,
     pub(super) html: bool,
     pub(super) keep_alive: bool,
-    /// Whether the backend's connection may carry another request.
-    pub(super) up_keep_alive: bool,
+    /// What becomes of the backend's connection.
+    pub(super) up_after: After,
     /// Whether the backend no longer takes the request.
     pub(super) request_failed: bool,
     /// The request's body on its way within the kernel.
@@ -84,7 +85,7 @@ impl Default for Exchange {
             up_left: Vec::new(),
             asked: Asked::default(),
             version: Version::Http11,
-            replayable: false,
+            repeat: Repeat::Never,
             reused: false,
             answered: false,
             switched: false,
@@ -92,7 +93,7 @@ impl Default for Exchange {
             decode: false,
             html: false,
             keep_alive: false,
-            up_keep_alive: false,
+            up_after: After::Close,
             request_failed: false,
             splice_in: None,
             splice_out: None,
@@ -147,8 +148,8 @@ pub(super) enum End {
     Done,
     /// Both sides now speak another protocol.
     Switched,
-    /// The backend failed before it answered.
-    UpstreamFailed(Reject),
+    /// The backend's connection ended before it answered.
+    Unanswered(Ending),
     /// The client is to be told so; trying elsewhere would not help.
     Refused(Reject),
     /// The response cannot be completed, or the client is gone.
@@ -181,12 +182,12 @@ impl Conn {
             match poll_fn(|cx| self.poll_exchange(exchange, cx)).await {
                 End::Done => return self.finish(exchange),
                 End::Switched => return Box::pin(self.tunnel(exchange)).await,
-                End::UpstreamFailed(reject) => {
+                End::Unanswered(ending) => {
                     if !exchange.reused {
                         self.note_failure(exchange);
                     }
-                    let retry = exchange.replayable && exchange.interim_count == 0;
-                    if !(retry && self.choose_again(exchange, false)) {
+                    if !(exchange.may_repeat(ending) && self.choose_again(exchange, false)) {
+                        let reject = Reject::UpstreamClosed;
                         return Box::pin(self.give_up(exchange, reject)).await;
                     }
                 }
@@ -229,9 +230,9 @@ impl Conn {
         let whole = !exchange.is_sending() && !exchange.request_failed;
         if let (Some(up), Some(lease)) = (exchange.up.take(), exchange.lease.take())
             && whole
-            && exchange.up_keep_alive
         {
-            lease.backend.put_back(up, self.worker.timers.now());
+            let now = self.worker.timers.now();
+            lease.backend.put_back(up, now, exchange.up_after);
         }
         if whole && exchange.keep_alive {
             Next::KeepAlive
@@ -363,12 +364,21 @@ impl Conn {
         if exchange.body_bytes_announced() > worker.table().table.config.limits.body_bytes_max {
             return Err(End::Refused(Reject::BodyTooLarge));
         }
+        let keeps = exchange.keeps_piece();
+        if !keeps {
+            self.commit(exchange);
+        }
         let Some(up) = exchange.up.as_mut() else {
             return Ok(false);
         };
-        let sent = exchange
-            .to_up
-            .send(up, cx, [&body[..here], &[]], false, || worker.spare());
+        let body = &body[..here];
+        let sent = if keeps {
+            exchange.to_up.send_and_keep(up, cx, body)
+        } else {
+            exchange
+                .to_up
+                .send(up, cx, [body, &[]], false, || worker.spare())
+        };
         if sent.is_err() {
             exchange.request_failed = true;
         }
@@ -422,7 +432,7 @@ impl Conn {
 /// The backend closed in order.
 pub(super) fn upstream_ended(exchange: &mut Exchange) -> Result<(), End> {
     if !exchange.answered {
-        return Err(End::UpstreamFailed(Reject::UpstreamClosed));
+        return Err(End::Unanswered(Ending::Closed));
     }
     if matches!(exchange.response, Body::UntilClose) {
         exchange.response = Body::Done;
@@ -434,8 +444,11 @@ pub(super) fn upstream_ended(exchange: &mut Exchange) -> Result<(), End> {
 pub(super) fn upstream_error(exchange: &Exchange, error: &io::Error) -> End {
     tracing::debug!(%error, "the backend's connection failed");
     if exchange.answered {
-        End::Broken
-    } else {
-        End::UpstreamFailed(Reject::UpstreamClosed)
+        return End::Broken;
     }
+    // So TLS tells of an end that was not announced.
+    End::Unanswered(match error.kind() {
+        io::ErrorKind::UnexpectedEof => Ending::Closed,
+        _ => Ending::Broken,
+    })
 }

@@ -5,7 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::{SendFlags, send};
+use std::os::fd::AsRawFd as _;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -136,6 +139,34 @@ impl Io {
             }
         }
     }
+
+    /// The same by asking the kernel, which may know of an end that the driver
+    /// has not been told of yet.
+    pub fn is_quiet_now(&mut self) -> bool {
+        let seen = recv(
+            self.tcp(),
+            &mut [0_u8; 1],
+            RecvFlags::PEEK | RecvFlags::DONTWAIT,
+        );
+        matches!(seen, Err(Errno::AGAIN)) && self.is_quiet()
+    }
+
+    /// Bytes that were written and that the peer has not acknowledged, also
+    /// where the connection has ended.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn unacknowledged(&self) -> io::Result<usize> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: SIOCOUTQ (tcp(7), the same number as TIOCOUTQ) writes one int
+        // to where it is told to, which outlives the call; the descriptor is open
+        // for as long as `self` is borrowed.
+        let done = unsafe { libc::ioctl(self.tcp().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(usize::try_from(bytes).unwrap_or(0))
+    }
 }
 
 /// Bytes that were not taken by the kernel at once, or that may be sent again.
@@ -156,6 +187,12 @@ impl Pending {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sent == self.bytes.len()
+    }
+
+    /// How much has been sent.
+    #[must_use]
+    pub fn sent(&self) -> usize {
+        self.sent
     }
 
     /// Starts over: everything is to be sent again.
@@ -179,6 +216,25 @@ impl Pending {
             self.sent += sent;
         }
         io.poll_flush(cx)
+    }
+
+    /// Sends `bytes` at once as far as they go, and keeps them behind what was
+    /// sent before, so that all of it can be sent again.
+    ///
+    /// # Errors
+    /// The connection's error; the bytes are kept then, too.
+    pub fn send_and_keep(
+        &mut self,
+        io: &mut Io,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        debug_assert!(self.is_empty());
+        self.bytes.extend_from_slice(bytes);
+        if let Poll::Ready(sent) = io.poll_write(cx, [bytes, &[]]) {
+            self.sent += sent?;
+        }
+        Ok(())
     }
 
     /// Sends `parts` at once as far as they go and keeps the rest. Nothing may
@@ -219,5 +275,99 @@ impl Pending {
         self.bytes.extend_from_slice(&parts[0][first..]);
         self.bytes.extend_from_slice(&parts[1][sent - first..]);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream as StdStream};
+
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+
+    /// A connection within a runtime, and its other end.
+    async fn pair() -> (Io, StdStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        (Io::Tcp(stream), listener.accept().unwrap().0)
+    }
+
+    /// Waits in the kernel, so that the driver is told nothing.
+    fn wait_for_input(io: &Io) {
+        let mut fds = [PollFd::new(io.tcp(), PollFlags::IN)];
+        assert_eq!(poll(&mut fds, None), Ok(1));
+    }
+
+    fn block_on(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(test);
+    }
+
+    #[test]
+    fn an_end_that_the_driver_was_not_told_of_is_seen() {
+        block_on(async {
+            let (mut io, peer) = pair().await;
+            assert!(io.is_quiet() && io.is_quiet_now());
+            drop(peer);
+            wait_for_input(&io);
+            assert!(io.is_quiet(), "the driver knows of the end by now");
+            assert!(!io.is_quiet_now());
+        });
+    }
+
+    #[test]
+    fn stray_bytes_that_the_driver_was_not_told_of_are_seen() {
+        block_on(async {
+            let (mut io, mut peer) = pair().await;
+            peer.write_all(b"x").unwrap();
+            wait_for_input(&io);
+            assert!(!io.is_quiet_now());
+        });
+    }
+
+    #[test]
+    fn what_the_peer_has_is_acknowledged_also_after_its_end() {
+        block_on(async {
+            let (mut io, mut peer) = pair().await;
+            let written = poll_fn(|cx| io.poll_write(cx, [b"abc", &[]])).await;
+            assert_eq!(written.unwrap(), 3);
+            peer.read_exact(&mut [0; 3]).unwrap();
+            drop(peer);
+            wait_for_input(&io);
+            assert_eq!(io.unacknowledged().unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn what_is_kept_is_sent_again_whole() {
+        block_on(async {
+            let (mut first, peer) = pair().await;
+            let mut pending = Pending::default();
+            drop(peer);
+            wait_for_input(&first);
+            poll_fn(|cx| {
+                // The peer's reset may come between both.
+                drop(pending.send_and_keep(&mut first, cx, b"abc"));
+                pending.sent = pending.bytes.len();
+                drop(pending.send_and_keep(&mut first, cx, b"def"));
+                Poll::Ready(())
+            })
+            .await;
+            let (mut second, mut peer) = pair().await;
+            pending.rewind();
+            poll_fn(|cx| pending.poll_send(&mut second, cx))
+                .await
+                .unwrap();
+            let mut got = [0; 6];
+            peer.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"abcdef");
+        });
     }
 }

@@ -12,6 +12,7 @@ pub mod exchange;
 pub mod io;
 pub mod listener;
 pub mod pool;
+mod repeat;
 pub mod response;
 pub mod run;
 pub mod splice;

@@ -12,10 +12,26 @@ use crate::state::Backend;
 /// Most idle connections that one worker keeps to one backend.
 const IDLE_MAX: usize = 16 * 1024;
 
+/// What becomes of a backend's connection after an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It is closed.
+    Close,
+    /// It is kept for the next request.
+    Keep {
+        /// For how long.
+        ticks: u32,
+        /// Whether the answer was one without a body, behind which some backends
+        /// send one all the same: it is looked for before the next request.
+        doubted: bool,
+    },
+}
+
 #[derive(Debug)]
 struct Idle {
     io: Io,
-    since: u32,
+    until: u32,
+    doubted: bool,
 }
 
 /// A backend as one worker sees it.
@@ -23,6 +39,7 @@ struct Idle {
 pub struct LocalBackend {
     /// What all workers share.
     pub shared: Arc<Backend>,
+    idle_ticks: Cell<u32>,
     idle: RefCell<Vec<Idle>>,
     retired: Cell<bool>,
 }
@@ -33,16 +50,37 @@ impl LocalBackend {
     pub fn new(shared: Arc<Backend>) -> Rc<Self> {
         Rc::new(Self {
             shared,
+            idle_ticks: Cell::new(0),
             idle: RefCell::default(),
             retired: Cell::new(false),
         })
     }
 
-    /// A pooled connection on which nothing has happened since.
-    pub fn checkout(&self) -> Option<Io> {
+    /// Keeps connections that nobody uses for so many ticks; 0: keeps none.
+    pub fn keep_idle_for(&self, ticks: u32) {
+        self.idle_ticks.set(ticks);
+        if ticks == 0 {
+            self.clear();
+        }
+    }
+
+    /// For how many ticks a connection that nobody uses is kept; 0: none is.
+    #[must_use]
+    pub fn idle_ticks(&self) -> u32 {
+        self.idle_ticks.get()
+    }
+
+    /// A pooled connection on which nothing has happened since, as far as the
+    /// driver knows or, where it has to be `sure`, the kernel.
+    pub fn checkout(&self, now: u32, sure: bool) -> Option<Io> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut one) = idle.pop() {
-            if one.io.is_quiet() {
+            let quiet = if sure || one.doubted {
+                one.io.is_quiet_now()
+            } else {
+                one.io.is_quiet()
+            };
+            if quiet && one.until > now {
                 return Some(one.io);
             }
         }
@@ -50,18 +88,25 @@ impl LocalBackend {
     }
 
     /// Puts a connection back for the next request.
-    pub fn put_back(&self, io: Io, now: u32) {
+    pub fn put_back(&self, io: Io, now: u32, after: After) {
+        let After::Keep { ticks, doubted } = after else {
+            return;
+        };
         let mut idle = self.idle.borrow_mut();
         if !self.retired.get() && idle.len() < IDLE_MAX {
-            idle.push(Idle { io, since: now });
+            idle.push(Idle {
+                io,
+                until: now.saturating_add(ticks),
+                doubted,
+            });
         }
     }
 
-    /// Closes what is older than `oldest` or has been ended by the backend.
-    pub fn prune(&self, oldest: u32) {
+    /// Closes what is too old or has been ended by the backend.
+    pub fn prune(&self, now: u32) {
         self.idle
             .borrow_mut()
-            .retain_mut(|one| one.since >= oldest && one.io.is_quiet());
+            .retain_mut(|one| one.until > now && one.io.is_quiet());
     }
 
     /// Closes all.

@@ -3,10 +3,14 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::client::{COPY_BYTES_MAX, Conn};
 use super::exchange::{End, Exchange};
+use super::pool::After;
+use super::repeat::Repeat;
 use super::splice::{SPLICE_BYTES_MIN, Splice};
+use super::timers::ticks;
 use crate::http::body::Body;
 use crate::http::forward::{self, Answer};
 use crate::http::reject::Reject;
@@ -82,7 +86,7 @@ impl Conn {
             if fresh {
                 return Err(self.broken(exchange, broken));
             }
-            exchange.up_keep_alive = false;
+            exchange.up_after = After::Close;
         }
         let mut body = if exchange.decode { &[] } else { &rest[..taken] };
         // One buffer costs the kernel less than two, up to what is cheap to copy.
@@ -140,7 +144,7 @@ impl Conn {
         exchange.answered = true;
         exchange.switched = head.status == 101;
         exchange.response = Body::new(head.framing);
-        exchange.up_keep_alive = head.keep_alive;
+        exchange.up_after = after(exchange, head);
         exchange.decode = head.framing == Framing::Chunked && exchange.version == Version::Http10;
         let unending = head.framing == Framing::UntilClose || exchange.decode;
         // A client that is answered while it sends its body may or may not go
@@ -171,11 +175,32 @@ impl Conn {
             .map_err(|_| End::Broken)
     }
 
-    /// The request is not sent again once something was answered.
+    /// The request is not sent again: something was answered, or its beginning
+    /// is not kept any more.
     pub(super) fn commit(&self, exchange: &mut Exchange) {
-        exchange.replayable = false;
+        exchange.repeat = Repeat::Never;
         if exchange.to_up.is_empty() {
             self.worker.give_back(exchange.to_up.take());
         }
+    }
+}
+
+/// What becomes of the backend's connection behind this answer.
+fn after(exchange: &Exchange, head: &ResponseHead<'_, '_>) -> After {
+    let Some(lease) = exchange.lease.as_ref().filter(|_| head.keep_alive) else {
+        return After::Close;
+    };
+    let ours = lease.backend.idle_ticks();
+    // A second early, so that a request does not meet the backend's end halfway.
+    let theirs = head.idle_seconds.map(|seconds| {
+        let span = Duration::from_secs(seconds.saturating_sub(1));
+        if span.is_zero() { 0 } else { ticks(span) }
+    });
+    match theirs.map_or(ours, |theirs| theirs.min(ours)) {
+        0 => After::Close,
+        ticks => After::Keep {
+            ticks,
+            doubted: head.framing == Framing::Empty,
+        },
     }
 }

@@ -14,7 +14,7 @@ use super::splice::{Pipe, Splice};
 use super::timers::{Timers, ticks};
 use crate::access_log::AccessLog;
 use crate::balance::{self, Candidate, Choice, Draw};
-use crate::config::{Algorithm, Timeouts};
+use crate::config::{Algorithm, Timeouts, Upstream};
 use crate::http::reject::Reject;
 use crate::state::Table;
 
@@ -69,8 +69,6 @@ pub struct TickTimeouts {
     pub body_stall: u32,
     /// See [`Timeouts`].
     pub tunnel_idle: u32,
-    /// See [`Timeouts`].
-    pub upstream_idle: u32,
 }
 
 impl TickTimeouts {
@@ -84,7 +82,6 @@ impl TickTimeouts {
             response_head: ticks(timeouts.response_head),
             body_stall: ticks(timeouts.body_stall),
             tunnel_idle: ticks(timeouts.tunnel_idle),
-            upstream_idle: ticks(timeouts.upstream_idle),
         }
     }
 }
@@ -106,10 +103,15 @@ impl LocalTable {
                 .find(|local| Arc::ptr_eq(&local.shared, shared))
                 .map_or_else(|| LocalBackend::new(Arc::clone(shared)), Rc::clone)
         };
-        let upstreams = table
-            .upstreams
-            .iter()
-            .map(|backends| backends.iter().map(known).collect())
+        let configured = table.config.upstreams.iter();
+        let upstreams = table.upstreams.iter().zip(configured);
+        let upstreams = upstreams
+            .map(|(backends, upstream)| {
+                let local = backends.iter().map(known);
+                local
+                    .inspect(|local| local.keep_idle_for(idle_ticks(upstream)))
+                    .collect()
+            })
             .collect();
         Self { table, upstreams }
     }
@@ -117,6 +119,11 @@ impl LocalTable {
     fn backends(&self) -> impl Iterator<Item = &Rc<LocalBackend>> {
         self.upstreams.iter().flatten()
     }
+}
+
+/// For how many ticks a pooled connection is kept; 0: none is.
+fn idle_ticks(upstream: &Upstream) -> u32 {
+    upstream.idle_timeout.map_or(0, ticks)
 }
 
 /// The state of one worker.
@@ -209,15 +216,11 @@ impl Worker {
     /// were ended by their backend.
     pub fn tidy(&self) {
         self.date.set(http_date());
-        let oldest = self
-            .timers
-            .now()
-            .saturating_sub(self.ticks.get().upstream_idle);
         for backend in self.table.borrow().backends() {
             if backend.shared.is_disconnected() {
                 backend.clear();
             }
-            backend.prune(oldest);
+            backend.prune(self.timers.now());
         }
     }
 

@@ -12,6 +12,8 @@ pub enum Field {
     Ambiguous,
     /// `Connection`.
     Connection,
+    /// `Keep-Alive`: how long the sender keeps the connection.
+    KeepAlive,
     /// `Upgrade`.
     Upgrade,
     /// `Host`.
@@ -55,7 +57,7 @@ pub fn classify(name: &str) -> Field {
         9 if is("x-real-ip") => Field::RealIp,
         9 if is("forwarded") => Field::Forwarded,
         10 if is("connection") => Field::Connection,
-        10 if is("keep-alive") => Field::HopByHop,
+        10 if is("keep-alive") => Field::KeepAlive,
         12 if is("content-type") => Field::ContentType,
         14 if is("content-length") => Field::ContentLength,
         14 if is("http2-settings") => Field::HopByHop,
@@ -86,6 +88,17 @@ pub fn content_length(value: &[u8]) -> Option<u64> {
         digit
             .is_ascii_digit()
             .then(|| length * 10 + u64::from(digit - b'0'))
+    })
+}
+
+/// The seconds of the parameter `timeout` of a `Keep-Alive` value, as Apache
+/// and Node send it: `timeout=5, max=100`.
+#[must_use]
+pub fn idle_seconds(value: &[u8]) -> Option<u64> {
+    list_members(value).find_map(|member| {
+        let (name, seconds) = member.split_at_checked(b"timeout=".len())?;
+        name.eq_ignore_ascii_case(b"timeout=")
+            .then(|| content_length(seconds))?
     })
 }
 
@@ -165,6 +178,24 @@ mod tests {
             " 1",
         ] {
             assert_eq!(content_length(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_that_a_connection_is_kept_is_read_where_it_is_given() {
+        assert_eq!(idle_seconds(b"timeout=5"), Some(5));
+        assert_eq!(idle_seconds(b"max=100, Timeout=15"), Some(15));
+        assert_eq!(idle_seconds(b"timeout=0,max=1"), Some(0));
+        for none in [
+            "",
+            "timeout",
+            "timeout=",
+            "timeout=5s",
+            "timeout=-1",
+            "xtimeout=5",
+            "300",
+        ] {
+            assert_eq!(idle_seconds(none.as_bytes()), None, "{none:?}");
         }
     }
 

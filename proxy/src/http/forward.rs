@@ -20,6 +20,8 @@ pub struct Client<'a> {
     /// What `Host` says where the client gave none: HTTP/1.0 need not, but
     /// backends refuse an empty one.
     pub host: &'a str,
+    /// Whether the backend may keep the connection for another request.
+    pub keep_alive: bool,
     /// The field that carries the real address between trusted proxies.
     pub real_ip_header: &'a str,
 }
@@ -52,6 +54,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: &Cli
             Field::HopByHop
             | Field::Ambiguous
             | Field::Connection
+            | Field::KeepAlive
             | Field::Upgrade
             | Field::Host
             | Field::ContentLength
@@ -73,6 +76,8 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: &Cli
     framing_line(out, head.framing);
     if head.websocket {
         out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    } else if !client.keep_alive {
+        out.extend_from_slice(b"Connection: close\r\n");
     }
     forwarded_lines(out, head, client, proto, host);
     out.extend_from_slice(b"\r\n");
@@ -137,7 +142,11 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, answer: &A
     out.extend_from_slice(b"\r\n");
     for (header, kind) in head.headers.iter().zip(head.kinds.iter()) {
         let kept = match kind {
-            Field::HopByHop | Field::Connection | Field::Upgrade | Field::TransferEncoding => false,
+            Field::HopByHop
+            | Field::Connection
+            | Field::KeepAlive
+            | Field::Upgrade
+            | Field::TransferEncoding => false,
             // A 1xx or 204 must not carry one; elsewhere it says what was
             // understood, for HEAD and 304 what a GET would have.
             Field::ContentLength => head.status >= 200 && head.status != 204,
@@ -219,6 +228,7 @@ mod tests {
         trusted: false,
         secure: false,
         host: "backend",
+        keep_alive: true,
         real_ip_header: "CF-Connecting-IP",
     };
 

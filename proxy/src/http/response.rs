@@ -2,7 +2,7 @@
 
 use httparse::{Header, Status};
 
-use super::fields::{ConnectionOptions, Field, classify, content_length};
+use super::fields::{self, ConnectionOptions, Field, classify, content_length};
 use super::reject::Reject;
 use super::request::HeaderSlots;
 use super::{Framing, HEADERS_MAX, HeadLimits, Version, lines_end_in_crlf};
@@ -27,6 +27,8 @@ pub struct ResponseHead<'h, 'b> {
     pub framing: Framing,
     /// Whether the backend lets the connection live on.
     pub keep_alive: bool,
+    /// How long the backend keeps the connection, in seconds, where it says so.
+    pub idle_seconds: Option<u64>,
     /// Whether the backend sent a `Date`.
     pub dated: bool,
     /// Whether this is a stream of server-sent events.
@@ -106,6 +108,7 @@ fn judge<'h, 'b>(
     }
     let mut options = ConnectionOptions::default();
     let (mut length, mut coding, mut dated, mut event_stream) = (None, false, false, false);
+    let mut idle_seconds = None;
     for (index, header) in headers.iter().enumerate() {
         match kinds[index] {
             Field::ContentLength if length.is_some() => return Err(Reject::ResponseInvalid),
@@ -122,6 +125,7 @@ fn judge<'h, 'b>(
             Field::Connection => options
                 .read(header.value, headers, &mut kinds)
                 .ok_or(Reject::ResponseInvalid)?,
+            Field::KeepAlive => idle_seconds = fields::idle_seconds(header.value),
             Field::Date => dated = true,
             Field::ContentType => event_stream = is_event_stream(header.value),
             _ => {}
@@ -139,6 +143,7 @@ fn judge<'h, 'b>(
         reason,
         framing,
         keep_alive,
+        idle_seconds,
         dated,
         event_stream,
         headers,

@@ -304,3 +304,107 @@ fn a_request_is_sent_again_where_its_first_backend_reset_the_connection() {
         assert_eq!(client.get("/").text(), "good");
     }
 }
+
+#[test]
+fn a_backends_keep_alive_bounds_how_long_its_connection_is_used() {
+    let backend = Backend::new(|request, peer| {
+        let seconds = request.head.split([' ', '/']).nth(2).unwrap();
+        peer.send(
+            format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nKeep-Alive: timeout={seconds}, max=9\r\n\r\n")
+                .as_bytes(),
+        );
+    });
+    let proxy = Proxy::before(&backend, "timeouts: {upstream_idle: 1h}");
+    let mut client = proxy.client();
+    // One second is less than what the next request may need to get there.
+    for path in ["/60", "/1", "/60", "/0", "/60"] {
+        let response = client.get(path);
+        assert_eq!(
+            (response.status(), response.field("keep-alive")),
+            (200, None)
+        );
+    }
+    let used: Vec<usize> = backend
+        .received()
+        .iter()
+        .map(|one| one.connection)
+        .collect();
+    assert_eq!(used, [0, 0, 1, 1, 2]);
+}
+
+#[test]
+fn pooling_is_switched_off_for_one_upstream() {
+    let backend = Backend::echo();
+    let port = backend.address.port();
+    let proxy = Proxy::with(&format!(
+        "server: {{host: 127.0.0.1, port: 0}}\nupstreams: {{once: {{idle_timeout: 0s}}}}\n\
+         backends: {{once: [{{id: b, host: 127.0.0.1, port: {port}}}], more: [{{id: b, host: 127.0.0.1, port: {port}}}]}}\n\
+         routing: {{o: {{path: /once, upstream: once}}, m: {{path: /more, upstream: more}}}}\n"
+    ));
+    let mut client = proxy.client();
+    for path in ["/once", "/more", "/once", "/more", "/once"] {
+        assert_eq!(client.get(path).status(), 200);
+    }
+    let received = backend.received();
+    let used: Vec<usize> = received.iter().map(|one| one.connection).collect();
+    assert_eq!(used, [0, 1, 2, 1, 3]);
+    let said = received[0].field("connection");
+    assert_eq!(
+        (said.as_deref(), received[1].field("connection")),
+        (Some("close"), None)
+    );
+}
+
+/// Answers the first request of a connection, and closes once it has read a
+/// second one.
+fn closing_after_the_first() -> Backend {
+    let served = Mutex::new(std::collections::HashSet::new());
+    Backend::new(move |request, peer| {
+        if served.lock().unwrap().insert(request.connection) {
+            let body = format!("{} {}", request.body.len(), request.connection);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            peer.send((head + &body).as_bytes());
+        } else {
+            peer.close();
+        }
+    })
+}
+
+#[test]
+fn what_was_read_and_not_answered_is_sent_again_only_where_it_is_idempotent() {
+    let backend = closing_after_the_first();
+    let proxy = Proxy::before(&backend, "passive_health: {failures: 0}");
+    let put = |bytes: usize| {
+        let mut client = proxy.client();
+        assert_eq!(client.get("/").status(), 200);
+        let head = format!("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {bytes}\r\n\r\n");
+        client.send(head + &"x".repeat(bytes));
+        let response = client.response();
+        (response.status(), response.text())
+    };
+    let (status, text) = put(1000);
+    assert_eq!((status, text.as_str()), (200, "1000 1"));
+    let (status, text) = put(30_000);
+    assert!(status == 200 && text.starts_with("30000 "), "{text}");
+    assert_eq!(put(100_000).0, 502, "more than is kept");
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status(), 200);
+    let before = backend.received().len();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
+    assert_eq!(client.response().status(), 502);
+    assert_eq!(backend.received().len(), before + 1);
+}
+
+#[test]
+fn a_body_in_pieces_is_sent_again_from_its_beginning() {
+    let backend = closing_after_the_first();
+    let proxy = Proxy::before(&backend, "passive_health: {failures: 0}");
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status(), 200);
+    client.send("PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for piece in ["3\r\nabc\r\n", "2\r\nde\r\n", "0\r\n\r\n"] {
+        client.send(piece);
+    }
+    assert_eq!(client.response().text(), "5 1");
+    assert_eq!(backend.received()[2].body, b"abcde");
+}

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
 
+mod crossing;
 mod differential;
 mod names;
 #[path = "../it/support.rs"]
@@ -24,6 +25,11 @@ fn main() -> ExitCode {
             "haproxy_understands_alike_what_both_accept",
             differential::missing("haproxy"),
             || differential::agrees_with("haproxy"),
+        ),
+        trial(
+            "a_post_that_crosses_the_backends_end_is_sent_again",
+            crossing::missing(),
+            crossing::a_post_that_crosses_the_backends_end_is_sent_again,
         ),
         trial(
             "backends_are_followed_to_new_addresses_and_kept_where_a_name_fails",
