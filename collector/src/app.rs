@@ -34,6 +34,8 @@ use crate::{
     tls::Protocol,
 };
 
+pub use crate::store::Backup;
+
 /// Hosts that one collector keeps.
 const HOSTS_MAX: usize = 10_000;
 /// How often the store is looked through for what is too old or too much.
@@ -128,11 +130,11 @@ pub fn run(config: Config) -> Result<(), AppError> {
         .block_on(serve(config))
 }
 
-/// Copies the store in `data_dir` to `file`; how many bytes that has.
+/// Copies the store in `data_dir` to `file`.
 ///
 /// # Errors
 /// Where there is no store or the copy cannot be made.
-pub fn backup(data_dir: &Path, file: &Path) -> Result<u64, AppError> {
+pub fn backup(data_dir: &Path, file: &Path) -> Result<Backup, AppError> {
     store::backup(&data_dir.join(store::FILE_NAME), file).map_err(AppError::store("copy the store"))
 }
 
@@ -177,8 +179,10 @@ async fn serve(config: Config) -> Result<(), AppError> {
     let store_path: PathBuf = config.data_dir.join(store::FILE_NAME);
     let (writer, writer_thread) = Writer::start(&store_path, &told, HOSTS_MAX, config.retention)
         .map_err(AppError::store("use the store"))?;
-    let readers = Readers::start(&store_path).map_err(AppError::store("read the store"))?;
-    let roller = Roller::start(&store_path, writer.clone())
+    let readers = Readers::start(&store_path, Arc::clone(&told.stats.damaged))
+        .map_err(AppError::store("read the store"))?;
+    let damaged = Arc::clone(&told.stats.damaged);
+    let roller = Roller::start(&store_path, writer.clone(), damaged)
         .map_err(AppError::store("read the store's roll-ups"))?;
     let forwards = forward::start_all(
         &store_path,

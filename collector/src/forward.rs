@@ -22,11 +22,11 @@ use monitor_proto::v1;
 use rusqlite::Connection;
 
 use crate::{
-    codec,
+    log_limit,
     otlp::Otlp,
     remote_write::{RemoteUrl, RemoteWrite},
     self_stats::SelfStats,
-    store::{Writer, open_reader, progress, stored_after},
+    store::{Damage, Damaged, Writer, open_reader, progress, read_kept, stored_after},
 };
 
 /// How often the store is asked for new reports.
@@ -142,6 +142,7 @@ impl Forward {
         name: String,
         receiver: Box<dyn Receiver>,
         stats: Arc<ForwardStats>,
+        damaged: Arc<Damaged>,
     ) -> Result<Self, rusqlite::Error> {
         let connection = open_reader(store)?;
         let from = progress(&connection, &name)?;
@@ -151,6 +152,7 @@ impl Forward {
             receiver,
             writer,
             stats,
+            damaged,
             ended,
         };
         thread::Builder::new()
@@ -180,8 +182,9 @@ pub(crate) fn start_all(
     stats: &SelfStats,
 ) -> Result<Vec<Forward>, ForwardError> {
     let mut all = Vec::new();
-    let mut start = |name, receiver, stats: &Arc<ForwardStats>| {
-        let started = Forward::start(store, writer.clone(), name, receiver, Arc::clone(stats));
+    let mut start = |name, receiver, of: &Arc<ForwardStats>| {
+        let (of, damaged) = (Arc::clone(of), Arc::clone(&stats.damaged));
+        let started = Forward::start(store, writer.clone(), name, receiver, of, damaged);
         started.map(|forward| all.push(forward))
     };
     for (url, stats) in remotes.into_iter().zip(&stats.remotes) {
@@ -200,6 +203,7 @@ struct Sender {
     receiver: Box<dyn Receiver>,
     writer: Writer,
     stats: Arc<ForwardStats>,
+    damaged: Arc<Damaged>,
     ended: mpsc::Receiver<()>,
 }
 
@@ -244,22 +248,28 @@ impl Sender {
 
     /// Sends some reports; `at` follows what is done with.
     fn pass(&mut self, connection: &Connection, at: &mut u64) -> Result<(), Stopping> {
-        let bodies = match stored_after(connection, *at, BATCH_MAX) {
-            Ok(bodies) => bodies,
-            Err(error) => {
-                tracing::warn!(%error, name = self.name, "reports cannot be read to be passed on");
-                return Ok(());
+        let mut waiting = Vec::new();
+        let read = stored_after(connection, *at, BATCH_MAX, |stored_ns, stored| {
+            waiting.push((stored_ns, stored));
+        });
+        if let Err(error) = read {
+            if let Some(left_out) = log_limit::line("forward read", &self.name) {
+                tracing::warn!(
+                    %error, name = self.name, left_out, "reports cannot be read to be passed on"
+                );
             }
-        };
-        let oldest_ns = bodies.first().map_or(0, |(stored_ns, _)| *stored_ns);
+            return Ok(());
+        }
+        let oldest_ns = waiting.first().map_or(0, |(stored_ns, _)| *stored_ns);
         self.stats.waiting_since_ns.store(oldest_ns, Relaxed);
         let request_bytes_max = self.receiver.request_bytes_max();
         let mut request = Request::default();
-        for (stored_ns, body) in bodies {
-            let parts = match codec::decode(&body) {
+        for (stored_ns, stored) in waiting {
+            let parts = match read_kept(&stored) {
                 Ok(report) => self.receiver.parts(report),
                 Err(error) => {
-                    tracing::error!(%error, "a kept report is unreadable");
+                    let damage = Damage::new(connection, stored.at, &error);
+                    self.damaged.met(&damage);
                     Vec::new()
                 }
             };

@@ -26,6 +26,7 @@ mod idle;
 mod limits;
 mod listen;
 mod live;
+mod log_limit;
 pub mod logging;
 mod metrics;
 mod names;

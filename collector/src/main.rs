@@ -32,8 +32,15 @@ fn main() -> ExitCode {
             }
         }
         Command::Backup { data_dir, file } => match app::backup(&data_dir, &file) {
-            Ok(bytes) => {
-                eprintln!("{} has {bytes} bytes", file.display());
+            Ok(backup) => {
+                eprintln!("{} has {} bytes", file.display(), backup.bytes);
+                if backup.damaged > 0 {
+                    eprintln!(
+                        "warning: {} reports in it are damaged, as they are in the store: keep \
+                         an older backup, and check the disk",
+                        backup.damaged
+                    );
+                }
                 ExitCode::SUCCESS
             }
             Err(error) => failed(1, &error.into()),

@@ -102,8 +102,9 @@ impl Reading {
         let hosts = fleet.chosen(host);
         let keys: Vec<i64> = hosts.iter().map(|host| host.row.key).collect();
         let read = readers.series(&keys, filter, plan).await?;
+        let partial = read.partial();
         let by_key: HashMap<i64, _> = hosts.iter().map(|host| (host.row.key, host)).collect();
-        let named = read.into_iter().filter_map(|one| {
+        let named = read.series.into_iter().filter_map(|one| {
             let host = by_key.get(&one.host)?;
             Some(NamedSeries {
                 host_name: host.newest.host.name.clone(),
@@ -112,6 +113,9 @@ impl Reading {
                 samples: one.samples,
             })
         });
-        Ok(Partly::whole(named.collect()))
+        Ok(Partly {
+            value: named.collect(),
+            partial,
+        })
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::forward::ForwardStats;
+use crate::{forward::ForwardStats, store::Damaged};
 
 /// Why a report was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub(crate) struct SelfStats {
     pub(crate) rolls_left_out: AtomicU64,
     /// Reports deleted for their age or the store's size.
     pub(crate) retired: AtomicU64,
+    /// Kept reports that cannot be read.
+    pub(crate) damaged: Arc<Damaged>,
     /// One of each receiver of remote write.
     pub(crate) remotes: Vec<Arc<ForwardStats>>,
     /// One of each receiver of OTLP.

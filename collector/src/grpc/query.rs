@@ -226,7 +226,7 @@ fn status(error: &ReadError) -> Status {
         ReadError::Busy => Status::resource_exhausted(error.to_string()),
         ReadError::Stopping => Status::unavailable(error.to_string()),
         ReadError::TooMuch(_) => Status::invalid_argument(error.to_string()),
-        ReadError::Sqlite(_) | ReadError::Codec(_) => {
+        ReadError::Sqlite(_) => {
             tracing::error!(%error, "a read failed");
             Status::internal(error.to_string())
         }
@@ -345,7 +345,11 @@ impl QueryService for Query {
             .page(selection)
             .await
             .map_err(|error| status(&error))?;
-        Ok(Response::new(v1::GetReportsResponse {
+        let page = Partly {
+            partial: page.partial(),
+            value: page,
+        };
+        Ok(told(page, |page| v1::GetReportsResponse {
             reports: page.reports,
             next_cursor: page.next.map(|c| c.to_string()).unwrap_or_default(),
         }))

@@ -106,7 +106,7 @@ mod tests {
             stopping: stopping.clone(),
         };
         let query = Query {
-            reading: Reading::Store(told.fleet, Readers::start(&store).unwrap()),
+            reading: Reading::Store(told.fleet, Readers::start(&store, Arc::default()).unwrap()),
             live: told.live,
             stats: Arc::clone(&told.stats),
             stopping: stopping.clone(),

@@ -54,7 +54,7 @@ impl From<ReadError> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
             ReadError::TooMuch(_) => Self::bad_request(error.to_string()),
-            ReadError::Sqlite(_) | ReadError::Codec(_) => {
+            ReadError::Sqlite(_) => {
                 tracing::error!(error = %crate::error_chain(&error), "a read failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }

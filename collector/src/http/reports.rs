@@ -124,10 +124,13 @@ async fn choose(
         ));
     };
     let page = readers.page(selection).await?;
-    Ok(Partly::whole(json::Reports {
-        reports: page.reports.iter().map(Into::into).collect(),
-        next_cursor: page.next.map(|cursor| cursor.to_string()),
-    }))
+    Ok(Partly {
+        value: json::Reports {
+            reports: page.reports.iter().map(Into::into).collect(),
+            next_cursor: page.next.map(|cursor| cursor.to_string()),
+        },
+        partial: page.partial(),
+    })
 }
 
 async fn latest(state: &State, host: &str) -> Result<Partly<json::Reports>, Problem> {

@@ -73,6 +73,12 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
         read(&stats.retired) as f64,
     );
     plain(
+        "speedmimi_collector_damaged_reports_total",
+        Kind::Counter,
+        "Kept reports that were read, could not be, and are left out of answers; each counts once.",
+        stats.damaged.count() as f64,
+    );
+    plain(
         "speedmimi_collector_rollups_left_out_total",
         Kind::Counter,
         "Buckets of endpoints beyond the bound of their host.",

@@ -6,13 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::open::open_reader;
+use rusqlite::Connection;
+
+use super::{kept, open::open_reader, reports, schema};
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BackupError {
     #[error("there is no store at {0}: give the collector's directory by --data-dir")]
     NoStore(PathBuf),
+    #[error(
+        "{0} is empty or not a collector's store: start the collector, which sets such a file aside"
+    )]
+    NotAStore(PathBuf),
     #[error("{0} exists already: give a new file, or remove it")]
     Exists(PathBuf),
     #[error("cannot copy the store to {path}")]
@@ -24,9 +30,18 @@ pub(crate) enum BackupError {
     Finish { path: PathBuf, source: io::Error },
 }
 
-/// Copies the store to a new file; how many bytes that has.  The copy is that
-/// of one moment, and has its name only when it is whole and on disk.
-pub(crate) fn backup(store: &Path, file: &Path) -> Result<u64, BackupError> {
+/// What a copy came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// The size of its file.
+    pub bytes: u64,
+    /// Reports in it that cannot be read, as they cannot be in the store.
+    pub damaged: u64,
+}
+
+/// Copies the store to a new file.  The copy is that of one moment, and has its
+/// name only when it is whole and on disk.
+pub(crate) fn backup(store: &Path, file: &Path) -> Result<Backup, BackupError> {
     if !store.is_file() {
         return Err(BackupError::NoStore(store.to_owned()));
     }
@@ -41,25 +56,45 @@ pub(crate) fn backup(store: &Path, file: &Path) -> Result<u64, BackupError> {
         source,
     };
     remove(&partial).map_err(finish)?;
-    if let Err(source) = copy(store, &partial) {
-        // What is left of it is of no use; the copy's own error matters.
-        drop(remove(&partial));
-        return Err(BackupError::Copy {
-            path: file.to_owned(),
-            source,
-        });
-    }
-    publish(&partial, file).map_err(finish)
+    let damaged = match copy(store, &partial) {
+        Ok(Some(damaged)) => damaged,
+        Ok(None) => return Err(BackupError::NotAStore(store.to_owned())),
+        Err(source) => {
+            // What is left of it is of no use; the copy's own error matters.
+            drop(remove(&partial));
+            return Err(BackupError::Copy {
+                path: file.to_owned(),
+                source,
+            });
+        }
+    };
+    let bytes = publish(&partial, file).map_err(finish)?;
+    Ok(Backup { bytes, damaged })
 }
 
-/// `VACUUM INTO` reads in one transaction and leaves out free pages.
-fn copy(store: &Path, partial: &Path) -> rusqlite::Result<()> {
+/// `VACUUM INTO` reads in one transaction and leaves out free pages.  How many
+/// reports of the copy are damaged; `None` where the file is no store.
+fn copy(store: &Path, partial: &Path) -> rusqlite::Result<Option<u64>> {
     let path = partial
         .to_str()
         .ok_or_else(|| rusqlite::Error::InvalidPath(partial.to_owned()))?;
-    open_reader(store)?
-        .execute("VACUUM INTO ?", [path])
-        .map(drop)
+    let from = open_reader(store)?;
+    let id: i32 = from.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    if id != schema::APPLICATION_ID {
+        return Ok(None);
+    }
+    from.execute("VACUUM INTO ?", [path])?;
+    damaged(&open_reader(partial)?).map(Some)
+}
+
+fn damaged(copy: &Connection) -> rusqlite::Result<u64> {
+    let mut statement = copy.prepare(&format!("SELECT {} FROM reports", reports::COLUMNS))?;
+    let mut rows = statement.query([])?;
+    let mut damaged = 0;
+    while let Some(row) = rows.next()? {
+        damaged += u64::from(kept::read(&reports::from_row(row)?).is_err());
+    }
+    Ok(damaged)
 }
 
 /// A hard link fails where the name was taken meanwhile; a rename would not.

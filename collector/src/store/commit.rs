@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use monitor_proto::v1;
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     codec,
-    fleet::{Facts, Fleet, Newest},
+    fleet::{Facts, Newest},
     live::LiveReport,
     rollup::EndpointId,
 };
@@ -29,37 +30,47 @@ const GONE_S: u64 = 2 * 3600;
 /// milliseconds.
 const FORGOTTEN_MAX: usize = 64;
 
-/// A host whose newest report cannot be read is shown without one.
+/// Where a host's newest report cannot be read, the last one before it is shown.
 fn publish_all(
     connection: &Connection,
     hosts: &mut HashMap<String, HostRow>,
-    fleet: &Fleet,
+    told: &Told,
 ) -> Result<(), rusqlite::Error> {
     for row in hosts.values_mut() {
-        let Some((body, stored_ns)) = hosts::newest_body(connection, row)? else {
+        let mut damaged = Vec::new();
+        let newest = hosts::newest(connection, row, &mut damaged)?;
+        damaged.iter().for_each(|one| told.stats.damaged.met(one));
+        if newest.is_none() && damaged.is_empty() {
             continue;
-        };
-        match codec::decode(&body) {
-            Ok(report) => {
-                let facts = Facts::from(&report);
-                row.made = Made::new(report.window_end_unix_ns, stored_ns, facts.window_ns);
-                fleet.publish(
-                    row.clone(),
-                    Some(Newest {
-                        facts,
-                        host: report.host.unwrap_or_default(),
-                        agent: report.agent.unwrap_or_default(),
-                        window_end_ns: report.window_end_unix_ns,
-                        body: body.into(),
-                    }),
-                );
-            }
-            Err(error) => {
-                tracing::error!(host = row.id, %error, "the newest report of a host is unreadable");
-            }
         }
+        let (report, body, stored_ns) = newest.unwrap_or_else(|| nothing_of(row));
+        let facts = Facts::from(&report);
+        row.made = Made::new(report.window_end_unix_ns, stored_ns, facts.window_ns);
+        told.fleet.publish(
+            row.clone(),
+            Some(Newest {
+                facts,
+                host: report.host.unwrap_or_default(),
+                agent: report.agent.unwrap_or_default(),
+                window_end_ns: report.window_end_unix_ns,
+                body: body.into(),
+            }),
+        );
     }
     Ok(())
+}
+
+/// Of a host whose reports are all damaged its id is known still.
+fn nothing_of(row: &HostRow) -> (v1::Report, Vec<u8>, u64) {
+    let report = v1::Report {
+        host: Some(v1::Host {
+            id: row.id.clone(),
+            name: row.id.clone(),
+            ..v1::Host::default()
+        }),
+        ..v1::Report::default()
+    };
+    (report, Vec::new(), row.last_seen_ns)
 }
 
 /// What the writer thread holds.
@@ -93,7 +104,7 @@ impl State {
         hosts_max: usize,
     ) -> rusqlite::Result<Self> {
         let mut hosts = hosts::load(&connection)?;
-        publish_all(&connection, &mut hosts, &told.fleet)?;
+        publish_all(&connection, &mut hosts, &told)?;
         let next_key = hosts.values().map(|row| row.key).max().unwrap_or(0) + 1;
         let stored_ns: Option<i64> =
             connection.query_row("SELECT max(stored_ns) FROM reports", [], |row| row.get(0))?;
@@ -303,11 +314,26 @@ fn insert(
     let kept: Vec<u8> = connection
         .prepare_cached("SELECT body FROM reports WHERE host = ? AND epoch = ? AND sequence = ?")?
         .query_row(params![host, epoch, sequence], |row| row.get(0))?;
-    // A kept body that cannot be read cannot be the same.
-    Ok(match codec::same_report(&kept, &incoming.body) {
-        Ok(true) => Outcome::Duplicate,
-        Ok(false) | Err(_) => Outcome::Conflict,
-    })
+    match codec::same_report(&kept, &incoming.body) {
+        Ok(true) => Ok(Outcome::Duplicate),
+        Ok(false) => Ok(Outcome::Conflict),
+        // The kept one is damaged, and here it comes again.
+        Err(_) => {
+            connection
+                .prepare_cached(
+                    "UPDATE reports SET window_end_ns = ?, body = ?
+                     WHERE host = ? AND epoch = ? AND sequence = ?",
+                )?
+                .execute(params![
+                    to_sql(incoming.window_end_ns),
+                    &*incoming.body,
+                    host,
+                    epoch,
+                    sequence
+                ])?;
+            Ok(Outcome::Duplicate)
+        }
+    }
 }
 
 impl From<&Incoming> for Made {

@@ -2,9 +2,14 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use monitor_proto::v1;
+use rusqlite::{Connection, params};
 
-use super::{from_sql, to_sql};
+use super::{
+    from_sql,
+    kept::{self, Damage},
+    reports, to_sql,
+};
 
 /// A host is silent after this time without a report, or after so many windows
 /// where they are long.
@@ -203,20 +208,34 @@ pub(super) fn save(connection: &Connection, row: &HostRow) -> rusqlite::Result<(
         .map(drop)
 }
 
-/// The body of a host's newest report, and when it was stored.
-pub(super) fn newest_body(
+/// Damaged reports that are passed over to find one that can be read.
+const DAMAGED_MAX: usize = 1000;
+
+/// A host's newest report that can be read, its body, and when it was stored.
+pub(super) fn newest(
     connection: &Connection,
     row: &HostRow,
-) -> rusqlite::Result<Option<(Vec<u8>, u64)>> {
-    connection
-        .prepare_cached(
-            "SELECT body, stored_ns FROM reports WHERE host = ? AND epoch = ? AND sequence = ?",
-        )?
-        .query_row(
-            params![row.key, to_sql(row.epoch), to_sql(row.sequence_last)],
-            |row| Ok((row.get(0)?, from_sql(row.get(1)?))),
-        )
-        .optional()
+    damaged: &mut Vec<Damage>,
+) -> rusqlite::Result<Option<(v1::Report, Vec<u8>, u64)>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {}, stored_ns FROM reports WHERE host = ? AND epoch = ? ORDER BY sequence DESC",
+        reports::COLUMNS
+    ))?;
+    let stored_at = statement.column_count() - 1;
+    let mut rows = statement.query(params![row.key, to_sql(row.epoch)])?;
+    while let Some(row) = rows.next()?
+        && damaged.len() < DAMAGED_MAX
+    {
+        let stored = reports::from_row(row)?;
+        match kept::read(&stored) {
+            Ok(report) => {
+                let stored_ns = from_sql(row.get(stored_at)?);
+                return Ok(Some((report, stored.body, stored_ns)));
+            }
+            Err(error) => damaged.push(Damage::new(connection, stored.at, &error)),
+        }
+    }
+    Ok(None)
 }
 
 /// Forgets a host of which no report is left.

@@ -7,6 +7,7 @@
 mod backup;
 mod commit;
 mod hosts;
+mod kept;
 mod open;
 mod progress;
 mod reader;
@@ -18,8 +19,10 @@ mod schema;
 mod series;
 mod writer;
 
+pub use backup::Backup;
 pub(crate) use backup::backup;
 pub(crate) use hosts::HostRow;
+pub(crate) use kept::{Damage, Damaged, read as read_kept};
 pub(crate) use open::open_reader;
 pub(crate) use progress::{progress, stored_after};
 pub(crate) use reader::{ReadError, Readers};

@@ -2,7 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{from_sql, to_sql};
+use super::{
+    from_sql,
+    reports::{self, StoredReport},
+    to_sql,
+};
 
 /// The `stored_ns` of the last report that is done; 0 where there is none.
 pub(crate) fn progress(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
@@ -27,18 +31,21 @@ pub(super) fn save_progress(
         .map(drop)
 }
 
-/// The next reports in the order they were stored.
+/// The next reports in the order they were stored, one after another.
 pub(crate) fn stored_after(
     connection: &Connection,
     stored_ns: u64,
     limit: u32,
-) -> rusqlite::Result<Vec<(u64, Vec<u8>)>> {
-    connection
-        .prepare_cached(
-            "SELECT stored_ns, body FROM reports WHERE stored_ns > ? ORDER BY stored_ns LIMIT ?",
-        )?
-        .query_map(params![to_sql(stored_ns), limit], |row| {
-            Ok((from_sql(row.get(0)?), row.get(1)?))
-        })?
-        .collect()
+    mut each: impl FnMut(u64, StoredReport),
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {}, stored_ns FROM reports WHERE stored_ns > ? ORDER BY stored_ns LIMIT ?",
+        reports::COLUMNS
+    ))?;
+    let stored_at = statement.column_count() - 1;
+    let mut rows = statement.query(params![to_sql(stored_ns), limit])?;
+    while let Some(row) = rows.next()? {
+        each(from_sql(row.get(stored_at)?), reports::from_row(row)?);
+    }
+    Ok(())
 }

@@ -10,14 +10,12 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
+    kept::Damaged,
     open::open_reader,
     reports::{self, Page, Selection},
-    series::{self, EndpointFilter, HostSeries},
+    series::{self, EndpointFilter, Found},
 };
-use crate::{
-    codec::CodecError,
-    series::{Plan, Tier},
-};
+use crate::series::{Plan, Tier};
 
 /// Enough that one long read does not hold up the others.
 const THREADS: usize = 3;
@@ -41,19 +39,18 @@ pub(crate) enum ReadError {
     TooMuch(&'static str),
     #[error("cannot read the store")]
     Sqlite(#[from] rusqlite::Error),
-    #[error("a kept report cannot be read")]
-    Codec(#[from] CodecError),
 }
 
 /// A handle on the reading threads.
 #[derive(Clone, Debug)]
 pub(crate) struct Readers {
     jobs: mpsc::SyncSender<Job>,
+    damaged: Arc<Damaged>,
 }
 
 impl Readers {
     /// Starts the threads; they end when the last handle is dropped.
-    pub(crate) fn start(path: &Path) -> Result<Self, rusqlite::Error> {
+    pub(crate) fn start(path: &Path, damaged: Arc<Damaged>) -> Result<Self, rusqlite::Error> {
         let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE_MAX);
         let queue = Arc::new(Mutex::new(queue));
         for n in 0..THREADS {
@@ -64,7 +61,7 @@ impl Readers {
                 .spawn(move || serve(&connection, &queue))
                 .map_err(|_| rusqlite::Error::InvalidPath(PathBuf::from(path)))?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, damaged })
     }
 
     /// Runs a read on one of the threads.
@@ -100,7 +97,7 @@ impl Readers {
         hosts: &[i64],
         filter: EndpointFilter,
         plan: Plan,
-    ) -> Result<Vec<HostSeries>, ReadError> {
+    ) -> Result<Found, ReadError> {
         let share = match plan.tier {
             Tier::Raw => hosts.len().max(1),
             Tier::Rolled(_) => hosts.len().div_ceil(THREADS).max(HOSTS_SHARED_MIN),
@@ -112,18 +109,22 @@ impl Readers {
                 self.submit(move |connection| series::read(connection, &hosts, &filter, &plan))?,
             );
         }
-        let mut all = Vec::new();
+        let mut all = Found::default();
         for answer in answers {
-            all.extend(awaited(answer).await?);
+            all.join(awaited(answer).await?);
         }
-        series::bounded(all.len(), &plan)?;
+        series::bounded(all.series.len(), &plan)?;
+        self.damaged.met_all(&all.damaged);
         Ok(all)
     }
 
     /// One page of reports.
     pub(crate) async fn page(&self, selection: Selection) -> Result<Page, ReadError> {
-        self.read(move |connection| reports::page(connection, &selection))
-            .await
+        let page = self
+            .read(move |connection| reports::page(connection, &selection))
+            .await?;
+        self.damaged.met_all(&page.damaged);
+        Ok(page)
     }
 }
 

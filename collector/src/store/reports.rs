@@ -6,8 +6,12 @@ use monitor_proto::v1;
 use prost::Message as _;
 use rusqlite::{Connection, Row, params_from_iter, types::Value};
 
-use super::{from_sql, reader::ReadError, to_sql};
-use crate::codec;
+use super::{
+    from_sql,
+    kept::{self, Damage},
+    reader::ReadError,
+    to_sql,
+};
 
 /// Which hosts' reports.
 #[derive(Clone, Debug)]
@@ -94,44 +98,60 @@ pub(crate) struct StoredReport {
 pub(crate) struct Page {
     pub(crate) reports: Vec<v1::Report>,
     pub(crate) next: Option<Cursor>,
+    /// Reports between them that cannot be read.
+    pub(super) damaged: Vec<Damage>,
 }
 
-/// One page of reports.
+impl Page {
+    /// Why the page is not everything.
+    pub(crate) fn partial(&self) -> Vec<String> {
+        kept::told(&self.damaged).into_iter().collect()
+    }
+}
+
+/// The columns that `from_row` takes.
+pub(super) const COLUMNS: &str = "window_end_ns, host, epoch, sequence, body";
+
+/// One page of reports; damaged ones count for its length.
 pub(crate) fn page(connection: &Connection, selection: &Selection) -> Result<Page, ReadError> {
     let (sql, parameters) = query(selection);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(parameters))?;
-    let mut reports = Vec::new();
+    let mut page = Page {
+        reports: Vec::new(),
+        next: None,
+        damaged: Vec::new(),
+    };
     let mut last = None;
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         // The query asks for one more than the limit, to know of a next page.
-        if reports.len() == selection.limit {
-            return Ok(Page {
-                reports,
-                next: last,
-            });
+        if page.reports.len() + page.damaged.len() == selection.limit {
+            page.next = last;
+            break;
         }
         let stored = from_row(row)?;
-        // What is kept may be a thousandth of what it decodes to.
-        let report = codec::decode(&stored.body)?;
-        bytes += report.encoded_len();
-        if bytes > selection.bytes_max && !reports.is_empty() {
-            return Ok(Page {
-                reports,
-                next: last,
-            });
+        match kept::read(&stored) {
+            Ok(report) => {
+                // What is kept may be a thousandth of what it decodes to.
+                bytes += report.encoded_len();
+                if bytes > selection.bytes_max && !page.reports.is_empty() {
+                    page.next = last;
+                    break;
+                }
+                page.reports.push(report);
+            }
+            Err(error) => page
+                .damaged
+                .push(Damage::new(connection, stored.at, &error)),
         }
         last = Some(stored.at);
-        reports.push(report);
     }
-    Ok(Page {
-        reports,
-        next: None,
-    })
+    Ok(page)
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<StoredReport> {
+/// From `COLUMNS`.
+pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<StoredReport> {
     Ok(StoredReport {
         at: Cursor {
             window_end_ns: from_sql(row.get(0)?),
@@ -144,9 +164,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<StoredReport> {
 }
 
 fn query(selection: &Selection) -> (String, Vec<Value>) {
-    let mut sql = "SELECT window_end_ns, host, epoch, sequence, body FROM reports
-                   WHERE window_end_ns >= ? AND window_end_ns < ?"
-        .to_owned();
+    let mut sql =
+        format!("SELECT {COLUMNS} FROM reports WHERE window_end_ns >= ? AND window_end_ns < ?");
     // SQLite looks up the range of the first column, and tests a row value on
     // each row of it: without its own start a page would read all before it.
     let begin_ns = selection.after.map_or(0, |after| after.window_end_ns);

@@ -5,12 +5,22 @@
 //! the latter is done by the writer, in one transaction with the progress: a
 //! report is rolled up exactly once, whenever the process ends.
 
-use std::{path::Path, sync::mpsc, thread, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use rusqlite::Connection;
 
-use super::{from_sql, open::open_reader, progress::progress, to_sql, writer::Writer};
-use crate::{codec, rollup::Rolls};
+use super::{
+    kept::{self, Damage, Damaged},
+    open::open_reader,
+    progress::{progress, stored_after},
+    writer::Writer,
+};
+use crate::rollup::Rolls;
 
 /// Reports that are summed up at once; each bucket is written once for them.
 const BATCH_MAX: u32 = 2000;
@@ -35,22 +45,32 @@ pub(crate) struct Roller {
 }
 
 impl Roller {
-    pub(crate) fn start(path: &Path, writer: Writer) -> Result<Self, rusqlite::Error> {
+    pub(crate) fn start(
+        path: &Path,
+        writer: Writer,
+        damaged: Arc<Damaged>,
+    ) -> Result<Self, rusqlite::Error> {
         let connection = open_reader(path)?;
         let progress = progress(&connection, NAME)?;
         let (alive, ended) = mpsc::channel();
         thread::Builder::new()
             .name("store-roll".to_owned())
-            .spawn(move || run(&connection, progress, &writer, &ended))
+            .spawn(move || run(&connection, progress, &writer, &damaged, &ended))
             .map_err(|_| rusqlite::Error::InvalidQuery)?;
         Ok(Self { _alive: alive })
     }
 }
 
-fn run(connection: &Connection, from: u64, writer: &Writer, ended: &mpsc::Receiver<()>) {
+fn run(
+    connection: &Connection,
+    from: u64,
+    writer: &Writer,
+    damaged: &Damaged,
+    ended: &mpsc::Receiver<()>,
+) {
     let mut progress = from;
     loop {
-        let more = match sum_up(connection, progress) {
+        let more = match sum_up(connection, progress, damaged) {
             Ok(None) => false,
             Ok(Some(rolled)) => {
                 let next = rolled.stored_ns;
@@ -74,24 +94,22 @@ fn run(connection: &Connection, from: u64, writer: &Writer, ended: &mpsc::Receiv
 }
 
 /// The sums of what was stored after `progress`; `None` where there is nothing.
-fn sum_up(connection: &Connection, progress: u64) -> rusqlite::Result<Option<Rolled>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT stored_ns, host, body FROM reports WHERE stored_ns > ?
-         ORDER BY stored_ns LIMIT {BATCH_MAX}"
-    ))?;
-    let mut rows = statement.query([to_sql(progress)])?;
+fn sum_up(
+    connection: &Connection,
+    progress: u64,
+    damaged: &Damaged,
+) -> rusqlite::Result<Option<Rolled>> {
     let mut rolled = None;
-    while let Some(row) = rows.next()? {
+    stored_after(connection, progress, BATCH_MAX, |stored_ns, stored| {
         let rolled = rolled.get_or_insert_with(|| Rolled {
             rolls: Rolls::default(),
             stored_ns: 0,
         });
-        rolled.stored_ns = from_sql(row.get(0)?);
-        let body: Vec<u8> = row.get(2)?;
-        match codec::decode(&body) {
-            Ok(report) => rolled.rolls.add(row.get(1)?, &report),
-            Err(error) => tracing::error!(%error, "a kept report is unreadable"),
+        rolled.stored_ns = stored_ns;
+        match kept::read(&stored) {
+            Ok(report) => rolled.rolls.add(stored.at.host, &report),
+            Err(error) => damaged.met(&Damage::new(connection, stored.at, &error)),
         }
-    }
+    })?;
     Ok(rolled)
 }

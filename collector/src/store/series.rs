@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use super::{
+    kept::{self, Damage},
     reader::ReadError,
+    reports::{self, from_row},
     rolls::{self, Columns, EndpointRow, Range},
     to_sql,
 };
 use crate::{
-    codec,
     rollup::{EndpointId, EndpointRoll, HostRoll},
     series::{Plan, Samples, Scope, Tier},
 };
@@ -48,29 +49,59 @@ pub(crate) struct HostSeries {
     pub(crate) samples: Samples,
 }
 
+/// What was found of some hosts.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) series: Vec<HostSeries>,
+    /// Reports in the range that cannot be read: a gap in the series.
+    pub(super) damaged: Vec<Damage>,
+    // How many reports it was made of.
+    reports: usize,
+}
+
+impl Found {
+    pub(super) fn join(&mut self, other: Self) {
+        self.series.extend(other.series);
+        self.damaged.extend(other.damaged);
+        self.reports += other.reports;
+    }
+
+    /// Why the series are not everything.
+    pub(crate) fn partial(&self) -> Vec<String> {
+        kept::told(&self.damaged).into_iter().collect()
+    }
+}
+
 /// The samples of every series of these hosts that the filter takes.
 pub(super) fn read(
     connection: &Connection,
     hosts: &[i64],
     filter: &EndpointFilter,
     plan: &Plan,
-) -> Result<Vec<HostSeries>, ReadError> {
-    let mut all = Vec::new();
-    let mut reports = 0;
+) -> Result<Found, ReadError> {
+    let mut all = Found::default();
     let columns = Columns::of(plan.metric.name);
     for &host in hosts {
         match plan.tier {
-            Tier::Raw => raw(connection, host, filter, plan, &mut reports, &mut all)?,
+            Tier::Raw => raw(connection, host, filter, plan, &mut all)?,
             Tier::Rolled(tier_s) => {
                 let range = Range {
                     tier_s,
                     start_s: plan.start_s,
                     end_s: plan.end_s,
                 };
-                rolled(connection, &columns, host, filter, plan, range, &mut all)?;
+                rolled(
+                    connection,
+                    &columns,
+                    host,
+                    filter,
+                    plan,
+                    range,
+                    &mut all.series,
+                )?;
             }
         }
-        bounded(all.len(), plan)?;
+        bounded(all.series.len(), plan)?;
     }
     Ok(all)
 }
@@ -137,26 +168,34 @@ fn raw(
     host: i64,
     filter: &EndpointFilter,
     plan: &Plan,
-    reports: &mut usize,
-    all: &mut Vec<HostSeries>,
+    all: &mut Found,
 ) -> Result<(), ReadError> {
     // A window that ends on a step's start belongs to the step before.
     let bound = |s: u64| to_sql(s.saturating_mul(1_000_000_000).saturating_add(1));
-    let mut statement = connection.prepare_cached(
-        "SELECT body FROM reports
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {} FROM reports
          WHERE host = ? AND window_end_ns >= ? AND window_end_ns < ? ORDER BY window_end_ns",
-    )?;
+        reports::COLUMNS
+    ))?;
     let mut rows = statement.query(params![host, bound(plan.start_s), bound(plan.end_s)])?;
     let mut of_host: Vec<(u64, HostRoll)> = Vec::new();
     let mut of_endpoints: HashMap<EndpointId, Vec<(u64, EndpointRoll)>> = HashMap::new();
     while let Some(row) = rows.next()? {
-        *reports += 1;
-        if *reports > REPORTS_MAX {
+        all.reports += 1;
+        if all.reports > REPORTS_MAX {
             return Err(ReadError::TooMuch(
                 "reports: choose a host or a larger step",
             ));
         }
-        let report = codec::decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        let stored = from_row(row)?;
+        let report = match kept::read(&stored) {
+            Ok(report) => report,
+            Err(error) => {
+                let damage = Damage::new(connection, stored.at, &error);
+                all.damaged.push(damage);
+                continue;
+            }
+        };
         let at_s = report.window_end_unix_ns.saturating_sub(1) / 1_000_000_000;
         if plan.metric.scope() == Scope::Host {
             plan.gather(&mut of_host, at_s, HostRoll::from(&report));
@@ -169,10 +208,10 @@ fn raw(
                 plan.gather(of_endpoints.entry(id).or_default(), at_s, roll);
             }
         }
-        bounded(all.len() + of_endpoints.len(), plan)?;
+        bounded(all.series.len() + of_endpoints.len(), plan)?;
     }
     if plan.metric.scope() == Scope::Host {
-        all.push(HostSeries {
+        all.series.push(HostSeries {
             host,
             endpoint: None,
             samples: Samples::Host(of_host),
@@ -180,10 +219,11 @@ fn raw(
         return Ok(());
     }
     let of_endpoints = of_endpoints.into_iter();
-    all.extend(of_endpoints.map(|(id, samples)| HostSeries {
-        host,
-        endpoint: Some(id),
-        samples: Samples::Endpoint(samples),
-    }));
+    all.series
+        .extend(of_endpoints.map(|(id, samples)| HostSeries {
+            host,
+            endpoint: Some(id),
+            samples: Samples::Endpoint(samples),
+        }));
     Ok(())
 }
