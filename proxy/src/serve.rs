@@ -17,6 +17,7 @@ use crate::driver::listener::{self, ListenError};
 use crate::driver::run::{Orders, spawn_workers};
 use crate::driver::steer;
 use crate::explain;
+use crate::names::Names;
 use crate::state::{BuildError, Table};
 
 /// Why the proxy could not start, or ended badly.
@@ -70,6 +71,12 @@ const RESOLVE_TICK: Duration = Duration::from_secs(1);
 /// # Errors
 /// What could not be started, or failed.
 pub fn run(args: &RunArgs) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ServeError::system("cannot start the control runtime"))?;
+    // First: a signal that nobody awaits ends the process.
+    let mut signals = runtime.block_on(async { Signals::new() })?;
     let file = control::seen(&args.config);
     let config = Config::load(&args.config)?;
     let sources = Sources {
@@ -84,10 +91,23 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     raise_descriptor_limit();
     let workers = args.workers.map_or_else(default_workers, usize::from);
     let (host, port) = &config.listen;
-    let listeners = listener::open(listener::resolve(host, *port)?, workers)?;
+    let address = listener::resolve(host, *port)?;
+    let (admin, token) = admin(&config, address, &sources)?;
+    let names = runtime.block_on(async {
+        tokio::select! {
+            () = signals.stop() => None,
+            names = Names::of_soon(&config) => Some(names),
+        }
+    });
+    let Some(names) = names else {
+        tracing::info!("stopped before it was ready");
+        return Ok(());
+    };
+    let table = Arc::new(Table::build_with(config, &names, None)?);
+    // Last: from here on the kernel gives this process a share of the clients
+    // of one that already runs, and they wait for its workers.
+    let listeners = listener::open(address, workers)?;
     let (held, listen) = listener::hold(&listeners)?;
-    let (admin, token) = admin(&config, listen, &sources)?;
-    let table = Arc::new(Table::build(config, None)?);
     let (orders, received) = watch::channel(Orders {
         table,
         listeners: None,
@@ -96,13 +116,8 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     let threads = spawn_workers(listeners, &received)
         .map_err(ServeError::system("cannot start the workers"))?;
     drop(received);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(ServeError::system("cannot start the control runtime"))?;
     runtime.block_on(async {
         let control = Control::new(&args.config, orders, held, workers, sources);
-        let signals = Signals::new()?;
         match admin {
             Some(admin) => {
                 let address = admin.address();
@@ -111,7 +126,7 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
             }
             None => tracing::info!(%listen, workers, "ready"),
         }
-        control_until_stopped(&control, used, signals).await?;
+        control_until_stopped(&control, used, signals).await;
         hand_over(&control, workers).await;
         Ok::<(), ServeError>(())
     })?;
@@ -155,13 +170,21 @@ impl Signals {
             hangup: on(SignalKind::hangup(), "cannot await SIGHUP")?,
         })
     }
+
+    /// Waits for one of the signals that end the process.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 async fn control_until_stopped(
     control: &Arc<Control>,
     mut used: Fingerprint,
     mut signals: Signals,
-) -> Result<(), ServeError> {
+) {
     notify(NotifyState::Ready);
     drop(tokio::spawn(resolve_forever(Arc::clone(control))));
     let mut before = used.clone();
@@ -189,7 +212,6 @@ async fn control_until_stopped(
     }
     notify(NotifyState::Stopping);
     tracing::info!("stopping: connections in flight may end");
-    Ok(())
 }
 
 /// Looks host names up again, as often as is configured.

@@ -192,3 +192,73 @@ fn a_start_with_two_names_of_one_address_is_refused() {
         "{told}"
     );
 }
+
+/// The file is one that whoever reads it has to wait for.
+#[test]
+fn a_hangup_before_it_is_ready_is_a_reload_after_it() {
+    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("proxy.yaml");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut child = binary()
+        .arg("run")
+        .arg("--config")
+        .arg(&path)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    eventually("its hold on SIGHUP", || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        (caught & 1 == 1).then_some(())
+    });
+    let signal = |name: &str| {
+        let mut kill = Command::new("kill");
+        assert!(
+            kill.args(["-s", name, &pid.to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    signal("HUP");
+    let text = format!(
+        "server: {{host: 127.0.0.1, port: 0}}\nbackends: {{u: [{{id: b, host: 127.0.0.1, port: {}}}]}}\n\
+         routing: {{r: {{upstream: u}}}}\n",
+        backend.address.port()
+    );
+    // Once for the start, once for the reload.
+    std::fs::write(&path, &text).unwrap();
+    std::fs::write(&path, &text).unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let mut told = Vec::new();
+    for line in lines.by_ref().map_while(Result::ok) {
+        told.push(line);
+        if told
+            .last()
+            .is_some_and(|line| line.contains("configuration reloaded"))
+        {
+            break;
+        }
+    }
+    assert!(
+        told.iter().any(|line| line.contains("ready listen=")),
+        "{told:?}"
+    );
+    assert!(
+        told.last().unwrap().contains("configuration reloaded"),
+        "{told:?}"
+    );
+    signal("TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
