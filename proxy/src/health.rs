@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use crate::collector::{self, Collector};
 use crate::config::raw::RawHealthCheck;
 use crate::fetch;
+use crate::outliers::{Rules, outliers};
 use crate::state::{Backend, Table};
 
 /// How often the collector is asked for the load of a backend's host; it learns
@@ -47,7 +48,7 @@ impl Watch {
                     });
                 }
                 // What a check once found must not outlive the check.
-                _ => drop(backend.note_check_success()),
+                _ => drop(backend.note_check(true, 1)),
             }
         }
         self.others = JoinSet::new();
@@ -74,13 +75,12 @@ async fn check_forever(backend: Arc<Backend>, check: RawHealthCheck) {
         let (id, upstream) = (&backend.config.id, &backend.upstream);
         match outcome {
             Ok(()) => {
-                if !backend.note_check_success() {
+                if backend.note_check(true, check.successes) {
                     tracing::info!(%upstream, backend = %id, "the backend is healthy again");
                 }
             }
             Err(reason) => {
-                let failures = backend.note_check_failure();
-                if failures >= check.failures && backend.set_healthy(false) {
+                if backend.note_check(false, check.failures) {
                     tracing::warn!(%upstream, backend = %id, %reason, "the backend is unhealthy");
                 }
             }
@@ -135,31 +135,58 @@ async fn follow_load(
     }
 }
 
-/// Brings ejected backends back in time, and forgets loads that are too old.
+/// Leaves backends out and brings them back, and forgets loads that are too old.
 async fn tend_forever(table: Arc<Table>) {
-    let eject_for = table.config.raw.passive_health.eject_for.0;
+    let passive = &table.config.raw.passive_health;
+    let rules = Rules {
+        failures: passive.failures,
+        error_percent: passive.error_percent,
+        answers_min: passive.answers_min,
+        ejected_percent_max: passive.ejected_percent_max,
+    };
     let expiry = table.config.raw.collector.report_expiry.0;
     let mut interval = tokio::time::interval(WATCH_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut window = Instant::now();
     loop {
         interval.tick().await;
-        for backend in table.upstreams.iter().flatten() {
-            backend.expire_report(expiry);
-            let mut since = backend.ejected_at();
-            let (id, upstream) = (&backend.config.id, &backend.upstream);
-            match (backend.is_ejected(), *since) {
-                (true, None) => {
-                    tracing::warn!(%upstream, backend = %id, ?eject_for, "the backend is ejected: its requests fail");
-                    *since = Some(Instant::now());
-                }
-                (true, Some(start)) if start.elapsed() >= eject_for => {
-                    tracing::info!(%upstream, backend = %id, "the backend is tried again");
-                    backend.readmit();
-                    *since = None;
-                }
-                (true, Some(_)) => {}
-                (false, _) => *since = None,
+        let now = Instant::now();
+        let window_ended = now.saturating_duration_since(window) >= passive.interval.0;
+        if window_ended {
+            window = now;
+        }
+        for backends in &table.upstreams {
+            tend(backends, &rules, window_ended, now, passive.eject_for.0);
+            for backend in backends {
+                backend.expire_report(expiry);
             }
         }
+    }
+}
+
+/// Does so for one upstream.
+fn tend(
+    backends: &[Arc<Backend>],
+    rules: &Rules,
+    window_ended: bool,
+    now: Instant,
+    eject_for: Duration,
+) {
+    for backend in backends.iter().filter(|one| one.is_ejected()) {
+        if backend.readmit(now, eject_for) {
+            let (id, upstream) = (&backend.config.id, &backend.upstream);
+            tracing::info!(%upstream, backend = %id, "the backend is tried again");
+        }
+    }
+    let counted: Vec<_> = backends
+        .iter()
+        .map(|backend| backend.outcomes().read(window_ended))
+        .collect();
+    let ejected: Vec<_> = backends.iter().map(|one| one.is_ejected()).collect();
+    for (at, cause) in outliers(&counted, &ejected, rules) {
+        let backend = &backends[at];
+        let lasts = backend.eject(now, eject_for);
+        let (id, upstream) = (&backend.config.id, &backend.upstream);
+        tracing::warn!(%upstream, backend = %id, ?lasts, %cause, "the backend is ejected");
     }
 }

@@ -17,6 +17,7 @@ pub mod fetch;
 pub mod health;
 pub mod http;
 pub mod names;
+pub mod outliers;
 pub mod serve;
 pub mod state;
 pub mod tls;

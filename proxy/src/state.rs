@@ -17,6 +17,7 @@ use crate::config::raw::{RawBackend, Scheme};
 use crate::config::{Config, Route};
 use crate::fetch;
 use crate::names::{Names, bare};
+use crate::outliers::{Ejection, Outcomes};
 use crate::tls::{self, TlsError};
 
 /// What changes about a backend. It is kept over reloads for as long as the
@@ -27,10 +28,11 @@ struct Live {
     healthy: AtomicBool,
     disconnected: AtomicBool,
     ejected: AtomicBool,
-    failures: AtomicU32,
-    check_failures: AtomicU32,
-    /// Since when it is ejected, as seen by who watches over it.
-    ejected_at: Mutex<Option<Instant>>,
+    outcomes: Outcomes,
+    /// Checks in a row that speak against what it counts as.
+    checks: AtomicU32,
+    /// Kept by who watches over it.
+    ejection: Mutex<Ejection>,
     utilisation: AtomicU32,
     /// When the load of its host was last reported.
     reported_at: Mutex<Option<Instant>>,
@@ -43,9 +45,9 @@ impl Default for Live {
             healthy: AtomicBool::new(true),
             disconnected: AtomicBool::new(false),
             ejected: AtomicBool::new(false),
-            failures: AtomicU32::new(0),
-            check_failures: AtomicU32::new(0),
-            ejected_at: Mutex::default(),
+            outcomes: Outcomes::default(),
+            checks: AtomicU32::new(0),
+            ejection: Mutex::default(),
             utilisation: AtomicU32::new(UNKNOWN),
             reported_at: Mutex::default(),
         }
@@ -151,22 +153,20 @@ impl Backend {
         self.live.healthy.load(Ordering::Relaxed)
     }
 
-    /// Says whether it passes its active checks; gives what was so before.
-    pub fn set_healthy(&self, healthy: bool) -> bool {
-        self.live.healthy.swap(healthy, Ordering::Relaxed)
-    }
-
-    /// Notes a failed check; gives how many there now are in a row.
-    pub fn note_check_failure(&self) -> u32 {
-        let before = self.live.check_failures.fetch_add(1, Ordering::Relaxed);
-        before.saturating_add(1)
-    }
-
-    /// Notes that it passed a check, or is not checked any more; gives whether
-    /// it was healthy before.
-    pub fn note_check_success(&self) -> bool {
-        self.live.check_failures.store(0, Ordering::Relaxed);
-        self.set_healthy(true)
+    /// Notes the outcome of a check; the `wanted`th in a row that speaks against
+    /// its health, or for it again, changes it. Gives whether this one did.
+    pub fn note_check(&self, passed: bool, wanted: u32) -> bool {
+        if passed == self.is_healthy() {
+            self.live.checks.store(0, Ordering::Relaxed);
+            return false;
+        }
+        let before = self.live.checks.fetch_add(1, Ordering::Relaxed);
+        let turns = before.saturating_add(1) >= wanted;
+        if turns {
+            self.live.checks.store(0, Ordering::Relaxed);
+            self.live.healthy.store(passed, Ordering::Relaxed);
+        }
+        turns
     }
 
     /// Whether it was taken out by hand.
@@ -188,36 +188,26 @@ impl Backend {
         self.live.ejected.load(Ordering::Relaxed)
     }
 
-    /// Notes a request that it failed; the `failures_max`th in a row ejects it.
-    /// Who watches over ejected backends brings it back in time.
-    pub fn note_failure(&self, failures_max: u32) {
-        let failures = self
-            .live
-            .failures
-            .fetch_add(1, Ordering::Relaxed)
-            .saturating_add(1);
-        if failures_max > 0 && failures >= failures_max {
-            self.live.ejected.store(true, Ordering::Relaxed);
+    /// Where the request path counts what came of its requests.
+    #[must_use]
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.live.outcomes
+    }
+
+    /// Leaves it out from now on; gives for how long.
+    pub fn eject(&self, now: Instant, base: Duration) -> Duration {
+        self.live.ejected.store(true, Ordering::Relaxed);
+        lock(&self.live.ejection).begin(now, base)
+    }
+
+    /// Brings it back where its time has come; gives whether it did.
+    pub fn readmit(&self, now: Instant, base: Duration) -> bool {
+        let over = lock(&self.live.ejection).end(now, base);
+        if over {
+            self.live.outcomes.forget();
+            self.live.ejected.store(false, Ordering::Relaxed);
         }
-    }
-
-    /// Notes a request that it served. Costs a read while all is well.
-    pub fn note_success(&self) {
-        if self.live.failures.load(Ordering::Relaxed) != 0 {
-            self.live.failures.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// Since when it is ejected. It is noted by who watches over ejected
-    /// backends, because no clock is read for a request.
-    pub fn ejected_at(&self) -> MutexGuard<'_, Option<Instant>> {
-        lock(&self.live.ejected_at)
-    }
-
-    /// Brings it back after its ejection.
-    pub fn readmit(&self) {
-        self.live.failures.store(0, Ordering::Relaxed);
-        self.live.ejected.store(false, Ordering::Relaxed);
+        over
     }
 
     /// The load of its host from 0 to 1, while known.
@@ -532,6 +522,19 @@ mod tests {
     }
 
     #[test]
+    fn one_good_check_does_not_revive_a_backend() {
+        let table = table("backends: {u: [{id: a, host: 127.0.0.1, port: 1}]}");
+        let backend = &table.upstreams[0][0];
+        let checks = [false, true, false, false, true, false, true, true, false];
+        let turns = checks.map(|passed| backend.note_check(passed, 2));
+        assert_eq!(
+            turns,
+            [false, false, false, true, false, false, false, true, false]
+        );
+        assert!(backend.is_healthy());
+    }
+
+    #[test]
     fn a_load_is_forgotten_once_it_is_too_old() {
         let table = table("backends: {u: [{id: a, host: 127.0.0.1, port: 1}]}");
         let backend = &table.upstreams[0][0];
@@ -570,9 +573,8 @@ mod tests {
     fn unchanged_backends_keep_their_state_over_a_reload() {
         let text = "backends: {u: [{id: a, host: 127.0.0.1, port: 1, max_conn: 1}, {id: b, host: 127.0.0.1, port: 2}]}";
         let first = table(text);
-        let ejected_at = Instant::now();
-        *first.upstreams[0][0].ejected_at() = Some(ejected_at);
-        assert_eq!(first.upstreams[0][0].note_check_failure(), 1);
+        first.upstreams[0][0].eject(Instant::now(), Duration::from_secs(3600));
+        assert!(!first.upstreams[0][0].note_check(false, 2));
         assert!(first.upstreams[0][0].try_acquire());
         assert!(!first.upstreams[0][0].try_acquire());
         let text = text
@@ -584,8 +586,8 @@ mod tests {
             1,
             "a changed weight keeps the count"
         );
-        assert_eq!(*second.upstreams[0][0].ejected_at(), Some(ejected_at));
-        assert_eq!(second.upstreams[0][0].note_check_failure(), 2);
+        assert!(second.upstreams[0][0].is_ejected());
+        assert!(second.upstreams[0][0].note_check(false, 2));
         assert!(!Arc::ptr_eq(
             &first.upstreams[0][1],
             &second.upstreams[0][1]

@@ -349,6 +349,9 @@ pub fn check_backend(key: &str, backend: &raw::RawBackend) -> Result<(), ConfigE
     if check.failures == 0 {
         return invalid("health_check.failures", "write 1 or more");
     }
+    if check.successes == 0 {
+        return invalid("health_check.successes", "write 1 or more");
+    }
     Ok(())
 }
 

@@ -170,6 +170,8 @@ pub struct RawHealthCheck {
     pub timeout: Span,
     /// Failures in a row until the backend counts as unhealthy.
     pub failures: u32,
+    /// Successes in a row until it counts as healthy again.
+    pub successes: u32,
 }
 
 impl Default for RawHealthCheck {
@@ -179,6 +181,7 @@ impl Default for RawHealthCheck {
             interval: Span::seconds(30),
             timeout: Span::seconds(5),
             failures: 3,
+            successes: 2,
         }
     }
 }
@@ -384,18 +387,33 @@ impl Default for RawRetries {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawPassiveHealth {
-    /// Failed connects or 5xx answers in a row that eject a backend; 0: never. A
-    /// tunnel that opens ends no such row.
+    /// Failed connects, or connections lost before the answer, in a row that
+    /// eject a backend; 0: never. A tunnel that opens ends no such row.
     pub failures: u32,
-    /// How long it stays ejected.
+    /// Percent of a backend's answers that are 5xx (but 501 and 505), late or
+    /// malformed, and at least twice the share of the other backends, that eject
+    /// it; 0: never.
+    pub error_percent: u32,
+    /// Fewer answers in an interval say nothing.
+    pub answers_min: u32,
+    /// Over how long the share of errors is taken.
+    pub interval: Span,
+    /// How long it stays ejected; each time in a row longer by as much, up to 5 min.
     pub eject_for: Span,
+    /// Most percent of an upstream's backends that are ejected at once; one of
+    /// several always may be. 0: none.
+    pub ejected_percent_max: u32,
 }
 
 impl Default for RawPassiveHealth {
     fn default() -> Self {
         Self {
             failures: 5,
+            error_percent: 50,
+            answers_min: 100,
+            interval: Span::seconds(10),
             eject_for: Span::seconds(10),
+            ejected_percent_max: 50,
         }
     }
 }

@@ -15,7 +15,7 @@ use super::worker::Scratch;
 use crate::config::Algorithm;
 use crate::http::Version;
 use crate::http::body::Body;
-use crate::http::reject::{Reject, Side};
+use crate::http::reject::Reject;
 use crate::http::response::Asked;
 
 /// What is kept of a request while it is answered.
@@ -167,7 +167,7 @@ impl Conn {
                 match Box::pin(self.connect(exchange)).await {
                     Ok(io) => exchange.up = Some(io),
                     Err(reject) => {
-                        self.note_failure(exchange);
+                        Self::note_failure(exchange, reject);
                         if !self.choose_again(exchange, true) {
                             return Box::pin(self.give_up(exchange, reject)).await;
                         }
@@ -184,7 +184,7 @@ impl Conn {
                 End::Switched => return Box::pin(self.tunnel(exchange)).await,
                 End::Unanswered(ending) => {
                     if !exchange.reused {
-                        self.note_failure(exchange);
+                        Self::note_failure(exchange, reject);
                     }
                     if !(exchange.may_repeat(ending) && self.choose_again(exchange, false)) {
                         let reject = Reject::UpstreamClosed;
@@ -192,9 +192,7 @@ impl Conn {
                     }
                 }
                 End::Refused(reject) => {
-                    if reject.side() == Side::Upstream {
-                        self.note_failure(exchange);
-                    }
+                    Self::note_failure(exchange, reject);
                     return Box::pin(self.give_up(exchange, reject)).await;
                 }
                 End::Broken => return Next::Abort,

@@ -131,11 +131,7 @@ impl Conn {
             return Ok(());
         }
         if let Some(lease) = &exchange.lease {
-            if head.status >= 500 {
-                self.worker.note_failure(&lease.backend);
-            } else {
-                lease.backend.shared.note_success();
-            }
+            lease.backend.shared.outcomes().answered(head.status);
         }
         self.status = head.status;
         if let (Some(draft), Some(lease)) = (&mut self.draft, &exchange.lease) {

@@ -14,12 +14,20 @@ use super::client::Conn;
 use super::exchange::Exchange;
 use super::io::Io;
 use super::pool::Lease;
-use crate::http::reject::Reject;
+use crate::http::reject::{Reject, Side};
 
 impl Conn {
-    pub(super) fn note_failure(&self, exchange: &Exchange) {
-        if let Some(lease) = &exchange.lease {
-            self.worker.note_failure(&lease.backend);
+    /// Counts why the leased backend gave no answer.
+    pub(super) fn note_failure(exchange: &Exchange, reject: Reject) {
+        let Some(lease) = &exchange.lease else { return };
+        let outcomes = lease.backend.shared.outcomes();
+        match reject {
+            Reject::ConnectFailed
+            | Reject::ConnectTimeout
+            | Reject::UpstreamTls
+            | Reject::UpstreamClosed => outcomes.failed(),
+            _ if reject.side() == Side::Upstream => outcomes.unanswered(),
+            _ => {}
         }
     }
 

@@ -337,12 +337,6 @@ impl Worker {
         }
     }
 
-    /// Notes a request that `backend` failed.
-    pub fn note_failure(&self, backend: &LocalBackend) {
-        let failures_max = self.table.borrow().table.config.raw.passive_health.failures;
-        backend.shared.note_failure(failures_max);
-    }
-
     /// Pays a request into the budget for retries.
     pub fn earn_retry(&self) {
         let percent = self.table.borrow().table.config.raw.retries.budget_percent;

@@ -195,31 +195,80 @@ fn a_check_goes_on_over_changes_that_are_not_its_backends() {
 }
 
 #[test]
-fn a_backend_that_fails_requests_is_ejected_and_tried_again() {
+fn a_backend_that_loses_connections_is_ejected_and_tried_again() {
     let broken = Arc::new(AtomicBool::new(true));
     let state = Arc::clone(&broken);
     let a = Backend::new(move |_, peer| {
-        let status = if state.load(Ordering::SeqCst) {
-            "500 Bad"
+        if state.load(Ordering::SeqCst) {
+            peer.close();
         } else {
-            "200 OK"
-        };
-        peer.send(format!("HTTP/1.1 {status}\r\nContent-Length: 1\r\n\r\na").as_bytes());
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na");
+        }
     });
     let b = named("b");
     let list = [("a", a.address.port(), ""), ("b", b.address.port(), "")];
-    let more = "routing: {r: {upstream: u}}\npassive_health: {failures: 3, eject_for: 500ms}";
+    let more = "routing: {r: {upstream: u}}\nretries: {attempts: 0}\n\
+                passive_health: {failures: 3, eject_for: 500ms}";
     let proxy = Proxy::with(&config(&list, more));
     let mut client = proxy.client();
-    let mut failures = 0;
-    for _ in 0..200 {
-        failures += usize::from(client.get("/").status() == 500);
-    }
-    assert!((3..30).contains(&failures), "{failures} of 200 failed");
+    let failed = (0..200).filter(|_| client.get("/").status() == 502).count();
+    assert!(failed >= 3, "{failed} of 200 failed");
+    proxy.wait_for_line("the backend is ejected");
     broken.store(false, Ordering::SeqCst);
     eventually("the return of the backend", || {
         (client.get("/").text() == "a").then_some(())
     });
+}
+
+/// Whoever knows a URL that fails could take the backend away from all others.
+#[test]
+fn what_a_client_asks_for_ejects_nobody() {
+    let answer = |request: &str| {
+        let status = match request.split(' ').nth(1) {
+            Some("/500") => "500 Bad",
+            Some("/501") => "501 Unknown",
+            _ => "200 OK",
+        };
+        format!("HTTP/1.1 {status}\r\nContent-Length: 1\r\n\r\nx")
+    };
+    let backend = || Backend::new(move |request, peer| peer.send(answer(&request.head).as_bytes()));
+    let (a, b) = (backend(), backend());
+    let list = [("a", a.address.port(), ""), ("b", b.address.port(), "")];
+    let more = "admin: {enabled: true, host: 127.0.0.1, port: 0}\nrouting: {r: {upstream: u}}\n\
+                passive_health: {failures: 3, answers_min: 50, interval: 100ms, eject_for: 1h}";
+    let proxy = Proxy::with(&config(&list, more));
+    let mut client = proxy.client();
+    let ejected = || {
+        let (_, list) = proxy.admin("GET", "/api/v1/backends?upstream=u", "");
+        let all = list["backends"].as_array().unwrap().clone();
+        all.iter().filter(|one| one["ejected"] == true).count()
+    };
+    for path in ["/501", "/500"] {
+        for _ in 0..400 {
+            client.get(path);
+        }
+        assert_eq!(ejected(), 0, "{path}");
+    }
+}
+
+#[test]
+fn a_backend_with_more_errors_than_its_siblings_is_ejected() {
+    let bad = Backend::fixed("HTTP/1.1 503 Bad\r\nContent-Length: 1\r\n\r\na");
+    let good = named("b");
+    let list = [
+        ("a", bad.address.port(), ""),
+        ("b", good.address.port(), ""),
+    ];
+    let more = "routing: {r: {upstream: u}}\n\
+                passive_health: {answers_min: 20, interval: 200ms, eject_for: 1h}";
+    let proxy = Proxy::with(&config(&list, more));
+    let mut client = proxy.client();
+    eventually("the ejection", || {
+        let bad = (0..200).filter(|_| client.get("/").status() == 503).count();
+        (bad == 0).then_some(())
+    });
+    let line = proxy.wait_for_line("the backend is ejected");
+    assert!(line.contains("answers were errors"), "{line}");
 }
 
 #[test]

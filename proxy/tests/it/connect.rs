@@ -139,7 +139,7 @@ fn a_tunnel_takes_a_place_at_its_backend_until_it_is_idle_for_too_long() {
 
 #[test]
 fn tunnels_do_not_excuse_requests_that_fail() {
-    let failing = Backend::fixed("HTTP/1.1 500 Bad\r\nContent-Length: 1\r\n\r\na");
+    let failing = Backend::new(|_, peer| peer.close());
     let good = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb");
     let proxy = Proxy::with(&format!(
         "server: {{host: 127.0.0.1, port: 0}}\n\
@@ -147,14 +147,15 @@ fn tunnels_do_not_excuse_requests_that_fail() {
          {{id: b, host: 127.0.0.1, port: {}}}]}}\n\
          routing: {{r: {{upstream: db, load_balancer: weight}}}}\n\
          connect: {{\"db.example:5432\": {{upstream: db, load_balancer: weight}}}}\n\
-         passive_health: {{failures: 3, eject_for: 1h}}\n",
+         retries: {{attempts: 0}}\npassive_health: {{failures: 3, eject_for: 1h}}\n",
         failing.address.port(),
         good.address.port()
     ));
     let mut client = proxy.client();
     for _ in 0..3 {
-        assert_eq!(client.get("/").text(), "a");
+        assert_eq!(client.get("/").status(), 502);
         assert_eq!(status(&mut proxy.client()), 200);
     }
-    assert_eq!(client.get("/").text(), "b", "it is ejected");
+    proxy.wait_for_line("the backend is ejected");
+    assert_eq!(client.get("/").text(), "b");
 }

@@ -237,28 +237,16 @@ fn a_hangup_before_it_is_ready_is_a_reload_after_it() {
          routing: {{r: {{upstream: u}}}}\n",
         backend.address.port()
     );
-    // Once for the start, once for the reload.
-    std::fs::write(&path, &text).unwrap();
-    std::fs::write(&path, &text).unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
-    let mut told = Vec::new();
-    for line in lines.by_ref().map_while(Result::ok) {
-        told.push(line);
-        if told
-            .last()
-            .is_some_and(|line| line.contains("configuration reloaded"))
-        {
-            break;
-        }
+    let mut wait_for = |part: &str| {
+        let mut told = lines.by_ref().map_while(Result::ok);
+        assert!(told.any(|line| line.contains(part)), "no line with {part}");
+    };
+    // Once for the start, once for the reload.
+    for line in ["ready listen=", "configuration reloaded"] {
+        std::fs::write(&path, &text).unwrap();
+        wait_for(line);
     }
-    assert!(
-        told.iter().any(|line| line.contains("ready listen=")),
-        "{told:?}"
-    );
-    assert!(
-        told.last().unwrap().contains("configuration reloaded"),
-        "{told:?}"
-    );
     signal("TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
