@@ -184,7 +184,7 @@ impl Conn {
                 End::Switched => return Box::pin(self.tunnel(exchange)).await,
                 End::Unanswered(ending) => {
                     if !exchange.reused {
-                        Self::note_failure(exchange, reject);
+                        Self::note_failure(exchange, Reject::UpstreamClosed);
                     }
                     if !(exchange.may_repeat(ending) && self.choose_again(exchange, false)) {
                         let reject = Reject::UpstreamClosed;
