@@ -15,6 +15,7 @@ use crate::admin::door::{Closed, Door};
 use crate::admin::token::{Sources, Token, TokenError};
 use crate::config::raw::RawConfig;
 use crate::config::{Config, ConfigError};
+use crate::descriptors;
 use crate::driver::listener::{self, ListenError};
 use crate::driver::run::{Listeners, Orders};
 use crate::explain;
@@ -174,7 +175,10 @@ impl Control {
     /// What looks like an oversight.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        explain::warnings(&self.table().config)
+        let table = self.table();
+        let mut warnings = explain::warnings(&table.config);
+        warnings.extend(descriptors::shortage(&table.config));
+        warnings
     }
 
     /// Whether `given` is the token of the admin API.

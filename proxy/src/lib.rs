@@ -11,6 +11,7 @@ pub mod cli;
 pub mod collector;
 pub mod config;
 pub mod control;
+pub mod descriptors;
 pub mod driver;
 pub mod explain;
 pub mod fetch;

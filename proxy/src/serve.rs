@@ -13,6 +13,7 @@ use crate::admin::token::{Sources, Token, TokenError};
 use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError};
 use crate::control::{self, Control, Fingerprint};
+use crate::descriptors;
 use crate::driver::listener::{self, ListenError};
 use crate::driver::run::{Orders, spawn_workers};
 use crate::driver::steer;
@@ -85,10 +86,13 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         data_dir: args.data_dir.clone(),
     };
     let used = Fingerprint::new(file, &config, &sources);
-    for warning in explain::warnings(&config) {
+    descriptors::raise_limit();
+    for warning in explain::warnings(&config)
+        .into_iter()
+        .chain(descriptors::shortage(&config))
+    {
         tracing::warn!("{warning}");
     }
-    raise_descriptor_limit();
     let workers = args.workers.map_or_else(default_workers, usize::from);
     let (host, port) = &config.listen;
     let address = listener::resolve(host, *port)?;
@@ -254,18 +258,5 @@ fn default_workers() -> usize {
 fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::debug!(%error, "cannot tell the service manager");
-    }
-}
-
-/// Every connection is two descriptors; the soft limit is often 1024.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }

@@ -15,6 +15,7 @@ use crate::balance;
 use crate::collector::{Collector, CollectorConfigError};
 use crate::config::raw::{RawBackend, Scheme};
 use crate::config::{Config, Route};
+use crate::driver::queue::Queue;
 use crate::fetch;
 use crate::names::{Names, bare};
 use crate::outliers::{Ejection, Outcomes};
@@ -77,6 +78,8 @@ pub struct Backend {
     /// What its `ca_file` held when `tls` was made of it.
     ca_pem: Option<Vec<u8>>,
     next_address: AtomicUsize,
+    /// Who waits for a place at a backend of its upstream.
+    queue: Arc<Queue>,
     live: Arc<Live>,
 }
 
@@ -94,6 +97,7 @@ impl Backend {
         addresses: Vec<SocketAddr>,
         (tls, ca_pem): (Option<ClientTls>, Option<Vec<u8>>),
         live: Arc<Live>,
+        queue: Arc<Queue>,
     ) -> Self {
         let identity = balance::identity(format!("{upstream}/{}", config.id).as_bytes());
         let limit = u32::try_from(config.max_conn).unwrap_or(0);
@@ -106,6 +110,7 @@ impl Backend {
             tls,
             ca_pem,
             next_address: AtomicUsize::new(0),
+            queue,
             live,
             config,
         }
@@ -121,17 +126,24 @@ impl Backend {
     /// given back by [`Backend::release`].
     #[must_use]
     pub fn try_acquire(&self) -> bool {
-        let before = self.live.in_flight.fetch_add(1, Ordering::Relaxed);
-        if before < self.in_flight_max {
+        if self.in_flight_max == u32::MAX {
+            self.live.in_flight.fetch_add(1, Ordering::Relaxed);
             return true;
         }
-        self.release();
-        false
+        let more = |count| (count < self.in_flight_max).then_some(count + 1);
+        let in_flight = &self.live.in_flight;
+        let taken = in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        taken.is_ok()
     }
 
-    /// Gives a place back.
+    /// Gives a place back, to whoever waits for one.
     pub fn release(&self) {
-        self.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+        // In one order with the look that a request takes once it waits: either
+        // it sees the place, or it is seen.
+        self.live.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if self.in_flight_max != u32::MAX {
+            self.queue.wake_first();
+        }
     }
 
     /// Whether new exchanges may go there: it is switched on, connected and
@@ -260,6 +272,8 @@ pub struct Table {
     pub config: Config,
     /// Backends by upstream, in the order of [`Config::upstreams`].
     pub upstreams: Vec<Vec<Arc<Backend>>>,
+    /// Who waits for a place, by upstream.
+    pub queues: Vec<Arc<Queue>>,
     /// TLS for clients, where they speak it.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The access log, where one is written.
@@ -320,11 +334,20 @@ impl Table {
         earlier: Option<&Table>,
     ) -> Result<Self, BuildError> {
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
+        let mut queues = Vec::with_capacity(config.upstreams.len());
         for upstream in &config.upstreams {
+            let queue = queue_for(&upstream.name, earlier);
             let mut backends = Vec::with_capacity(upstream.backends.len());
             for backend in &upstream.backends {
-                backends.push(backend_for(&upstream.name, backend, names, earlier)?);
+                backends.push(backend_for(
+                    &upstream.name,
+                    backend,
+                    names,
+                    earlier,
+                    &queue,
+                )?);
             }
+            queues.push(queue);
             upstreams.push(backends);
         }
         let tls = match &config.tls {
@@ -337,6 +360,7 @@ impl Table {
             collector,
             config,
             upstreams,
+            queues,
             tls,
             access_log,
         })
@@ -401,11 +425,24 @@ fn collector(
     }
 }
 
+/// The queue of `earlier` where the upstream is there, too: some may wait in it.
+fn queue_for(upstream: &str, earlier: Option<&Table>) -> Arc<Queue> {
+    let known = earlier.and_then(|table| {
+        let names = table.config.upstreams.iter();
+        let (_, queue) = names
+            .zip(&table.queues)
+            .find(|(one, _)| one.name == upstream)?;
+        Some(Arc::clone(queue))
+    });
+    known.unwrap_or_default()
+}
+
 fn backend_for(
     upstream: &str,
     config: &RawBackend,
     names: &Names,
     earlier: Option<&Table>,
+    queue: &Arc<Queue>,
 ) -> Result<Arc<Backend>, BuildError> {
     let mut all = earlier
         .into_iter()
@@ -450,7 +487,8 @@ fn backend_for(
         return Ok(Arc::clone(known));
     }
     let live = known.map_or_else(Arc::default, |known| Arc::clone(&known.live));
-    let backend = Backend::new(upstream, config.clone(), addresses, secured, live);
+    let queue = Arc::clone(queue);
+    let backend = Backend::new(upstream, config.clone(), addresses, secured, live, queue);
     Ok(Arc::new(backend))
 }
 

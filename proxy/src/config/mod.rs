@@ -61,6 +61,10 @@ pub struct Upstream {
     pub backends: Vec<raw::RawBackend>,
     /// How long a pooled connection that nobody uses is kept; `None`: none is.
     pub idle_timeout: Option<Duration>,
+    /// Requests that may wait for a place.
+    pub queue: u32,
+    /// How long they wait.
+    pub queue_timeout: Duration,
 }
 
 /// Which requests go where.
@@ -294,13 +298,19 @@ fn upstreams(raw: &RawConfig) -> Result<Vec<Upstream>, ConfigError> {
                 return Err(ConfigError::invalid(key, message));
             }
         }
-        let given = raw.upstreams.get(name);
-        let idle = given.and_then(|given| given.idle_timeout);
-        let idle = idle.unwrap_or(raw.timeouts.upstream_idle).0;
+        let given = raw.upstreams.get(name).cloned().unwrap_or_default();
+        let idle = given.idle_timeout.unwrap_or(raw.timeouts.upstream_idle).0;
+        if given.queue_timeout.0.is_zero() {
+            let key = format!("upstreams.{name}.queue_timeout");
+            let message = "write how long a request may wait, or queue: 0";
+            return Err(ConfigError::invalid(key, message));
+        }
         upstreams.push(Upstream {
             name: name.clone(),
             backends: backends.clone(),
             idle_timeout: Some(idle).filter(|idle| !idle.is_zero()),
+            queue: given.queue,
+            queue_timeout: given.queue_timeout.0,
         });
     }
     for name in raw.upstreams.keys() {

@@ -138,13 +138,28 @@ fn default_true() -> bool {
 }
 
 /// Settings of one upstream.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawUpstream {
     /// How long a pooled connection that nobody uses is kept;
     /// `timeouts.upstream_idle` where not given, and 0s pools none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Span>,
+    /// Requests that may wait while every backend is at its `max_conn`, over all
+    /// workers; 0: none does. Outcome for others: 503.
+    pub queue: u32,
+    /// How long they wait. Outcome: 503.
+    pub queue_timeout: Span,
+}
+
+impl Default for RawUpstream {
+    fn default() -> Self {
+        Self {
+            idle_timeout: None,
+            queue: 0,
+            queue_timeout: Span::seconds(5),
+        }
+    }
 }
 
 /// How a backend is spoken to.

@@ -350,14 +350,15 @@ impl Conn {
         let algorithm = algorithm(route, head, self.secure);
         let client = real_ip.unwrap_or(self.peer);
         exchange.route = (route.upstream, algorithm, client);
-        exchange.lease = match worker.choose(route.upstream, algorithm, client, None) {
-            Ok(lease) => Some(lease),
+        exchange.lease = match worker.choose_or_wait(&local, route.upstream, algorithm, client) {
+            Ok(lease) => lease,
             Err(reject) => return self.refused(head, reject, keep_alive),
         };
-        let backend = exchange
-            .lease
-            .as_ref()
-            .map(|lease| Rc::clone(&lease.backend));
+        // Without a place yet, that of the first is as good as another's.
+        let leased = exchange.lease.as_ref().map(|lease| &lease.backend);
+        let backend = leased
+            .or_else(|| local.first(route.upstream))
+            .map(Rc::clone);
         let host = backend
             .as_ref()
             .map_or("", |backend| backend.shared.authority.as_str());
@@ -522,7 +523,6 @@ impl Exchange {
     /// Sends the request on a pooled connection where there is one; otherwise,
     /// or as far as it may be needed again, keeps it.
     fn launch(&mut self, cx: &mut Context<'_>, worker: &Worker, out: &mut Vec<u8>, body: &[u8]) {
-        let Some(lease) = &self.lease else { return };
         let mut body = body;
         if body.len() <= COPY_BYTES_MAX {
             out.extend_from_slice(body);
@@ -530,7 +530,9 @@ impl Exchange {
         }
         let mut sent = 0;
         let sure = self.needs_live_connection();
-        while let Some(mut io) = lease.backend.checkout(worker.timers.now(), sure) {
+        let backend = self.lease.as_ref().map(|lease| &lease.backend);
+        let pooled = || backend?.checkout(worker.timers.now(), sure);
+        while let Some(mut io) = pooled() {
             match io.poll_write(cx, [out, body]) {
                 // Nothing was taken, so trying the next one repeats nothing.
                 Poll::Ready(Err(_)) => continue,

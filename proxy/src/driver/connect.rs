@@ -25,7 +25,8 @@ impl Conn {
             return self.refused(head, Reject::ConnectDenied, false);
         };
         let client = self.real_ip(head, config).unwrap_or(self.peer);
-        let lease = match worker.choose(target.upstream, target.algorithm, client, None) {
+        let (upstream, algorithm) = (target.upstream, target.algorithm);
+        let lease = match worker.choose_or_wait(&local, upstream, algorithm, client) {
             Ok(lease) => lease,
             Err(reject) => return self.refused(head, reject, false),
         };
@@ -33,8 +34,8 @@ impl Conn {
         exchange.prepare(head, worker.draining.get());
         exchange.keep_alive = false;
         exchange.connects = true;
-        exchange.route = (target.upstream, target.algorithm, client);
-        exchange.lease = Some(lease);
+        exchange.route = (upstream, algorithm, client);
+        exchange.lease = lease;
         self.keep(ahead);
         Head::Forward(exchange)
     }

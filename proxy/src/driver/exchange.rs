@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use super::client::{Conn, Refusal};
 use super::io::{Io, Pending};
 use super::pool::{After, Lease};
+use super::queue::Unplaced;
 use super::repeat::{Ending, Repeat};
 use super::splice::{PUT_BYTES_MAX, Splice};
 use super::worker::Scratch;
@@ -163,9 +164,21 @@ impl Conn {
     /// Has the request answered.
     pub(super) async fn exchange(&mut self, exchange: &mut Exchange) -> Next {
         loop {
+            if exchange.lease.is_none() {
+                match Box::pin(self.wait_for_place(exchange)).await {
+                    Ok(lease) => self.take_up(exchange, lease),
+                    Err(Unplaced::Refused(reject)) => {
+                        return Box::pin(self.give_up(exchange, reject)).await;
+                    }
+                    Err(Unplaced::Abandoned) => return Next::Abort,
+                }
+            }
             if exchange.up.is_none() {
                 match Box::pin(self.connect(exchange)).await {
                     Ok(io) => exchange.up = Some(io),
+                    Err(reject @ Reject::Exhausted) => {
+                        return Box::pin(self.give_up(exchange, reject)).await;
+                    }
                     Err(reject) => {
                         Self::note_failure(exchange, reject);
                         if !self.choose_again(exchange, true) {
@@ -183,11 +196,11 @@ impl Conn {
                 End::Done => return self.finish(exchange),
                 End::Switched => return Box::pin(self.tunnel(exchange)).await,
                 End::Unanswered(ending) => {
+                    let reject = Reject::UpstreamClosed;
                     if !exchange.reused {
                         Self::note_failure(exchange, Reject::UpstreamClosed);
                     }
                     if !(exchange.may_repeat(ending) && self.choose_again(exchange, false)) {
-                        let reject = Reject::UpstreamClosed;
                         return Box::pin(self.give_up(exchange, reject)).await;
                     }
                 }
@@ -198,6 +211,16 @@ impl Conn {
                 End::Broken => return Next::Abort,
             }
         }
+    }
+
+    /// Begins with a backend at which a place was waited for.
+    fn take_up(&self, exchange: &mut Exchange, lease: Lease) {
+        if !exchange.connects {
+            let (now, sure) = (self.worker.timers.now(), exchange.needs_live_connection());
+            exchange.up = lease.backend.checkout(now, sure);
+            exchange.reused = exchange.up.is_some();
+        }
+        exchange.lease = Some(lease);
     }
 
     /// Tells the client that there will be no response.
@@ -275,7 +298,11 @@ impl Conn {
     /// order is not a reset: the client may have said all it has to say and
     /// still read (RFC 9112, section 9.6), but a stream of events without an
     /// end would then be sent to nobody.
-    fn watch_client(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Poll<End> {
+    pub(super) fn watch_client(
+        &mut self,
+        exchange: &mut Exchange,
+        cx: &mut Context<'_>,
+    ) -> Poll<End> {
         if exchange.client_watched || !exchange.request.is_done() {
             return Poll::Pending;
         }

@@ -109,6 +109,14 @@ impl LocalBackend {
             .retain_mut(|one| one.until > now && one.io.is_quiet());
     }
 
+    /// Closes those that were used least lately, at most so many; gives how many.
+    pub fn close_oldest(&self, most: usize) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        let closed = most.min(idle.len());
+        drop(idle.drain(..closed));
+        closed
+    }
+
     /// Closes all.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();

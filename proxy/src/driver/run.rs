@@ -16,8 +16,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::client::Conn;
 use super::io::Io;
+use super::shortage::place_soon;
 use super::timers::{TICK, Wait};
-use super::worker::{Shared, Worker};
+use super::worker::{Admission, Shared, Worker};
+use crate::descriptors::is_own_shortage;
 use crate::state::Table;
 
 /// How often the date is renewed and pools are looked through, in ticks.
@@ -74,7 +76,7 @@ pub fn spawn_workers(
     listeners: Vec<StdListener>,
     orders: &watch::Receiver<Orders>,
 ) -> io::Result<Vec<std::thread::JoinHandle<()>>> {
-    let shared = Arc::new(Shared::default());
+    let shared = Shared::new(listeners.len());
     let mut threads = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
         let (shared, orders) = (Arc::clone(&shared), orders.clone());
@@ -225,6 +227,7 @@ async fn tick(worker: Rc<Worker>) {
             .unwrap_or(u32::MAX / 2)
             .saturating_add(1);
         worker.timers.advance(now);
+        worker.give_wanted();
         if now - tidied >= TIDY_TICKS {
             tidied = now;
             worker.tidy();
@@ -235,8 +238,21 @@ async fn tick(worker: Rc<Worker>) {
 async fn accept(worker: Rc<Worker>, listener: Rc<TcpListener>) -> Infallible {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => greet(&worker, stream, peer.ip()),
+            Ok((stream, peer)) => {
+                if !worker.shared.room.has_client(&stream) {
+                    worker.room_for(&stream).await;
+                }
+                greet(&worker, stream, peer.ip());
+            }
             Err(error) if is_fleeting(&error) => {}
+            Err(error) if is_own_shortage(&error) => {
+                if worker.give_way() {
+                    tokio::task::yield_now().await;
+                } else {
+                    worker.tell_of_shortage();
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -257,26 +273,46 @@ fn greet(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::IpAddr) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let (admission, full) = worker.admit();
+    let mut admission = worker.admit();
+    let placed = admission.take_place() || admission.replace_idle();
     let worker = Rc::clone(worker);
-    if let Some(tls) = worker.table().table.tls.clone() {
-        // To be told so by TLS, a client would have to be let in.
-        if full {
-            return;
+    if placed && worker.table().table.tls.is_none() {
+        let conn = Conn::new(worker, Io::Tcp(stream), peer, admission);
+        drop(tokio::task::spawn_local(conn.serve()));
+        return;
+    }
+    drop(tokio::task::spawn_local(Box::pin(async move {
+        let others = worker.shared.workers > 1;
+        let placed = placed || (others && place_soon(&worker, &mut admission).await);
+        begin(worker, stream, peer, admission, placed).await;
+    })));
+}
+
+/// Begins with a client that speaks TLS, or for which there is no place.
+async fn begin(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: std::net::IpAddr,
+    admission: Admission,
+    placed: bool,
+) {
+    let tls = worker.table().table.tls.clone();
+    match (tls, placed) {
+        (None, true) => {
+            let conn = Conn::new(worker, Io::Tcp(stream), peer, admission);
+            conn.serve().await;
         }
-        let securing = Box::pin(async move {
+        (None, false) => {
+            let conn = Conn::new(worker, Io::Tcp(stream), peer, admission);
+            conn.turn_away().await;
+        }
+        (Some(tls), true) => {
             if let Some(io) = secure(&worker, stream, tls).await {
                 Conn::new(worker, io, peer, admission).serve().await;
             }
-        });
-        drop(tokio::task::spawn_local(securing));
-        return;
-    }
-    let conn = Conn::new(worker, Io::Tcp(stream), peer, admission);
-    if full {
-        drop(tokio::task::spawn_local(conn.turn_away()));
-    } else {
-        drop(tokio::task::spawn_local(conn.serve()));
+        }
+        // To be told so by TLS, a client would have to be let in.
+        (Some(_), false) => {}
     }
 }
 

@@ -5,7 +5,7 @@
 //! it belongs to one direction of one exchange until it is empty.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use rustix::io::write;
@@ -30,6 +30,13 @@ pub struct Pipe {
     writer: OwnedFd,
     /// Whether the kernel granted [`PIPE_BYTES`].
     is_large: bool,
+}
+
+impl AsFd for Pipe {
+    /// The end that was opened last.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.writer.as_fd()
+    }
 }
 
 impl Pipe {

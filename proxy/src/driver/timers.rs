@@ -105,6 +105,23 @@ impl Timers {
         }
     }
 
+    /// Fires the earliest deadline of those that wait so; `false` where none is
+    /// left that has not fired.
+    pub fn fire_oldest(&self, wait: Wait) -> bool {
+        let mut slots = self.slots.borrow_mut();
+        let slots = &mut *slots;
+        let waiting = slots.waits.iter().zip(&slots.deadlines).enumerate();
+        let waiting = waiting.filter(|(_, (one, deadline))| **one == wait && **deadline != FIRED);
+        let Some((index, _)) = waiting.min_by_key(|(_, (_, deadline))| **deadline) else {
+            return false;
+        };
+        slots.deadlines[index] = FIRED;
+        if let Some(waker) = &slots.wakers[index] {
+            waker.wake_by_ref();
+        }
+        true
+    }
+
     /// A deadline for the connection that calls.
     #[must_use]
     pub fn timer(self: &Rc<Self>) -> Timer {
@@ -193,6 +210,21 @@ mod tests {
         timers.fire(Wait::Next);
         assert!(idle.fired());
         assert!(!busy.fired());
+    }
+
+    #[test]
+    fn the_one_that_has_waited_longest_gives_way_first_and_once() {
+        let timers = Timers::new();
+        let waiting = [timers.timer(), timers.timer(), timers.timer()];
+        waiting[0].arm_for(Wait::Next, 9);
+        waiting[1].arm_for(Wait::Next, 7);
+        waiting[2].arm(1);
+        let fired = || [0, 1, 2].map(|at: usize| waiting[at].fired());
+        assert!(timers.fire_oldest(Wait::Next));
+        assert_eq!(fired(), [false, true, false]);
+        assert!(timers.fire_oldest(Wait::Next));
+        assert_eq!(fired(), [true, true, false]);
+        assert!(!timers.fire_oldest(Wait::Next));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The way to a backend: connecting, and choosing again where that is safe.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,7 +15,11 @@ use super::client::Conn;
 use super::exchange::Exchange;
 use super::io::Io;
 use super::pool::Lease;
+use crate::descriptors::is_own_shortage;
 use crate::http::reject::{Reject, Side};
+
+/// How many others may give way to one connection.
+const GIVE_WAY_MAX: u32 = 3;
 
 impl Conn {
     /// Counts why the leased backend gave no answer.
@@ -39,17 +44,15 @@ impl Conn {
         let backend = Rc::clone(&lease.backend);
         let address = backend.shared.address().ok_or(Reject::NoBackend)?;
         self.timer.arm(self.worker.ticks.get().connect);
-        let mut connecting = std::pin::pin!(TcpStream::connect(address));
-        let connected = poll_fn(|cx| {
-            if self.timer.fired() {
-                return Poll::Ready(Err(Reject::ConnectTimeout));
+        let mut connected = self.dial(address).await;
+        for _ in 0..GIVE_WAY_MAX {
+            if !matches!(connected, Err(Reject::Exhausted)) || !self.worker.give_way() {
+                break;
             }
-            connecting
-                .as_mut()
-                .poll(cx)
-                .map_err(|_| Reject::ConnectFailed)
-        })
-        .await;
+            // What gives way does so when its task runs.
+            tokio::task::yield_now().await;
+            connected = self.dial(address).await;
+        }
         match connected {
             Ok(stream) => {
                 if let Err(error) = stream.set_nodelay(true) {
@@ -60,10 +63,36 @@ impl Conn {
                     Some((config, name)) => Box::pin(self.secure(stream, config, name)).await,
                 }
             }
+            Err(Reject::Exhausted) => {
+                self.worker.tell_of_shortage();
+                Err(Reject::Exhausted)
+            }
             Err(reject) => {
                 backend.shared.rotate_address();
                 Err(reject)
             }
+        }
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<TcpStream, Reject> {
+        let mut connecting = std::pin::pin!(TcpStream::connect(address));
+        let connected = poll_fn(|cx| {
+            if self.timer.fired() {
+                return Poll::Ready(Err(Reject::ConnectTimeout));
+            }
+            connecting.as_mut().poll(cx).map_err(|error| {
+                if is_own_shortage(&error) {
+                    Reject::Exhausted
+                } else {
+                    Reject::ConnectFailed
+                }
+            })
+        });
+        let stream = connected.await?;
+        if self.worker.shared.room.has_backend(&stream) || self.worker.give_way() {
+            Ok(stream)
+        } else {
+            Err(Reject::Exhausted)
         }
     }
 
@@ -105,19 +134,28 @@ impl Conn {
             }
             exchange.attempts += 1;
         }
-        let (upstream, algorithm, client) = exchange.route;
-        let failed = exchange.lease.take().map(|lease| Rc::clone(&lease.backend));
-        let but = failed.as_ref().filter(|_| !stale);
-        let lease = match (self.worker.choose(upstream, algorithm, client, but), failed) {
-            (Ok(lease), _) => lease,
+        let Some(failed) = exchange.lease.take() else {
+            return false;
+        };
+        let failed = Rc::clone(&failed.backend);
+        let (_, algorithm, client) = exchange.route;
+        // A reload may have given the upstream another place.
+        let local = self.worker.table();
+        let Some(upstream) = local.upstream(&failed.shared.upstream) else {
+            return false;
+        };
+        let but = Some(&failed).filter(|_| !stale);
+        let chosen = self.worker.choose(&local, upstream, algorithm, client, but);
+        let lease = match chosen {
+            Ok(lease) => lease,
             // There is no other backend, but perhaps another of its addresses.
-            (Err(_), Some(failed)) if !unsent || failed.shared.addresses.len() > 1 => {
+            Err(_) if !unsent || failed.shared.addresses.len() > 1 => {
                 let Some(lease) = Lease::acquire(&failed) else {
                     return false;
                 };
                 lease
             }
-            _ => return false,
+            Err(_) => return false,
         };
         exchange.lease = Some(lease);
         exchange.up = None;

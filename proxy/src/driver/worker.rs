@@ -10,11 +10,13 @@ use tokio::sync::Notify;
 
 use super::exchange::Exchange;
 use super::pool::{Lease, LocalBackend};
+use super::shortage::Wanted;
 use super::splice::{Pipe, Splice};
-use super::timers::{Timers, ticks};
+use super::timers::{Timers, Wait, ticks};
 use crate::access_log::AccessLog;
 use crate::balance::{self, Candidate, Choice, Draw};
 use crate::config::{Algorithm, Timeouts, Upstream};
+use crate::descriptors::Room;
 use crate::http::reject::Reject;
 use crate::state::Table;
 
@@ -34,10 +36,29 @@ const RETRY_COST: u32 = 100;
 const RETRY_CREDIT_MAX: u32 = 10 * RETRY_COST;
 
 /// Counts that hold for all workers together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
     /// Client connections.
     pub connections: AtomicUsize,
+    /// What they want of each other.
+    pub wanted: Wanted,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Which descriptors they may take.
+    pub room: Room,
+}
+
+impl Shared {
+    /// That of so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            connections: AtomicUsize::new(0),
+            wanted: Wanted::default(),
+            workers,
+            room: Room::here(),
+        })
+    }
 }
 
 /// The buffers through which all bytes of a worker pass. They are borrowed
@@ -116,6 +137,17 @@ impl LocalTable {
         Self { table, upstreams }
     }
 
+    /// The first backend of an upstream.
+    pub(super) fn first(&self, upstream: usize) -> Option<&Rc<LocalBackend>> {
+        self.upstreams.get(upstream)?.first()
+    }
+
+    /// The place of an upstream.
+    pub(super) fn upstream(&self, name: &str) -> Option<usize> {
+        let all = &self.table.config.upstreams;
+        all.iter().position(|upstream| upstream.name == name)
+    }
+
     fn backends(&self) -> impl Iterator<Item = &Rc<LocalBackend>> {
         self.upstreams.iter().flatten()
     }
@@ -159,6 +191,8 @@ pub struct Worker {
     pipes: RefCell<Vec<Pipe>>,
     pipes_in_use: Cell<usize>,
     retry_credit: Cell<u32>,
+    /// Until when a shortage is not told of again.
+    pub(super) shortage_told_until: Cell<u32>,
 }
 
 impl Worker {
@@ -188,6 +222,7 @@ impl Worker {
             pipes: RefCell::default(),
             pipes_in_use: Cell::new(0),
             retry_credit: Cell::new(RETRY_CREDIT_MAX),
+            shortage_told_until: Cell::new(0),
         };
         Rc::new(worker)
     }
@@ -210,6 +245,9 @@ impl Worker {
             }
         }
         *self.table.borrow_mut() = next;
+        for queue in &self.table().table.queues {
+            queue.wake_all();
+        }
     }
 
     /// Brings the date up to now and closes pooled connections that are old or
@@ -222,6 +260,14 @@ impl Worker {
             }
             backend.prune(self.timers.now());
         }
+    }
+
+    /// Closes idle connections to backends, at most so many; gives how many.
+    pub(super) fn close_idle(&self, most: usize) -> usize {
+        let table = self.table();
+        table.backends().fold(0, |closed, backend| {
+            closed + backend.close_oldest(most - closed)
+        })
     }
 
     /// An empty buffer, used before where possible.
@@ -272,7 +318,9 @@ impl Worker {
         }
         let pipe = match self.pipes.borrow_mut().pop() {
             Some(pipe) => pipe,
-            None => Pipe::new().ok()?,
+            None => Pipe::new()
+                .ok()
+                .filter(|pipe| self.shared.room.has_backend(pipe))?,
         };
         self.pipes_in_use.set(in_use + 1);
         Some(Splice::new(pipe))
@@ -289,20 +337,45 @@ impl Worker {
         }
     }
 
-    /// Chooses a backend of an upstream and takes a place there. `but` is
+    /// Chooses a backend of an upstream in `local` and takes a place there; `None`
+    /// where the request has to wait for one.
+    ///
+    /// # Errors
+    /// As those of [`Worker::choose`].
+    pub fn choose_or_wait(
+        &self,
+        local: &LocalTable,
+        upstream: usize,
+        algorithm: Algorithm,
+        client: IpAddr,
+    ) -> Result<Option<Lease>, Reject> {
+        let configured = local.table.config.upstreams.get(upstream);
+        let may_wait = configured.is_some_and(|upstream| upstream.queue > 0);
+        let queue = local.table.queues.get(upstream).filter(|_| may_wait);
+        // Who came earlier goes first.
+        if queue.is_some_and(|queue| queue.is_waited_in()) {
+            return Ok(None);
+        }
+        match self.choose(local, upstream, algorithm, client, None) {
+            Err(Reject::BackendsFull) if may_wait => Ok(None),
+            chosen => chosen.map(Some),
+        }
+    }
+
+    /// Chooses a backend of an upstream in `local` and takes a place there. `but` is
     /// avoided where another will do.
     ///
     /// # Errors
     /// The [`Reject`] that says why none could be had.
     pub fn choose(
         &self,
+        local: &LocalTable,
         upstream: usize,
         algorithm: Algorithm,
         client: IpAddr,
         but: Option<&Rc<LocalBackend>>,
     ) -> Result<Lease, Reject> {
-        let table = self.table.borrow();
-        let backends = table.upstreams.get(upstream).map_or(&[][..], Vec::as_slice);
+        let backends = local.upstreams.get(upstream).map_or(&[][..], Vec::as_slice);
         if let ([only], None) = (backends, but) {
             if !only.shared.is_usable() {
                 return Err(Reject::NoBackend);
@@ -370,24 +443,14 @@ impl Worker {
         }
     }
 
-    /// Counts a client connection, and says whether the server is full with it.
+    /// Counts a client connection, which has no place yet.
     #[must_use]
-    pub fn admit(self: &Rc<Self>) -> (Admission, bool) {
-        let most = self
-            .table
-            .borrow()
-            .table
-            .config
-            .connections_max
-            .unwrap_or(usize::MAX);
-        let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+    pub fn admit(self: &Rc<Self>) -> Admission {
         self.live.set(self.live.get() + 1);
-        (
-            Admission {
-                worker: Rc::clone(self),
-            },
-            before >= most,
-        )
+        Admission {
+            worker: Rc::clone(self),
+            placed: false,
+        }
     }
 
     /// Does `then` with the access log, where there is one.
@@ -421,14 +484,41 @@ fn candidate(local: &Rc<LocalBackend>, but: Option<&Rc<LocalBackend>>) -> Candid
 #[derive(Debug)]
 pub struct Admission {
     worker: Rc<Worker>,
+    /// Whether it is one of the `max_conn`.
+    placed: bool,
+}
+
+impl Admission {
+    /// Takes a place, where one is free.
+    pub fn take_place(&mut self) -> bool {
+        let table = self.worker.table();
+        let most = table.table.config.connections_max.unwrap_or(usize::MAX);
+        let more = |count| (count < most).then_some(count + 1);
+        let connections = &self.worker.shared.connections;
+        let taken = connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        self.placed |= taken.is_ok();
+        taken.is_ok()
+    }
+
+    /// Takes the place of a client that has waited longest for its next request,
+    /// where there is one.
+    pub fn replace_idle(&mut self) -> bool {
+        let given = self.worker.timers.fire_oldest(Wait::Next);
+        if given {
+            self.placed = true;
+            let connections = &self.worker.shared.connections;
+            connections.fetch_add(1, Ordering::Relaxed);
+        }
+        given
+    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.worker
-            .shared
-            .connections
-            .fetch_sub(1, Ordering::Relaxed);
+        if self.placed {
+            let connections = &self.worker.shared.connections;
+            connections.fetch_sub(1, Ordering::Relaxed);
+        }
         self.worker.live.set(self.worker.live.get() - 1);
         if self.worker.live.get() == 0 {
             self.worker.emptied.notify_waiters();

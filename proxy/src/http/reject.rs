@@ -99,6 +99,10 @@ rejections! {
     BackendsFull => 503, Internal, "connection_limit_reached", "every backend is at its max_conn";
     /// The listener is at its `max_conn`.
     ServerFull => 503, Internal, "connection_limit_reached", "the server is at its max_conn";
+    /// Every backend stayed at its `max_conn` for as long as a request may wait.
+    QueueTimeout => 503, Internal, "connection_limit_reached", "every backend stayed at its max_conn for too long";
+    /// No descriptor or local port is left.
+    Exhausted => 503, Internal, "proxy_internal_error", "the proxy has no descriptor or port left for a connection to the backend";
     /// Connecting to the backend was refused or failed.
     ConnectFailed => 502, Upstream, "connection_refused", "the backend cannot be reached";
     /// Connecting to the backend took too long.

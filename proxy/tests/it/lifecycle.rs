@@ -95,14 +95,24 @@ fn all_workers_share_the_port_that_the_kernel_chose() {
 
 #[test]
 fn connections_over_the_limit_are_told_so() {
-    let backend = Backend::echo();
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let backend = Backend::new(move |request, peer| {
+        if request.head.starts_with("GET /slow") {
+            wait.lock().unwrap().recv().unwrap();
+        }
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
     let proxy = Proxy::with(&format!(
         "server: {{host: 127.0.0.1, port: 0, max_conn: 1}}\nbackends: {{u: [{{id: b, host: 127.0.0.1, port: {}}}]}}\n\
          routing: {{r: {{upstream: u}}}}\n",
         backend.address.port()
     ));
     let mut first = proxy.client();
-    assert_eq!(first.get("/").status(), 200);
+    first.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n");
+    eventually("the request", || {
+        (!backend.received().is_empty()).then_some(())
+    });
     let response = proxy.client().get("/");
     assert_eq!(response.status(), 503);
     assert!(
@@ -111,7 +121,8 @@ fn connections_over_the_limit_are_told_so() {
             .unwrap()
             .contains("the server is at its max_conn")
     );
-    drop(first);
+    go.send(()).unwrap();
+    assert_eq!(first.response().status(), 200);
     eventually("a free place", || {
         (proxy.client().get("/").status() == 200).then_some(())
     });

@@ -12,6 +12,7 @@ mod lifecycle;
 mod refusals;
 mod reload;
 mod secure;
+mod shortage;
 mod splits;
 mod support;
 mod timeouts;

@@ -1,0 +1,119 @@
+//! Requests that wait while every backend of their upstream is at its `max_conn`,
+//! of all workers together, first come, first served.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
+
+use tokio::sync::Notify;
+
+use super::client::Conn;
+use super::exchange::Exchange;
+use super::pool::Lease;
+use super::timers::ticks;
+use crate::http::reject::Reject;
+
+/// The queue of one upstream; kept over reloads.
+#[derive(Debug, Default)]
+pub struct Queue {
+    waiting: AtomicU32,
+    freed: Notify,
+}
+
+impl Queue {
+    /// Whether a request waits.
+    #[must_use]
+    pub fn is_waited_in(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Has the first request that waits look for a place.
+    pub fn wake_first(&self) {
+        if self.is_waited_in() {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Has all look, where more may be free than was given back.
+    pub fn wake_all(&self) {
+        self.freed.notify_waiters();
+    }
+
+    /// Takes a place in the queue, and says whether it is the first one; `None`
+    /// where `most` wait already.
+    fn enter(self: &Arc<Self>, most: u32) -> Option<(Waiting, bool)> {
+        let entered = self
+            .waiting
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |waiting| {
+                (waiting < most).then(|| waiting + 1)
+            });
+        let before = entered.ok()?;
+        Some((Waiting(Arc::clone(self)), before == 0))
+    }
+}
+
+/// A place in a queue.
+struct Waiting(Arc<Queue>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Why a request got no place.
+pub(super) enum Unplaced {
+    /// The client is to be told so.
+    Refused(Reject),
+    /// The client is gone.
+    Abandoned,
+}
+
+impl Conn {
+    /// Waits for a place at a backend.
+    pub(super) async fn wait_for_place(
+        &mut self,
+        exchange: &mut Exchange,
+    ) -> Result<Lease, Unplaced> {
+        let worker = Rc::clone(&self.worker);
+        let (upstream, algorithm, client) = exchange.route;
+        let local = worker.table();
+        let (Some(queue), Some(configured)) = (
+            local.table.queues.get(upstream),
+            local.table.config.upstreams.get(upstream),
+        ) else {
+            return Err(Unplaced::Refused(Reject::NoBackend));
+        };
+        let Some((_waiting, mut look)) = queue.enter(configured.queue) else {
+            return Err(Unplaced::Refused(Reject::BackendsFull));
+        };
+        self.timer.arm(ticks(configured.queue_timeout));
+        loop {
+            let mut freed = std::pin::pin!(queue.freed.notified());
+            freed.as_mut().enable();
+            // Who finds others waiting does not overtake them.
+            if std::mem::replace(&mut look, true) {
+                match worker.choose(&local, upstream, algorithm, client, None) {
+                    Ok(lease) => return Ok(lease),
+                    Err(Reject::BackendsFull) => {}
+                    Err(reject) => {
+                        queue.wake_first();
+                        return Err(Unplaced::Refused(reject));
+                    }
+                }
+            }
+            let woken = poll_fn(|cx| {
+                if self.timer.fired() {
+                    return Poll::Ready(Err(Unplaced::Refused(Reject::QueueTimeout)));
+                }
+                if self.watch_client(exchange, cx).is_ready() {
+                    return Poll::Ready(Err(Unplaced::Abandoned));
+                }
+                freed.as_mut().poll(cx).map(Ok)
+            });
+            woken.await?;
+        }
+    }
+}
