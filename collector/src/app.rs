@@ -233,13 +233,18 @@ async fn serve(config: Config) -> Result<(), AppError> {
     };
     let grpc = listener(grpc_listener, Protocol::Grpc, GRPC_CONNECTIONS_MAX);
     let http = listener(http_listener, Protocol::Http, HTTP_CONNECTIONS_MAX);
+    let names = if http_address.ip().is_loopback() {
+        http::Names::These(config.allow_host.into())
+    } else {
+        http::Names::Any
+    };
     let state = http::State::new(
         told,
         reading,
         stopping.clone(),
         store_path,
         (!config.open_http).then_some(access),
-        !http_address.ip().is_loopback(),
+        names,
     );
     let mut grpc = tokio::spawn(grpc::serve(
         grpc.connections(stopping.clone()),

@@ -174,6 +174,11 @@ pub struct RunArgs {
     /// all is kept for a shorter age.
     #[arg(long, value_name = "SIZE", default_value = "10GiB")]
     pub retention_bytes: String,
+    /// Delete by this machine's clock at once.  Else a clock that is ahead of the
+    /// newest report, or jumps while the collector runs, must hold for an hour
+    /// before anything is deleted for its age by it.
+    #[arg(long)]
+    pub accept_clock: bool,
     /// Pass reports on to a receiver of Prometheus remote write; may be given
     /// several times.
     #[arg(long, value_name = "URL")]
@@ -205,6 +210,16 @@ pub struct RunArgs {
     /// one with the URI urn:speedmimi:read may read.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
+    /// A name under which the HTTP port on a loopback address is reached besides
+    /// localhost, such as that of a proxy which passes the Host field on; may be
+    /// given several times, in the environment with commas between.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "SPEEDMIMI_COLLECTOR_ALLOW_HOST",
+        value_delimiter = ','
+    )]
+    pub allow_host: Vec<String>,
     /// Listen also on addresses that are not loopback without encryption, and
     /// let anyone there read what is kept; writing needs a token all the same.
     #[arg(long)]

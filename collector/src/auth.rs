@@ -5,7 +5,7 @@
 //! report must keep to both.  Reading needs a token of its own kind, or a
 //! certificate that says so, unless the listener is open.
 
-use std::sync::Arc;
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -21,8 +21,19 @@ const HEADER_BYTES_MAX: usize = 8192;
 /// What a connection showed of itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
+    /// Where it comes from.
+    pub(crate) address: Option<IpAddr>,
     /// Of its certificate, where it had to show one.
     pub(crate) identity: Option<Arc<Identity>>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => address.to_canonical().fmt(f),
+            None => f.write_str("unknown"),
+        }
+    }
 }
 
 /// All rights.
@@ -36,7 +47,7 @@ pub(crate) struct Access {
 #[derive(Clone, Debug)]
 pub(crate) struct WriteGrant {
     bound: Option<Bound>,
-    identity: Option<Arc<Identity>>,
+    peer: Peer,
     generation: u64,
 }
 
@@ -47,13 +58,18 @@ struct Bound {
 }
 
 impl WriteGrant {
+    /// Who has it.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     /// What is bound to some hosts, and to how many; `None` for a right that
     /// any host may have.
     pub(crate) fn holder(&self) -> Option<(String, usize)> {
         if let Some(bound) = &self.bound {
             return Some((format!("token {}", bound.token_id), 1));
         }
-        let hosts = &self.identity.as_ref()?.hosts;
+        let hosts = &self.peer.identity.as_ref()?.hosts;
         Some((format!("certificate {hosts:?}"), hosts.len().max(1)))
     }
 }
@@ -87,7 +103,7 @@ impl Access {
         };
         Some(WriteGrant {
             bound,
-            identity: peer.identity.clone(),
+            peer: peer.clone(),
             generation: self.tokens.generation(),
         })
     }
@@ -106,7 +122,7 @@ impl Access {
                 return Err(Denied::Token(bound.host_id.clone()));
             }
         }
-        match &grant.identity {
+        match &grant.peer.identity {
             Some(identity) if !identity.hosts.iter().any(|name| name == host_id) => {
                 Err(Denied::Certificate(match identity.hosts.as_slice() {
                     [] => "no host: it has no DNS name".to_owned(),
@@ -242,6 +258,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let access = access(dir.path());
         let peer = |hosts: &[&str], reads| Peer {
+            address: None,
             identity: Some(Arc::new(Identity {
                 hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
                 reads,

@@ -33,6 +33,8 @@ pub struct Config {
     /// user said that it is all right.
     pub(crate) open_grpc: bool,
     pub(crate) open_http: bool,
+    /// Names of the HTTP port, in lower case.
+    pub(crate) allow_host: Vec<String>,
     pub(crate) retention: Retention,
     pub(crate) remote_write: Vec<RemoteUrl>,
     /// Where answers come from, if not from the store.
@@ -69,6 +71,11 @@ pub enum ConfigError {
     /// Not a size.
     #[error("--retention-bytes {0:?}: give a size of 1MiB or more such as 500MiB or 10GiB")]
     RetentionBytes(String),
+    /// Not a host's name.
+    #[error(
+        "--allow-host {0:?}: give a name alone such as monitor.example, without scheme or port"
+    )]
+    AllowHost(String),
     /// Not an engine's URL.
     #[error(
         "--query-url {0:?}: give an http or https URL without a password and without /api/v1, \
@@ -140,6 +147,7 @@ impl Config {
             tls,
             open_grpc: args.insecure || args.listen_grpc.ip().is_loopback(),
             open_http: args.insecure || args.listen_http.ip().is_loopback(),
+            allow_host: allow_host(args)?,
             retention,
             remote_write,
             query_url,
@@ -147,6 +155,18 @@ impl Config {
             otlp_headers,
         })
     }
+}
+
+fn allow_host(args: &RunArgs) -> Result<Vec<String>, ConfigError> {
+    let of_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let names = args.allow_host.iter().map(|given| {
+        let name = given.strip_suffix('.').unwrap_or(given);
+        if name.is_empty() || !name.chars().all(of_name) {
+            return Err(ConfigError::AllowHost(given.clone()));
+        }
+        Ok(name.to_ascii_lowercase())
+    });
+    names.collect()
 }
 
 fn retention(args: &RunArgs) -> Result<Retention, ConfigError> {
@@ -159,7 +179,11 @@ fn retention(args: &RunArgs) -> Result<Retention, ConfigError> {
     let bytes = bytes(&args.retention_bytes)
         .filter(|bytes| *bytes >= BYTES_MIN)
         .ok_or_else(|| ConfigError::RetentionBytes(args.retention_bytes.clone()))?;
-    Ok(Retention { age, bytes })
+    Ok(Retention {
+        age,
+        bytes,
+        accept_clock: args.accept_clock,
+    })
 }
 
 /// A size such as `10GiB`.

@@ -10,7 +10,12 @@ use std::{
 
 use monitor_proto::v1;
 
-use crate::{codec, rollup::duration_ns, store::HostRow};
+use crate::{
+    codec, log_limit,
+    rollup::duration_ns,
+    store::HostRow,
+    time::{now_ns, steady_ns},
+};
 
 /// What is asked of every report so often that it is kept decoded.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +78,10 @@ impl HostState {
     pub(crate) fn report(&self) -> Option<v1::Report> {
         codec::decode(&self.newest.body)
             .inspect_err(|error| {
-                tracing::error!(host = self.row.id, %error, "a newest report is unreadable");
+                if let Some(left_out) = log_limit::line("newest report", &self.row.id) {
+                    let host = &self.row.id;
+                    tracing::error!(host, %error, left_out, "a newest report is unreadable");
+                }
             })
             .ok()
     }
@@ -84,7 +92,7 @@ impl HostState {
             host: Some(self.newest.host.clone()),
             agent: Some(self.newest.agent.clone()),
             first_seen_unix_ns: self.row.first_seen_ns,
-            last_seen_unix_ns: self.row.last_seen_ns,
+            last_seen_unix_ns: self.row.last_seen_ns(now_ns(), steady_ns()),
             last_window_end_unix_ns: self.newest.window_end_ns,
             last_sequence: self.row.sequence_last,
             reports: self.row.reports,
@@ -177,6 +185,7 @@ mod tests {
             id: id.into(),
             first_seen_ns: 0,
             last_seen_ns: 0,
+            seen_steady_ns: 0,
             reports: 1,
             conflicts: 0,
             epoch: 1,

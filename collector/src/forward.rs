@@ -329,7 +329,16 @@ impl Sender {
                 }
                 Answer::Later { message, after } => {
                     self.stats.retries.fetch_add(1, Relaxed);
-                    tracing::debug!(url = self.stats.url, message, "will be tried again");
+                    let url = &self.stats.url;
+                    if let Some(left_out) = log_limit::line("forward", url) {
+                        tracing::warn!(
+                            url,
+                            message,
+                            left_out,
+                            "the receiver takes no reports: they wait in the store and are tried \
+                             again; see whether it runs and whether the URL is its own"
+                        );
+                    }
                     self.pause(after.unwrap_or(retry).max(retry))?;
                     retry = (retry * 2).min(RETRY_MAX);
                 }
@@ -340,12 +349,15 @@ impl Sender {
     fn rejected(&self, reason: Rejection, units: u64, message: &str) {
         self.stats.reject(reason, units);
         let url = &self.stats.url;
-        tracing::warn!(
-            url,
-            ?reason,
-            units,
-            message,
-            "the receiver will never take this"
-        );
+        if let Some(left_out) = log_limit::line("forward rejected", url) {
+            tracing::warn!(
+                url,
+                ?reason,
+                units,
+                message,
+                left_out,
+                "the receiver will never take this: docs/metrics.md says what each reason means"
+            );
+        }
     }
 }

@@ -21,10 +21,11 @@ use tonic::transport::server::Connected;
 use crate::{
     auth::Peer,
     idle::{Idle, Streams},
+    log_limit,
     patience::Patience,
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
-    tls::{Protocol, Tls, identity},
+    tls::{Identity, Protocol, Tls, identity},
 };
 
 /// The longest that a TLS handshake may take.
@@ -86,16 +87,27 @@ impl Listener {
                 accepted = self.tcp.accept() => accepted,
                 () = stopped(&mut stopping) => return,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, from) = match accepted {
+                Ok((stream, from)) => (stream, from.ip()),
                 Err(error) => {
-                    tracing::warn!(%error, "a connection cannot be accepted");
+                    if let Some(left_out) = log_limit::line("accept", "") {
+                        tracing::warn!(
+                            %error, left_out,
+                            "a connection cannot be accepted: mostly too many files are open, see \
+                             LimitNOFILE of the unit"
+                        );
+                    }
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
+            let peer = Peer {
+                address: Some(from),
+                identity: None,
+            };
             let Some(place) = take_place(&self.stats, self.counter(), self.connections_max) else {
-                self.stats.refuse(Refusal::Connections);
+                let why = format!("{} connections are open already", self.connections_max);
+                self.stats.refuse(Refusal::Connections, &peer, &why);
                 continue;
             };
             // Without it, small answers may wait for an acknowledgement.
@@ -104,7 +116,7 @@ impl Listener {
             let connection = move |io, peer| Connection::new(io, peer, place, protocol, bounds);
             match &self.tls {
                 None => {
-                    let connection = connection(Io::Plain(stream), Peer::default());
+                    let connection = connection(Io::Plain(stream), peer);
                     drop(sender.send(connection).await);
                 }
                 Some(tls) => {
@@ -112,10 +124,16 @@ impl Listener {
                     let (sender, stats) = (sender.clone(), Arc::clone(&self.stats));
                     tokio::spawn(async move {
                         match handshake(acceptor, stream).await {
-                            Ok((io, peer)) => drop(sender.send(connection(io, peer)).await),
+                            Ok((io, identity)) => {
+                                let peer = Peer { identity, ..peer };
+                                drop(sender.send(connection(io, peer)).await);
+                            }
                             Err(error) => {
-                                stats.refuse(Refusal::Handshake);
-                                tracing::debug!(%error, "a TLS handshake failed");
+                                let why = format!(
+                                    "a TLS handshake failed: {error}: see whether it speaks TLS, \
+                                     trusts this certificate and shows one where that is asked for"
+                                );
+                                stats.refuse(Refusal::Handshake, &peer, &why);
                             }
                         }
                     });
@@ -141,16 +159,17 @@ fn first_bytes(protocol: Protocol) -> usize {
     }
 }
 
-async fn handshake(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<(Io, Peer)> {
+async fn handshake(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+) -> io::Result<(Io, Option<Arc<Identity>>)> {
     let stream = timeout(HANDSHAKE_MAX, acceptor.accept(stream))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let (_, session) = stream.get_ref();
     let certificate = session.peer_certificates().and_then(<[_]>::first);
-    let peer = Peer {
-        identity: certificate.map(|certificate| Arc::new(identity(certificate))),
-    };
-    Ok((Io::Tls(Box::new(stream)), peer))
+    let identity = certificate.map(|certificate| Arc::new(identity(certificate)));
+    Ok((Io::Tls(Box::new(stream)), identity))
 }
 
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{forward::ForwardStats, store::Damaged};
+use crate::{auth::Peer, forward::ForwardStats, log_limit, store::Damaged};
 
 /// Why a report was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,9 @@ pub(crate) struct SelfStats {
     pub(crate) stored: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) conflicts: AtomicU64,
+    /// Streams of reports that ended without being closed: a network or an agent
+    /// that went away.
+    pub(crate) streams_broken: AtomicU64,
     pub(crate) streams_active: AtomicU64,
     pub(crate) watchers_active: AtomicU64,
     pub(crate) grpc_connections: AtomicU64,
@@ -87,8 +90,15 @@ impl SelfStats {
         }
     }
 
-    pub(crate) fn refuse(&self, reason: Refusal) {
-        self.refused[Self::slot(reason)].fetch_add(1, Relaxed);
+    /// Counts a refusal, and says once a minute who is refused and what to do.
+    pub(crate) fn refuse(&self, reason: Refusal, peer: &Peer, why: &dyn Display) {
+        let slot = Self::slot(reason);
+        self.refused[slot].fetch_add(1, Relaxed);
+        let (_, reason) = Refusal::ALL[slot];
+        let peer = peer.to_string();
+        if let Some(left_out) = log_limit::line(reason, &peer) {
+            tracing::warn!(reason, peer, %why, left_out, "refused");
+        }
     }
 
     pub(crate) fn refused(&self, reason: Refusal) -> u64 {
@@ -161,7 +171,7 @@ mod tests {
         let stats = SelfStats::default();
         for (n, (reason, _)) in (1..).zip(Refusal::ALL) {
             for _ in 0..n {
-                stats.refuse(reason);
+                stats.refuse(reason, &Peer::default(), &"a test");
             }
         }
         for (n, (reason, _)) in (1..).zip(Refusal::ALL) {

@@ -1,6 +1,9 @@
 //! Points in time as a request gives them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::LazyLock,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use jiff::Timestamp;
 
@@ -14,6 +17,14 @@ pub(crate) fn now_ns() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// A time that only goes on, whatever the clock is set to: what it said at the
+/// start, and the nanoseconds since then.  Ages are differences of it.
+pub(crate) fn steady_ns() -> u64 {
+    static START: LazyLock<(u64, Instant)> = LazyLock::new(|| (now_ns(), Instant::now()));
+    let (start_ns, start) = *START;
+    start_ns.saturating_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// An RFC 3339 time, `now`, or an age before `now_ns`; as unix nanoseconds.

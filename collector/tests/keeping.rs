@@ -162,3 +162,36 @@ async fn a_backup_taken_under_load_is_whole_and_can_be_used() {
         ExportOutcome::Stored
     );
 }
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_at_the_start_deletes_nothing_unless_it_is_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    for sequence in 1..=5 {
+        agent.export(report("web", sequence)).await;
+    }
+    drop(agent);
+    assert_eq!(collector.terminate(), Some(0));
+    // To the store a clock that is ahead and reports that are old are the same.
+    let store = rusqlite::Connection::open(dir.path().join("collector.db")).unwrap();
+    let days_40 = "UPDATE reports SET stored_ns = stored_ns - 40 * 86400 * 1000000000;
+                   UPDATE progress SET stored_ns = stored_ns - 40 * 86400 * 1000000000";
+    store.execute_batch(days_40).unwrap();
+    drop(store);
+
+    // Neither a new report nor a restart makes the others old.
+    for sequence in 6..=7 {
+        let ahead = Collector::start(dir.path());
+        eventually("the clock is judged", || {
+            ahead.log().contains("clock is ahead")
+        });
+        let mut agent = ahead.agent().await;
+        agent.export(report("web", sequence)).await;
+        drop(agent);
+        assert_eq!(ahead.all_reports("").len() as u64, sequence);
+        assert_eq!(ahead.terminate(), Some(0));
+    }
+    let right = Collector::start_with(dir.path(), &["--accept-clock"]);
+    eventually("what is old goes", || right.all_reports("").len() == 2);
+}

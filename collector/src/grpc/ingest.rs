@@ -6,6 +6,7 @@
 //! sending more.
 
 use std::{
+    error::Error as _,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
@@ -25,14 +26,15 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::shown;
 use crate::{
-    auth::{Access, Denied, WriteGrant},
+    auth::{Access, Denied, Peer, WriteGrant},
     codec,
     fleet::Facts,
     limits::{HostRates, StreamPlace, Streams},
+    log_limit,
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
     store::{Incoming, Outcome, WriteError, Writer},
-    time::now_ns,
+    time::{now_ns, steady_ns},
     validate,
 };
 
@@ -81,19 +83,18 @@ impl Ingest {
     ) -> Result<WriteGrant, Status> {
         let (shown, peer) = shown(request);
         self.access.write(shown, &peer).ok_or_else(|| {
-            self.stats.refuse(Refusal::Unauthenticated);
-            Status::unauthenticated(
-                "reports need `authorization: Bearer TOKEN` with a token that may write: give the \
-                 agent one of `speedmimi-collector token add --host-id ID`, or DATA_DIR/token, by \
-                 --token-file",
-            )
+            const WHY: &str = "reports need `authorization: Bearer TOKEN` with a token that may \
+                               write: give the agent one of `speedmimi-collector token add \
+                               --host-id ID`, or DATA_DIR/token, by --token-file";
+            self.stats.refuse(Refusal::Unauthenticated, &peer, &WHY);
+            Status::unauthenticated(WHY)
         })
     }
 
     /// A place for one more stream, and one of those that the grant has.
     fn place(&self, grant: &WriteGrant) -> Result<(Place, Option<StreamPlace>), Status> {
         let refuse = |words: String| {
-            self.stats.refuse(Refusal::Streams);
+            self.stats.refuse(Refusal::Streams, grant.peer(), &words);
             Status::resource_exhausted(words)
         };
         let own = match grant.holder() {
@@ -139,7 +140,7 @@ impl Ingest {
             let answer = match next {
                 Some(Ok(request)) => self.take(request, &mut grant).await,
                 Some(Err(status)) => {
-                    self.stats.refuse(Refusal::Invalid);
+                    self.ended(&status, grant.peer());
                     Pending::Broken(status)
                 }
                 None => return,
@@ -151,10 +152,31 @@ impl Ingest {
         }
     }
 
+    /// What the peer sent is refused; that it went away is no refusal.
+    fn ended(&self, status: &Status, peer: &Peer) {
+        // Only what the connection came to has a source.
+        if status.source().is_none() {
+            self.stats.refuse(Refusal::Invalid, peer, &status.message());
+            return;
+        }
+        self.stats.streams_broken.fetch_add(1, Relaxed);
+        let peer = peer.to_string();
+        if let Some(left_out) = log_limit::line("stream broke", &peer) {
+            let why = status.message();
+            tracing::info!(
+                peer,
+                why,
+                left_out,
+                "a stream of reports broke off: its agent connects again, and sends what was not \
+                 acknowledged"
+            );
+        }
+    }
+
     async fn take(&self, request: ExportRequest, grant: &mut WriteGrant) -> Pending {
         let report = request.report.unwrap_or_default();
         if let Err(invalid) = validate::report(&report) {
-            self.stats.refuse(Refusal::Invalid);
+            self.stats.refuse(Refusal::Invalid, grant.peer(), &invalid);
             return Pending::Rejected(ExportResponse {
                 epoch: report.agent.as_ref().map_or(0, |agent| agent.epoch),
                 sequence: report.sequence,
@@ -164,12 +186,12 @@ impl Ingest {
         }
         let host = report.host.as_ref().map_or("", |host| host.id.as_str());
         let granted = self.granted(grant, host);
-        if let Err(status) = granted.and_then(|()| self.allow(&report)) {
+        if let Err(status) = granted.and_then(|()| self.allow(&report, grant.peer())) {
             return Pending::Broken(status);
         }
         match self.submit(report).await {
             Ok(pending) => pending,
-            Err(error) => Pending::Broken(self.status(&error)),
+            Err(error) => Pending::Broken(self.status(&error, grant.peer())),
         }
     }
 
@@ -177,8 +199,8 @@ impl Ingest {
     /// right is not lost, as a rejected one would be.
     fn granted(&self, grant: &mut WriteGrant, host: &str) -> Result<(), Status> {
         self.access.allows(grant, host).map_err(|denied| {
-            self.stats.refuse(Refusal::Forbidden);
             let words = format!("reports of the host {host:?} are not taken here: {denied}");
+            self.stats.refuse(Refusal::Forbidden, grant.peer(), &words);
             match denied {
                 Denied::Revoked => Status::unauthenticated(words),
                 Denied::Token(_) | Denied::Certificate(_) => Status::permission_denied(words),
@@ -186,15 +208,15 @@ impl Ingest {
         })
     }
 
-    fn allow(&self, report: &v1::Report) -> Result<(), Status> {
+    fn allow(&self, report: &v1::Report, peer: &Peer) -> Result<(), Status> {
         let host = report.host.as_ref().map_or("", |host| host.id.as_str());
         if self.rates.take(host, report.encoded_len(), Instant::now()) {
             return Ok(());
         }
-        self.stats.refuse(Refusal::Rate);
-        Err(Status::resource_exhausted(
-            "this host sends more than the collector takes of one host: send again later",
-        ))
+        const WHY: &str =
+            "this host sends more than the collector takes of one host: send again later";
+        self.stats.refuse(Refusal::Rate, peer, &WHY);
+        Err(Status::resource_exhausted(WHY))
     }
 
     async fn submit(&self, report: v1::Report) -> Result<Pending, WriteError> {
@@ -210,6 +232,7 @@ impl Ingest {
                 sequence,
                 window_end_ns: report.window_end_unix_ns,
                 received_ns: now_ns(),
+                steady_ns: steady_ns(),
                 body: body.into(),
                 facts,
             })
@@ -221,7 +244,7 @@ impl Ingest {
         })
     }
 
-    async fn answer(&self, pending: Pending) -> Result<ExportResponse, Status> {
+    async fn answer(&self, pending: Pending, peer: &Peer) -> Result<ExportResponse, Status> {
         let (epoch, sequence, answered) = match pending {
             Pending::Rejected(response) => return Ok(response),
             Pending::Broken(status) => return Err(status),
@@ -232,7 +255,7 @@ impl Ingest {
             } => (epoch, sequence, answered),
         };
         let outcome = answered.await.unwrap_or(Err(WriteError::Stopping));
-        let (counter, outcome) = match outcome.map_err(|error| self.status(&error))? {
+        let (counter, outcome) = match outcome.map_err(|error| self.status(&error, peer))? {
             Outcome::Stored => (&self.stats.stored, ExportOutcome::Stored),
             Outcome::Duplicate => (&self.stats.duplicates, ExportOutcome::Duplicate),
             Outcome::Conflict => (&self.stats.conflicts, ExportOutcome::Conflict),
@@ -246,21 +269,23 @@ impl Ingest {
         })
     }
 
-    fn status(&self, error: &WriteError) -> Status {
+    fn status(&self, error: &WriteError, peer: &Peer) -> Status {
+        let words = error.to_string();
+        let refuse = |reason| self.stats.refuse(reason, peer, &words);
         match error {
             WriteError::Full => {
-                self.stats.refuse(Refusal::DiskFull);
-                Status::resource_exhausted(error.to_string())
+                refuse(Refusal::DiskFull);
+                Status::resource_exhausted(words)
             }
             WriteError::TooManyHosts(_) => {
-                self.stats.refuse(Refusal::Hosts);
-                Status::resource_exhausted(error.to_string())
+                refuse(Refusal::Hosts);
+                Status::resource_exhausted(words)
             }
             WriteError::Failed(_) => {
-                self.stats.refuse(Refusal::Store);
-                Status::internal(error.to_string())
+                refuse(Refusal::Store);
+                Status::internal(words)
             }
-            WriteError::Stopping => Status::unavailable(error.to_string()),
+            WriteError::Stopping => Status::unavailable(words),
         }
     }
 }
@@ -276,6 +301,7 @@ impl ReportService for Ingest {
     ) -> Result<Response<Self::ExportStream>, Status> {
         let grant = self.authenticate(&request)?;
         let place = self.place(&grant)?;
+        let peer = grant.peer().clone();
         let (pending, queue) = mpsc::channel(IN_FLIGHT_MAX);
         tokio::spawn(
             self.clone()
@@ -283,8 +309,8 @@ impl ReportService for Ingest {
         );
         let ingest = self.clone();
         let answers = ReceiverStream::new(queue).then(move |pending| {
-            let ingest = ingest.clone();
-            async move { ingest.answer(pending).await }
+            let (ingest, peer) = (ingest.clone(), peer.clone());
+            async move { ingest.answer(pending, &peer).await }
         });
         Ok(Response::new(Box::pin(answers)))
     }

@@ -80,12 +80,11 @@ impl Query {
         if access.reads(header, &peer) {
             return Ok(());
         }
-        self.stats.refuse(Refusal::Unauthenticated);
-        Err(Status::unauthenticated(
-            "reading here needs `authorization: Bearer TOKEN` with a token of \
-             `speedmimi-collector token add --read`, or a client certificate with the URI \
-             urn:speedmimi:read",
-        ))
+        const WHY: &str = "reading here needs `authorization: Bearer TOKEN` with a token of \
+                           `speedmimi-collector token add --read`, or a client certificate with \
+                           the URI urn:speedmimi:read";
+        self.stats.refuse(Refusal::Unauthenticated, &peer, &WHY);
+        Err(Status::unauthenticated(WHY))
     }
 
     /// What only the own store can answer.
@@ -217,7 +216,11 @@ fn goodbye() -> Status {
 
 fn decoded(live: &LiveReport) -> Option<v1::Report> {
     codec::decode(&live.body)
-        .inspect_err(|error| tracing::error!(%error, "a live report is unreadable"))
+        .inspect_err(|error| {
+            if let Some(left_out) = crate::log_limit::line("live report", &live.host_id) {
+                tracing::error!(%error, left_out, "a live report is unreadable");
+            }
+        })
         .ok()
 }
 

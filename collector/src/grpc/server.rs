@@ -94,6 +94,7 @@ mod tests {
         let retention = Retention {
             age: DEADLINE,
             bytes: 1 << 30,
+            accept_clock: false,
         };
         let (writer, _) = Writer::start(&store, &told, 1, retention).unwrap();
         let general = Token::try_new(TOKEN, "a test").unwrap();

@@ -125,15 +125,28 @@ fn known<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
+/// What a spreadsheet takes for the beginning of a formula, where it begins a
+/// cell, in the forms of full width as well.
+const FORMULA: [char; 11] = [
+    '=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
+];
+
 /// A text from another machine: quoted, and made a text also for a spreadsheet
-/// that takes cells beginning like these as formulas.
+/// that splits lines within quotes or leaves out spaces.
 fn label(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let guard = if formula { "'" } else { "" };
-    if formula || text.contains(['"', ',', '\n', '\r']) {
-        format!("\"{guard}{}\"", text.replace('"', "\"\""))
+    let mut guarded = String::with_capacity(text.len());
+    let mut at_start = true;
+    for c in text.chars() {
+        if at_start && FORMULA.contains(&c) {
+            guarded.push('\'');
+        }
+        at_start = matches!(c, '\n' | '\r') || (at_start && c == ' ');
+        guarded.push(c);
+    }
+    if guarded.len() > text.len() || text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", guarded.replace('"', "\"\""))
     } else {
-        text.to_owned()
+        guarded
     }
 }
 
@@ -158,5 +171,9 @@ mod tests {
         assert_eq!(label("web-1"), "web-1");
         assert_eq!(label("a,\"b\"\n"), "\"a,\"\"b\"\"\n\"");
         assert_eq!(label("=HYPERLINK(1)"), "\"'=HYPERLINK(1)\"");
+        assert_eq!(label("a\n=1"), "\"a\n'=1\"");
+        assert_eq!(label("a\r\n @x"), "\"a\r'\n '@x\"");
+        assert_eq!(label(" ＝1"), "\" '＝1\"");
+        assert_eq!(label("a-b=c+d@e"), "a-b=c+d@e");
     }
 }

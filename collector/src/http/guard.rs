@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use axum::{
     Extension,
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header, uri::Authority},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Version, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -32,9 +32,8 @@ const HEADERS: [(HeaderName, &str); 5] = [
 /// What is asked of who reads.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
-    /// Whether names other than localhost are ours: on other addresses, where
-    /// either the right to read is asked for or nothing is hidden anyway.
-    pub(super) any_host_name: bool,
+    /// Which names are ours.
+    pub(super) names: Names,
     /// Who may read; anyone where this is absent.
     pub(super) access: Option<Arc<Access>>,
 }
@@ -74,32 +73,74 @@ fn unauthorized() -> Response {
     response
 }
 
-/// Refuses requests without the right to read, and those under a foreign name,
+/// The names under which the collector is reached, besides localhost and
+/// addresses.
+#[derive(Clone, Debug)]
+pub(crate) enum Names {
+    /// On other addresses than loopback, where either the right to read is asked
+    /// for or nothing is hidden anyway.
+    Any,
+    /// In lower case.
+    These(Arc<[String]>),
+}
+
+impl Names {
+    /// An address cannot be pointed elsewhere, a name other than localhost can.
+    fn hold(&self, host: &str) -> bool {
+        let Self::These(names) = self else {
+            return true;
+        };
+        let name = match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
+            Some((v6, _)) => v6,
+            None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+        };
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        name == "localhost" || names.contains(&name) || name.parse::<IpAddr>().is_ok()
+    }
+}
+
+/// Refuses what this server never answers; then requests under a foreign name,
 /// so that no web page can reach us through a name of its own that it points at
-/// this address (DNS rebinding).
+/// this address (DNS rebinding), and requests without the right to read.
+fn refusal(guard: &Guard, peer: &Peer, request: &Request) -> Option<Response> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let problem = Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET and HEAD are served here",
+        );
+        return Some(([(header::ALLOW, "GET, HEAD")], problem).into_response());
+    }
+    let mut fields = request.headers().get_all(header::HOST).iter();
+    let (field, second) = (fields.next(), fields.next());
+    let old = request.version() < Version::HTTP_11;
+    if second.is_some() || (field.is_none() && !old) {
+        let problem = Problem::bad_request("a request has one Host field (RFC 9112, 3.2)");
+        return Some(problem.into_response());
+    }
+    // Of a request for a whole URL the field does not count (RFC 9112, 3.2.2).
+    let authority = request.uri().authority().map(Authority::as_str);
+    let host = authority.or_else(|| field.and_then(|value| value.to_str().ok()));
+    if !host.is_some_and(|host| guard.names.hold(host)) {
+        let problem = Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "the Host field must be localhost, an IP address, or a name that the collector was \
+             given by --allow-host",
+        );
+        return Some(problem.into_response());
+    }
+    (!guard.may_read(request, peer)).then(unauthorized)
+}
+
+/// Checks a request, and adds to its answer what every answer carries.
 pub(super) async fn check(
     State(guard): State<Guard>,
     Extension(peer): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
-    let host = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|value| value.to_str().ok())
-        .or_else(|| request.uri().authority().map(Authority::as_str));
-    let mut response = if guard.any_host_name || host.is_some_and(is_ours) {
-        if guard.may_read(&request, &peer) {
-            next.run(request).await
-        } else {
-            unauthorized()
-        }
-    } else {
-        Problem::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "the Host header must be localhost or an IP address",
-        )
-        .into_response()
+    let mut response = match refusal(&guard, &peer, &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
     };
     for (name, value) in HEADERS {
         response
@@ -110,21 +151,16 @@ pub(super) async fn check(
     response
 }
 
-/// An address cannot be pointed elsewhere, a name other than localhost can.
-fn is_ours(host: &str) -> bool {
-    let name = match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
-        Some((v6, _)) => v6,
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::is_ours;
+    use super::*;
+
+    fn names(names: &[&str]) -> Names {
+        Names::These(names.iter().map(|&name| name.to_owned()).collect())
+    }
 
     #[test]
-    fn only_localhost_and_addresses_are_ours() {
+    fn only_localhost_addresses_and_given_names_are_ours() {
         for host in [
             "localhost",
             "LOCALHOST:7601",
@@ -132,8 +168,10 @@ mod tests {
             "127.0.0.1:1",
             "[::1]",
             "[::1]:7601",
+            "monitor.example",
+            "Monitor.Example.:443",
         ] {
-            assert!(is_ours(host), "{host}");
+            assert!(names(&["monitor.example"]).hold(host), "{host}");
         }
         for host in [
             "",
@@ -141,9 +179,12 @@ mod tests {
             "evil.example:7601",
             "localhost.evil.example",
             "127.0.0.1.evil.example:80",
-            "[::1].evil",
+            "a.monitor.example",
+            "monitor.example.evil",
         ] {
-            assert!(!is_ours(host) || host == "[::1].evil", "{host}");
+            assert!(!names(&["monitor.example"]).hold(host), "{host}");
+            assert!(Names::Any.hold(host), "{host}");
         }
+        assert!(!names(&[]).hold("monitor.example"));
     }
 }

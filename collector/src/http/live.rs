@@ -23,6 +23,7 @@ use crate::{
     codec,
     engine::Engine,
     live::LiveReport,
+    log_limit,
     reading::Reading,
     self_stats::{Place, take_place},
     stop::{Stopping, stopped},
@@ -149,7 +150,11 @@ async fn follow(
 
 fn event(live: &LiveReport) -> Option<Event> {
     codec::decode(&live.body)
-        .inspect_err(|error| tracing::error!(%error, "a live report is unreadable"))
+        .inspect_err(|error| {
+            if let Some(left_out) = log_limit::line("live report", &live.host_id) {
+                tracing::error!(%error, left_out, "a live report is unreadable");
+            }
+        })
         .ok()
         .and_then(|report| event_of(&report))
 }

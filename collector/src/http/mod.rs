@@ -26,6 +26,8 @@ use axum::{Router, middleware, routing::get};
 use tokio::sync::mpsc;
 use tower_http::compression::CompressionLayer;
 
+pub(crate) use guard::Names;
+
 use crate::{
     auth::Access, fleet::Fleet, listen::Connection, live::Live, reading::Reading,
     self_stats::SelfStats, stop::Stopping, store::Told,
@@ -50,7 +52,7 @@ impl State {
         stopping: Stopping,
         store_path: PathBuf,
         access: Option<Arc<Access>>,
-        any_host_name: bool,
+        names: Names,
     ) -> Self {
         Self {
             fleet: told.fleet,
@@ -59,10 +61,7 @@ impl State {
             reading,
             stopping,
             store_path: Arc::new(store_path),
-            guard: guard::Guard {
-                any_host_name,
-                access,
-            },
+            guard: guard::Guard { names, access },
         }
     }
 }
@@ -85,7 +84,6 @@ fn router(state: State) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(page::serve)
-        .method_not_allowed_fallback(problem::method_not_allowed)
         // Events are sent as they come: the layer leaves them as they are.
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(

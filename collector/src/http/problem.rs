@@ -77,11 +77,3 @@ impl From<ReadingError> for Problem {
         }
     }
 }
-
-/// Everything here is read by GET or HEAD.
-pub(super) async fn method_not_allowed() -> Problem {
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "only GET and HEAD are served here",
-    )
-}

@@ -13,7 +13,7 @@ use super::State;
 use crate::{
     metrics::{self, HostSample},
     reading::Reading,
-    time::now_ns,
+    time::steady_ns,
 };
 
 /// Every series, sent in chunks as they are made.
@@ -21,7 +21,7 @@ use crate::{
 /// An engine has the series of the hosts already: scraped from here they would
 /// be in it twice, so that this collector then tells of itself alone.
 pub(super) async fn scrape(Shared(state): Shared<State>) -> Response {
-    let now = now_ns();
+    let now = steady_ns();
     let hosts = match &state.reading {
         Reading::Store(fleet, _) => fleet.all(),
         Reading::Engine(_) => Vec::new(),

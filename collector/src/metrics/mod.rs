@@ -27,11 +27,11 @@ pub(crate) struct HostSample {
 
 impl HostSample {
     /// `None` where the newest report is unreadable.
-    pub(crate) fn new(state: &HostState, now_ns: u64) -> Option<Self> {
+    pub(crate) fn new(state: &HostState, steady_ns: u64) -> Option<Self> {
         Some(Self {
             report: state.report()?,
             summary: state.summary(),
-            up: !state.row.silent(now_ns),
+            up: !state.row.silent(steady_ns),
         })
     }
 

@@ -85,6 +85,12 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
         read(&stats.rolls_left_out) as f64,
     );
     plain(
+        "speedmimi_collector_streams_broken_total",
+        Kind::Counter,
+        "Streams of reports that broke off without being closed.",
+        read(&stats.streams_broken) as f64,
+    );
+    plain(
         "speedmimi_collector_streams_active",
         Kind::Gauge,
         "Agents connected.",

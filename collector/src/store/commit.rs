@@ -9,9 +9,10 @@ use monitor_proto::v1;
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{
+    clock::{self, Clock},
     from_sql,
     hosts::{self, HostRow, Made, Place},
-    progress::save_progress,
+    progress::{progress, save_progress},
     roller::{self, Rolled},
     rolls, to_sql,
     writer::{Answer, Incoming, Outcome, Told, WriteError},
@@ -45,7 +46,7 @@ fn publish_all(
         }
         let (report, body, stored_ns) = newest.unwrap_or_else(|| nothing_of(row));
         let facts = Facts::from(&report);
-        row.made = Made::new(report.window_end_unix_ns, stored_ns, facts.window_ns);
+        row.made = Made::new(report.window_end_unix_ns, stored_ns, facts.window_ns).kept();
         told.fleet.publish(
             row.clone(),
             Some(Newest {
@@ -78,6 +79,7 @@ pub(super) struct State {
     pub(super) connection: Connection,
     pub(super) hosts: HashMap<String, HostRow>,
     pub(super) told: Told,
+    pub(super) clock: Clock,
     next_key: i64,
     hosts_max: usize,
     /// The `stored_ns` of the last report.
@@ -102,19 +104,26 @@ impl State {
         connection: Connection,
         told: Told,
         hosts_max: usize,
+        accept_clock: bool,
     ) -> rusqlite::Result<Self> {
         let mut hosts = hosts::load(&connection)?;
         publish_all(&connection, &mut hosts, &told)?;
         let next_key = hosts.values().map(|row| row.key).max().unwrap_or(0) + 1;
         let stored_ns: Option<i64> =
             connection.query_row("SELECT max(stored_ns) FROM reports", [], |row| row.get(0))?;
+        let stored_ns = stored_ns.map(from_sql);
+        let kept_ns = match progress(&connection, clock::NAME)? {
+            0 => stored_ns,
+            kept_ns => Some(kept_ns),
+        };
         Ok(Self {
             connection,
             hosts,
             told,
+            clock: Clock::new(kept_ns, accept_clock),
             next_key,
             hosts_max,
-            stored_ns: stored_ns.map_or(0, from_sql),
+            stored_ns: stored_ns.unwrap_or(0),
             said_twice: HashSet::new(),
         })
     }
@@ -167,7 +176,7 @@ impl State {
             };
             let stored_ns = incoming.received_ns.max(self.stored_ns + 1);
             let outcome = insert(&transaction, row.key, stored_ns, incoming)?;
-            row.last_seen_ns = row.last_seen_ns.max(incoming.received_ns);
+            row.seen(incoming.received_ns, incoming.steady_ns);
             match outcome {
                 Outcome::Stored => {
                     self.stored_ns = stored_ns;
@@ -338,11 +347,14 @@ fn insert(
 
 impl From<&Incoming> for Made {
     fn from(incoming: &Incoming) -> Self {
-        Self::new(
-            incoming.window_end_ns,
-            incoming.received_ns,
-            incoming.facts.window_ns,
-        )
+        Self {
+            steady_ns: incoming.steady_ns,
+            ..Self::new(
+                incoming.window_end_ns,
+                incoming.received_ns,
+                incoming.facts.window_ns,
+            )
+        }
     }
 }
 

@@ -10,11 +10,14 @@ use super::{
     kept::{self, Damage},
     reports, to_sql,
 };
+use crate::time::steady_ns;
 
 /// A host is silent after this time without a report, or after so many windows
 /// where they are long.
 const SILENT_AFTER_NS: u64 = 60_000_000_000;
 const SILENT_AFTER_WINDOWS: f64 = 2.5;
+/// Two clocks that are less apart than this run at different speeds.
+const CLOCK_SET_NS: u64 = 2_000_000_000;
 
 /// When a report was made and came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +25,8 @@ pub(crate) struct Made {
     /// The end of its window, but no later than it came: a host's clock that was
     /// ahead hides nothing that comes after it was set right.
     pub(crate) at_ns: u64,
-    pub(crate) received_ns: u64,
+    /// When it came, by the steady clock.
+    pub(crate) steady_ns: u64,
     pub(crate) window_ns: u64,
 }
 
@@ -30,8 +34,16 @@ impl Made {
     pub(crate) fn new(window_end_ns: u64, received_ns: u64, window_ns: u64) -> Self {
         Self {
             at_ns: window_end_ns.min(received_ns),
-            received_ns,
+            steady_ns: received_ns,
             window_ns,
+        }
+    }
+
+    /// Of a report that came before the start: none came later than now.
+    pub(super) fn kept(self) -> Self {
+        Self {
+            steady_ns: self.steady_ns.min(steady_ns()),
+            ..self
         }
     }
 
@@ -61,6 +73,8 @@ pub(crate) struct HostRow {
     pub(crate) id: String,
     pub(crate) first_seen_ns: u64,
     pub(crate) last_seen_ns: u64,
+    /// The same by the steady clock; not in the table.
+    pub(crate) seen_steady_ns: u64,
     /// How many reports are kept.
     pub(crate) reports: u64,
     pub(crate) conflicts: u64,
@@ -81,6 +95,7 @@ impl HostRow {
             id,
             first_seen_ns: now_ns,
             last_seen_ns: now_ns,
+            seen_steady_ns: now_ns,
             reports: 0,
             conflicts: 0,
             epoch: 0,
@@ -124,6 +139,23 @@ impl HostRow {
         Place::NewestOfOther
     }
 
+    pub(super) fn seen(&mut self, now_ns: u64, steady_ns: u64) {
+        self.last_seen_ns = now_ns;
+        self.seen_steady_ns = steady_ns;
+    }
+
+    /// When the last report came, by the clock as it is now: where it was set
+    /// since then, the age counts.
+    pub(crate) fn last_seen_ns(&self, now_ns: u64, steady_ns: u64) -> u64 {
+        let age_ns = steady_ns.saturating_sub(self.seen_steady_ns);
+        let by_age_ns = now_ns.saturating_sub(age_ns);
+        if by_age_ns.abs_diff(self.last_seen_ns) < CLOCK_SET_NS {
+            self.last_seen_ns
+        } else {
+            by_age_ns
+        }
+    }
+
     fn gives_way_to(&self, epoch: u64, made: Made) -> bool {
         let patience_ns = if epoch > self.epoch {
             0
@@ -142,9 +174,10 @@ impl HostRow {
             && made.at_ns.abs_diff(self.made.at_ns) < self.made.silent_after_ns()
     }
 
-    /// Whether the newest report came too long ago to tell of now.
-    pub(crate) fn silent(&self, now_ns: u64) -> bool {
-        now_ns.saturating_sub(self.made.received_ns) >= self.made.silent_after_ns()
+    /// Whether the newest report came too long ago to tell of now, by the steady
+    /// clock.
+    pub(crate) fn silent(&self, steady_ns: u64) -> bool {
+        steady_ns.saturating_sub(self.made.steady_ns) >= self.made.silent_after_ns()
     }
 
     /// Reports missing between the first and the last kept one of the shown
@@ -167,6 +200,7 @@ fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<HostRow> {
         id: row.get(1)?,
         first_seen_ns: number(2)?,
         last_seen_ns: number(3)?,
+        seen_steady_ns: number(3)?.min(steady_ns()),
         reports: number(4)?,
         conflicts: number(5)?,
         epoch: number(6)?,
@@ -269,7 +303,7 @@ pub(super) fn recount(connection: &Connection, row: &mut HostRow) -> rusqlite::R
         },
     )?;
     row.epoch = epoch;
-    row.made = Made::new(window_end_ns, stored_ns, row.made.window_ns);
+    row.made = Made::new(window_end_ns, stored_ns, row.made.window_ns).kept();
     recount_epoch(connection, row)
 }
 
@@ -343,6 +377,28 @@ mod tests {
         assert_eq!(row.count(1, 3, came(90_000, 5_010)), Place::Newest);
         assert_eq!(row.count(2, 1, came(5_015, 5_015)), Place::NewestOfOther);
         assert!(!row.silent(5_074 * S) && row.silent(5_075 * S));
+    }
+
+    #[test]
+    fn a_silent_host_is_as_old_as_it_is_whatever_the_clock_was_set_to() {
+        const DAYS_40: u64 = 40 * 86_400 * S;
+        let mut row = HostRow::new(1, "h".into(), 0);
+        let came = |now_s: u64, steady_s: u64| Made {
+            steady_ns: steady_s * S,
+            ..Made::new(now_s * S + DAYS_40, now_s * S + DAYS_40, 5 * S)
+        };
+        // It came while the clock was 40 days ahead, and was the last.
+        row.count(1, 1, came(100, 100));
+        row.seen(100 * S + DAYS_40, 100 * S);
+        assert_eq!(
+            row.last_seen_ns(101 * S + DAYS_40, 101 * S),
+            100 * S + DAYS_40
+        );
+        for (steady_s, silent) in [(101, false), (159, false), (160, true), (500, true)] {
+            assert_eq!(row.silent(steady_s * S), silent, "{steady_s}");
+            // The clock was set right.
+            assert_eq!(row.last_seen_ns(steady_s * S, steady_s * S), 100 * S);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Readers have connections of their own and see the last commit (WAL).
 
 mod backup;
+mod clock;
 mod commit;
 mod hosts;
 mod kept;

@@ -83,7 +83,16 @@ enum Found {
 fn open_existing(path: &Path) -> rusqlite::Result<Found> {
     let bytes = fs::metadata(path).map_or(0, |m| m.len());
     if bytes == 0 {
-        return Ok(Found::Empty);
+        // SQLite would throw the log away: it belongs to no database.
+        let log_bytes = fs::metadata(suffixed(path, "-wal")).map_or(0, |m| m.len());
+        return Ok(match log_bytes {
+            0 => Found::Empty,
+            _ => Found::Unusable(format!(
+                "it is empty or gone, while its write-ahead log has {log_bytes} bytes: something \
+                 else emptied it, and reports that were acknowledged may be lost; the log is kept \
+                 beside it, so restore a backup, or mend it with sqlite3's .recover"
+            )),
+        });
     }
     if marker(path).exists() {
         let why = "it was found to be damaged while it was in use";
@@ -169,10 +178,9 @@ pub(super) fn mark_damaged(path: &Path) -> io::Result<()> {
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = (1u32..)
         .map(|n| suffixed(path, &format!(".set-aside-{n}")))
-        .find(|candidate| !candidate.exists())
+        .find(|candidate| !candidate.exists() && !suffixed(candidate, "-wal").exists())
         .expect("a directory has fewer entries than there are numbers");
-    fs::rename(path, &aside)?;
-    for companion in ["-wal", "-shm"] {
+    for companion in ["", "-wal", "-shm"] {
         match fs::rename(suffixed(path, companion), suffixed(&aside, companion)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
@@ -237,6 +245,32 @@ mod tests {
         assert_eq!(report_count(&open(&path).unwrap()), 0);
         assert!(dir.path().join("collector.db.set-aside-1").exists());
         assert!(dir.path().join("collector.db.set-aside-2").exists());
+    }
+
+    #[test]
+    fn an_empty_or_missing_file_beside_a_log_is_set_aside_and_the_log_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("collector.db");
+        let log = suffixed(&path, "-wal");
+        let aside = |n| dir.path().join(format!("collector.db.set-aside-{n}-wal"));
+        let damages: [fn(&Path); 2] = [
+            |path| drop(fs::File::create(path).unwrap()),
+            |path| fs::remove_file(path).unwrap(),
+        ];
+        for (n, damage) in (1..).zip(damages) {
+            let store = open(&path).unwrap();
+            let host = "INSERT INTO hosts VALUES (1, 'h', 0, 0, 0, 0, 1, 1, 1, 1)";
+            store.execute(host, []).unwrap();
+            // As a killed collector leaves it.
+            let kept = fs::read(&log).unwrap();
+            assert!(!kept.is_empty());
+            drop(store);
+            fs::write(&log, &kept).unwrap();
+            damage(&path);
+            assert_eq!(report_count(&open(&path).unwrap()), 0);
+            assert_eq!(fs::read(aside(n)).unwrap(), kept);
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
     hosts::{self, HostRow},
     rolls, to_sql,
 };
-use crate::{rollup::TIERS_S, time::now_ns};
+use crate::rollup::TIERS_S;
 
 /// Reports deleted in one transaction.
 const STEP_REPORTS: u32 = 500;
@@ -63,6 +63,8 @@ impl RollsDue {
 pub(crate) struct Retention {
     pub(crate) age: Duration,
     pub(crate) bytes: u64,
+    /// Whether the clock at the start is right, however far ahead of the reports.
+    pub(crate) accept_clock: bool,
 }
 
 /// The pages of a file.
@@ -137,7 +139,7 @@ impl Retention {
                 self.press(state, due, excess)?
             } else {
                 due.pressed = None;
-                delete(state, before(self.age), u64::MAX)?
+                delete(state, before(state, self.age), u64::MAX)?
             };
             deleted += n;
             shrunk |= n == 0 && shrink(&state.connection)?;
@@ -163,9 +165,13 @@ impl Retention {
             return Ok(0);
         }
         let age = due.pressed.unwrap_or(self.age);
-        let oldest = oldest_report(&state.connection)?;
+        let oldest = oldest_report(state)?;
+        if oldest.is_some_and(|oldest| oldest.is_zero()) {
+            // All are of a time when the clock was ahead: none has an age.
+            return delete(state, u64::MAX, excess);
+        }
         if oldest.is_some_and(|oldest| oldest > age) {
-            return delete(state, before(age), excess);
+            return delete(state, before(state, age), excess);
         }
         let shorter = oldest.unwrap_or(age).mul_f64(SHORTER);
         if shorter < SHORTEST && !std::mem::replace(&mut due.warned, true) {
@@ -183,16 +189,17 @@ impl Retention {
 }
 
 /// So long ago.
-fn before(age: Duration) -> u64 {
-    now_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX))
+fn before(state: &State, age: Duration) -> u64 {
+    let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+    state.clock.now_ns().saturating_sub(age_ns)
 }
 
 /// How long ago the oldest report was stored.
-fn oldest_report(connection: &Connection) -> rusqlite::Result<Option<Duration>> {
-    let stored_ns: Option<i64> =
-        connection.query_row("SELECT min(stored_ns) FROM reports", [], |row| row.get(0))?;
-    Ok(stored_ns
-        .map(|stored_ns| Duration::from_nanos(now_ns().saturating_sub(from_sql(stored_ns)))))
+fn oldest_report(state: &State) -> rusqlite::Result<Option<Duration>> {
+    let sql = "SELECT min(stored_ns) FROM reports";
+    let stored_ns: Option<i64> = state.connection.query_row(sql, [], |row| row.get(0))?;
+    let now_ns = state.clock.now_ns();
+    Ok(stored_ns.map(|stored_ns| Duration::from_nanos(now_ns.saturating_sub(from_sql(stored_ns)))))
 }
 
 /// Roll-ups are smaller and are kept longer: by these factors of the age.
@@ -205,6 +212,7 @@ fn delete_rolls(state: &mut State, age: Duration, host_id: &str) -> rusqlite::Re
         return Ok(false);
     };
     let forgotten = row.reports == 0;
+    let now_s = state.clock.now_ns() / 1_000_000_000;
     let transaction = state
         .connection
         .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -213,7 +221,7 @@ fn delete_rolls(state: &mut State, age: Duration, host_id: &str) -> rusqlite::Re
         let before_s = if forgotten {
             u64::MAX
         } else {
-            (now_ns() / 1_000_000_000).saturating_sub(age_s)
+            now_s.saturating_sub(age_s)
         };
         if rolls::delete_of_host(&transaction, row.key, tier_s, before_s)? {
             transaction.commit()?;

@@ -14,6 +14,7 @@ use rusqlite::ErrorCode;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    clock,
     commit::State,
     open::{OpenError, is_damage, mark_damaged, open},
     progress::save_progress,
@@ -23,6 +24,7 @@ use super::{
 use crate::{
     fleet::{Facts, Fleet},
     live::Live,
+    log_limit,
     self_stats::SelfStats,
 };
 
@@ -39,6 +41,8 @@ pub(crate) struct Incoming {
     pub(crate) sequence: u64,
     pub(crate) window_end_ns: u64,
     pub(crate) received_ns: u64,
+    /// The same by the steady clock.
+    pub(crate) steady_ns: u64,
     pub(crate) body: Arc<[u8]>,
     pub(crate) facts: Facts,
 }
@@ -128,7 +132,13 @@ impl Writer {
     ) -> Result<(Self, thread::JoinHandle<()>), StartError> {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let load = || -> Result<State, StartError> {
-            Ok(State::load(open(path)?, told.clone(), hosts_max)?)
+            let accept_clock = retention.accept_clock;
+            Ok(State::load(
+                open(path)?,
+                told.clone(),
+                hosts_max,
+                accept_clock,
+            )?)
         };
         let state = match load() {
             Err(StartError::Load(error)) if is_damage(&error) => {
@@ -143,6 +153,7 @@ impl Writer {
             state,
             retention,
             rolls_due: RollsDue::new(),
+            clock_due: Instant::now(),
             damaged: false,
         };
         let thread = thread::Builder::new()
@@ -211,6 +222,7 @@ struct Thread {
     state: State,
     retention: Retention,
     rolls_due: RollsDue,
+    clock_due: Instant,
     damaged: bool,
 }
 
@@ -279,8 +291,10 @@ impl Thread {
     }
 
     /// Says what could not be done; where the store is damaged, no more is tried.
-    fn failed(&mut self, error: &rusqlite::Error, what: &str) {
-        tracing::warn!(%error, "{what}");
+    fn failed(&mut self, error: &rusqlite::Error, what: &'static str) {
+        if let Some(left_out) = log_limit::line("store", what) {
+            tracing::warn!(%error, left_out, "{what}");
+        }
         if !is_damage(error) || std::mem::replace(&mut self.damaged, true) {
             return;
         }
@@ -312,6 +326,11 @@ impl Thread {
     }
 
     fn tidy(&mut self) {
+        if self.clock_due <= Instant::now() {
+            self.clock_due = Instant::now() + clock::KEEP_INTERVAL;
+            let now_ns = self.state.clock.now_ns();
+            self.progress(clock::NAME, now_ns);
+        }
         if let Err(error) = self
             .retention
             .enforce_rolls(&mut self.state, &mut self.rolls_due)

@@ -1,0 +1,178 @@
+//! The time by which what is kept gets old.
+//!
+//! A clock that jumps ahead makes everything too old at once, and what was
+//! deleted does not come back when it is set right.  So a jump counts only once
+//! it has held for a while; until then time goes on as it did before.  Pure: the
+//! caller reads the clocks.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::time::{now_ns, steady_ns};
+
+/// The name under which the time is kept, as a progress.
+pub(super) const NAME: &str = "clock";
+/// How often it is kept.
+pub(super) const KEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a clock is set by now and then without being wrong.
+const JUMP_NS: u64 = 600_000_000_000;
+/// How long a jump must hold.
+const HELD_NS: u64 = 3_600_000_000_000;
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    wall_ns: u64,
+    steady_ns: u64,
+}
+
+#[derive(Debug)]
+struct Trusted {
+    at: Now,
+    /// Since when the clock is ahead, by the steady one.
+    ahead_since_ns: Option<u64>,
+}
+
+/// What became of the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judged {
+    AsBefore,
+    /// It is ahead by so much since now.
+    Ahead(u64),
+    /// It has held.
+    Held,
+}
+
+impl Trusted {
+    /// The time that counts now.
+    fn judge(&mut self, now: Now) -> (u64, Judged) {
+        let passed_ns = now.steady_ns.saturating_sub(self.at.steady_ns);
+        let expected_ns = self.at.wall_ns.saturating_add(passed_ns);
+        let ahead_ns = now.wall_ns.saturating_sub(expected_ns);
+        if ahead_ns <= JUMP_NS {
+            self.at = now;
+            self.ahead_since_ns = None;
+            return (now.wall_ns, Judged::AsBefore);
+        }
+        let Some(since_ns) = self.ahead_since_ns else {
+            self.ahead_since_ns = Some(now.steady_ns);
+            return (expected_ns, Judged::Ahead(ahead_ns));
+        };
+        if now.steady_ns.saturating_sub(since_ns) < HELD_NS {
+            return (expected_ns, Judged::AsBefore);
+        }
+        self.at = now;
+        self.ahead_since_ns = None;
+        (now.wall_ns, Judged::Held)
+    }
+}
+
+/// The clock of one store.
+#[derive(Debug)]
+pub(super) struct Clock(Mutex<Trusted>);
+
+impl Clock {
+    /// Goes on from the time that was kept: a start is as good a time for a wrong
+    /// clock as any.  `accept` takes the clock as it is.
+    pub(super) fn new(kept_ns: Option<u64>, accept: bool) -> Self {
+        let wall_ns = now_ns();
+        let kept_ns = kept_ns.filter(|_| !accept);
+        Self(Mutex::new(Trusted {
+            at: Now {
+                wall_ns: kept_ns.map_or(wall_ns, |kept_ns| kept_ns.min(wall_ns)),
+                steady_ns: steady_ns(),
+            },
+            ahead_since_ns: None,
+        }))
+    }
+
+    /// Now.
+    pub(super) fn now_ns(&self) -> u64 {
+        let now = Now {
+            wall_ns: now_ns(),
+            steady_ns: steady_ns(),
+        };
+        let mut trusted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (time_ns, judged) = trusted.judge(now);
+        match judged {
+            Judged::AsBefore => {}
+            Judged::Ahead(ahead_ns) => tracing::warn!(
+                ahead_s = ahead_ns / 1_000_000_000,
+                "this machine's clock is ahead of the store's, or has jumped: nothing is deleted for \
+                 its age by it until that has held for an hour; where the clock is right, a start \
+                 with --accept-clock deletes at once"
+            ),
+            Judged::Held => tracing::info!("the clock has held for an hour: reports age by it"),
+        }
+        time_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+    const DAY_S: u64 = 86_400;
+    const START_S: u64 = 20_000 * DAY_S;
+
+    /// A clock that was right at second 0.
+    fn trusted() -> Trusted {
+        Trusted {
+            at: at(0, 0),
+            ahead_since_ns: None,
+        }
+    }
+
+    /// So many seconds after the start, with a clock that is off by so many.
+    fn at(s: u64, off_s: u64) -> Now {
+        Now {
+            wall_ns: (START_S + s + off_s) * S,
+            steady_ns: (7 + s) * S,
+        }
+    }
+
+    fn judged(trusted: &mut Trusted, now: Now) -> (u64, Judged) {
+        let (time_ns, judged) = trusted.judge(now);
+        (time_ns / S - START_S, judged)
+    }
+
+    #[test]
+    fn a_jump_of_forty_days_for_a_minute_ages_nothing() {
+        let mut trusted = trusted();
+        let off_s = 40 * DAY_S;
+        assert_eq!(judged(&mut trusted, at(5, 0)), (5, Judged::AsBefore));
+        assert_eq!(
+            judged(&mut trusted, at(10, off_s)),
+            (10, Judged::Ahead(off_s * S))
+        );
+        assert_eq!(judged(&mut trusted, at(60, off_s)), (60, Judged::AsBefore));
+        assert_eq!(judged(&mut trusted, at(70, 0)), (70, Judged::AsBefore));
+        // The next one is told again, and has its own hour.
+        let second = judged(&mut trusted, at(3_650, off_s));
+        assert_eq!(second, (3_650, Judged::Ahead(off_s * S)));
+        assert_eq!(judged(&mut trusted, at(3_700, off_s)).0, 3_700);
+    }
+
+    #[test]
+    fn a_jump_that_has_held_for_an_hour_counts() {
+        let mut trusted = trusted();
+        let off_s = 40 * DAY_S;
+        judged(&mut trusted, at(10, off_s));
+        assert_eq!(judged(&mut trusted, at(3_609, off_s)).0, 3_609);
+        let held = judged(&mut trusted, at(3_610, off_s));
+        assert_eq!(held, (3_610 + off_s, Judged::Held));
+        let next = judged(&mut trusted, at(3_615, off_s));
+        assert_eq!(next, (3_615 + off_s, Judged::AsBefore));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_or_corrected_a_little_counts_at_once() {
+        let mut trusted = trusted();
+        assert_eq!(judged(&mut trusted, at(5, 599)), (604, Judged::AsBefore));
+        assert_eq!(judged(&mut trusted, at(10, 0)), (10, Judged::AsBefore));
+    }
+}
