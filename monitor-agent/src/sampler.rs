@@ -39,6 +39,9 @@ use crate::{
     window::{Reading, Sample, Surroundings, TargetReading, round_trips, saw_traffic},
 };
 
+/// A sample that is so much later than it was due leaves a gap that is worth telling.
+const GAP: Duration = Duration::from_secs(2);
+
 /// The newest sample, as anyone may read it.
 #[derive(Clone, Debug)]
 pub struct Newest {
@@ -215,6 +218,8 @@ struct State {
     cgroups: Cgroups,
     host: HostReader,
     pace: Pace,
+    // The time that the next sample is due after the last one.
+    interval: Duration,
     shared: Arc<Shared>,
     earlier_at: Instant,
     earlier_host: HostSample,
@@ -241,6 +246,7 @@ impl State {
             cgroups,
             host,
             pace: Pace::new(interval),
+            interval,
             shared,
             earlier_at: at,
             earlier_host,
@@ -270,6 +276,10 @@ impl State {
         self.follow_cgroups(at);
         let host = self.host.sample();
         let elapsed_ns = at.boot_ns.saturating_sub(self.earlier_at.boot_ns);
+        if Duration::from_nanos(elapsed_ns) > self.interval + GAP {
+            let gap = "nothing was sampled for seconds: the agent was stopped, or had no CPU";
+            self.reasons.insert(gap.to_owned());
+        }
         let gauges = gauges::between(&self.earlier_host, &host, elapsed_ns);
         let kernel = self.read_kernel();
         let both = self.earlier.as_deref().zip(kernel.as_deref());
@@ -282,6 +292,7 @@ impl State {
         });
         self.judge(at);
         let interval = self.pace.next(traffic);
+        self.interval = interval;
         self.shared.newest.store(Some(Arc::new(Newest {
             at,
             gauges,

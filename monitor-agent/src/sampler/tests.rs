@@ -187,3 +187,36 @@ async fn who_asks_an_ended_sampler_is_told() {
     drop(running.sampler);
     assert!(matches!(asker.read().await, Err(SamplerError::Ended)));
 }
+
+#[test]
+fn a_sample_that_comes_late_makes_its_window_incomplete() {
+    let shared = Arc::new(Shared {
+        samples: DropOldest::new(SAMPLES_MAX),
+        newest: ArcSwapOption::empty(),
+        failures: AtomicU64::new(0),
+    });
+    let source = Box::new(Fake {
+        busy: Arc::default(),
+        failing: Arc::default(),
+        bytes: 0,
+    });
+    let opened = Opened {
+        source,
+        level: Level::Http,
+    };
+    let interval = Duration::from_millis(100);
+    let open: Opener = Box::new(|_, _| Err("it is open".into()));
+    let mut state = State::new(open, opened, Cgroups::of(vec![]), interval, shared);
+    let mut told_after = |late: Duration| {
+        let late_ns = u64::try_from(late.as_nanos()).unwrap();
+        state.earlier_at.boot_ns -= late_ns;
+        let reasons = state.read().unwrap().incomplete_reasons;
+        reasons.iter().any(|reason| reason.contains("was sampled"))
+    };
+    assert!(!told_after(Duration::ZERO));
+    assert!(told_after(Duration::from_secs(12)), "as SIGSTOP leaves it");
+    assert!(
+        !told_after(Duration::ZERO),
+        "the next window is whole again"
+    );
+}

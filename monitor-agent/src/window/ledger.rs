@@ -105,21 +105,6 @@ impl Ledger {
         };
         Row { id, totals, delta }
     }
-
-    /// adopted + opened - failed - closed - active, over all endpoints.
-    pub(super) fn connection_difference(&self) -> i64 {
-        let difference = |row: &Row| {
-            let c = &row.totals.counters;
-            let begun = c.connections_adopted.wrapping_add(c.connections_opened);
-            let failed: u64 = c.connections_failed.iter().sum();
-            let ended = failed.wrapping_add(c.connections_closed);
-            begun
-                .wrapping_sub(ended)
-                .wrapping_sub(c.connections_active())
-                .cast_signed()
-        };
-        self.rows.iter().map(difference).fold(0, i64::wrapping_add)
-    }
 }
 
 /// When the present count of every target began.

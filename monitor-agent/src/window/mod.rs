@@ -151,8 +151,16 @@ impl Windows {
         reasons.extend(losses.reasons());
         reasons.extend(self.reasons(&ledger, &span));
         reasons.extend(self.targets_replaced(&end));
-        if difference.is_some_and(|difference| difference != 0) {
-            reasons.insert("the counters and the sockets there are differ".to_owned());
+        match difference {
+            None | Some(0) => {}
+            Some(1..) => {
+                let what = "more connections are counted as open than there are: ends were not \
+                    told; another sock_ops program may have taken their callbacks";
+                reasons.insert(what.to_owned());
+            }
+            Some(_) => {
+                reasons.insert("fewer connections are counted as open than there are".to_owned());
+            }
         }
         if hidden {
             reasons.insert(
@@ -161,8 +169,6 @@ impl Windows {
                     .to_owned(),
             );
         }
-        // Where the sockets were not looked at, the counters' own sum is left.
-        let difference = difference.unwrap_or_else(|| ledger.connection_difference());
         let http =
             reading.level == Level::Http || ledger.rows.iter().any(|r| wire::has_http(&r.delta));
         let mut report = v1::Report {

@@ -121,7 +121,22 @@ fn the_first_window_begins_when_counting_began_and_holds_everything() {
     assert_eq!(e.window, e.totals);
     assert_eq!((e.connections_active, e.totals_since_unix_ns), (3, SINCE));
     assert_eq!(report.targets[0].cpu_usage_us, 5_000);
-    assert_eq!(report.reconciliation.unwrap().connection_difference, 0);
+}
+
+#[test]
+fn a_difference_that_was_not_measured_is_absent_and_one_that_was_is_told() {
+    let windows = windows(0, None);
+    let difference = |measured| {
+        let mut reading = reading(5, vec![]);
+        reading.kernel.connection_difference = measured;
+        let report = windows.close(key(1), reading, &[]).report;
+        let told = report.reconciliation.unwrap().connection_difference;
+        (told, report.complete)
+    };
+    assert_eq!(difference(None), (None, true));
+    assert_eq!(difference(Some(0)), (Some(0), true));
+    assert_eq!(difference(Some(2)), (Some(2), false));
+    assert_eq!(difference(Some(-1)), (Some(-1), false));
 }
 
 #[test]

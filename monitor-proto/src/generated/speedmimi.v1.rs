@@ -495,10 +495,10 @@ pub struct NetworkNamespace {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reconciliation {
     /// How many more connections are counted as active than there are sockets that
-    /// the kernel lists, over all endpoints: 0.  Where the sockets cannot be looked
-    /// at, adopted + opened - failed - closed - active.
-    #[prost(int64, tag = "1")]
-    pub connection_difference: i64,
+    /// the kernel lists, over all endpoints: 0.  Absent where the sockets were not
+    /// looked at, or some of them cannot be.
+    #[prost(int64, optional, tag = "1")]
+    pub connection_difference: ::core::option::Option<i64>,
     /// Wire bytes less payload, retransmitted payload and headers, per direction.
     /// Absent where level http was not on for the whole life of the sockets.
     #[prost(int64, optional, tag = "2")]

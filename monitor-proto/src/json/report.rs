@@ -91,8 +91,9 @@ pub struct Agent {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reconciliation {
     /// How many more connections are counted as active than there are sockets
-    /// that the kernel lists: 0.
-    pub connection_difference: i64,
+    /// that the kernel lists: 0.  `null` where the sockets were not looked at, or
+    /// some of them cannot be.
+    pub connection_difference: Option<i64>,
     /// Wire bytes less payload and headers; `null` where it cannot be told.
     pub wire_bytes_received_difference: Option<i64>,
     /// Wire bytes less payload and headers; `null` where it cannot be told.
