@@ -22,20 +22,29 @@ pub enum Loss {
     /// The kernel had more ends of adopted connections to tell than there was
     /// room for.
     EndsOverrun = 7,
+    /// Another `sock_ops` program took our callbacks away from a connection: what
+    /// happened until the next one came was not told.
+    CallbacksTaken = 8,
+    /// A packet of a TCP socket held no TCP segment where one is looked for: it was
+    /// encapsulated on its way out (`IPsec`, `SRv6`), or had IPv6 extension headers.
+    Encapsulated = 9,
 }
 
 /// How many reasons there are.
-pub const LOSSES: usize = 8;
+pub const LOSSES: usize = 10;
 
-/// What one CPU lost, by [`Loss`]; a cache line of its own.
+/// How many there is room for.
+pub const LOSSES_MAX: usize = 16;
+
+/// What one CPU lost, by [`Loss`]; cache lines of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Lost {
     /// The counts.
-    pub counts: [u64; LOSSES],
+    pub counts: [u64; LOSSES_MAX],
 }
 
-const _: () = assert!(size_of::<Lost>() == 64);
+const _: () = assert!(size_of::<Lost>() == 128);
 
 impl Loss {
     /// All of them, in the order of their indices.
@@ -48,6 +57,8 @@ impl Loss {
         Self::Headers,
         Self::AdoptedUnseen,
         Self::EndsOverrun,
+        Self::CallbacksTaken,
+        Self::Encapsulated,
     ];
 
     /// Its name in reports and metrics.
@@ -62,6 +73,8 @@ impl Loss {
             Self::Headers => "headers",
             Self::AdoptedUnseen => "adopted_unseen",
             Self::EndsOverrun => "ends_overrun",
+            Self::CallbacksTaken => "callbacks_taken",
+            Self::Encapsulated => "encapsulated",
         }
     }
 }

@@ -88,11 +88,8 @@ pub struct Stream {
     pub fin_end_seq: u32,
     /// The flags below.
     pub flags: u16,
-    /// 1 once the process let go of the socket.  Not one of the flags, as it is
-    /// written without the socket's lock.
-    pub released: u8,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: [u8; 2],
     /// When the connection was begun, by the monotonic clock.
     pub opened_at_ns: u64,
 }
@@ -116,8 +113,6 @@ impl Stream {
     pub const TIMED_OUT: u16 = 1 << 6;
     /// The end was counted.
     pub const ENDED: u16 = 1 << 7;
-    /// `connect` was called, and no SYN was sent yet.
-    pub const ATTEMPTED: u16 = 1 << 8;
 
     /// The flags of which one is set where a connection is followed from its
     /// beginning: not of one that was adopted, nor of an attempt without a SYN.
@@ -140,7 +135,14 @@ impl Stream {
     #[inline(always)]
     #[must_use]
     pub const fn is_followed(&self) -> bool {
-        self.flags & Self::FOLLOWED != 0
+        Self::follows(self.flags)
+    }
+
+    /// The same by the flags alone.
+    #[inline(always)]
+    #[must_use]
+    pub const fn follows(flags: u16) -> bool {
+        flags & Self::FOLLOWED != 0
     }
 
     /// Whether it is time to fold again, and notes that it is done.

@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext},
 };
 use monitor_common::{
-    endpoint::{EndpointKey, Role},
+    endpoint::{EndpointKey, Role, other_slot},
     losses::Loss,
     socket::Socket,
     tcp::Stream,
@@ -61,18 +61,32 @@ fn attempt(addr: &bpf_sock_addr, address: impl FnOnce() -> [u8; 16]) {
         return;
     };
     count_failed_attempt(socket);
-    socket.exchange.slot = slot;
-    socket.stream.flags |= Stream::ATTEMPTED;
+    let slot_generation = maps::slot_generation(slot);
+    // SAFETY: the storage of a socket that this process connects; no packet or
+    // callback of it comes before the SYN.
+    unsafe {
+        (*socket).exchange.slot = slot;
+        (*socket).process.slot_generation = slot_generation;
+        (*socket).process.attempted = 1;
+    }
 }
 
-/// Counts the attempt that never became a SYN.
+/// Counts the attempt that never became a SYN: under its endpoint, or under `other`
+/// where the slot was given away since.
 #[inline(always)]
-fn count_failed_attempt(socket: &mut Socket) {
-    if !socket.stream.has(Stream::ATTEMPTED) {
+fn count_failed_attempt(socket: *mut Socket) {
+    // SAFETY: the fields of the process, which makes one call at a time.
+    let process = unsafe { &mut (*socket).process };
+    if process.attempted == 0 {
         return;
     }
-    socket.stream.flags &= !Stream::ATTEMPTED;
-    if let Some(counters) = maps::counters(socket.exchange.slot) {
+    process.attempted = 0;
+    // SAFETY: written at the attempt, by this process.
+    let mut slot = unsafe { (*socket).exchange.slot };
+    if maps::slot_generation(slot) != process.slot_generation {
+        slot = other_slot(Role::Upstream);
+    }
+    if let Some(counters) = maps::counters(slot) {
         bump!(counters, failed_before_syn);
     }
 }
@@ -84,8 +98,11 @@ pub fn release(ctx: SockContext) -> i32 {
     let mut opened = false;
     if let Some(socket) = maps::socket(ctx.sock) {
         count_failed_attempt(socket);
-        socket.stream.released = 1;
-        opened = socket.stream.is_followed();
+        // SAFETY: a field of the process; callbacks of the socket, which may come at
+        // the same time, only read it.
+        unsafe { (&raw mut (*socket).process.released).write_volatile(1) };
+        // SAFETY: written by callbacks, under a lock that is not held here.
+        opened = Stream::follows(unsafe { (&raw const (*socket).stream.flags).read_volatile() });
     }
     if !opened {
         adopted_released(&ctx);
@@ -105,6 +122,7 @@ fn adopted_released(ctx: &SockContext) {
     // SAFETY: the context is the program's own.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     if let Some(adopted) = maps::adopted(cookie) {
-        adopted.released_state = sock.state as u8;
+        // SAFETY: one byte, which only this program writes.
+        unsafe { (&raw mut (*adopted).released_state).write_volatile(sock.state as u8) };
     }
 }

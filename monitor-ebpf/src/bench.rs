@@ -26,14 +26,15 @@ pub fn empty(_ctx: SkBuffContext) -> i32 {
 /// A socket's storage, if it is followed; in the bench, one in the state that is
 /// asked for, of which the segment is the next.
 #[inline(always)]
-pub(crate) fn socket(sk: *mut bpf_sock, seq: u32) -> Option<&'static mut Socket> {
+pub(crate) fn socket(sk: *mut bpf_sock, seq: u32) -> Option<*mut Socket> {
     let bench = BENCH.load();
     if bench == 0 {
         return maps::socket(sk);
     }
     let socket = maps::socket_or_new(sk)?;
     let [_, role, open, method] = bench.to_le_bytes();
-    let exchange = &mut socket.exchange;
+    // SAFETY: the storage of a socket that no other program sees.
+    let exchange = unsafe { &mut (*socket).exchange };
     exchange.role = role;
     exchange.method = method;
     exchange.protocol = Exchange::HTTP1;

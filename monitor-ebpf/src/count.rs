@@ -15,6 +15,20 @@ pub(crate) fn add(counter: *mut u64, n: u64) {
     }
 }
 
+/// Sets bits of a word.  What was written before is seen by whoever sees them: an
+/// operation that returns the old value is a full barrier on every machine.
+#[inline(always)]
+pub(crate) fn or(word: *mut u64, bits: u64) {
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "{bits} = atomic_fetch_or((u64 *)({word} + 0), {bits})",
+            word = in(reg) word,
+            bits = inout(reg) bits => _,
+        );
+    }
+}
+
 /// Adds to a field of the counters of an endpoint.
 macro_rules! bump {
     ($counters:expr, $($field:tt)+) => {

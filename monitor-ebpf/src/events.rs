@@ -12,7 +12,7 @@ use aya_ebpf::{
         BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock,
         bpf_sock_ops,
     },
-    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, generated::bpf_jiffies64},
+    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, generated::{bpf_get_netns_cookie, bpf_jiffies64}},
     macros::sock_ops,
     programs::SockOpsContext,
 };
@@ -20,6 +20,7 @@ use aya_log_ebpf::debug;
 use monitor_common::{
     counters::{EndpointCounters, Failure},
     endpoint::{Role, other_slot},
+    handshake::HandshakeKey,
     losses::Loss,
     socket::Socket,
     tcp::{Reading, Stream, state},
@@ -59,13 +60,18 @@ fn handle<const LOGS: bool>(ctx: &SockOpsContext) {
     let ops = unsafe { &*ctx.ops };
     match ops.op {
         BPF_SOCK_OPS_TCP_CONNECT_CB => open::<LOGS>(ctx, ops, Role::Upstream),
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => active_established(ops),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => active_established(ctx, ops),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => passive_established::<LOGS>(ctx, ops),
-        BPF_SOCK_OPS_RTT_CB => round_trip(ops),
+        BPF_SOCK_OPS_RTT_CB => round_trip(ctx, ops),
         BPF_SOCK_OPS_STATE_CB => state_change::<LOGS>(ctx, ops),
         BPF_SOCK_OPS_RTO_CB => timer(ctx, ops),
         BPF_SOCK_OPS_PARSE_HDR_OPT_CB => header(ops),
-        _ => {}
+        // What another program asked for tells of it, too.
+        _ => {
+            if followed(ops).is_some() {
+                keep_callbacks(ctx, ops);
+            }
+        }
     }
 }
 
@@ -75,16 +81,31 @@ fn sk(ops: &bpf_sock_ops) -> *mut bpf_sock {
     unsafe { ops.__bindgen_anon_2.sk }
 }
 
-/// The socket and its storage, where it is followed.
+/// The socket's storage, where it is followed.
 #[inline(always)]
-fn followed(ops: &bpf_sock_ops) -> Option<&'static mut Socket> {
+fn followed(ops: &bpf_sock_ops) -> Option<*mut Socket> {
     let sk = sk(ops);
     if sk.is_null() {
         return None;
     }
     // An adopted connection has storage for its exchanges alone; where another
     // program asked for its callbacks they come here, too.
-    maps::socket(sk).filter(|socket| socket.stream.is_followed())
+    maps::socket(sk).filter(|&socket| stream(socket).is_followed())
+}
+
+/// What callbacks alone write, one after the other.
+#[inline(always)]
+fn stream<'a>(socket: *mut Socket) -> &'a mut Stream {
+    // SAFETY: the storage is the socket's for the run of the program, which holds
+    // the socket's lock.
+    unsafe { &mut (*socket).stream }
+}
+
+/// Which slot a connection is counted in.
+#[inline(always)]
+fn slot(socket: *mut Socket) -> u32 {
+    // SAFETY: written before the first packet comes.
+    unsafe { (*socket).exchange.slot }
 }
 
 /// What `ss -e` calls the socket.
@@ -119,12 +140,22 @@ fn call_back(ctx: &SockOpsContext, ops: &bpf_sock_ops, flags: u32) {
     }
 }
 
+/// Asks again for the callbacks of a connection that another program took away, by
+/// setting flags of its own alone.  Those that it left tell of it.
+#[inline(always)]
+fn keep_callbacks(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
+    if ops.bpf_sock_ops_cb_flags & CALLBACKS != CALLBACKS {
+        maps::lose(Loss::CallbacksTaken);
+        call_back(ctx, ops, CALLBACKS);
+    }
+}
+
 /// A handshake was completed by an ACK: that of a connection from outside, or of
 /// one that we opened while the peer did the same (RFC 9293, section 3.5).
 #[inline(always)]
 fn passive_established<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     match followed(ops) {
-        Some(socket) if !socket.stream.has(Stream::ENDED) => active_established(ops),
+        Some(socket) if !stream(socket).has(Stream::ENDED) => active_established(ctx, ops),
         _ => open::<LOGS>(ctx, ops, Role::Downstream),
     }
 }
@@ -137,6 +168,8 @@ fn open<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) 
         maps::lose(Loss::UntrackedCallback);
         return;
     }
+    // SAFETY: the context is the program's own.
+    maps::note_namespace(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) });
     let slot = endpoint::slot(&endpoint::key(ops, role), role);
     if slot == other_slot(role) {
         maps::lose(Loss::EndpointMapFull);
@@ -151,26 +184,29 @@ fn open<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) 
     };
     if matches!(role, Role::Upstream) {
         // A socket that failed to connect may try again: nothing of then remains.
-        socket.clear();
+        // SAFETY: no packet of it comes before the SYN that is sent next.
+        unsafe { Socket::clear(socket) };
     }
+    let stream = stream(socket);
     // SAFETY: no precondition.
-    socket.stream.opened_at_ns = unsafe { bpf_ktime_get_ns() };
-    socket.exchange.slot = slot;
-    socket.exchange.role = role as u8;
+    stream.opened_at_ns = unsafe { bpf_ktime_get_ns() };
+    let exchange = packets::exchange(socket);
+    exchange.slot = slot;
+    exchange.role = role as u8;
     bump!(counters, connections_opened);
     if matches!(role, Role::Upstream) {
-        socket.stream.flags = Stream::ACTIVE_OPEN;
-        socket.stream.folded_segs_in = ops.segs_in;
-        socket.stream.folded_segs_out = ops.segs_out;
-        socket.stream.folded_retrans = ops.total_retrans;
+        stream.flags = Stream::ACTIVE_OPEN;
+        stream.folded_segs_in = ops.segs_in;
+        stream.folded_segs_out = ops.segs_out;
+        stream.folded_retrans = ops.total_retrans;
         // Where our stream begins is not known yet; a SYN with payload tells.
-        socket.exchange.generation = maps::generation() ^ 1;
+        exchange.generation = maps::generation() ^ 1;
     } else {
-        socket.stream.flags = Stream::ESTABLISHED;
-        socket.exchange.generation = maps::generation();
+        stream.flags = Stream::ESTABLISHED;
+        exchange.generation = maps::generation();
         bump!(counters, connections_established);
-        socket.exchange.request_next_seq = ops.rcv_nxt;
-        socket.exchange.response_next_seq = ops.snd_nxt;
+        exchange.request_next_seq = ops.rcv_nxt;
+        exchange.response_next_seq = ops.snd_nxt;
         handshake_data(ops, socket, counters);
     }
     call_back(ctx, ops, CALLBACKS);
@@ -183,18 +219,18 @@ fn open<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) 
 /// Takes up what the packet program kept of a handshake that ended with
 /// payload: it saw the listener, not this socket.
 #[inline(always)]
-fn handshake_data(ops: &bpf_sock_ops, socket: &mut Socket, counters: *mut EndpointCounters) {
-    let Some(kept) = maps::handshake() else {
+fn handshake_data(ops: &bpf_sock_ops, socket: *mut Socket, counters: *mut EndpointCounters) {
+    let key = HandshakeKey {
+        seq: ops.rcv_nxt,
+        ports: ports(ops),
+    };
+    let Some(kept) = maps::take_handshake(&key) else {
         return;
     };
-    if kept.len == 0 || kept.seq != ops.rcv_nxt || kept.ports != ports(ops) {
-        return;
-    }
-    let (start, len, now_ns) = (kept.start, kept.len, kept.seen_at_ns);
-    kept.len = 0;
-    socket.exchange.request_next_seq = kept.seq.wrapping_add(len);
-    let looked_at = if len < 16 { len } else { 16 };
-    let event = socket.exchange.on_request(start, looked_at, now_ns);
+    let exchange = packets::exchange(socket);
+    exchange.request_next_seq = key.seq.wrapping_add(kept.len);
+    let looked_at = if kept.len < 16 { kept.len } else { 16 };
+    let event = exchange.on_request(kept.start, looked_at, kept.seen_at_ns);
     packets::count_request(counters, event);
 }
 
@@ -205,18 +241,22 @@ fn ports(ops: &bpf_sock_ops) -> u32 {
 }
 
 #[inline(always)]
-fn active_established(ops: &bpf_sock_ops) {
+fn active_established(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     let Some(socket) = followed(ops) else { return };
-    let Some(counters) = maps::counters(socket.exchange.slot) else {
+    let Some(counters) = maps::counters(slot(socket)) else {
         return;
     };
-    socket.stream.flags |= Stream::ESTABLISHED;
-    socket.exchange.generation = maps::generation();
-    socket.exchange.request_next_seq = ops.snd_nxt;
-    socket.exchange.response_next_seq = ops.rcv_nxt;
+    // Another program may have set flags of its own in their place since the SYN.
+    call_back(ctx, ops, CALLBACKS);
+    let stream = stream(socket);
+    stream.flags |= Stream::ESTABLISHED;
+    let exchange = packets::exchange(socket);
+    exchange.generation = maps::generation();
+    exchange.request_next_seq = ops.snd_nxt;
+    exchange.response_next_seq = ops.rcv_nxt;
     bump!(counters, connections_established);
     // SAFETY: no precondition.
-    let took_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(socket.stream.opened_at_ns);
+    let took_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(stream.opened_at_ns);
     // SAFETY: only the address of the field is taken.
     count_duration(unsafe { &raw mut (*counters).connect }, took_ns);
 }
@@ -225,17 +265,18 @@ fn active_established(ops: &bpf_sock_ops) {
 /// socket most are passed over: what is not folded now is folded next time, at
 /// the end, or added by the agent's dump.
 #[inline(always)]
-fn round_trip(ops: &bpf_sock_ops) {
+fn round_trip(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     if !Stream::is_looked_at(ops.segs_in) {
         return;
     }
     let Some(socket) = followed(ops) else { return };
     // SAFETY: no precondition.
     let ticks = unsafe { bpf_jiffies64() } as u32;
-    if !socket.stream.is_due(ticks) {
+    if !stream(socket).is_due(ticks) {
         return;
     }
-    if let Some(counters) = maps::counters(socket.exchange.slot) {
+    keep_callbacks(ctx, ops);
+    if let Some(counters) = maps::counters(slot(socket)) {
         fold(ops, socket, counters);
     }
 }
@@ -243,13 +284,13 @@ fn round_trip(ops: &bpf_sock_ops) {
 /// Adds what came on top since the last time to the endpoint, and the round-trip
 /// time as it is now.
 #[inline(always)]
-fn fold(ops: &bpf_sock_ops, socket: &mut Socket, counters: *mut EndpointCounters) {
+fn fold(ops: &bpf_sock_ops, socket: *mut Socket, counters: *mut EndpointCounters) {
     // The kernel keeps eighths of a microsecond; none where none was measured.
     if ops.srtt_us != 0 {
         bump_by!(counters, u64::from(ops.srtt_us >> 3), srtt_sum_us);
         bump!(counters, srtt_samples);
     }
-    let delta = socket.stream.fold(&reading(ops));
+    let delta = stream(socket).fold(&reading(ops));
     bump_by!(counters, delta.bytes_received, bytes_received);
     bump_by!(counters, delta.bytes_sent, bytes_sent);
     bump_by!(counters, delta.packets_received, packets_received);
@@ -260,24 +301,27 @@ fn fold(ops: &bpf_sock_ops, socket: &mut Socket, counters: *mut EndpointCounters
 #[inline(always)]
 fn state_change<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     let Some(socket) = followed(ops) else { return };
-    let Some(counters) = maps::counters(socket.exchange.slot) else {
+    let Some(counters) = maps::counters(slot(socket)) else {
         return;
     };
     let (old, new) = (ctx.arg(0) as u8, ctx.arg(1) as u8);
-    let ends = new == state::CLOSE && !socket.stream.has(Stream::ENDED);
+    let ends = new == state::CLOSE && !stream(socket).has(Stream::ENDED);
     // From our FIN on the agent's dump does not tell what was not folded.  Before the
     // flags know of it, as it is not sent yet.
     if ends || new == state::FIN_WAIT1 || new == state::LAST_ACK {
         fold(ops, socket, counters);
     }
-    socket.stream.enter(new);
+    stream(socket).enter(new);
+    if !ends {
+        keep_callbacks(ctx, ops);
+    }
     if new == state::FIN_WAIT1 {
         // From here on only the packet's header tells whether the peer's FIN
         // was taken.
-        call_back(ctx, ops, BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
+        call_back(ctx, ops, CALLBACKS | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
     }
     if ends {
-        socket.stream.flags |= Stream::ENDED;
+        stream(socket).flags |= Stream::ENDED;
         end(ops, socket, counters, old);
         if LOGS {
             debug!(ctx, "ended cookie={} old_state={}", cookie(ctx), old);
@@ -286,27 +330,26 @@ fn state_change<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
 }
 
 #[inline(always)]
-fn end(ops: &bpf_sock_ops, socket: &Socket, counters: *mut EndpointCounters, old: u8) {
+fn end(ops: &bpf_sock_ops, socket: *mut Socket, counters: *mut EndpointCounters, old: u8) {
     // Of an attempt that failed, too: its SYN may have carried a request.
-    packets::count_unanswered(&socket.exchange, counters);
-    if !socket.stream.has(Stream::ESTABLISHED) {
-        let reason = failure(ops, &socket.stream, old);
+    packets::count_unanswered(packets::exchange(socket), counters);
+    let stream = stream(socket);
+    if !stream.has(Stream::ESTABLISHED) {
+        // SAFETY: written where the process calls, which may be at this moment.
+        let released = unsafe { (&raw const (*socket).process.released).read_volatile() } != 0;
+        let reason = failure(ops, stream, released, old);
         // Last, so that who sees the connection ended sees all of it counted.
         bump_at!(counters, connections_failed, reason as usize);
         return;
     }
-    bump_by!(
-        counters,
-        socket.stream.unacked(&reading(ops)),
-        bytes_unacked
-    );
+    bump_by!(counters, stream.unacked(&reading(ops)), bytes_unacked);
     // Last, as above.
     bump!(counters, connections_closed);
 }
 
 /// Why a connection was never established.
 #[inline(always)]
-fn failure(ops: &bpf_sock_ops, stream: &Stream, old: u8) -> Failure {
+fn failure(ops: &bpf_sock_ops, stream: &Stream, released: bool, old: u8) -> Failure {
     if old == state::SYN_RECV {
         Failure::Reset
     } else if stream.has(Stream::TIMED_OUT) {
@@ -314,7 +357,7 @@ fn failure(ops: &bpf_sock_ops, stream: &Stream, old: u8) -> Failure {
     } else if stream.folded_segs_in != 0 || ops.segs_in != 0 {
         // The only segment that ends an attempt is a reset.
         Failure::Refused
-    } else if stream.released != 0 {
+    } else if released {
         Failure::Aborted
     } else {
         // Ended by the kernel without a segment: an ICMP error.
@@ -328,7 +371,9 @@ fn timer(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     let expired = ctx.arg(2) != 0;
     let Some(socket) = followed(ops) else { return };
     if expired {
-        socket.stream.flags |= Stream::TIMED_OUT;
+        stream(socket).flags |= Stream::TIMED_OUT;
+    } else {
+        keep_callbacks(ctx, ops);
     }
 }
 
@@ -342,6 +387,7 @@ fn header(ops: &bpf_sock_ops) {
         return;
     };
     let Some(socket) = followed(ops) else { return };
-    socket.stream.fin_end_seq = end_seq;
-    socket.stream.flags |= Stream::FIN_SEEN;
+    let stream = stream(socket);
+    stream.fin_end_seq = end_seq;
+    stream.flags |= Stream::FIN_SEEN;
 }

@@ -6,15 +6,16 @@ use aya_ebpf::{
     btf_maps::SkStorage,
     helpers::{bpf_get_smp_processor_id, generated::bpf_sk_storage_get},
     macros::{btf_map, map},
-    maps::{Array, HashMap, PerCpuArray, Queue},
+    maps::{Array, HashMap, LruHashMap, Queue},
 };
 use monitor_common::{
     ENDPOINTS_MAX_DEFAULT,
     adopted::{ADOPTED_MAX, Adopted},
     counters::{CPU_PLACES_MAX, EndpointCounters},
-    endpoint::{EndpointKey, OTHER_SLOTS, SlotKey},
-    handshake::HandshakeData,
+    endpoint::{EndpointKey, OTHER_SLOTS},
+    handshake::{HANDSHAKES_MAX, HandshakeData, HandshakeKey},
     losses::{Loss, Lost},
+    slot_key::SlotKey,
     socket::Socket,
 };
 
@@ -65,7 +66,13 @@ static LOST: Array<Lost> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// The payload that came with the end of a handshake, between the packet
 /// program, which sees the listener, and the callback of the new socket.
 #[map]
-static HANDSHAKE: PerCpuArray<HandshakeData> = PerCpuArray::with_max_entries(1, 0);
+static HANDSHAKES: LruHashMap<HandshakeKey, HandshakeData> =
+    LruHashMap::with_max_entries(HANDSHAKES_MAX, 0);
+
+/// The network namespaces in which connections were opened, by cookie: those that
+/// the agent does not look at hold sockets that it cannot find.  It loses the oldest.
+#[map]
+static NAMESPACES: LruHashMap<u64, u32> = LruHashMap::with_max_entries(NAMESPACES_MAX, 0);
 
 /// The connections that are older than the programs, by cookie.
 #[map]
@@ -73,28 +80,32 @@ static ADOPTED: HashMap<u64, Adopted> = HashMap::with_max_entries(ADOPTED_MAX, B
 
 const STORAGE_CREATE: u64 = 1;
 
+/// How many namespaces are remembered.
+const NAMESPACES_MAX: u32 = 4_096;
+
 /// A socket's storage, if it is followed.
+///
+/// Programs on several CPUs hold it at the same time, so it is never a reference:
+/// each field is written by one of them alone, as `monitor_common::socket` has it.
 #[inline(always)]
-pub(crate) fn socket(sk: *mut bpf_sock) -> Option<&'static mut Socket> {
+pub(crate) fn socket(sk: *mut bpf_sock) -> Option<*mut Socket> {
     storage(sk, 0)
 }
 
 /// A socket's storage, made where there is none.
 #[inline(always)]
-pub(crate) fn socket_or_new(sk: *mut bpf_sock) -> Option<&'static mut Socket> {
+pub(crate) fn socket_or_new(sk: *mut bpf_sock) -> Option<*mut Socket> {
     storage(sk, STORAGE_CREATE)
 }
 
 #[inline(always)]
-fn storage(sk: *mut bpf_sock, flags: u64) -> Option<&'static mut Socket> {
+fn storage(sk: *mut bpf_sock, flags: u64) -> Option<*mut Socket> {
     let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
     // SAFETY: the map is a socket storage of `Socket`, and `sk` comes from the
     // context; the verifier proves both.
     let value = unsafe { bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags) };
-    // SAFETY: the kernel hands out the storage of one socket for the run of the
-    // program, zeroed when it was made.  Programs may hold it at the same time;
-    // each field is written by one of them alone (see `monitor_common::http`).
-    unsafe { value.cast::<Socket>().as_mut() }
+    // Zeroed when it was made, and the socket's for the run of the program.
+    (!value.is_null()).then_some(value.cast())
 }
 
 /// The place of this CPU.
@@ -120,29 +131,62 @@ pub(crate) fn lose(loss: Loss) {
     }
 }
 
-/// The entry of an adopted connection.
+/// The entry of an adopted connection, which stays readable for the run of the
+/// program.
 #[inline(always)]
-pub(crate) fn adopted(cookie: u64) -> Option<&'static mut Adopted> {
-    // SAFETY: an entry stays readable for the run of the program; the programs
-    // write one field, of one byte.
-    ADOPTED
-        .get_ptr_mut(cookie)
-        .and_then(|p| unsafe { p.as_mut() })
+pub(crate) fn adopted(cookie: u64) -> Option<*mut Adopted> {
+    ADOPTED.get_ptr_mut(cookie)
 }
 
-/// What the packet program keeps for the callback that follows on this CPU.
+/// Notes that a namespace has connections.
 #[inline(always)]
-pub(crate) fn handshake() -> Option<&'static mut HandshakeData> {
-    // SAFETY: one place per CPU, written and read within one soft interrupt.
-    HANDSHAKE.get_ptr_mut(0).and_then(|p| unsafe { p.as_mut() })
+pub(crate) fn note_namespace(cookie: u64) {
+    if NAMESPACES.get_ptr(cookie).is_none() {
+        // Where there is no room for it the comparison with the sockets tells.
+        let _noted = NAMESPACES.insert(cookie, 1, 0);
+    }
+}
+
+/// Keeps the payload of a handshake for the callback that follows.
+#[inline(always)]
+pub(crate) fn keep_handshake(key: &HandshakeKey, data: &HandshakeData) {
+    if HANDSHAKES.insert(key, data, 0).is_err() {
+        lose(Loss::UntrackedSocket);
+    }
+}
+
+/// Takes up what was kept, once.
+#[inline(always)]
+pub(crate) fn take_handshake(key: &HandshakeKey) -> Option<HandshakeData> {
+    // SAFETY: written before the callback, in the same soft interrupt, and by nobody
+    // else: the key is this connection's.
+    let data = unsafe { HANDSHAKES.get_ptr(key)?.read() };
+    // It may have been evicted meanwhile.
+    let _gone = HANDSHAKES.remove(key);
+    Some(data)
 }
 
 /// The slot of an endpoint, if it has one.
+///
+/// The agent takes idle endpoints out of the map, and the kernel gives the place of
+/// such a value to another endpoint at once, so what is read may be the other's slot:
+/// whose a slot is tells.  A slot itself is given away only after every program that
+/// may have found it has ended.
 #[inline(always)]
 pub(crate) fn slot(key: &EndpointKey) -> Option<u32> {
-    // SAFETY: values are never removed while programs run that could read them;
-    // a torn read of four aligned bytes is impossible.
-    unsafe { ENDPOINTS.get(key) }.copied()
+    // SAFETY: four aligned bytes cannot be torn; volatile, as others write them.
+    let slot = unsafe { ENDPOINTS.get_ptr(key)?.read_volatile() };
+    let place = KEYS.get_ptr_mut(slot)?;
+    // SAFETY: a place of the map.
+    unsafe { SlotKey::is_of(place, key) }.then_some(slot)
+}
+
+/// Which generation a slot is in: another one once it was given away.
+#[inline(always)]
+pub(crate) fn slot_generation(slot: u32) -> u32 {
+    // SAFETY: a place of the map.
+    KEYS.get_ptr_mut(slot)
+        .map_or(0, |place| unsafe { SlotKey::generation(place) })
 }
 
 /// Takes a slot out of the pool.
@@ -155,13 +199,17 @@ pub(crate) fn take_free_slot() -> Option<u32> {
 /// then the slot goes back to the pool.
 #[inline(always)]
 pub(crate) fn assign(key: &EndpointKey, slot: u32) -> bool {
+    let Some(place) = KEYS.get_ptr_mut(slot) else {
+        return false;
+    };
+    // Before it can be found, as whoever finds it looks whose it is.
+    // SAFETY: a place of the map; the slot is this program's alone.
+    unsafe { SlotKey::publish(place, key, count::or) };
     if ENDPOINTS.insert(key, slot, u64::from(BPF_NOEXIST)).is_ok() {
-        // SAFETY: the slot is this program's alone until its key is published.
-        if let Some(place) = KEYS.get_ptr_mut(slot).and_then(|p| unsafe { p.as_mut() }) {
-            place.write(key);
-        }
         return true;
     }
+    // SAFETY: as above.
+    unsafe { SlotKey::withdraw(place) };
     if FREE_SLOTS.push(slot, 0).is_err() {
         lose(Loss::EndpointMapFull);
     }

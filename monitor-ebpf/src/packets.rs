@@ -12,6 +12,7 @@ use monitor_common::{
     bytes,
     counters::EndpointCounters,
     endpoint::Role,
+    handshake::{HandshakeData, HandshakeKey},
     http::{Direction, Exchange, Interest, RequestEvent, ResponseEvent, START_BYTES, Start},
     losses::Loss,
     socket::Socket,
@@ -68,7 +69,9 @@ struct Segment {
 fn packet(ctx: &SkBuffContext, ingress: bool) {
     // SAFETY: the context is valid for the run of the program.
     let skb = unsafe { &*ctx.skb.skb };
-    let Some(segment) = segment(skb) else { return };
+    let Some(segment) = segment(skb) else {
+        return unreadable(skb);
+    };
     if segment.len == 0 {
         return;
     }
@@ -81,12 +84,32 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
     // Two calls, so that what is rare costs what is usual no register.  An adopted
     // connection begins with a request.
     match bench::socket(sk, segment.seq) {
-        Some(socket) => followed(ctx, sk, &mut socket.exchange, &segment, ingress),
+        Some(socket) => followed(ctx, sk, exchange(socket), &segment, ingress),
         None => {
             if let Some(socket) = untracked(ctx, sk, &segment, ingress) {
-                to_server(ctx, sk, &mut socket.exchange, &segment, ingress);
+                to_server(ctx, sk, exchange(socket), &segment, ingress);
             }
         }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn exchange<'a>(socket: *mut Socket) -> &'a mut Exchange {
+    // SAFETY: the storage is the socket's for the run of the program.  The other
+    // direction may hold it at the same time: each writes fields of its own, as
+    // `monitor_common::http` has it.
+    unsafe { &mut (*socket).exchange }
+}
+
+/// A packet that is not TCP.  Where its socket is a TCP one it was encapsulated on
+/// its way out, and what it carries passes unseen.
+#[inline(always)]
+fn unreadable(skb: &__sk_buff) {
+    // SAFETY: the union's only member of pointer size, as the UAPI has it.
+    let sk = unsafe { skb.__bindgen_anon_2.sk };
+    // SAFETY: compared with null first.
+    if !sk.is_null() && unsafe { !bpf_tcp_sock(sk).is_null() } {
+        maps::lose(Loss::Encapsulated);
     }
 }
 
@@ -234,7 +257,7 @@ fn segment(skb: &__sk_buff) -> Option<Segment> {
 fn in_place<const AT: usize>(skb: &__sk_buff, data: usize, end: usize) -> Option<Segment> {
     if data + AT + TCP_HEADER_MIN > end {
         maps::lose(Loss::Headers);
-        return None;
+        return Some(Segment::NOTHING);
     }
     let ports = word(data + AT);
     let seq = word(data + AT + 4);
@@ -251,7 +274,7 @@ fn loaded(skb: &__sk_buff, at: u32) -> Option<Segment> {
     // SAFETY: as many bytes are loaded as `header` has.
     if unsafe { bpf_skb_load_bytes(skb_address, at, to, 16) } != 0 {
         maps::lose(Loss::Headers);
-        return None;
+        return Some(Segment::NOTHING);
     }
     // SAFETY: every byte was loaded.
     let [ports, seq, _, length_and_flags] = unsafe { header.assume_init() };
@@ -259,6 +282,14 @@ fn loaded(skb: &__sk_buff, at: u32) -> Option<Segment> {
 }
 
 impl Segment {
+    /// One whose headers were counted as lost.
+    const NOTHING: Self = Self {
+        seq: 0,
+        offset: 0,
+        len: 0,
+        ports: 0,
+    };
+
     /// From words of the TCP header, in network byte order.
     #[inline(always)]
     fn of(skb: &__sk_buff, ip_header: u32, header: [u32; 3]) -> Self {
@@ -346,21 +377,26 @@ fn untracked(
     sk: *mut bpf_sock,
     segment: &Segment,
     ingress: bool,
-) -> Option<&'static mut Socket> {
+) -> Option<*mut Socket> {
     // SAFETY: `sk` was compared with null.
     let listener = ingress && unsafe { (*sk).state } == TCP_LISTEN;
     let start = load_start(ctx, segment.offset, segment.len)?;
     if !listener {
         return adopted(ctx, sk, segment, start, ingress);
     }
-    let kept = maps::handshake()?;
-    kept.start = start;
-    kept.seq = segment.seq;
-    kept.len = segment.len;
-    // Source port first in the packet; the callback has local port first.
-    kept.ports = u32::from_be(segment.ports);
-    // SAFETY: no precondition.
-    kept.seen_at_ns = unsafe { bpf_ktime_get_ns() };
+    let key = HandshakeKey {
+        seq: segment.seq,
+        // Source port first in the packet; the callback has local port first.
+        ports: u32::from_be(segment.ports),
+    };
+    let kept = HandshakeData {
+        // SAFETY: no precondition.
+        seen_at_ns: unsafe { bpf_ktime_get_ns() },
+        start,
+        len: segment.len,
+        reserved: 0,
+    };
+    maps::keep_handshake(&key, &kept);
     None
 }
 
@@ -373,14 +409,15 @@ fn adopted(
     segment: &Segment,
     start: Start,
     ingress: bool,
-) -> Option<&'static mut Socket> {
+) -> Option<*mut Socket> {
     // SAFETY: the context is the program's own.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
     let Some(adopted) = maps::adopted(cookie) else {
         maps::lose(Loss::UntrackedSocket);
         return None;
     };
-    let (slot, role) = (adopted.slot, adopted.role);
+    // SAFETY: written by the agent before the entry was in the map.
+    let (slot, role) = unsafe { ((*adopted).slot, (*adopted).role) };
     let client_to_server = (role == Role::Downstream as u8) == ingress;
     // SAFETY: `sk` was compared with null, and the result is.
     let tcp = unsafe { bpf_tcp_sock(sk).as_ref() }?;
@@ -396,12 +433,13 @@ fn adopted(
         maps::lose(Loss::SocketStorage);
         return None;
     };
+    let exchange = exchange(socket);
     // All else is zero, as in every new storage.
-    socket.exchange.slot = slot;
-    socket.exchange.role = role;
-    socket.exchange.generation = maps::generation();
-    socket.exchange.request_next_seq = next;
-    socket.exchange.response_next_seq = other_next;
+    exchange.slot = slot;
+    exchange.role = role;
+    exchange.generation = maps::generation();
+    exchange.request_next_seq = next;
+    exchange.response_next_seq = other_next;
     Some(socket)
 }
 

@@ -13,8 +13,9 @@ use std::{
 use aya::maps::{Array, HashMap, Map, MapData};
 use monitor_common::{
     adopted::Adopted,
-    endpoint::{EndpointKey, Role, SlotKey, other_slot},
+    endpoint::{EndpointKey, Role, other_slot},
     losses::Loss,
+    slot_key::SlotKey,
 };
 
 use super::{

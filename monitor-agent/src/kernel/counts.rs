@@ -8,9 +8,10 @@ use std::cell::RefCell;
 
 use monitor_common::{
     counters::{CPU_PLACES_MAX, EndpointCounters, WORDS},
-    endpoint::{EndpointKey, OTHER_SLOTS, Role, SlotKey, other_slot},
+    endpoint::{EndpointKey, OTHER_SLOTS, Role, other_slot},
     losses::{LOSSES, Loss, Lost},
     meta::Meta,
+    slot_key::{Owner, SlotKey},
 };
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
     mapped::{Access, Mapped},
     object::maps,
     pins::Pins,
+    slots,
 };
 
 /// How many places a slot has: those of the CPUs, and the agent's own.
@@ -91,21 +93,28 @@ impl Counts {
         &self.keys
     }
 
-    /// Whose a slot is; `None` while it is free.
-    pub(super) fn key(&self, slot: u32) -> Option<(Role, EndpointAddress)> {
+    /// Whose a slot is, given its present [`Self::tail`]; `None` while it is free.
+    pub(super) fn key(&self, slot: u32, tail: u64) -> Option<(Role, EndpointAddress)> {
         for role in [Role::Downstream, Role::Upstream] {
             if slot == other_slot(role) {
                 return Some((role, EndpointAddress::Other));
             }
         }
-        let key = self.endpoint_key(slot)?;
-        Some((Role::from_u8(key.role)?, address(&key)))
+        let owner = self.owner(slot).filter(|owner| owner.tail == tail)?;
+        Some((Role::from_u8(owner.key.role)?, address(&owner.key)))
+    }
+
+    /// What tells one owner of a slot from the next.
+    pub(super) fn tail(&self, slot: u32) -> u64 {
+        SlotKey::tail(|word| self.keys.acquire(slot as usize, word))
+    }
+
+    fn owner(&self, slot: u32) -> Option<Owner> {
+        SlotKey::read(|word| self.keys.acquire(slot as usize, word))
     }
 
     pub(super) fn endpoint_key(&self, slot: u32) -> Option<EndpointKey> {
-        let mut words = [0u32; size_of::<SlotKey>() / 4];
-        self.keys.words(slot as usize, 0, &mut words);
-        SlotKey::from_words(words).read()
+        self.owner(slot).map(|owner| owner.key)
     }
 
     /// A slot's counters, over all its places.
@@ -139,18 +148,12 @@ impl Counts {
     /// The connections of all slots that are somebody's.
     pub(super) fn connections(&self) -> Connections {
         let mut all = Connections::default();
-        for slot in self.slots().filter(|&slot| self.key(slot).is_some()) {
+        let has_owner = |&slot: &u32| slot < OTHER_SLOTS || self.owner(slot).is_some();
+        for slot in self.slots().filter(has_owner) {
             let Figures { begun, ended, .. } = self.figures(slot);
             all.add(Connections { begun, ended });
         }
         all
-    }
-
-    /// The words of a slot's key, all zero while it is free.
-    pub(super) fn key_words(&self, slot: u32) -> [u64; 3] {
-        let mut words = [0; 3];
-        self.keys.words(slot as usize, 0, &mut words);
-        words
     }
 
     /// Sets a slot to zero that the programs do not find any more.
@@ -160,10 +163,7 @@ impl Counts {
                 self.counters.set_word(self.index(slot, place), word, 0);
             }
         }
-        // The last word says whether it is anybody's.
-        for word in (0..size_of::<SlotKey>() / 8).rev() {
-            self.keys.set_word(slot as usize, word, 0);
-        }
+        slots::withdraw(&self.keys, slot);
     }
 
     /// Adds what was lost, by reason.

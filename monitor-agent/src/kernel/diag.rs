@@ -7,7 +7,6 @@
 use std::{
     io,
     net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
@@ -15,22 +14,16 @@ use monitor_common::{
     socket::Socket,
     tcp::{Reading, state},
 };
-use rustix::{
-    io::Errno,
-    net::{
-        AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
-        netlink::SocketAddrNetlink, recv, send, socket_with, sockopt,
-    },
-};
+use rustix::net::{SocketFlags, sockopt};
 
 use super::{
     KernelError, LiveSocket,
-    netlink::{self, attribute, encode_attribute, encode_message, u32_at, u64_at},
+    conversation::Conversation,
+    netlink::{self, attribute, encode_attribute, u32_at, u64_at},
+    syscall,
 };
 
-const NETLINK_SOCK_DIAG: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLM_F_REQUEST_DUMP: u16 = 0x301;
 const IPPROTO_TCP: u8 = 6;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -67,6 +60,8 @@ const ENDS_BYTES: usize = 16 << 20;
 /// What one read of the socket takes at the most.
 const BUFFER_BYTES: usize = 256 << 10;
 
+const OPENING: &str = "opening a netlink socket";
+
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> KernelError {
     move |source| KernelError::File {
         operation,
@@ -78,11 +73,18 @@ fn failed(operation: &'static str) -> impl Fn(io::Error) -> KernelError {
 /// A socket over which one network namespace is asked: that of the thread which
 /// opened it, for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Diag(OwnedFd);
+pub(super) struct Diag(Conversation);
 
 impl Diag {
     pub(super) fn open() -> Result<Self, KernelError> {
-        netlink_socket(SocketFlags::CLOEXEC).map(Self)
+        let opened = Conversation::open(SocketFlags::CLOEXEC, 0);
+        opened.map(Self).map_err(failed(OPENING))
+    }
+
+    /// What the programs call the namespace.
+    pub(super) fn namespace_cookie(&self) -> Result<u64, KernelError> {
+        syscall::network_namespace_cookie(self.0.as_fd())
+            .map_err(failed("asking for the namespace's cookie"))
     }
 
     /// Adds the live sockets; with the storage of a map where one is given, which
@@ -109,18 +111,14 @@ impl Diag {
         let mut buffer = vec![0; BUFFER_BYTES];
         for family in [AF_INET, AF_INET6] {
             let request = request(family, states, storage);
-            send(&self.0, &request, SendFlags::empty())
-                .map_err(|e| failed("asking for the sockets")(e.into()))?;
-            while read_answer(&self.0, &mut buffer, sockets)? {}
+            let each = |body: &[u8]| sockets.extend(parse(body));
+            let dumped = self
+                .0
+                .dump(SOCK_DIAG_BY_FAMILY, &request, &mut buffer, each);
+            dumped.map_err(failed("dumping the sockets"))?;
         }
         Ok(())
     }
-}
-
-fn netlink_socket(flags: SocketFlags) -> Result<OwnedFd, KernelError> {
-    let protocol = Some(Protocol::from_raw(NETLINK_SOCK_DIAG));
-    socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)
-        .map_err(|e| failed("opening a netlink socket")(e.into()))
 }
 
 /// The sockets that end in one network namespace, told as they do.
@@ -129,20 +127,19 @@ fn netlink_socket(flags: SocketFlags) -> Result<OwnedFd, KernelError> {
 /// should be closed as soon as none is waited for.
 #[derive(Debug)]
 pub(super) struct Ends {
-    netlink: OwnedFd,
+    netlink: Conversation,
     buffer: Vec<u8>,
 }
 
 impl Ends {
     pub(super) fn open() -> Result<Self, KernelError> {
-        let netlink = netlink_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let netlink = Conversation::open(flags, DESTROYED_GROUPS).map_err(failed(OPENING))?;
         let forced = sockopt::set_socket_recv_buffer_size_force(&netlink, ENDS_BYTES);
         // Without the capability the limit of the machine holds.
         forced
             .or_else(|_denied| sockopt::set_socket_recv_buffer_size(&netlink, ENDS_BYTES))
             .map_err(|e| failed("making room for ends of sockets")(e.into()))?;
-        bind(&netlink, &SocketAddrNetlink::new(0, DESTROYED_GROUPS))
-            .map_err(|e| failed("listening for ends of sockets")(e.into()))?;
         Ok(Self {
             netlink,
             buffer: vec![0; BUFFER_BYTES],
@@ -154,44 +151,19 @@ impl Ends {
     pub(super) fn take(&mut self, mut ended: impl FnMut(LiveSocket)) -> Result<bool, KernelError> {
         let mut whole = true;
         loop {
-            match recv(&self.netlink, &mut *self.buffer, RecvFlags::empty()) {
-                Ok((len, _)) => {
-                    for message in netlink::messages(&self.buffer[..len]) {
-                        if let Some(socket) = parse(message.body) {
-                            ended(socket);
-                        }
-                    }
-                }
-                Err(Errno::AGAIN) => return Ok(whole),
-                Err(Errno::NOBUFS) => whole = false,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(failed("reading the ends of sockets")(error.into())),
+            match self.netlink.receive(&mut self.buffer) {
+                Ok(datagram) => netlink::messages(datagram)
+                    .filter_map(|message| parse(message.body))
+                    .for_each(&mut ended),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Ok(whole),
+                    Some(libc::ENOBUFS) => whole = false,
+                    Some(libc::EINTR) => {}
+                    _ => return Err(failed("reading the ends of sockets")(error)),
+                },
             }
         }
     }
-}
-
-/// Reads one datagram; false where the dump has ended.
-fn read_answer(
-    netlink: &OwnedFd,
-    buffer: &mut [u8],
-    sockets: &mut Vec<LiveSocket>,
-) -> Result<bool, KernelError> {
-    let received = recv(netlink.as_fd(), &mut *buffer, RecvFlags::empty());
-    let (len, _) = received.map_err(|e| failed("reading the sockets")(e.into()))?;
-    for message in netlink::messages(&buffer[..len]) {
-        match message.kind {
-            netlink::DONE => return Ok(false),
-            netlink::ERROR => {
-                let errno = u32_at(message.body, 0).map_or(0, |e| -e.cast_signed());
-                return Err(failed("dumping the sockets")(io::Error::from_raw_os_error(
-                    errno,
-                )));
-            }
-            _ => sockets.extend(parse(message.body)),
-        }
-    }
-    Ok(len > 0)
 }
 
 fn request(family: u8, states: u32, storage: Option<&OwnedFd>) -> Vec<u8> {
@@ -208,7 +180,7 @@ fn request(family: u8, states: u32, storage: Option<&OwnedFd>) -> Vec<u8> {
             &nested,
         ));
     }
-    encode_message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, &body)
+    body
 }
 
 fn parse(body: &[u8]) -> Option<LiveSocket> {

@@ -104,7 +104,7 @@ impl From<&EndpointSample> for EndpointGlance {
 
 /// Whose the slots are, so that a glance makes no addresses anew.
 #[derive(Debug, Default)]
-pub(super) struct Ids(Vec<Option<([u64; 3], EndpointId)>>);
+pub(super) struct Ids(Vec<Option<(u64, EndpointId)>>);
 
 impl Ids {
     /// How many endpoints there may be.
@@ -112,12 +112,12 @@ impl Ids {
         self.0.len()
     }
 
-    /// The endpoint of a slot, given the words of its key and how to make one of
-    /// them.
+    /// The endpoint of a slot, given what tells its owner from the one before, and
+    /// how to read whose it is.
     pub(super) fn of(
         &mut self,
         slot: u32,
-        key: [u64; 3],
+        tail: u64,
         make: impl FnOnce() -> Option<(Role, EndpointAddress)>,
         target: &std::sync::Arc<str>,
     ) -> Option<&EndpointId> {
@@ -126,7 +126,7 @@ impl Ids {
             self.0.resize(slot + 1, None);
         }
         let place = &mut self.0[slot];
-        if place.as_ref().is_none_or(|(known, _)| *known != key) {
+        if place.as_ref().is_none_or(|(known, _)| *known != tail) {
             *place = make().map(|(role, address)| {
                 let target = std::sync::Arc::clone(target);
                 let id = EndpointId {
@@ -134,7 +134,7 @@ impl Ids {
                     role,
                     address,
                 };
-                (key, id)
+                (tail, id)
             });
         }
         place.as_ref().map(|(_, id)| id)
@@ -178,12 +178,12 @@ mod tests {
         let mut ids = Ids::default();
         let target = Arc::from("/web");
         let address = |port: u16| EndpointAddress::Socket(([127, 0, 0, 1], port).into());
-        let mut at = |key, port| {
+        let mut at = |tail, port| {
             let make = || Some((Role::Upstream, address(port)));
-            ids.of(7, key, make, &target).cloned().unwrap().address
+            ids.of(7, tail, make, &target).cloned().unwrap().address
         };
-        assert_eq!(at([1, 2, 3], 80), address(80));
-        assert_eq!(at([1, 2, 3], 81), address(80), "the key is the same");
-        assert_eq!(at([1, 2, 4], 81), address(81));
+        assert_eq!(at(3, 80), address(80));
+        assert_eq!(at(3, 81), address(80), "the owner is the same");
+        assert_eq!(at(4, 81), address(81));
     }
 }

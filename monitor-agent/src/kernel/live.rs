@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     os::fd::OwnedFd,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -67,13 +66,13 @@ pub(super) struct Found {
 impl Live {
     pub(super) fn new(
         storage: OwnedFd,
-        cgroup: Option<PathBuf>,
+        namespaces: Namespaces,
         adopted: Adopted,
         budget: f64,
     ) -> Self {
         Self {
             storage,
-            namespaces: Namespaces::of(cgroup),
+            namespaces,
             adopted,
             budget,
             cost: Duration::ZERO,
@@ -139,8 +138,18 @@ impl Live {
     ) -> Result<Found, KernelError> {
         let mut tries = 1;
         loop {
-            let found = self.dump(counts, before)?;
-            if found.difference.unwrap_or(0) == 0 || tries == TRIES {
+            let mut found = self.dump(counts, before)?;
+            match found.difference {
+                Some(0) => self.namespaces.complete(),
+                Some(1..) => self.namespaces.search(),
+                _ => {}
+            }
+            let difference = found.difference.unwrap_or(0);
+            if difference == 0 || tries == TRIES {
+                // What was not found cannot be compared.
+                if difference > 0 && self.namespaces.hidden() {
+                    found.difference = None;
+                }
                 return Ok(found);
             }
             tries += 1;
@@ -175,7 +184,7 @@ impl Live {
             adoption.judge_missing(&live, counts);
         }
         // What cannot be looked at cannot be compared.
-        let visible = !self.namespaces.hidden();
+        let visible = !self.namespaces.closed();
         found.difference = visible.then(|| distance(before, counts.connections(), open));
         Ok(found)
     }

@@ -1,6 +1,11 @@
 //! Maps that lie in the agent's own memory, read without a system call.
 
-use std::{marker::PhantomData, os::fd::AsFd, ptr::NonNull};
+use std::{
+    marker::PhantomData,
+    os::fd::AsFd,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering, fence},
+};
 
 use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -94,6 +99,23 @@ impl<T> Mapped<T> {
     pub(super) fn word(&self, index: usize, word: usize) -> u64 {
         // SAFETY: an aligned word within the mapping; volatile as it changes.
         unsafe { self.place(index, word).read_volatile() }
+    }
+
+    /// The same, and no later load comes before it.
+    pub(super) fn acquire(&self, index: usize, word: usize) -> u64 {
+        // SAFETY: an aligned word within the mapping, which outlives the loan; what
+        // others do to it is atomic.
+        let word = unsafe { AtomicU64::from_ptr(self.place(index, word)) };
+        // A relaxed load, as the mapping may be read-only.
+        let value = word.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        value
+    }
+
+    /// The value at an index, which this process alone writes for now.
+    pub(super) fn owned(&self, index: usize) -> *mut T {
+        assert!(self.access == Access::Write);
+        self.place(index, 0).cast()
     }
 
     /// Writes a word that this process alone writes.

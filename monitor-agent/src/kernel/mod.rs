@@ -5,6 +5,7 @@
 mod adoption;
 mod attach;
 mod bpffs;
+mod conversation;
 pub mod cost;
 mod counts;
 mod diag;

@@ -13,10 +13,14 @@ pub(super) const DONE: u16 = 3;
 
 const ALIGN: usize = 4;
 
-/// One message: its type and what follows its header.
+/// One message: the fields of its header, and what follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Message<'a> {
     pub(super) kind: u16,
+    /// The number of the request that it answers.
+    pub(super) sequence: u32,
+    /// The socket that asked.
+    pub(super) port: u32,
     pub(super) body: &'a [u8],
 }
 
@@ -47,9 +51,11 @@ fn split<'a>(bytes: &mut &'a [u8], len: usize, header: usize) -> Option<&'a [u8]
 pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let len = usize::try_from(u32_at(bytes, 0)?).ok()?;
-        let kind = u16_at(bytes, 4)?;
+        let (kind, sequence, port) = (u16_at(bytes, 4)?, u32_at(bytes, 8)?, u32_at(bytes, 12)?);
         Some(Message {
             kind,
+            sequence,
+            port,
             body: split(&mut bytes, len, HEADER_BYTES)?,
         })
     })
@@ -111,6 +117,7 @@ mod tests {
         bytes.extend(encode_message(DONE, 0, 3, &[]));
         let found: Vec<_> = messages(&bytes).collect();
         assert_eq!(found.iter().map(|m| m.kind).collect::<Vec<_>>(), [20, DONE]);
+        assert!(found.iter().all(|m| (m.sequence, m.port) == (3, 0)));
         assert_eq!(attribute(found[0].body, 7), Some(b"abc".as_slice()));
         let nested = attribute(found[0].body, 9).unwrap();
         assert_eq!(attribute(nested, 1), Some(b"nested".as_slice()));

@@ -14,7 +14,8 @@ pub(super) mod maps {
     pub(in super::super) const COUNTERS: &str = "COUNTERS";
     pub(in super::super) const KEYS: &str = "KEYS";
     pub(in super::super) const LOST: &str = "LOST";
-    pub(in super::super) const HANDSHAKE: &str = "HANDSHAKE";
+    pub(in super::super) const HANDSHAKES: &str = "HANDSHAKES";
+    pub(in super::super) const NAMESPACES: &str = "NAMESPACES";
     pub(in super::super) const ADOPTED: &str = "ADOPTED";
     /// Made by the agent: what it knows of each adopted connection.
     pub(in super::super) const LEDGER: &str = "LEDGER";
@@ -23,8 +24,8 @@ pub(super) mod maps {
     /// Made by the agent, last: see [`monitor_common::meta::Meta`].
     pub(in super::super) const META: &str = "META";
 
-    pub(in super::super) const ALL: [&str; 8] = [
-        SOCKETS, ENDPOINTS, FREE_SLOTS, COUNTERS, KEYS, LOST, HANDSHAKE, ADOPTED,
+    pub(in super::super) const ALL: [&str; 9] = [
+        SOCKETS, ENDPOINTS, FREE_SLOTS, COUNTERS, KEYS, LOST, HANDSHAKES, NAMESPACES, ADOPTED,
     ];
 
     /// The totals of endpoints that gave their place to others.

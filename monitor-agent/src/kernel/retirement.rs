@@ -2,8 +2,9 @@
 //!
 //! A place is given back in two steps.  First the endpoint is taken out of the
 //! programs' map; a program that had found it before may still count there, and
-//! what it counts is the endpoint's.  When nothing was counted for a while longer,
-//! the totals are set aside and the place goes back to the pool.  An endpoint that
+//! what it counts is the endpoint's.  All such programs are waited for.  When nothing
+//! was counted for a while longer, the totals are set aside and the place goes back to
+//! the pool.  An endpoint that
 //! comes again goes on from its totals.
 //!
 //! The totals are set aside together with the place that they were in; until that
@@ -27,6 +28,7 @@ use super::{
     object::maps,
     pins::Pins,
     slots::{Slots, failed},
+    syscall,
 };
 
 /// How many endpoints' totals are set aside; when there are more, endpoints keep
@@ -134,6 +136,14 @@ struct Idle {
     unlinked: bool,
 }
 
+/// What a look at one slot did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    Nothing,
+    /// Programs that begin now do not find it any more.
+    Unlinked,
+}
+
 /// Retires the endpoints of one target.
 pub(super) struct Retirement {
     after: Duration,
@@ -194,14 +204,36 @@ impl Retirement {
         slots: impl Iterator<Item = (u32, &'a EndpointCounters)>,
     ) {
         let now = Instant::now();
+        let mut unlinked = false;
         for (slot, counters) in slots {
-            if let Err(error) = self.judge(slot, counters, counts, now) {
-                if !std::mem::replace(&mut self.warned, true) {
+            match self.judge(slot, counters, counts, now) {
+                Ok(done) => unlinked |= done == Done::Unlinked,
+                Err(error) => {
                     let error = crate::error_chain(&error);
-                    tracing::warn!(error, "idle endpoints keep their places");
+                    self.warn(&error, "idle endpoints keep their places");
+                    break;
                 }
-                return;
             }
+        }
+        if unlinked {
+            self.wait_for_programs();
+        }
+    }
+
+    /// The second step comes in another look, so that none of the programs that had
+    /// found one of these places before runs by then.
+    fn wait_for_programs(&mut self) {
+        if let Err(error) = syscall::wait_for_programs() {
+            // Programs run for microseconds, and the second step is as many seconds
+            // away as the first one was minutes.
+            let advice = "places of idle endpoints are given away after a time alone";
+            self.warn(&error.to_string(), advice);
+        }
+    }
+
+    fn warn(&mut self, error: &str, what: &str) {
+        if !std::mem::replace(&mut self.warned, true) {
+            tracing::warn!(error, "{what}");
         }
     }
 
@@ -211,9 +243,9 @@ impl Retirement {
         counters: &EndpointCounters,
         counts: &Counts,
         now: Instant,
-    ) -> Result<(), KernelError> {
+    ) -> Result<Done, KernelError> {
         let Some(key) = counts.endpoint_key(slot).filter(|_| slot >= OTHER_SLOTS) else {
-            return Ok(());
+            return Ok(Done::Nothing);
         };
         let words = counters.words().iter();
         let sum = words.fold(0u64, |sum, n| sum.rotate_left(1).wrapping_add(*n));
@@ -226,18 +258,19 @@ impl Retirement {
         let connections = Connections::of(counters);
         if idle.sum != sum || connections.begun != connections.ended {
             (idle.sum, idle.since) = (sum, now);
-            return Ok(());
+            return Ok(Done::Nothing);
         }
         let waited = now.duration_since(idle.since);
         if !idle.unlinked && waited >= self.after && room {
             (idle.unlinked, idle.since) = (true, now);
-            return self.slots.unlink(&key, slot);
+            self.slots.unlink(&key, slot)?;
+            return Ok(Done::Unlinked);
         }
         if idle.unlinked && waited >= self.after / SECOND_STEP {
             self.idle.remove(&slot);
-            return self.set_aside(&key, slot, counts);
+            self.set_aside(&key, slot, counts)?;
         }
-        Ok(())
+        Ok(Done::Nothing)
     }
 
     fn has_room(&self, key: &EndpointKey) -> bool {

@@ -1,7 +1,9 @@
 //! Giving endpoints their slots, as the programs do it.
 
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
 use aya::maps::{HashMap, Map, MapData, MapError, Queue};
-use monitor_common::endpoint::{EndpointKey, SlotKey};
+use monitor_common::{endpoint::EndpointKey, slot_key::SlotKey};
 
 use super::{KernelError, mapped::Mapped, object::maps, pins::Pins};
 
@@ -80,21 +82,101 @@ impl Slots {
         let Ok(free) = self.free.pop(0) else {
             return Ok(None);
         };
+        // Before it can be found, as whoever finds it looks whose it is.
+        publish(keys, free, key);
         if self.endpoints.insert(key, free, NOEXIST).is_ok() {
-            publish(keys, free, key);
             return Ok(Some(free));
         }
+        withdraw(keys, free);
         self.release([free])?;
         Ok(self.endpoints.get(key, 0).ok())
     }
 }
 
-/// Says whose a slot is: the word that holds the role comes last.
+/// Sets bits of a word of a place, after all that was written before.
+fn or(tail: *mut u64, bits: u64) {
+    // SAFETY: an aligned word of a mapping that outlives the loan.
+    unsafe { AtomicU64::from_ptr(tail) }.fetch_or(bits, Ordering::AcqRel);
+}
+
+/// Says whose a slot is that was taken out of the pool.
 fn publish(keys: &Mapped<SlotKey>, slot: u32, key: &EndpointKey) {
-    let mut place = SlotKey::default();
-    place.write(key);
-    let words = place.words();
-    for (i, word) in words.into_iter().enumerate() {
-        keys.set_word(slot as usize, i, word);
+    // SAFETY: a place of the map; the slot is nobody's but ours.
+    unsafe { SlotKey::publish(keys.owned(slot as usize), key, or) };
+}
+
+/// Says that a slot is nobody's, before it goes back to the pool.
+pub(super) fn withdraw(keys: &Mapped<SlotKey>, slot: u32) {
+    // SAFETY: as above.
+    unsafe { SlotKey::withdraw(keys.owned(slot as usize)) };
+    // What the next owner writes comes after.
+    fence(Ordering::Release);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use monitor_common::endpoint::Role;
+
+    use super::*;
+
+    fn key(n: u64) -> EndpointKey {
+        let mut address = [0; 16];
+        address[..8].copy_from_slice(&n.to_ne_bytes());
+        address[8..].copy_from_slice(&(!n).to_ne_bytes());
+        EndpointKey {
+            address,
+            // The same for all: only the generation tells them apart.
+            port: 80,
+            role: Role::Upstream as u8,
+            flags: 0,
+        }
+    }
+
+    /// One thread gives the slot to one endpoint after the other, and another one
+    /// reads whose it is: never half of one and half of another.
+    #[test]
+    fn a_reader_never_sees_halves_of_two_keys() {
+        const OWNERS: u64 = 200_000;
+        let place: [AtomicU64; 3] = Default::default();
+        let ended = AtomicBool::new(false);
+        let seen = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    let load = |i: usize| {
+                        let word = place[i].load(Ordering::Relaxed);
+                        fence(Ordering::Acquire);
+                        word
+                    };
+                    let Some(owner) = SlotKey::read(load) else {
+                        continue;
+                    };
+                    let half = |range: std::ops::Range<usize>| {
+                        u64::from_ne_bytes(owner.key.address[range].try_into().unwrap())
+                    };
+                    let n = half(0..8);
+                    assert_eq!((owner.key, owner.tail >> 32), (key(n), n), "{owner:?}");
+                    seen.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let slot = place.as_ptr().cast_mut().cast::<SlotKey>();
+            for n in 0..OWNERS {
+                // SAFETY: atomics have the layout of their words, and only this
+                // thread writes.
+                unsafe { SlotKey::publish(slot, &key(n), or) };
+                if n + 1 < OWNERS {
+                    // SAFETY: as above.
+                    unsafe { SlotKey::withdraw(slot) };
+                    fence(Ordering::Release);
+                }
+            }
+            // The last one stays until it was seen.
+            while seen.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            ended.store(true, Ordering::Relaxed);
+        });
     }
 }

@@ -1,4 +1,5 @@
-//! The commands of `bpf(2)` that aya has no call for with cgroup links, and `setns(2)`.
+//! The commands of `bpf(2)` that aya has no call for with cgroup links, and what no
+//! crate has of network namespaces and of `membarrier(2)`.
 
 use std::{
     io,
@@ -86,6 +87,43 @@ pub(super) fn enter_network_namespace(namespace: BorrowedFd<'_>) -> io::Result<(
     // SAFETY: a system call on a descriptor that is open for its time; it changes
     // the calling thread alone.
     let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// What the programs call the network namespace of a socket.  Since Linux 5.14.
+pub(super) fn network_namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut len: libc::socklen_t = 8;
+    // SAFETY: the kernel writes no more bytes than `len` says `cookie` has.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(cookie)
+    }
+}
+
+/// Waits until every program that runs now has ended: they run within read-side
+/// critical sections of RCU, and the kernel waits for one grace period.
+///
+/// A kernel with `nohz_full` CPUs refuses.
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    // `MEMBARRIER_CMD_GLOBAL`, named so since Linux 4.16.
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: a system call without pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {

@@ -22,6 +22,7 @@ use super::{
     layouts::Elsewhere,
     live::{Adopted, Live},
     mapped::Access,
+    namespaces::Namespaces,
     object::{Program, maps},
     pins::Pins,
     prepare,
@@ -128,9 +129,9 @@ impl Watched {
         }
         let counts = Counts::open(&pins, &meta, Access::Write)?;
         let retirement = Retirement::open(&pins, &counts, options.retire_after)?;
-        let cgroup_path = Some(target.path.clone());
+        let namespaces = Namespaces::of(Some(target.path.clone()), &pins);
         let storage = storage(&pins)?;
-        let live = Live::new(storage, cgroup_path, Adopted::Unknown, options.dump_budget);
+        let live = Live::new(storage, namespaces, Adopted::Unknown, options.dump_budget);
         let mut watched = Self {
             label: Arc::clone(&target.label),
             meta,
@@ -197,7 +198,8 @@ impl Watched {
         let adopted = adopted.map_or(Adopted::Unknown, Adopted::Peeked);
         let roots = crate::target::Roots::detect().ok();
         let cgroup = roots.map(|roots| roots.cgroup.join(label.trim_start_matches('/')));
-        let live = Live::new(storage(&pins)?, cgroup, adopted, f64::INFINITY);
+        let namespaces = Namespaces::of(cgroup, &pins);
+        let live = Live::new(storage(&pins)?, namespaces, adopted, f64::INFINITY);
         Ok(Self {
             label,
             meta,
@@ -257,9 +259,9 @@ impl Watched {
         let mut ids = self.ids.borrow_mut();
         endpoints.reserve(ids.len());
         for slot in self.counts.slots() {
-            let key = self.counts.key_words(slot);
-            let make = || self.counts.key(slot);
-            let Some(id) = ids.of(slot, key, make, &self.label) else {
+            let tail = self.counts.tail(slot);
+            let make = || self.counts.key(slot, tail);
+            let Some(id) = ids.of(slot, tail, make, &self.label) else {
                 continue;
             };
             if retired.is_some_and(|retired| retired.holds(slot)) {
@@ -267,7 +269,9 @@ impl Watched {
             }
             let figures = self.counts.figures(slot);
             // The overflow endpoints exist where something overflowed.
-            if id.address == EndpointAddress::Other && figures == Figures::default() {
+            let unused = id.address == EndpointAddress::Other && figures == Figures::default();
+            // Where another agent gives slots away it may have done so by now.
+            if unused || self.counts.tail(slot) != tail {
                 continue;
             }
             let id = id.clone();
@@ -304,11 +308,16 @@ impl Watched {
     }
 
     fn sample_slot(&self, slot: u32, retired: &Retired) -> Option<EndpointSample> {
-        let (role, address) = self.counts.key(slot)?;
+        let tail = self.counts.tail(slot);
+        let (role, address) = self.counts.key(slot, tail)?;
         if retired.holds(slot) {
             return None;
         }
         let counters = self.counts.sum(slot);
+        // Where another agent gives slots away it may have done so by now.
+        if self.counts.tail(slot) != tail {
+            return None;
+        }
         // The overflow endpoints exist where something overflowed.
         let unused = Connections::of(&counters) == Connections::default();
         if address == EndpointAddress::Other && unused {

@@ -9,6 +9,8 @@
 #![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
 
 mod adoption;
+mod bpf;
+mod callbacks;
 mod cgroup;
 mod continuity;
 mod crafted;
@@ -20,6 +22,7 @@ mod namespaces;
 mod network;
 mod retirement;
 mod streams;
+mod unreadable;
 mod watch;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -63,6 +66,7 @@ fn special_cases() -> impl Iterator<Item = (Case, fn() -> Option<String>)> {
     }
     with(lossy::CASES, lossy::missing)
         .chain(with(crafted::CASES, crafted::missing))
+        .chain(with(unreadable::ENCAPSULATED, unreadable::missing))
         .chain(with(handshakes::MOVING, handshakes::missing_moving))
         .chain(with(handshakes::MULTIPATH, handshakes::missing_multipath))
         .chain(with(
@@ -82,4 +86,6 @@ fn cases() -> impl Iterator<Item = Case> {
         .chain(adoption::CASES)
         .chain(namespaces::CASES)
         .chain(retirement::CASES)
+        .chain(callbacks::CASES)
+        .chain(unreadable::CASES)
 }

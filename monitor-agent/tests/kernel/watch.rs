@@ -51,6 +51,19 @@ pub(crate) fn give_up_all_but(these: CapabilitySet) -> io::Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
+fn find(sample: &KernelSample, role: Role, address: SocketAddr) -> EndpointCounters {
+    let address = EndpointAddress::Socket(address);
+    let mut endpoints = sample.endpoints.iter();
+    let found = endpoints.find(|e| e.id.role == role && e.id.address == address);
+    found.map_or(EndpointCounters::ZERO, |e| *e.counters)
+}
+
+fn lost(kernel: &Kernel, reason: &str) -> u64 {
+    let losses = kernel.losses();
+    let mut losses = losses.iter();
+    losses.find(|(name, _)| *name == reason).unwrap().1
+}
+
 /// Waits until something is so.
 #[track_caller]
 pub(crate) fn until(what: &str, satisfied: impl Fn() -> bool) {
@@ -109,13 +122,11 @@ impl Watch {
 
     /// The counters of an endpoint, zero where it has none yet.
     pub(crate) fn counters(&self, role: Role, address: SocketAddr) -> EndpointCounters {
-        let sample = self.sample();
-        let address = EndpointAddress::Socket(address);
-        let found = sample
-            .endpoints
-            .iter()
-            .find(|e| e.id.role == role && e.id.address == address);
-        found.map_or(EndpointCounters::ZERO, |e| *e.counters)
+        find(&self.sample(), role, address)
+    }
+
+    pub(crate) fn lost(&self, reason: &str) -> u64 {
+        lost(&self.kernel.lock().unwrap(), reason)
     }
 
     /// The live sockets of an endpoint, both roles.
@@ -168,10 +179,18 @@ impl Own {
         Kernel::open(&self.options, &[watch.target()]).unwrap()
     }
 
+    /// The counters of an endpoint, zero where it has none yet.
+    pub(crate) fn counters(
+        &self,
+        kernel: &Kernel,
+        role: Role,
+        address: SocketAddr,
+    ) -> EndpointCounters {
+        find(&kernel.read(), role, address)
+    }
+
     pub(crate) fn lost(&self, kernel: &Kernel, reason: &str) -> u64 {
-        let losses = kernel.losses();
-        let mut losses = losses.iter();
-        losses.find(|(name, _)| *name == reason).unwrap().1
+        lost(kernel, reason)
     }
 
     pub(crate) fn uninstall(&self) {
