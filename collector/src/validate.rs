@@ -12,6 +12,7 @@ const HOST_ID_BYTES_MAX: usize = 256;
 const LABEL_BYTES_MAX: usize = 4096;
 /// Entries of any other list in a report.
 const LIST_MAX: usize = 1024;
+const NOTES_MAX: usize = 64;
 const MAP_ENTRIES_MAX: usize = 256;
 const BUCKETS_MAX: usize = 1024;
 /// The octaves of seconds that 1 µs to 1 h need: 2^-20 s is 0.95 µs, 2^12 s is 1.1 h.
@@ -63,6 +64,10 @@ pub(crate) fn report(r: &v1::Report) -> Result<(), Invalid> {
         return Err(Invalid::WindowReversed);
     }
     list(&r.incomplete_reasons, LIST_MAX, "incomplete_reasons")?;
+    list(&r.notes, NOTES_MAX, "notes")?;
+    for note in &r.notes {
+        label(note, "notes")?;
+    }
     for reason in &r.incomplete_reasons {
         label(reason, "incomplete_reasons")?;
     }

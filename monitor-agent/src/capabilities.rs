@@ -10,6 +10,8 @@
 //! - `CAP_PERFMON` wherever it is granted: without it the kernel fences every
 //!   access of the programs off from speculation, and a packet costs five times as
 //!   much; before Linux 6.18 its verifier takes those of level tcp alone.
+//! - `CAP_SYS_PTRACE` where names are read from the files of a process
+//!   (`/proc/PID/root`), and that cannot be done without.
 //! - `CAP_DAC_OVERRIDE` where the spool, the pins, the token, the control
 //!   socket or the names' file belong to somebody else.
 //!
@@ -43,6 +45,8 @@ pub struct Needs {
     pub written: Vec<PathBuf>,
     /// Files that are read.
     pub read: Vec<PathBuf>,
+    /// Whether some of these are reached through a process.
+    pub files_of_processes: bool,
 }
 
 /// Gives up every capability but those that are needed, for good, and says which
@@ -63,6 +67,10 @@ pub fn keep(needs: &Needs) -> io::Result<Vec<&'static str>> {
     // While the permitted ones are still there, what the effective ones can do is
     // tried out.
     set(wanted & had, had)?;
+    if !reachable(needs) && needs.files_of_processes {
+        wanted |= CapabilitySet::SYS_PTRACE;
+        set(wanted & had, had)?;
+    }
     if !reachable(needs) {
         wanted |= CapabilitySet::DAC_OVERRIDE;
     }

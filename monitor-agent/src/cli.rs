@@ -31,6 +31,7 @@ Examples:
   speedmimi-agent run --unit nginx --unit haproxy \\
     --names-from /system.slice/nginx.service=/etc/nginx/nginx.conf \\
     --names-from /system.slice/haproxy.service=/etc/haproxy/haproxy.cfg
+  speedmimi-agent run --pid 4711 --names-root /proc/4711/root --names-from /etc/nginx/nginx.conf
   speedmimi-agent run --whole-host --report-interval 10s --spool-bytes 1GiB";
 
 const UNINSTALL_EXAMPLES: &str = "\
@@ -122,12 +123,21 @@ pub struct SocketArgs {
     pub control_socket: Option<PathBuf>,
 }
 
+impl SocketArgs {
+    /// The control socket that is meant.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        let default = || crate::config::control_socket(&self.pins.pin_dir);
+        self.control_socket.clone().unwrap_or_else(default)
+    }
+}
+
 /// How to show what happens.
 #[derive(Args, Clone, Debug)]
 pub struct TopArgs {
-    /// Where the pins are.
+    /// Where the pins are, and who knows the names.
     #[command(flatten)]
-    pub pins: PinArgs,
+    pub socket: SocketArgs,
     /// Time between two looks
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = look_interval)]
     pub interval: Duration,
@@ -152,9 +162,9 @@ fn look_interval(text: &str) -> Result<Duration, String> {
 /// How to show what has been counted.
 #[derive(Args, Clone, Debug)]
 pub struct SnapshotArgs {
-    /// Where the pins are.
+    /// Where the pins are, and who knows the names.
     #[command(flatten)]
-    pub pins: PinArgs,
+    pub socket: SocketArgs,
     /// Form of the output
     #[arg(long, value_enum, default_value_t = Output::Json)]
     pub output: Output,
@@ -163,9 +173,20 @@ pub struct SnapshotArgs {
 /// How to show checks.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
-    /// Where the pins are or will be.
+    /// Where the pins are or will be, and which agent to ask.
     #[command(flatten)]
-    pub pins: PinArgs,
+    pub socket: SocketArgs,
+    /// Checks this configuration for names, as `run` reads it [default: the running agent's].
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "Checks the names in this configuration, as `run` would read it [default: those of the \
+                running agent]"
+    )]
+    pub names_from: Vec<PathBuf>,
+    /// Directory in which its paths begin, as for `run`
+    #[arg(long, value_name = "DIR")]
+    pub names_root: Vec<PathBuf>,
     /// Checks this cgroup's listeners [default: of the cgroups that are watched]
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,
@@ -331,6 +352,16 @@ pub struct RunArgs {
     )]
     #[serde(deserialize_with = "one_or_more")]
     pub names_from: Vec<PathBuf>,
+    /// Where the paths in configurations begin.
+    #[arg(
+        long,
+        value_name = "[TARGET=]DIR",
+        help = "Directory in which the paths of --names-from, and those in it, begin: a container's \
+                root [default: /, or /proc/PID/root where FILE is below it]; with TARGET, for that \
+                target alone; may be repeated"
+    )]
+    #[serde(deserialize_with = "one_or_more")]
+    pub names_root: Vec<PathBuf>,
     /// Serves the agent's own metrics for Prometheus, as /metrics on this address
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
@@ -401,6 +432,11 @@ impl RunArgs {
                 file.names_from
             } else {
                 self.names_from
+            },
+            names_root: if self.names_root.is_empty() {
+                file.names_root
+            } else {
+                self.names_root
             },
             metrics_listen: self.metrics_listen.or(file.metrics_listen),
             insecure: self.insecure || file.insecure,

@@ -100,7 +100,7 @@ pub enum ConfigError {
     /// The token cannot be had.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The names of backends cannot be had.
+    /// Where names are to be taken from is not understood.
     #[error(transparent)]
     Names(#[from] NamesError),
 }
@@ -274,7 +274,7 @@ impl Config {
                 .unwrap_or_else(|| "/var/lib/speedmimi-agent".into()),
             spool_bytes,
             token_file,
-            names: NamesFiles::open(&args.names_from)?,
+            names: NamesFiles::new(&args.names_from, &args.names_root)?,
             metrics_listen: args.metrics_listen,
             kernel_log: match args.kernel_log.unwrap_or_default() {
                 KernelLogName::Off => KernelLog::Off,
@@ -304,7 +304,6 @@ impl Config {
     pub fn needs(&self, targets: &[crate::kernel::Target], roots: &Roots) -> Needs {
         let socket_dir = self.control_socket.path.parent().map(Path::to_owned);
         let written = [self.spool_dir.clone(), self.pin_dir.clone()];
-        let names = self.names.paths().map(Path::to_owned);
         let client = |tls: &Tls| tls.client.clone().map(|(cert, key)| [cert, key]);
         let tls = self.tls.iter().flat_map(|tls| {
             let own = client(tls).into_iter().flatten();
@@ -314,7 +313,11 @@ impl Config {
             other_namespaces: self.network_namespaces
                 || target::in_other_namespaces(targets, roots),
             written: written.into_iter().chain(socket_dir).collect(),
-            read: tls.chain(self.token_file.clone()).chain(names).collect(),
+            read: tls
+                .chain(self.token_file.clone())
+                .chain(self.names.paths())
+                .collect(),
+            files_of_processes: self.names.are_of_processes(),
         }
     }
 }
@@ -465,6 +468,12 @@ mod tests {
     }
 
     #[test]
+    fn names_that_cannot_be_read_are_no_reason_not_to_start() {
+        let config = written("a.toml", "names-from = \"/nonexistent/nginx.conf\"\n").unwrap();
+        assert_eq!(config.names.paths().count(), 1);
+    }
+
+    #[test]
     fn files_of_names_are_one_or_a_list() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nginx.conf");
@@ -482,7 +491,7 @@ mod tests {
         ] {
             let config = written(name, &text).unwrap();
             let paths: Vec<_> = config.names.paths().collect();
-            assert_eq!(paths, vec![path.as_path(); count], "{text}");
+            assert_eq!(paths, vec![path.clone(); count], "{text}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The control socket: one line asked, one line of JSON answered.
 //!
-//! Questions are `status`, `level`, `level tcp` and `level http`.  The socket is
+//! Questions are `status`, `names`, `level`, `level tcp` and `level http`.  The socket is
 //! its owner's alone (mode 0600), which is all the authentication there is.
 
 use std::{
@@ -29,6 +29,7 @@ use tokio::{
 
 use crate::{
     delivery::{Progress, SharedSpool, lock},
+    names::{FollowedFile, FollowedFiles, Name, NamedEndpoint, NamesState, TargetNames},
     sampler::{Asker, Newest, Shared},
     source::Level,
 };
@@ -37,7 +38,7 @@ use crate::{
 const QUESTION_BYTES_MAX: u64 = 256;
 
 /// The longest answer that is read.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// How long one who asks may take to ask, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -59,6 +60,8 @@ pub struct Control {
     pub metrics: Option<SocketAddr>,
     /// What is watched.
     pub targets: Vec<String>,
+    /// What its endpoints are called.
+    pub names: Arc<FollowedFiles>,
 }
 
 /// Why a running agent did not answer.
@@ -109,25 +112,50 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     UnixListener::from_std(socket.into())
 }
 
+/// How long an answer may take: the level is changed before it comes.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long a view waits for names: it shows what is counted without them too.
+const NAMES: Duration = Duration::from_millis(500);
+
 /// Asks a running agent.
 ///
 /// # Errors
 /// Where none answers.
 pub fn ask(path: &Path, question: &str) -> Result<Value, AskError> {
+    ask_within(path, question, ANSWER)
+}
+
+/// What the agent that runs calls the endpoints that it counts.
+///
+/// # Errors
+/// Where none answers in time.
+pub fn ask_names(path: &Path) -> Result<TargetNames, AskError> {
+    let mut answer = ask_within(path, "names", NAMES)?;
+    let named: Result<Vec<NamedEndpoint>, _> = serde_json::from_value(answer["names"].take());
+    let named = named.map_err(|e| AskError::Answer(e.into()))?;
+    Ok(named.into_iter().collect())
+}
+
+fn ask_within(path: &Path, question: &str, within: Duration) -> Result<Value, AskError> {
     let stream = std::os::unix::net::UnixStream::connect(path);
     let stream = stream.map_err(|source| AskError::NoAgent {
         path: path.to_owned(),
         source,
     })?;
-    let line = ask_on(stream, question).map_err(AskError::Answer)?;
+    let line = ask_on(stream, question, within).map_err(AskError::Answer)?;
     if line.is_empty() {
         return Err(AskError::Closed);
     }
     serde_json::from_str(&line).map_err(|e| AskError::Answer(e.into()))
 }
 
-fn ask_on(mut stream: std::os::unix::net::UnixStream, question: &str) -> io::Result<String> {
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+fn ask_on(
+    mut stream: std::os::unix::net::UnixStream,
+    question: &str,
+    within: Duration,
+) -> io::Result<String> {
+    stream.set_read_timeout(Some(within))?;
     stream.write_all(format!("{question}\n").as_bytes())?;
     let mut line = String::new();
     BufReader::new(io::Read::take(stream, ANSWER_BYTES_MAX)).read_line(&mut line)?;
@@ -166,10 +194,11 @@ impl Control {
     async fn answer_to(&self, question: &str) -> Value {
         match question {
             "status" => self.status(),
+            "names" => self.names(),
             "level" => json!({"level": self.level_name()}),
             "level tcp" => self.set_level(Level::Tcp).await,
             "level http" => self.set_level(Level::Http).await,
-            _ => json!({"error": "ask for: status, level, level tcp, level http"}),
+            _ => json!({"error": "ask for: status, names, level, level tcp, level http"}),
         }
     }
 
@@ -182,6 +211,20 @@ impl Control {
 
     fn level_name(&self) -> Option<&'static str> {
         Some(name(self.shared.newest.load().as_ref()?.level))
+    }
+
+    /// What the endpoints of the newest sample are called.
+    fn names(&self) -> Value {
+        let newest = self.shared.newest.load();
+        let kernel = newest.as_ref().and_then(|newest| newest.kernel.as_ref());
+        let names = self.names.names();
+        let endpoints = kernel.iter().flat_map(|kernel| &kernel.endpoints);
+        let named = endpoints.filter_map(|endpoint| {
+            let name = names.of(&endpoint.id);
+            let known = name != Name::default();
+            known.then(|| NamedEndpoint::new(&endpoint.id, name))?
+        });
+        json!({"names": named.collect::<Vec<_>>()})
     }
 
     fn status(&self) -> Value {
@@ -212,9 +255,22 @@ impl Control {
             "spool_bytes": bytes,
             "samples_dropped": self.shared.samples.dropped(),
             "samples_failed": self.shared.failures(),
+            "names": self.names.iter().map(names_file).collect::<Vec<_>>(),
             "newest": self.shared.newest.load().as_deref().map(newest),
         })
     }
+}
+
+/// What is known of one configuration of names.
+pub(crate) fn names_file((file, state): (&FollowedFile, Arc<NamesState>)) -> Value {
+    json!({
+        "target": file.target.as_deref(),
+        "file": file.path,
+        "names": state.names.len(),
+        "hosts_to_look_up": state.pending,
+        "problem": state.problem,
+        "remarks": state.remarks,
+    })
 }
 
 fn newest(newest: &Newest) -> Value {
@@ -305,6 +361,7 @@ mod tests {
             collector: String::new(),
             metrics: None,
             targets: vec![],
+            names: Arc::default(),
         }
     }
 

@@ -1,16 +1,20 @@
 //! `doctor`: everything that the agent needs of this machine, what works without
 //! it, and what went uncounted so far.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::Value;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::{
     cli::PIN_DIR,
+    control::{self, names_file},
     kernel::{
         self, Kernel, KernelError, PinnedTarget, Target,
         doctor::{self, Check},
     },
+    names::NamesFiles,
     target::{self, FOREIGN_ADVICE, Roots, TargetError, TargetRequest},
 };
 
@@ -154,6 +158,52 @@ fn quoted(word: &str) -> String {
     }
 }
 
+/// How long `doctor` waits for hosts to be looked up.
+const LOOKED_UP: Duration = Duration::from_secs(5);
+
+/// The names in these configurations, or those of the running agent where none is
+/// given.
+#[must_use]
+pub fn names(files: &NamesFiles, control_socket: &Path) -> Check {
+    if files.paths().next().is_some() {
+        let followed = files.follow();
+        followed.settle(LOOKED_UP);
+        return read(&followed.iter().map(names_file).collect::<Vec<_>>());
+    }
+    match control::ask(control_socket, "status") {
+        Ok(status) => read(status["names"].as_array().map_or(&[], Vec::as_slice)),
+        Err(_) => read(&[]),
+    }
+}
+
+/// Judges what is known of configurations, in the form of `status`.
+fn read(files: &[Value]) -> Check {
+    let text = |file: &Value, key: &str| file[key].as_str().unwrap_or_default().to_owned();
+    let mut said = Vec::new();
+    let mut ok = true;
+    for file in files {
+        let (path, count) = (text(file, "file"), file["names"].as_u64().unwrap_or(0));
+        let mut one = format!("{count} of {path}");
+        let pending = file["hosts_to_look_up"].as_u64().unwrap_or(0);
+        if pending > 0 {
+            one += &format!(" ({pending} hosts are being looked up)");
+        }
+        let remarks = file["remarks"].as_array().into_iter().flatten();
+        let remarks = remarks.filter_map(Value::as_str).map(str::to_owned);
+        let problem = file["problem"].as_str().map(str::to_owned);
+        let all: Vec<_> = problem.into_iter().chain(remarks).collect();
+        ok &= all.is_empty();
+        said.push(one);
+        said.extend(all);
+    }
+    let detail = match said.as_slice() {
+        [] => "of no configuration: endpoints are called by their addresses".to_owned(),
+        _ => shown(said.into_iter()),
+    };
+    let advice = "mend the file or what it names; a running agent reads it again by itself";
+    check("names", ok, detail, advice)
+}
+
 /// What the pinned maps say went uncounted.
 fn losses(pinned: &Result<Kernel, KernelError>) -> Check {
     let check = |ok, detail: String, advice| check("losses", ok, detail, advice);
@@ -207,6 +257,24 @@ pub fn table(checks: &[Check]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_cannot_be_read_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (good, bad) = (dir.path().join("good.conf"), dir.path().join("none.conf"));
+        fs::write(&good, "http { upstream a { server 127.0.0.1:1; } }").unwrap();
+        let nobody = dir.path().join("none.sock");
+        let checked = |files: &[_]| names(&NamesFiles::new(files, &[]).unwrap(), &nobody);
+        let fine = checked(std::slice::from_ref(&good));
+        assert!(fine.ok && !fine.required, "{fine:?}");
+        assert_eq!(fine.detail, format!("1 of {}", good.display()));
+        let missing = checked(&[good, bad]);
+        assert!(
+            !missing.ok && missing.detail.contains("none.conf cannot be read"),
+            "{missing:?}"
+        );
+        assert!(checked(&[]).ok);
+    }
 
     #[test]
     fn a_long_list_is_cut_short() {

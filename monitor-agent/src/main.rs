@@ -4,6 +4,7 @@ use std::{
     io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     thread::sleep,
     time::Duration,
 };
@@ -17,11 +18,13 @@ use monitor_agent::{
         SocketArgs, TopArgs, UninstallArgs,
     },
     clock::monotonic_ns,
-    config::{Config, ConfigError, control_socket},
+    config::{Config, ConfigError},
     control, doctor, error_chain,
     host::identity,
     kernel::{self, Kernel, KernelLog, KernelOptions, cost::Extent, doctor::Check},
-    logging, run,
+    logging,
+    names::{NamesFiles, TargetNames},
+    run,
     source::{Opened, Opener},
     target::{self, Roots, TargetError, TargetRequest},
     top::{self, Look, TopError},
@@ -187,15 +190,27 @@ const MEASURED: Duration = Duration::from_millis(200);
 
 fn snapshot(args: &SnapshotArgs) -> anyhow::Result<()> {
     logging::init(LogFormat::Text, KernelLog::Off);
-    let kernel = Kernel::open_pinned(&args.pins.pin_dir)?;
+    let kernel = Kernel::open_pinned(&args.socket.pins.pin_dir)?;
     let mut view = View::new(identity::peek(), &kernel.targets());
     sleep(MEASURED);
-    let report = view.look(kernel.read(), kernel.level());
+    let names = names(&args.socket, &Arc::default());
+    let report = view.look(kernel.read(), kernel.level(), &names);
     match args.output {
         Output::Json => print(&json::Report::from(&report))?,
         Output::Table => write(view::table(&report).as_bytes())?,
     };
     Ok(())
+}
+
+/// The running agent's names of now, or the last ones where none answers.
+fn names(socket: &SocketArgs, last: &Arc<TargetNames>) -> Arc<TargetNames> {
+    match control::ask_names(&socket.path()) {
+        Ok(names) => names.into(),
+        Err(error) => {
+            tracing::debug!(error = error_chain(&error), "no names of the running agent");
+            Arc::clone(last)
+        }
+    }
 }
 
 fn top(args: &TopArgs) -> anyhow::Result<()> {
@@ -204,24 +219,27 @@ fn top(args: &TopArgs) -> anyhow::Result<()> {
     if live && !io::stdout().is_terminal() {
         return Err(TopError::NoTerminal.into());
     }
-    let kernel = Kernel::open_pinned(&args.pins.pin_dir)?;
+    let kernel = Kernel::open_pinned(&args.socket.pins.pin_dir)?;
     let mut view = View::new(identity::peek(), &kernel.targets());
     // Everything until now; from here on it is what came since.
-    view.look(kernel.read(), kernel.level());
+    let mut called = names(&args.socket, &Arc::default());
+    view.look(kernel.read(), kernel.level(), &called);
     if live {
         let look = || {
+            called = names(&args.socket, &called);
             let sample = kernel.read();
             let now = monotonic_ns();
             let sockets = sample.sockets.iter();
             let sockets = sockets.map(|s| socket_summary(s, now)).collect();
-            let report = view.look(sample, kernel.level());
+            let report = view.look(sample, kernel.level(), &called);
             Look { report, sockets }
         };
         return Ok(top::run(args.interval, look)?);
     }
     loop {
         sleep(args.interval);
-        let report = view.look(kernel.read(), kernel.level());
+        called = names(&args.socket, &called);
+        let report = view.look(kernel.read(), kernel.level(), &called);
         let reader = match args.output {
             Output::Json => print(&json::Report::from(&report))?,
             Output::Table => write(view::table(&report).as_bytes())?,
@@ -240,7 +258,9 @@ fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         force: true,
         ..TargetRequest::default()
     };
-    let checks = doctor::checks(&args.pins.pin_dir, &request)?;
+    let mut checks = doctor::checks(&args.socket.pins.pin_dir, &request)?;
+    let files = NamesFiles::new(&args.names_from, &args.names_root).map_err(ConfigError::from)?;
+    checks.push(doctor::names(&files, &args.socket.path()));
     let failed = checks.iter().any(|c| c.required && !c.ok);
     match args.output {
         Output::Table => {
@@ -277,9 +297,7 @@ fn level(args: &LevelArgs) -> anyhow::Result<()> {
 }
 
 fn ask(args: &SocketArgs, question: &str) -> anyhow::Result<serde_json::Value> {
-    let default = || control_socket(&args.pins.pin_dir);
-    let path = args.control_socket.clone().unwrap_or_else(default);
-    let answer = control::ask(&path, question)?;
+    let answer = control::ask(&args.path(), question)?;
     match answer.get("error") {
         Some(error) => anyhow::bail!("the agent answers: {error}"),
         None => Ok(answer),

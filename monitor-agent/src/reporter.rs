@@ -41,7 +41,7 @@ pub struct Reporter {
     spool: SharedSpool,
     wake: Arc<Notify>,
     progress: Arc<Progress>,
-    names: FollowedFiles,
+    names: Arc<FollowedFiles>,
     // Of the window that is open: kept until its report is durable.
     samples: VecDeque<Sample>,
     reasons: BTreeSet<String>,
@@ -84,7 +84,7 @@ pub struct ReporterParts {
     /// What became of the reports.
     pub progress: Arc<Progress>,
     /// What the backends are called.
-    pub names: FollowedFiles,
+    pub names: Arc<FollowedFiles>,
 }
 
 impl Reporter {
@@ -133,6 +133,7 @@ impl Reporter {
         reading.incomplete_reasons.clone_from(&self.reasons);
         reading.surroundings.losses = self.losses().by_reason().into();
         reading.names = self.names.names().into();
+        reading.notes = self.names.notes();
         let key = lock(&self.spool).next_key();
         let samples = self.samples.make_contiguous();
         let closed = self.windows.close(key, reading, samples);

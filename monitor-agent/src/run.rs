@@ -141,6 +141,7 @@ pub async fn run(
             tokio::spawn(delivery.run())
         }
     };
+    let names = Arc::new(config.names.follow());
     let mut reporter = Reporter::new(ReporterParts {
         host,
         recovered,
@@ -150,7 +151,7 @@ pub async fn run(
         spool: Arc::clone(&spool),
         wake: Arc::clone(&wake),
         progress: Arc::clone(&progress),
-        names: config.names.clone().follow(),
+        names: Arc::clone(&names),
     });
     let metrics_source = metrics::Source {
         shared: sampler.shared(),
@@ -168,6 +169,7 @@ pub async fn run(
         collector: config.destination(),
         metrics: metrics_address,
         targets: targets.iter().map(|t| t.label.to_string()).collect(),
+        names,
     };
     let control = listener.map(|listener| tokio::spawn(control.serve(listener)));
     ready(&config, &targets, level, metrics_address);

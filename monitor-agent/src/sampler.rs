@@ -370,6 +370,7 @@ impl State {
             kernel,
             level: self.level,
             names: Arc::default(),
+            notes: Vec::new(),
             incomplete_reasons: std::mem::take(&mut self.reasons),
         })
     }

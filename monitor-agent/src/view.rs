@@ -10,6 +10,7 @@ use monitor_proto::v1;
 use crate::{
     host::{HostReader, HostSample, gauges},
     kernel::{EndpointGlance, KernelSample, Target},
+    names::TargetNames,
     sampler::surroundings,
     source::Level,
     spool::ReportKey,
@@ -49,7 +50,12 @@ impl View {
 
     /// What happened since the last look; at the first look, since counting
     /// began.  Its epoch is 0: it is none of an agent's reports.
-    pub fn look(&mut self, kernel: KernelSample, level: Level) -> v1::Report {
+    pub fn look(
+        &mut self,
+        kernel: KernelSample,
+        level: Level,
+        names: &Arc<TargetNames>,
+    ) -> v1::Report {
         let end = surroundings(&mut self.reader, &self.targets);
         let host = self.reader.sample();
         let elapsed_ns = end.at.boot_ns.saturating_sub(self.start.at.boot_ns);
@@ -66,7 +72,8 @@ impl View {
             surroundings: end,
             kernel,
             level,
-            names: Arc::default(),
+            names: Arc::clone(names),
+            notes: Vec::new(),
             incomplete_reasons: ["a view, not a window of an agent".to_owned()].into(),
         };
         let key = ReportKey {
@@ -204,7 +211,7 @@ mod tests {
             let window = endpoint.window.as_ref().unwrap().connections_opened;
             (window, endpoint.totals.as_ref().unwrap().connections_opened)
         };
-        let first = view.look(counted(5), Level::Tcp);
+        let first = view.look(counted(5), Level::Tcp, &Arc::default());
         assert_eq!(opened(&first), (5, 5));
         // Whether an agent ran since 1970 it does not know.
         let reasons = [
@@ -222,14 +229,17 @@ mod tests {
                 .iter()
                 .any(|r| r.contains("no agent"))
         );
-        let second = view.look(counted(7), Level::Tcp);
+        let second = view.look(counted(7), Level::Tcp, &Arc::default());
         assert_eq!((opened(&second), second.complete), ((2, 7), false));
     }
 
     #[test]
     fn a_table_shows_rates_and_no_zero_for_what_is_not_counted() {
-        let mut report =
-            View::new(v1::Host::default(), &["/nonexistent"]).look(counted(6), Level::Tcp);
+        let mut report = View::new(v1::Host::default(), &["/nonexistent"]).look(
+            counted(6),
+            Level::Tcp,
+            &Arc::default(),
+        );
         report.window_duration_ns = 2_000_000_000;
         let table = table(&report);
         let row = table.lines().last().unwrap();
@@ -248,7 +258,8 @@ mod tests {
         let mut other = sample.endpoints[0].clone();
         other.id.target = Arc::from("/other");
         sample.endpoints.push(other);
-        let report = View::new(v1::Host::default(), &labels).look(sample, Level::Tcp);
+        let report =
+            View::new(v1::Host::default(), &labels).look(sample, Level::Tcp, &Arc::default());
         let table = table(&report);
         let columns: Vec<_> = table.lines().skip(2).map(|l| l.split_at(13)).collect();
         let targets: Vec<_> = columns.iter().map(|(target, _)| target.trim()).collect();

@@ -10,17 +10,17 @@ use std::{
 
 use super::{Name, Names};
 
-/// How many addresses are named; a configuration with more is a mistake.
+/// How many different addresses are named; a configuration with more is a mistake.
 const PLACES_MAX: usize = 50_000;
 
 /// How many hosts are looked up.
-const HOSTS_MAX: usize = 4_096;
+pub(super) const HOSTS_MAX: usize = 4_096;
 
 /// How many different remarks are made on one configuration.
 const REMARKS_MAX: usize = 20;
 
 /// Which addresses of a host are meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Family {
     Any,
     V4,
@@ -28,28 +28,53 @@ pub(super) enum Family {
 }
 
 /// A host and a port, as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) host: String,
     pub(super) family: Family,
     pub(super) port: u16,
 }
 
-/// What was found in a configuration.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) listeners: Vec<(Place, Name)>,
-    pub(super) peers: Vec<(Place, Name)>,
-    pub(super) remarks: BTreeSet<String>,
+/// Places in the order in which they were found first, each with all its names.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    named: Vec<(Place, Name)>,
+    index: HashMap<Place, usize>,
 }
 
-/// Names, and what to say about them.
-#[derive(Debug, Default)]
-pub(super) struct Resolved {
-    pub(super) names: Names,
+/// What was found in a configuration.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    pub(super) listeners: Places,
+    pub(super) peers: Places,
     pub(super) remarks: BTreeSet<String>,
-    /// Whether a host has no address now and may have one later.
-    pub(super) waits: bool,
+    /// Where the proxy would refuse the configuration as it is: it may be half
+    /// written.
+    pub(super) broken: Option<String>,
+}
+
+impl Places {
+    pub(super) fn len(&self) -> usize {
+        self.named.len()
+    }
+
+    /// False where there is no room for it.
+    fn add(&mut self, place: Place, name: &Name, room: usize) -> bool {
+        if let Some(&at) = self.index.get(&place) {
+            if let Some((_, names)) = self.named.get_mut(at) {
+                super::merge(names, name);
+            }
+            return true;
+        }
+        if self.named.len() >= room {
+            return false;
+        }
+        let mut own = Name::default();
+        super::merge(&mut own, name);
+        self.index.insert(place.clone(), self.named.len());
+        self.named.push((place, own));
+        true
+    }
 }
 
 impl Found {
@@ -68,88 +93,80 @@ impl Found {
         name: &Name,
     ) {
         for port in ports {
-            if self.is_full() {
-                return;
-            }
             let place = Place::new(host, family, port);
-            self.listeners.push((place, name.clone()));
+            let room = PLACES_MAX.saturating_sub(self.peers.len());
+            if !self.listeners.add(place, name, room) {
+                return self.is_full();
+            }
         }
     }
 
-    pub(super) fn peer(&mut self, place: Place, name: Name) {
-        if !self.is_full() {
-            self.peers.push((place, name));
+    pub(super) fn peer(&mut self, place: Place, name: &Name) {
+        let room = PLACES_MAX.saturating_sub(self.listeners.len());
+        if !self.peers.add(place, name, room) {
+            self.is_full();
         }
     }
 
-    fn is_full(&mut self) -> bool {
-        let full = self.listeners.len() + self.peers.len() >= PLACES_MAX;
-        if full {
+    fn is_full(&mut self) {
+        self.remark(format!(
+            "it has more than {PLACES_MAX} addresses: the rest has no names"
+        ));
+    }
+
+    /// The hosts that have to be looked up.
+    pub(super) fn hosts(&mut self) -> BTreeSet<String> {
+        let places = self.peers.named.iter().chain(&self.listeners.named);
+        let hosts = places.map(|(place, _)| &place.host);
+        let mut hosts: BTreeSet<String> = hosts
+            .filter(|host| literal(host).is_none())
+            .cloned()
+            .collect();
+        if hosts.len() > HOSTS_MAX {
             self.remark(format!(
-                "it has more than {PLACES_MAX} addresses: the rest has no names"
+                "it has more than {HOSTS_MAX} host names: the rest is not looked up"
             ));
+            hosts = hosts.into_iter().take(HOSTS_MAX).collect();
         }
-        full
+        hosts
     }
 
-    /// Gives every host its addresses.
-    pub(super) fn resolve(self, look_up: impl Fn(&str) -> Vec<IpAddr>) -> Resolved {
-        let mut hosts = Hosts {
-            look_up,
-            known: HashMap::new(),
+    /// Names by addresses, given those of hosts.
+    pub(super) fn resolve(&self, addresses: impl Fn(&str) -> Vec<IpAddr>) -> Names {
+        let addresses = |place: &Place| {
+            let all = literal(&place.host).unwrap_or_else(|| addresses(&place.host));
+            let family = place.family;
+            all.into_iter().filter(move |ip| match family {
+                Family::Any => true,
+                Family::V4 => ip.is_ipv4(),
+                Family::V6 => ip.is_ipv6(),
+            })
         };
         let mut names = Names::default();
-        for (place, name) in &self.peers {
-            for ip in hosts.addresses(place) {
+        for (place, name) in &self.peers.named {
+            for ip in addresses(place) {
                 names.add_peer((ip, place.port).into(), name);
             }
         }
-        for (place, name) in &self.listeners {
-            for ip in hosts.addresses(place) {
+        for (place, name) in &self.listeners.named {
+            for ip in addresses(place) {
                 names.add_listener((ip, place.port).into(), name);
             }
         }
-        let missing = hosts.known.iter().filter(|(_, a)| a.is_empty());
-        let missing: BTreeSet<&String> = missing.map(|(host, _)| host).collect();
-        let mut remarks = self.remarks;
-        let said = missing.iter().take(REMARKS_MAX);
-        remarks.extend(said.map(|host| format!("{host} has no address")));
-        Resolved {
-            waits: !missing.is_empty(),
-            names,
-            remarks,
-        }
+        names
     }
 }
 
-struct Hosts<F> {
-    look_up: F,
-    known: HashMap<String, Vec<IpAddr>>,
-}
-
-impl<F: Fn(&str) -> Vec<IpAddr>> Hosts<F> {
-    fn addresses(&mut self, place: &Place) -> Vec<IpAddr> {
-        let all = match place.host.as_str() {
-            "*" => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-            host => match host.parse::<IpAddr>() {
-                Ok(ip) => vec![ip.to_canonical()],
-                Err(_) if self.known.len() >= HOSTS_MAX && !self.known.contains_key(host) => {
-                    Vec::new()
-                }
-                Err(_) => {
-                    let look_up = || (self.look_up)(host);
-                    let known = self.known.entry(host.to_owned());
-                    known.or_insert_with(look_up).clone()
-                }
-            },
-        };
-        let meant = |ip: &IpAddr| match place.family {
-            Family::Any => true,
-            Family::V4 => ip.is_ipv4(),
-            Family::V6 => ip.is_ipv6(),
-        };
-        all.into_iter().filter(meant).collect()
+/// The addresses that a text is without anyone being asked.
+fn literal(host: &str) -> Option<Vec<IpAddr>> {
+    if host == "*" {
+        return Some(vec![
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv6Addr::UNSPECIFIED.into(),
+        ]);
     }
+    let ip = host.parse::<IpAddr>().ok()?;
+    Some(vec![ip.to_canonical()])
 }
 
 impl Place {

@@ -1,5 +1,5 @@
-//! `HAProxy`'s configuration: `frontend`, `listen` and `backend` sections with
-//! their `bind`, `server` and `server-template` lines.
+//! `HAProxy`'s configuration: the `bind`, `server` and `server-template` lines of
+//! its proxies, and what its other sections connect to.
 //!
 //! Architecture invariant: pure.  What it does not know it passes over.
 
@@ -9,7 +9,7 @@ use super::{
 };
 
 /// The keywords that begin a section at the start of a line.
-pub(super) const SECTIONS: [&str; 20] = [
+const SECTIONS: [&str; 20] = [
     "backend",
     "cache",
     "crt-store",
@@ -32,13 +32,28 @@ pub(super) const SECTIONS: [&str; 20] = [
     "dynamic-update",
 ];
 
+/// What may stand before the first section.
+const CONDITIONS: [&str; 6] = [".if", ".notice", ".warning", ".diag", ".alert", ".elif"];
+
+/// `HAProxy` takes 64 words of a line.
+const LINE_WORDS_MAX: usize = 64;
+
 const ITS_VARIABLES: &str =
     "addresses with environment variables are known to HAProxy alone: they have no names";
 
-/// Reads the names of `bind` lines and servers.
+/// Whether a line begins a configuration.
+pub(super) fn begins(line: &str) -> bool {
+    let words = words(line);
+    let first = words.first().map_or("", String::as_str);
+    // What nginx calls `listen` is a statement of its own.
+    let is_nginx = first == "listen" && line.contains(';');
+    CONDITIONS.contains(&first) || SECTIONS.contains(&first) && !is_nginx
+}
+
+/// Reads the names of what it listens on and connects to.
 pub(super) fn parse(text: &str) -> Found {
     let mut found = Found::default();
-    let mut section = (String::new(), String::new());
+    let (mut section, mut name) = (String::new(), String::new());
     for line in text.lines() {
         let words = words(line);
         let word = |i: usize| words.get(i).map_or("", String::as_str);
@@ -47,89 +62,103 @@ pub(super) fn parse(text: &str) -> Found {
             continue;
         }
         if SECTIONS.contains(&word(0)) {
-            section = (word(0).to_owned(), word(1).to_owned());
+            (section, name) = (word(0).to_owned(), word(1).to_owned());
             continue;
         }
-        let (binds, serves) = match section.0.as_str() {
-            "frontend" => (true, false),
-            "listen" => (true, true),
-            "backend" => (false, true),
-            _ => continue,
+        let mut line = Line {
+            words: &words,
+            section: &name,
+            found: &mut found,
         };
-        match word(0) {
-            "bind" if binds => bind(word(1), &words, &section.1, &mut found),
-            "server" if serves => server(word(1), word(2), &words, &section.1, &mut found),
-            "server-template" if serves => {
-                let (prefix, range) = (word(1), word(2));
-                let last = range.rsplit('-').next().unwrap_or(range);
-                let first = if range.contains('-') {
-                    range.split('-').next().unwrap_or("1")
-                } else {
-                    "1"
-                };
-                // Which of them an address becomes is HAProxy's choice.
-                let all = format!("{prefix}{first}-{last}");
-                server(&all, word(3), &words, &section.1, &mut found);
+        match (section.as_str(), word(0)) {
+            ("frontend" | "listen" | "peers" | "log-forward", "bind") => line.bind(1),
+            ("listen" | "backend" | "ring" | "peers", "server") | ("mailers", "mailer") => {
+                line.server(word(1), 2);
             }
+            ("listen" | "backend", "server-template") => line.template(),
+            ("peers", "peer") => {
+                // The one that bears this host's name is where it listens.
+                line.bind(2);
+                line.server(word(1), 2);
+            }
+            // Without a protocol it is asked over UDP.
+            ("resolvers", "nameserver") if word(2).starts_with("tcp") => line.server(word(1), 2),
             _ => {}
         }
     }
     found
 }
 
-fn bind(addresses: &str, words: &[String], frontend: &str, found: &mut Found) {
-    let only_v6 = words.iter().any(|w| w == "v6only");
-    let name = Name {
-        name: frontend.to_owned(),
-        ..Name::default()
-    };
-    for address in addresses.split(',') {
-        if address.contains('$') {
-            found.remark(ITS_VARIABLES);
-            continue;
-        }
-        let Some((host, family, port)) = split(address) else {
-            continue;
-        };
-        let Some(ports) = ports(port) else {
-            continue;
-        };
-        let (host, family) = match (host, family) {
-            ("" | "*" | "0.0.0.0", Family::Any | Family::V4) => ("0.0.0.0", Family::V4),
-            ("::", Family::Any) if !only_v6 => ("*", Family::Any),
-            ("" | "*", Family::V6) => ("::", Family::V6),
-            other => other,
-        };
-        found.listen(host, family, ports, &name);
-    }
+struct Line<'a> {
+    words: &'a [String],
+    /// The name of its section.
+    section: &'a str,
+    found: &'a mut Found,
 }
 
-fn server(name: &str, address: &str, words: &[String], backend: &str, found: &mut Found) {
-    if address.contains('$') {
-        found.remark(ITS_VARIABLES);
-        return;
+impl<'a> Line<'a> {
+    fn word(&self, at: usize) -> &'a str {
+        self.words.get(at).map_or("", String::as_str)
     }
-    let Some((host, family, port)) = split(address) else {
-        return;
-    };
-    // Without a port, or with a relative one, it is the client's.
-    let Some(port) = found::port(port) else {
-        found.remark(format!(
-            "server {backend}/{name} has no port of its own: it has no name"
-        ));
-        return;
-    };
-    if words.iter().any(|w| w == "resolvers") {
-        found.remark(format!(
-            "HAProxy looks {host} up again and again: the addresses of now are named"
-        ));
+
+    /// It listens on the addresses in this place.
+    fn bind(&mut self, at: usize) {
+        let only_v6 = self.words.iter().any(|w| w == "v6only");
+        let name = Name {
+            name: self.section.to_owned(),
+            ..Name::default()
+        };
+        for address in self.word(at).split(',') {
+            if address.contains('$') {
+                self.found.remark(ITS_VARIABLES);
+                continue;
+            }
+            let Some((host, family, port)) = split(address) else {
+                continue;
+            };
+            let Some(ports) = ports(port) else {
+                continue;
+            };
+            let (host, family) = match (host, family) {
+                ("" | "*" | "0.0.0.0", Family::Any | Family::V4) => ("0.0.0.0", Family::V4),
+                ("::", Family::Any) if !only_v6 => ("*", Family::Any),
+                ("" | "*", Family::V6) => ("::", Family::V6),
+                other => other,
+            };
+            self.found.listen(host, family, ports, &name);
+        }
     }
-    let name = Name {
-        name: name.to_owned(),
-        upstream: backend.to_owned(),
-        backend: name.to_owned(),
-    };
-    found.peer(Place::new(host, family, port), name);
+
+    /// It connects to the address in this place.
+    fn server(&mut self, name: &str, at: usize) {
+        let address = self.word(at);
+        if address.contains('$') {
+            return self.found.remark(ITS_VARIABLES);
+        }
+        let Some((host, family, port)) = split(address) else {
+            return;
+        };
+        // Without a port, or with a relative one, it is the client's.
+        let Some(port) = found::port(port) else {
+            return self.found.remark(format!(
+                "server {}/{name} has no port of its own: it has no name",
+                self.section
+            ));
+        };
+        let name = Name {
+            name: name.to_owned(),
+            upstream: self.section.to_owned(),
+            backend: name.to_owned(),
+        };
+        self.found.peer(Place::new(host, family, port), &name);
+    }
+
+    /// Servers that share an address: which of them it becomes is `HAProxy`'s choice.
+    fn template(&mut self) {
+        let (prefix, range) = (self.word(1), self.word(2));
+        let (first, last) = range.split_once('-').unwrap_or(("1", range));
+        self.server(&format!("{prefix}{first}-{last}"), 3);
+    }
 }
 
 /// Host, family and port of an address; `None` where it is no address of TCP.
@@ -151,19 +180,19 @@ fn split(address: &str) -> Option<(&str, Family, &str)> {
     Some((host, family, port))
 }
 
-/// The words of a line, without its comment: quotes and backslashes as in the
-/// shell.
+/// The words of a line, without its comment: quotes and backslashes as `HAProxy`
+/// has them.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = None::<String>;
     let mut quote = None;
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
+        if words.len() == LINE_WORDS_MAX {
+            return words;
+        }
         match (c, quote) {
-            ('\\', None | Some('"')) => {
-                let escaped = chars.next();
-                word.get_or_insert_default().extend(escaped);
-            }
+            ('\\', None | Some('"')) => word.get_or_insert_default().extend(escaped(&mut chars)),
             (c, Some(open)) if c == open => quote = None,
             ('"' | '\'', None) => {
                 quote = Some(c);
@@ -176,4 +205,37 @@ fn words(line: &str) -> Vec<String> {
     }
     words.extend(word);
     words
+}
+
+/// What a backslash and what follows it stand for.
+fn escaped(chars: &mut std::str::Chars<'_>) -> Option<char> {
+    let c = chars.next()?;
+    Some(match c {
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'x' => {
+            let digits = chars.as_str().get(..2);
+            let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            let Some(code) = code else {
+                return Some(c);
+            };
+            chars.nth(1);
+            char::from(code)
+        }
+        c => c,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_told_apart_as_haproxy_does() {
+        let text = r#"a "b c" 'd\n' e\ f\#g "h\"\x41\n" i#j"#;
+        assert_eq!(words(text), ["a", "b c", r"d\n", "e f#g", "h\"A\n", "i"]);
+        assert_eq!(words(r#"\x4 "" \"#), ["x4", "", ""]);
+        assert_eq!(words(&"a ".repeat(1_000_000)).len(), LINE_WORDS_MAX);
+    }
 }

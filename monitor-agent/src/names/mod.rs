@@ -3,13 +3,19 @@
 //! Only names and addresses are read from it: the proxy alone judges its own
 //! file, and what is unknown here is none of the agent's business.  Our proxy's
 //! YAML, nginx's and `HAProxy`'s configuration are told apart by their first
-//! statement.
+//! statement.  Everything happens on threads of its own, and a configuration that
+//! cannot be read is said so and tried again: counting never waits for it.
 
 mod file;
+mod follow;
+mod form;
 mod found;
 mod glob;
 mod haproxy;
+mod hosts;
+mod lookups;
 mod nginx;
+mod root;
 mod sources;
 mod targets;
 mod yaml;
@@ -21,9 +27,9 @@ use std::{
     path::PathBuf,
 };
 
-pub use file::{FollowedNames, NamesFile};
+pub use follow::{FollowedNames, NamesState};
 use monitor_common::endpoint::Role;
-pub use targets::{FollowedFiles, NamesFiles, TargetNames};
+pub use targets::{FollowedFile, FollowedFiles, NamedEndpoint, NamesFiles, TargetNames};
 
 use crate::kernel::{EndpointAddress, EndpointId};
 
@@ -31,7 +37,7 @@ use crate::kernel::{EndpointAddress, EndpointId};
 #[derive(Debug, thiserror::Error)]
 pub enum NamesError {
     /// The file cannot be read.
-    #[error("{path} cannot be read for the names of backends")]
+    #[error("{path} cannot be read for names: check --names-from, and that the agent may read it")]
     Unreadable {
         /// Which file.
         path: PathBuf,
@@ -39,7 +45,7 @@ pub enum NamesError {
         source: io::Error,
     },
     /// The file is not a proxy's configuration.
-    #[error("{path} has no names of backends: {message}")]
+    #[error("{path} is no configuration that names can be read of: {message}")]
     Syntax {
         /// Which file.
         path: PathBuf,
@@ -47,14 +53,18 @@ pub enum NamesError {
         message: String,
     },
     /// What was given is neither a file nor a target's.
-    #[error("--names-from {given}: give FILE, or TARGET=FILE for one target's names alone")]
+    #[error("{flag} {given}: give a path, or TARGET=PATH for one target alone")]
     Form {
+        /// The flag.
+        flag: &'static str,
         /// What was given.
         given: PathBuf,
     },
     /// The names are a target's that is not watched.
-    #[error("--names-from {target}={path}: {target} is not watched; watched are: {watched}")]
+    #[error("{flag} {target}={path}: {target} is not watched; watched are: {watched}")]
     NotWatched {
+        /// The flag.
+        flag: &'static str,
         /// The target.
         target: String,
         /// Its file.
@@ -124,11 +134,11 @@ impl Names {
 
     // One address may serve several upstreams, and a listener several hosts: its
     // figures are those of all of them, and so is its name.
-    fn add_peer(&mut self, address: SocketAddr, name: &Name) {
+    pub(crate) fn add_peer(&mut self, address: SocketAddr, name: &Name) {
         merge(self.peers.entry(address).or_default(), name);
     }
 
-    fn add_listener(&mut self, address: SocketAddr, name: &Name) {
+    pub(crate) fn add_listener(&mut self, address: SocketAddr, name: &Name) {
         merge(self.listeners.entry(address).or_default(), name);
     }
 }

@@ -1,64 +1,75 @@
 //! The files that a configuration is made of, read with bounds.
 
 use std::{
-    collections::BTreeSet,
-    fs::{self, File},
+    collections::BTreeMap,
     io::{self, Read as _},
     path::{Component, Path, PathBuf},
 };
 
-use super::glob;
+use super::{glob, root::Root};
 
-/// A configuration of some thousand backends is smaller.
-const BYTES_MAX: u64 = 4 << 20;
+/// The files of an ingress controller with some thousand hosts take a tenth.
+const BYTES_MAX: u64 = 40 << 20;
 
-/// How many files a configuration is made of, each counted as often as it is
-/// included.
-const FILES_MAX: usize = 1_000;
+/// How many files a configuration is made of; one that is included again and again
+/// is one.
+const FILES_MAX: usize = 10_000;
 
 /// How many entries of directories are looked at.
-const ENTRIES_MAX: usize = 20_000;
+const ENTRIES_MAX: usize = 200_000;
+
+/// Change and modification time in nanoseconds, size and inode; `None` where there
+/// is no file.
+pub(super) type Stamp = Option<[i64; 6]>;
 
 /// Reads files, and remembers what a change of which would change the names.
 #[derive(Debug)]
 pub(super) struct Sources {
+    root: Root,
     bytes_left: u64,
     files_left: usize,
     entries_left: usize,
-    /// Files that were read, and directories that were searched.
-    pub(super) seen: BTreeSet<PathBuf>,
-}
-
-impl Default for Sources {
-    fn default() -> Self {
-        Self {
-            bytes_left: BYTES_MAX,
-            files_left: FILES_MAX,
-            entries_left: ENTRIES_MAX,
-            seen: BTreeSet::new(),
-        }
-    }
+    /// Files that were read, and directories that were searched, as they were
+    /// before.
+    pub(super) seen: BTreeMap<PathBuf, Stamp>,
 }
 
 impl Sources {
+    pub(super) fn new(root: Root) -> Self {
+        Self {
+            root,
+            bytes_left: BYTES_MAX,
+            files_left: FILES_MAX,
+            entries_left: ENTRIES_MAX,
+            seen: BTreeMap::new(),
+        }
+    }
+
     /// The text of a file; bytes that are no UTF-8 belong to comments.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or bounds are reached.
     pub(super) fn read(&mut self, path: &Path) -> io::Result<String> {
-        self.seen.insert(path.to_owned());
-        let file = File::open(path)?;
-        // A pipe would never end, or wait for someone to write.
+        self.see(path);
+        let file = self.root.file(path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
-        if self.files_left == 0 {
-            let what = format!("it is made of more than {FILES_MAX} files");
-            return Err(io::Error::other(what));
-        }
-        self.files_left -= 1;
+        let left = self.files_left.checked_sub(1);
+        let too_many = || format!("more than {FILES_MAX} files: the rest is not read");
+        self.files_left = left.ok_or_else(|| io::Error::other(too_many()))?;
         let mut bytes = Vec::new();
         file.take(self.bytes_left + 1).read_to_end(&mut bytes)?;
         let left = self.bytes_left.checked_sub(bytes.len() as u64);
-        self.bytes_left = left.ok_or_else(|| io::Error::other("it is larger than 4MiB"))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        let too_large = || {
+            let mebibytes = BYTES_MAX >> 20;
+            io::Error::other(format!(
+                "all files together are larger than {mebibytes} MiB"
+            ))
+        };
+        self.bytes_left = left.ok_or_else(too_large)?;
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
     /// The files that fit a pattern, in order; none where none does.
@@ -77,24 +88,44 @@ impl Sources {
                     .collect(),
             };
         }
-        paths.retain(|path| path.is_file());
+        paths.retain(|path| self.root.is_file(path));
         paths.sort();
         paths
     }
 
     fn entries(&mut self, dir: &Path, pattern: &str) -> Vec<PathBuf> {
-        self.seen.insert(dir.to_owned());
+        self.see(dir);
         let mut found = Vec::new();
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        for name in self.root.entries(dir).into_iter().flatten() {
             if self.entries_left == 0 {
                 break;
             }
             self.entries_left -= 1;
-            let name = entry.file_name();
             if name.to_str().is_some_and(|name| glob::fits(pattern, name)) {
-                found.push(entry.path());
+                found.push(dir.join(name));
             }
         }
         found
     }
+
+    /// Notes how a file is before it is read: what changes while it is read is read
+    /// again.
+    fn see(&mut self, path: &Path) {
+        if !self.seen.contains_key(path) {
+            self.seen.insert(path.to_owned(), stamp(&self.root, path));
+        }
+    }
+}
+
+/// How a file is now.
+pub(super) fn stamp(root: &Root, path: &Path) -> Stamp {
+    let stat = root.stat(path).ok()?;
+    Some([
+        stat.st_ctime,
+        stat.st_ctime_nsec as i64,
+        stat.st_mtime,
+        stat.st_mtime_nsec as i64,
+        stat.st_size,
+        stat.st_ino as i64,
+    ])
 }

@@ -4,31 +4,51 @@
 //! a configuration can be given for one target alone.
 
 use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
-use super::{FollowedNames, Name, Names, NamesError, NamesFile};
-use crate::kernel::EndpointId;
+use monitor_common::endpoint::Role;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    FollowedNames, Name, Names, NamesError, NamesState, file::NamesFile, lookups, root::of_process,
+};
+use crate::kernel::{EndpointAddress, EndpointId};
+
+/// How many configurations a report tells of that cannot be read, and how much of
+/// the reason.
+const NOTES_MAX: usize = 16;
+const NOTE_BYTES_MAX: usize = 1_024;
 
 /// The target whose names they are; all where there is none.
 type Of<T> = (Option<Arc<str>>, T);
 
 /// The configurations that names are taken from.
-#[derive(Clone, Debug, Default)]
-pub struct NamesFiles(Vec<Of<NamesFile>>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamesFiles {
+    files: Vec<Of<PathBuf>>,
+    roots: Vec<Of<PathBuf>>,
+}
 
 impl NamesFiles {
-    /// Reads each of them for the first time: `FILE`, or `TARGET=FILE`.
+    /// Makes sense of `FILE` or `TARGET=FILE`, and of `DIR` or `TARGET=DIR` for the
+    /// roots of their paths.  Nothing is read yet.
     ///
     /// # Errors
-    /// Where one cannot be read or understood.
-    pub fn open(given: &[PathBuf]) -> Result<Self, NamesError> {
-        let files = given.iter().map(|given| {
-            let (target, path) = parts(given)?;
-            Ok((target.map(Arc::from), NamesFile::open(path)?))
-        });
-        files.collect::<Result<_, _>>().map(Self)
+    /// Where one is neither.
+    pub fn new(files: &[PathBuf], roots: &[PathBuf]) -> Result<Self, NamesError> {
+        let all = |flag, given: &[PathBuf]| {
+            let each = given.iter().map(|given| parts(flag, given));
+            each.collect::<Result<_, _>>()
+        };
+        Ok(Self {
+            files: all(FILES, files)?,
+            roots: all(ROOTS, roots)?,
+        })
     }
 
     /// Calls the targets as `label` does, and makes sure that they are watched: a
@@ -41,57 +61,128 @@ impl NamesFiles {
         label: impl Fn(&Path) -> String,
         watched: &[&str],
     ) -> Result<(), NamesError> {
-        for (target, file) in &mut self.0 {
-            let Some(target) = target else { continue };
-            let called = label(Path::new(&**target));
-            if !watched.contains(&called.as_str()) {
-                return Err(NamesError::NotWatched {
-                    target: called,
-                    path: file.path().to_owned(),
-                    watched: watched.join(", "),
-                });
+        for (flag, given) in [(FILES, &mut self.files), (ROOTS, &mut self.roots)] {
+            for (target, path) in given {
+                let Some(target) = target else { continue };
+                let called = label(Path::new(&**target));
+                if !watched.contains(&called.as_str()) {
+                    return Err(NamesError::NotWatched {
+                        flag,
+                        target: called,
+                        path: path.clone(),
+                        watched: watched.join(", "),
+                    });
+                }
+                *target = called.into();
             }
-            *target = called.into();
         }
         Ok(())
     }
 
-    /// The first file of each.
-    pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.0.iter().map(|(_, file)| file.path())
+    /// The first file of each, as this host calls it.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let files = self.files.iter();
+        files.map(|(of, path)| self.file(of.as_ref(), path).on_host())
     }
 
-    /// Follows each on a thread of its own.
+    /// Whether one is among the files of a process, which takes the right to look
+    /// into processes.
     #[must_use]
-    pub fn follow(self) -> FollowedFiles {
-        let files = self.0.into_iter();
-        FollowedFiles(files.map(|(of, file)| (of, file.follow())).collect())
+    pub fn are_of_processes(&self) -> bool {
+        self.paths().any(|path| of_process(&path).is_some())
+    }
+
+    /// Follows each on a thread of its own, and returns at once.
+    #[must_use]
+    pub fn follow(&self) -> FollowedFiles {
+        let files = self.files.iter().map(|(target, path)| {
+            let file = self.file(target.as_ref(), path);
+            FollowedFile {
+                target: target.clone(),
+                path: file.on_host(),
+                names: FollowedNames::start(file, lookups::by_the_system()),
+            }
+        });
+        FollowedFiles(files.collect())
+    }
+
+    /// A configuration of a target, below the root of the target or else of all.
+    fn file(&self, target: Option<&Arc<str>>, path: &Path) -> NamesFile {
+        let root = |of: Option<&Arc<str>>| self.roots.iter().find(|(t, _)| t.as_ref() == of);
+        let root = root(target).or_else(|| root(None));
+        NamesFile::new(path, root.map(|(_, root)| root.as_path()))
     }
 }
 
-/// `TARGET=FILE` is taken apart, unless there is a file of that name.
-fn parts(given: &Path) -> Result<(Option<&str>, PathBuf), NamesError> {
+const FILES: &str = "--names-from";
+const ROOTS: &str = "--names-root";
+
+/// `TARGET=PATH` is taken apart, unless there is a file of that name.
+fn parts(flag: &'static str, given: &Path) -> Result<Of<PathBuf>, NamesError> {
     let pair = given.to_str().and_then(|text| text.split_once('='));
     match pair {
         Some(_) if given.exists() => Ok((None, given.to_owned())),
         Some(("", _) | (_, "")) => Err(NamesError::Form {
+            flag,
             given: given.to_owned(),
         }),
-        Some((target, path)) => Ok((Some(target), path.into())),
+        Some((target, path)) => Ok((Some(target.into()), path.into())),
         None => Ok((None, given.to_owned())),
     }
 }
 
+/// One configuration that is followed.
+#[derive(Debug)]
+pub struct FollowedFile {
+    /// The target whose names they are; all where there is none.
+    pub target: Option<Arc<str>>,
+    /// Its first file, as this host calls it.
+    pub path: PathBuf,
+    /// What is known of it.
+    pub names: FollowedNames,
+}
+
 /// The newest names; the files are followed until this is dropped.
 #[derive(Debug, Default)]
-pub struct FollowedFiles(Vec<Of<FollowedNames>>);
+pub struct FollowedFiles(Vec<FollowedFile>);
 
 impl FollowedFiles {
     /// The names, as they are now.
     #[must_use]
     pub fn names(&self) -> TargetNames {
         let files = self.0.iter();
-        TargetNames(files.map(|(of, file)| (of.clone(), file.names())).collect())
+        let names = files.map(|file| (file.target.clone(), Arc::clone(&file.names.state().names)));
+        TargetNames(names.collect())
+    }
+
+    /// Reads all of them again soon, changed or not, and looks all hosts up.
+    pub fn read_again(&self) {
+        self.0.iter().for_each(|file| file.names.read_again());
+    }
+
+    /// Waits until each was tried and its hosts are looked up, or the time is over.
+    pub fn settle(&self, within: Duration) {
+        let end = Instant::now() + within;
+        for file in &self.0 {
+            let left = end.saturating_duration_since(Instant::now());
+            drop(file.names.wait(left, NamesState::is_settled));
+        }
+    }
+
+    /// Each of them, in the order in which they were given.
+    pub fn iter(&self) -> impl Iterator<Item = (&FollowedFile, Arc<NamesState>)> {
+        self.0.iter().map(|file| (file, file.names.state()))
+    }
+
+    /// What a report says of those that cannot be read.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let problems = self.iter().filter_map(|(_, state)| state.problem.clone());
+        let notes = problems.map(|mut problem| {
+            problem.truncate(problem.floor_char_boundary(NOTE_BYTES_MAX));
+            format!("names: {problem}")
+        });
+        notes.take(NOTES_MAX).collect()
     }
 }
 
@@ -116,6 +207,56 @@ impl TargetNames {
     }
 }
 
+/// What an endpoint is called, as the control socket tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedEndpoint {
+    target: String,
+    downstream: bool,
+    address: SocketAddr,
+    name: String,
+    upstream: String,
+    backend: String,
+}
+
+impl NamedEndpoint {
+    /// Nothing where the endpoint has no address.
+    #[must_use]
+    pub fn new(id: &EndpointId, name: Name) -> Option<Self> {
+        let EndpointAddress::Socket(address) = id.address else {
+            return None;
+        };
+        Some(Self {
+            target: id.target.to_string(),
+            downstream: id.role == Role::Downstream,
+            address,
+            name: name.name,
+            upstream: name.upstream,
+            backend: name.backend,
+        })
+    }
+}
+
+impl FromIterator<NamedEndpoint> for TargetNames {
+    fn from_iter<T: IntoIterator<Item = NamedEndpoint>>(endpoints: T) -> Self {
+        let mut targets: BTreeMap<String, Names> = BTreeMap::new();
+        for endpoint in endpoints {
+            let names = targets.entry(endpoint.target).or_default();
+            let name = Name {
+                name: endpoint.name,
+                upstream: endpoint.upstream,
+                backend: endpoint.backend,
+            };
+            if endpoint.downstream {
+                names.add_listener(endpoint.address, &name);
+            } else {
+                names.add_peer(endpoint.address, &name);
+            }
+        }
+        let of = |(target, names): (String, Names)| (Some(Arc::from(target)), Arc::new(names));
+        Self(targets.into_iter().map(of).collect())
+    }
+}
+
 impl From<Names> for TargetNames {
     /// Names of all targets.
     fn from(names: Names) -> Self {
@@ -125,13 +266,11 @@ impl From<Names> for TargetNames {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, net::SocketAddr};
-
-    use monitor_common::endpoint::Role;
+    use std::fs;
 
     use super::*;
-    use crate::kernel::EndpointAddress;
 
+    const PATIENCE: Duration = Duration::from_secs(60);
     const ADDRESS: &str = "127.0.0.1:8081";
 
     fn written(dir: &Path, name: &str, backends: &[(&str, u16)]) -> PathBuf {
@@ -178,18 +317,19 @@ mod tests {
             written(dir.path(), "other", &[("late", 8081), ("", 8083)]),
         ];
         let [all, nginx, other] = &files;
-        let mut opened = NamesFiles::open(&[
+        let files = [
             all.clone(),
             given("/nginx", nginx),
             given("haproxy", other),
             given("/nginx", other),
-        ])
-        .unwrap();
-        opened
-            .check(label, &["/haproxy", "/nginx", "/third"])
-            .unwrap();
-        assert_eq!(opened.paths().count(), 4);
-        let names = opened.follow().names();
+        ];
+        let mut files = NamesFiles::new(&files, &[]).unwrap();
+        let labels = ["/haproxy", "/nginx", "/third"];
+        files.check(label, &labels).unwrap();
+        assert_eq!(files.paths().count(), 4);
+        let followed = files.follow();
+        followed.settle(PATIENCE);
+        let names = followed.names();
         let of = |target: &str| [8081, 8082, 8083].map(|port| upstream(&names, target, port));
         assert_eq!(of("/nginx"), ["web", "everyone", "late"]);
         assert_eq!(of("/haproxy"), ["late", "everyone", "late"]);
@@ -200,26 +340,90 @@ mod tests {
     fn a_target_that_is_not_watched_is_told_with_those_that_are() {
         let dir = tempfile::tempdir().unwrap();
         let path = written(dir.path(), "nginx", &[("web", 8081)]);
-        let mut opened = NamesFiles::open(&[given("ngnix", &path)]).unwrap();
-        let refused = opened.check(label, &["/haproxy", "/nginx"]).unwrap_err();
-        let text = refused.to_string();
-        assert!(
-            text.contains("/ngnix") && text.contains("/haproxy, /nginx"),
-            "{text}"
-        );
+        let wrong = [given("ngnix", &path)];
+        for (files, roots, flag) in [(&wrong[..], &[][..], FILES), (&[], &wrong, ROOTS)] {
+            let mut files = NamesFiles::new(files, roots).unwrap();
+            let refused = files.check(label, &["/haproxy", "/nginx"]).unwrap_err();
+            let text = refused.to_string();
+            let expected = [flag, "/ngnix", "/haproxy, /nginx"];
+            assert!(expected.iter().all(|e| text.contains(e)), "{text}");
+        }
     }
 
     #[test]
     fn a_file_may_have_an_equals_sign_in_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = written(dir.path(), "a=b.conf", &[("web", 8081)]);
-        assert_eq!(parts(&path).unwrap(), (None, path.clone()));
-        assert_eq!(parts(&given("/t", &path)).unwrap(), (Some("/t"), path));
+        assert_eq!(parts(FILES, &path).unwrap(), (None, path.clone()));
+        let both = parts(FILES, &given("/t", &path)).unwrap();
+        assert_eq!(both, (Some("/t".into()), path));
         for bad in ["=x", "/t="] {
-            assert!(matches!(
-                parts(Path::new(bad)),
-                Err(NamesError::Form { .. })
-            ));
+            let refused = parts(FILES, Path::new(bad));
+            assert!(matches!(refused, Err(NamesError::Form { .. })));
         }
+    }
+
+    #[test]
+    fn a_root_is_that_of_the_target_or_of_all() {
+        let process = &format!("{}/etc/a", "/proc/1/root");
+        let files = ["/etc/a", "/t=/etc/a", "/u=etc/a", process].map(PathBuf::from);
+        let roots = ["/all", "/t=/own"].map(PathBuf::from);
+        let paths = |roots: &[PathBuf]| {
+            let files = NamesFiles::new(&files, roots).unwrap();
+            let paths = files.paths().map(|path| path.display().to_string());
+            paths.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            paths(&roots)[..3],
+            ["/all/etc/a", "/own/etc/a", "/all/etc/a"]
+        );
+        assert_eq!(paths(&[]), ["/etc/a", "/etc/a", "etc/a", process]);
+        let of_processes =
+            |files: &[PathBuf]| NamesFiles::new(files, &[]).unwrap().are_of_processes();
+        assert!(of_processes(&files) && !of_processes(&files[..3]));
+    }
+
+    #[test]
+    fn names_that_are_told_are_the_same() {
+        let id = |role, port| EndpointId {
+            target: "/t".into(),
+            role,
+            address: EndpointAddress::Socket(([127, 0, 0, 1], port).into()),
+        };
+        let name = |name: &str| Name {
+            name: name.to_owned(),
+            upstream: format!("{name}s"),
+            backend: String::new(),
+        };
+        let named = [
+            (id(Role::Upstream, 1), name("peer")),
+            (id(Role::Downstream, 1), name("listener")),
+        ];
+        let told = named
+            .iter()
+            .filter_map(|(id, n)| NamedEndpoint::new(id, n.clone()));
+        let json = serde_json::to_string(&told.collect::<Vec<_>>()).unwrap();
+        let told: Vec<NamedEndpoint> = serde_json::from_str(&json).unwrap();
+        let names: TargetNames = told.into_iter().collect();
+        for (id, name) in &named {
+            assert_eq!(names.of(id), *name);
+        }
+        assert_eq!(names.of(&id(Role::Upstream, 2)), Name::default());
+    }
+
+    #[test]
+    fn notes_are_bounded() {
+        let long = PathBuf::from(format!("/nonexistent/{}", "é".repeat(2_000)));
+        let files = vec![long; 2 * NOTES_MAX];
+        let followed = NamesFiles::new(&files, &[]).unwrap().follow();
+        followed.settle(PATIENCE);
+        let notes = followed.notes();
+        assert_eq!(notes.len(), NOTES_MAX);
+        assert!(
+            notes
+                .iter()
+                .all(|note| note.starts_with("names: /nonexistent/"))
+        );
+        assert!(notes.iter().all(|note| note.len() < NOTE_BYTES_MAX + 20));
     }
 }

@@ -1,14 +1,20 @@
-use std::{fs, path::Path, process::Command, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
+    time::Duration,
+};
 
 use proptest::prelude::*;
-use tempfile::TempDir;
 
-use super::{
-    file::Form,
-    found::{Found, Resolved},
-    sources::Sources,
-    *,
-};
+use super::{file::NamesFile, found::Found, lookups::LookUp, root::Root, sources::Sources, *};
+
+/// Only a test that fails waits for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const YAML: &str = "
 server: { host: 0.0.0.0, port: 8080 }
@@ -22,77 +28,12 @@ routing: {}
 ";
 
 /// What nginx 1.22 takes, with an included directory.
-const NGINX: &str = r#"
-# events { upstream no; }
-daemon off; pid nginx.pid; error_log stderr;
-events { worker_connections 64; }
-http {
-  access_log off;
-  upstream app {
-    zone app 64k;
-    least_conn;
-    server 127.0.0.1:8081 weight=5 max_fails=3;
-    server [::1]:8082 backup;
-    server 127.0.0.1; # port 80
-    server unix:/tmp/app.sock;
-    server localhost:8083;
-    keepalive 8;
-  }
-  map $host $backend { default 127.0.0.1:9; "a;{b" x; }
-  server {
-    listen 18080;
-    listen [::]:18080;
-    server_name one.test "two.test";
-    location / { proxy_pass http://app/path; }
-    location /direct { proxy_pass http://127.0.0.1:9001/; }
-    location /plain { if ($arg_x) { proxy_pass http://127.0.0.3; } }
-    location /variable { set $x 127.0.0.1; proxy_pass http://$x:1; }
-    location /unix { proxy_pass http://unix:/tmp/x:/; }
-    location /fcgi { fastcgi_pass 127.0.0.1:9002; }
-  }
-  server { listen 127.0.0.1:18080; server_name _ only.test; }
-  server { listen 18081; server_name _; }
-  server { listen unix:/tmp/l.sock; server_name hidden.test; }
-  include sites/*.conf;
-}
-"#;
+const NGINX: &str = include_str!("../../tests/names/cases/nginx.conf");
 
-const NGINX_SITE: &str = "
-upstream second { server 127.0.0.2:8090; }
-server { listen [::]:18082 ipv6only=off; server_name three.test; location / { proxy_pass http://second; } }
-";
+const NGINX_SITE: &str = include_str!("../../tests/names/cases/sites/a.conf");
 
 /// What `HAProxy` 2.6 takes.
-const HAPROXY: &str = r##"
-global
-    maxconn 100   # backend no
-defaults
-    mode http
-    timeout connect 1s
-    timeout client 1s
-    timeout server 1s
-    default-server inter 3s fall 2
-frontend web
-    bind :18080
-    bind 127.0.0.1:18081,[::1]:18082 name "two addresses"
-    bind 127.0.0.1:18090-18092
-    bind unix@/tmp/h.sock mode 600
-    default_backend app
-listen both
-    bind :::18083
-    server own 127.0.0.1:9000 check
-backend app
-    default-server weight 10
-    server a 127.0.0.1:8081 check port 8099
-    server "b" ipv6@[::1]:8082
-    server relative 127.0.0.1:+1
-    server local /tmp/app.sock
-    server here localhost:8083
-    server-template web 1-3 127.0.0.4:8084 check disabled
-    http-request set-header X "# no comment"
-resolvers dns
-    nameserver one 127.0.0.1:53
-"##;
+const HAPROXY: &str = include_str!("../../tests/names/cases/haproxy.cfg");
 
 fn known(host: &str) -> Vec<IpAddr> {
     match host {
@@ -101,11 +42,24 @@ fn known(host: &str) -> Vec<IpAddr> {
     }
 }
 
-fn nginx_in(dir: &Path, text: &str) -> Result<Resolved, NamesError> {
+fn sources() -> Sources {
+    Sources::new(Root::default())
+}
+
+/// The names in a text, and the remarks on it.
+fn nginx_in(dir: &Path, text: &str) -> (Names, BTreeSet<String>) {
     let path = dir.join("nginx.conf");
     fs::write(&path, text).unwrap();
-    let found = nginx::parse(text, &path, &mut Sources::default());
-    found.map(|found| found.resolve(known))
+    let found = nginx::parse(text, &path, &mut sources());
+    assert_eq!(found.broken, None);
+    (found.resolve(known), found.remarks)
+}
+
+/// A small input that is kept beside these tests.
+fn case(name: &str) -> (Names, Found) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/names/cases");
+    let found = NamesFile::new(&path.join(name), None).read().unwrap();
+    (found.resolve(known), found)
 }
 
 fn peer(names: &Names, address: &str) -> (String, String) {
@@ -125,7 +79,7 @@ fn pair(upstream: &str, backend: &str) -> (String, String) {
 
 #[test]
 fn our_proxy_s_backends_are_named_by_their_addresses() {
-    let Resolved { names, .. } = yaml::parse(YAML).unwrap().resolve(known);
+    let names = yaml::parse(YAML).unwrap().resolve(known);
     let one = &names.peers[&"127.0.0.1:8081".parse().unwrap()];
     assert_eq!(one.name, "Backend One,b1");
     assert_eq!(peer(&names, "127.0.0.1:8081"), pair("default,other", "b1"));
@@ -139,7 +93,7 @@ fn nginx_s_upstreams_and_listeners_have_their_names() {
     fs::create_dir(dir.path().join("sites")).unwrap();
     fs::write(dir.path().join("sites/a.conf"), NGINX_SITE).unwrap();
     fs::write(dir.path().join("sites/b.conf~"), "}").unwrap();
-    let Resolved { names, remarks, .. } = nginx_in(dir.path(), NGINX).unwrap();
+    let (names, remarks) = nginx_in(dir.path(), NGINX);
     for (address, upstream, backend) in [
         ("127.0.0.1:8081", "app", "127.0.0.1:8081"),
         ("[::1]:8082", "app", "[::1]:8082"),
@@ -169,17 +123,23 @@ fn nginx_s_upstreams_and_listeners_have_their_names() {
 
 #[test]
 fn haproxy_s_backends_and_frontends_have_their_names() {
-    let Resolved { names, remarks, .. } = haproxy::parse(HAPROXY).resolve(known);
+    let found = haproxy::parse(HAPROXY);
+    let (names, remarks) = (found.resolve(known), found.remarks);
     for (address, upstream, backend) in [
         ("127.0.0.1:9000", "both", "own"),
         ("127.0.0.1:8081", "app", "a"),
         ("[::1]:8082", "app", "b"),
         ("127.0.0.9:8083", "app", "here"),
         ("127.0.0.4:8084", "app", "web1-3"),
+        ("127.0.0.1:9053", "dns", "two"),
+        ("127.0.0.1:9025", "alert", "smtp"),
+        ("127.0.0.1:9100", "others", "first"),
+        ("127.0.0.1:18101", "older", "one"),
+        ("127.0.0.1:9514", "audit", "logs"),
     ] {
         assert_eq!(peer(&names, address), pair(upstream, backend), "{address}");
     }
-    assert_eq!(names.peers.len(), 5, "{names:?}");
+    assert_eq!(names.peers.len(), 10, "{names:?}");
     for (address, name) in [
         ("10.1.1.1:18080", "web"),
         ("[::1]:18080", ""),
@@ -189,6 +149,10 @@ fn haproxy_s_backends_and_frontends_have_their_names() {
         ("127.0.0.1:18093", ""),
         ("10.1.1.1:18083", "both"),
         ("[fe80::1]:18083", "both"),
+        ("127.0.0.1:18100", "others"),
+        ("127.0.0.1:18101", "older"),
+        ("127.0.0.1:18514", "syslog"),
+        ("127.0.0.1:18515", ""),
     ] {
         assert_eq!(listener(&names, address), name, "{address}");
     }
@@ -196,95 +160,259 @@ fn haproxy_s_backends_and_frontends_have_their_names() {
     assert!(remarks.iter().all(|r| r.contains("app/relative")));
 }
 
-/// A program of a distribution, which may keep it off a user's path.
-fn program(name: &str) -> Option<PathBuf> {
-    let places = ["/usr/sbin", "/usr/bin", "/usr/local/sbin"];
-    let mut paths = places.iter().map(|dir| Path::new(dir).join(name));
-    paths.find(|path| path.exists())
-}
-
-fn accepts(program_name: &str, arguments: &[&str]) {
-    let Some(program) = program(program_name) else {
-        eprintln!("skipped: {program_name} is not installed");
-        return;
-    };
-    let output = Command::new(program).args(arguments).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{text}");
-}
-
 #[test]
-fn the_programs_themselves_take_these_configurations() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = dir.path().to_str().unwrap();
-    fs::create_dir(dir.path().join("sites")).unwrap();
-    // nginx binds even where it only tests.
-    let ports = [(); 3].map(|()| std::net::TcpListener::bind("[::]:0").unwrap());
-    let ports = ports.map(|listener| listener.local_addr().unwrap().port());
-    let free = |text: &str| {
-        let text = text.replace("18080", &ports[0].to_string());
-        let text = text.replace("18081", &ports[1].to_string());
-        text.replace("18082", &ports[2].to_string())
-    };
-    fs::write(dir.path().join("sites/a.conf"), free(NGINX_SITE)).unwrap();
-    let file = dir.path().join("nginx.conf");
-    fs::write(&file, free(NGINX)).unwrap();
-    accepts("nginx", &["-t", "-p", at, "-c", file.to_str().unwrap()]);
-    let file = dir.path().join("haproxy.cfg");
-    fs::write(&file, HAPROXY).unwrap();
-    accepts("haproxy", &["-c", "-f", file.to_str().unwrap()]);
-}
-
-#[test]
-fn whose_configuration_it_is_tells_the_first_statement() {
-    for (text, form) in [
-        (YAML, Form::Yaml),
-        (NGINX, Form::Nginx),
-        (NGINX_SITE, Form::Nginx),
-        (HAPROXY, Form::HaProxy),
-        ("\n# x\n\nlisten a\n bind :1\n", Form::HaProxy),
-        ("server { listen 1; }", Form::Nginx),
-        ("user www-data;", Form::Nginx),
-        ("{\"backends\": {}}", Form::Yaml),
-        ("---\nbackends: {}", Form::Yaml),
-        ("global: {}", Form::Yaml),
-        ("", Form::Yaml),
+fn what_these_configurations_name_is_known() {
+    for (file, address, upstream, backend) in [
+        ("comment_with_colon.cfg", "127.0.0.1:25101", "app", "a"),
+        (
+            "uri_variables.conf",
+            "127.0.0.1:25001",
+            "app",
+            "127.0.0.1:25001",
+        ),
+        (
+            "uri_variables.conf",
+            "127.0.0.1:25002",
+            "127.0.0.1:25002",
+            "127.0.0.1:25002",
+        ),
+        (
+            "uri_variables.conf",
+            "127.0.0.1:25003",
+            "127.0.0.1:25003",
+            "127.0.0.1:25003",
+        ),
+        (
+            "lua_long_brackets.conf",
+            "127.0.0.1:25004",
+            "127.0.0.1:25004",
+            "127.0.0.1:25004",
+        ),
+        (
+            "constant_variables.conf",
+            "127.0.0.1:25008",
+            "127.0.0.1:25008",
+            "127.0.0.1:25008",
+        ),
+        ("quoted_port.yaml", "127.0.0.1:25201", "app", "a"),
     ] {
-        assert_eq!(Form::of(text), form, "{text}");
+        let (names, found) = case(file);
+        assert_eq!(peer(&names, address), pair(upstream, backend), "{file}");
+        assert_eq!((found.remarks.len(), found.broken), (0, None), "{file}");
     }
+    for (file, address, name) in [
+        ("comment_with_colon.cfg", "127.0.0.1:25100", "web"),
+        ("uri_variables.conf", "127.0.0.1:25010", "a.test"),
+        ("lua_long_brackets.conf", "127.0.0.1:25011", "b.test"),
+        ("constant_variables.conf", "127.0.0.1:25018", "f.test"),
+    ] {
+        assert_eq!(listener(&case(file).0, address), name, "{file}");
+    }
+}
+
+#[test]
+fn upstreams_are_compared_as_nginx_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "http {
+        upstream App { server 127.0.0.1:1; }
+        server {
+            location /a { proxy_pass HTTP://aPP/x; }
+            location /b { set $x APP; proxy_pass http://$x$request_uri; }
+            location /c { set $x app; proxy_pass http://$x:81; }
+            location /d { proxy_pass http://only-stream; }
+        }
+    }
+    stream {
+        upstream only-stream { server 127.0.0.1:2; }
+        upstream second { server localhost:3; }
+        server { listen 1; proxy_pass Second; }
+        server { listen 2; proxy_pass app:4; }
+    }";
+    let path = dir.path().join("nginx.conf");
+    let mut found = nginx::parse(text, &path, &mut sources());
+    let hosts: Vec<_> = found.hosts().into_iter().collect();
+    assert_eq!(hosts, ["app", "localhost", "only-stream"]);
+    let names = found.resolve(|_| vec![Ipv4Addr::LOCALHOST.into()]);
+    for (port, upstream) in [(1, "App"), (2, "only-stream"), (3, "second"), (4, "app:4")] {
+        assert_eq!(peer(&names, &format!("127.0.0.1:{port}")).0, upstream);
+    }
+    assert_eq!(peer(&names, "127.0.0.1:81").0, "app:81");
+    assert_eq!(peer(&names, "127.0.0.1:80").0, "only-stream");
+    assert_eq!(names.peers.len(), 6, "{names:?}");
+}
+
+#[test]
+fn variables_have_the_values_of_their_own_location() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "
+        map $host $only { default 127.0.0.1; }
+        map $host $same { a 127.0.0.1:2; b 127.0.0.1:2; default 127.0.0.1:2; }
+        map $host $several { default 127.0.0.1:90; x 127.0.0.1:91; y 127.0.0.1:91; }
+        map $host $more { default 127.0.0.1:92; include more.map; }
+        map $host $without { x 127.0.0.1:93; }
+        server {
+            set $ip 127.0.0.1;
+            set $other 127.0.0.1;
+            location /a { set $port 3; proxy_pass http://$ip:$port; }
+            location /b { set $port 4; proxy_pass http://$ip:$port/; }
+            location /c { proxy_pass http://$only:5; }
+            location /d { proxy_pass http://$same; }
+            location /e { set $port 6; location /e/f { proxy_pass http://$ip:$port; } }
+            location /g { set $other 127.0.0.2; break; set $other 127.0.0.3; proxy_pass http://$other:7; }
+            location /h { proxy_pass http://$other:8; }
+            location /i { set $to 127.0.0.1:9; if ($arg_x) { set $to 127.0.0.1:10; } proxy_pass http://$to; }
+            location /j { proxy_pass http://$several; }
+            location /k { proxy_pass http://$more; }
+            location /l { proxy_pass http://$without; }
+            location /m { if ($arg_x) { set $to 127.0.0.1:11; proxy_pass http://$to; } }
+            location /n { fastcgi_pass $ip:12; }
+        }
+        server { location / { proxy_pass http://$ip:13; } }
+    ";
+    let (names, remarks) = nginx_in(dir.path(), text);
+    let mut ports: Vec<_> = names.peers.keys().map(SocketAddr::to_string).collect();
+    ports.sort_by_key(|address| address.rsplit(':').next().unwrap().parse::<u16>().unwrap());
+    let expected = [
+        "127.0.0.1:2",
+        "127.0.0.1:3",
+        "127.0.0.1:4",
+        "127.0.0.1:5",
+        "127.0.0.2:7",
+        "127.0.0.1:11",
+        "127.0.0.1:12",
+    ];
+    assert_eq!(ports, expected);
+    assert!(
+        remarks.iter().any(|r| r.contains("no constants")),
+        "{remarks:?}"
+    );
 }
 
 #[test]
 fn files_that_include_each_other_or_too_many_end() {
     let dir = tempfile::tempdir().unwrap();
-    let own = nginx_in(dir.path(), "include nginx.conf;").unwrap_err();
-    assert!(own.to_string().contains("16 deep"), "{own}");
-    // Two at a time: no depth is reached before the files run out.
-    let two = "include nginx.conf; include nginx.conf;";
-    assert!(nginx_in(dir.path(), two).is_err());
-    fs::write(dir.path().join("leaf"), "a;").unwrap();
-    let many = "include leaf;".repeat(1_001);
-    let many = nginx_in(dir.path(), &many).unwrap_err();
-    assert!(crate::error_chain(&many).contains("1000 files"), "{many}");
-    let Resolved { remarks, .. } = nginx_in(dir.path(), "include missing.conf;").unwrap();
+    let (names, remarks) = nginx_in(dir.path(), "include nginx.conf; server { server_name a; }");
+    assert_eq!(listener(&names, "10.0.0.1:80"), "a");
+    assert!(
+        remarks.first().unwrap().contains("includes itself"),
+        "{remarks:?}"
+    );
+    // Each includes the next one twice.
+    for n in 0..40 {
+        let next = format!("include f{}; include f{};", n + 1, n + 1);
+        fs::write(dir.path().join(format!("f{n}")), next).unwrap();
+    }
+    let (_, remarks) = nginx_in(dir.path(), "include f0;");
+    assert!(remarks.iter().any(|r| r.contains("16 deep")), "{remarks:?}");
+    fs::write(dir.path().join("bomb"), "include f1;".repeat(1_000)).unwrap();
+    let (names, remarks) = nginx_in(
+        dir.path(),
+        "server { server_name a; } include bomb; server { server_name b; }",
+    );
+    assert!(
+        remarks.iter().any(|r| r.contains("too often")),
+        "{remarks:?}"
+    );
+    assert_eq!(listener(&names, "10.0.0.1:80"), "a,b", "all else is kept");
+    let (_, remarks) = nginx_in(dir.path(), "include missing.conf;");
     assert!(remarks.first().unwrap().contains("missing.conf"));
+}
+
+#[test]
+fn a_file_counts_once_however_often_it_is_included() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("sites")).unwrap();
+    fs::write(
+        dir.path().join("common"),
+        format!("# {}\nlisten 81;", "x".repeat(1 << 20)),
+    )
+    .unwrap();
+    for n in 0..1_200 {
+        let site = format!(
+            "server {{ include common; server_name v{n}.test; location / {{ proxy_pass http://127.0.0.1:{}; }} }}",
+            10_000 + n
+        );
+        fs::write(dir.path().join(format!("sites/v{n}")), site).unwrap();
+    }
+    let (names, remarks) = nginx_in(dir.path(), "http { include sites/*; }");
+    assert_eq!((names.peers.len(), remarks), (1_200, BTreeSet::new()));
+    assert!(listener(&names, "10.0.0.1:81").starts_with("v0.test,v1.test"));
+}
+
+#[test]
+fn what_was_read_before_a_bound_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("large"), vec![b' '; 41 << 20]).unwrap();
+    let text = "server { server_name a; } include large; server { server_name b; }";
+    let (names, remarks) = nginx_in(dir.path(), text);
+    assert_eq!(listener(&names, "10.0.0.1:80"), "a,b");
+    assert!(remarks.first().unwrap().contains("40 MiB"), "{remarks:?}");
+    // An ingress controller's five, in one file.
+    let ingress = format!("# {}\nserver {{ server_name a; }}", "x".repeat(5 << 20));
+    assert_eq!(nginx_in(dir.path(), &ingress).1.len(), 0);
+    let mut found = Found::default();
+    for _ in 0..2 {
+        found.listen("*", found::Family::Any, 1..=65_535, &Name::default());
+        found.peer(
+            found::Place::new("::1", found::Family::Any, 1),
+            &Name::default(),
+        );
+    }
+    assert_eq!((found.listeners.len(), found.peers.len()), (50_000, 0));
+    assert!(found.remarks.first().unwrap().contains("50000"));
+    let servers: String = (0..5_000).map(|n| format!("server h{n}:1;")).collect();
+    let path = dir.path().join("nginx.conf");
+    let mut found = nginx::parse(
+        &format!("upstream a {{ {servers} }}"),
+        &path,
+        &mut sources(),
+    );
+    assert_eq!(found.hosts().len(), found::HOSTS_MAX);
+    assert!(found.remarks.first().unwrap().contains("4096 host names"));
 }
 
 #[test]
 fn what_is_too_large_or_no_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("large");
-    fs::File::create(&path).unwrap().set_len(5 << 20).unwrap();
-    for path in [path, "/dev/zero".into(), dir.path().join("none")] {
-        let refused = NamesFile::open(path);
-        assert!(matches!(refused, Err(NamesError::Unreadable { .. })));
+    let large = dir.path().join("large");
+    fs::File::create(&large).unwrap().set_len(41 << 20).unwrap();
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    for path in [
+        large,
+        pipe,
+        "/dev/zero".into(),
+        "/".into(),
+        dir.path().join("none"),
+    ] {
+        let refused = NamesFile::new(&path, None).read();
+        assert!(
+            matches!(refused, Err(NamesError::Unreadable { .. })),
+            "{path:?}"
+        );
     }
-    let mut found = Found::default();
-    for _ in 0..2 {
-        found.listen("*", found::Family::Any, 1..=65_535, &Name::default());
+}
+
+#[test]
+fn binary_files_and_huge_lines_are_read_to_their_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    let binary: Vec<u8> = (0..1 << 20).map(|_| random.u8(..)).collect();
+    for bytes in [
+        binary,
+        b"a".repeat(8 << 20),
+        b"a ".repeat(2 << 20),
+        b"a;".repeat(2 << 20),
+        b"server_name a;".repeat(600_000),
+        [&b"listen x\n"[..], &b"bind :1 ".repeat(1 << 20)].concat(),
+        [&b"upstream a {"[..], &b"server [::1]:1;".repeat(600_000)].concat(),
+    ] {
+        let path = dir.path().join("hostile");
+        fs::write(&path, bytes).unwrap();
+        let read = NamesFile::new(&path, None).read();
+        let few = read.is_ok_and(|found| found.peers.len() + found.listeners.len() > 1);
+        assert!(!few);
     }
-    assert_eq!(found.listeners.len(), 50_000);
-    assert!(found.remarks.first().unwrap().contains("50000"));
 }
 
 #[test]
@@ -293,77 +421,198 @@ fn many_names_of_one_address_are_cut_short() {
         .map(|n| format!("server {{ listen 80; server_name host{n}.test; }}"))
         .collect();
     let dir = tempfile::tempdir().unwrap();
-    let Resolved { names, .. } = nginx_in(dir.path(), &servers).unwrap();
+    let (names, _) = nginx_in(dir.path(), &servers);
     let name = listener(&names, "10.0.0.1:80");
     assert!(name.starts_with("host0.test,host1.test,"), "{name}");
     assert!(name.ends_with(",…") && name.len() < 210, "{name}");
 }
 
-struct Edited {
-    dir: TempDir,
-    seconds: u64,
+/// Says nothing until it is told to, and then what it is told.
+fn on_demand(answers: Receiver<Vec<IpAddr>>) -> LookUp {
+    let answers = Mutex::new(answers);
+    Arc::new(move |_| answers.lock().unwrap().recv().unwrap_or_default())
 }
 
-impl Edited {
-    fn write(&mut self, name: &str, text: &str) -> PathBuf {
-        self.seconds += 1;
-        let path = self.dir.path().join(name);
-        fs::write(&path, text).unwrap();
-        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(self.seconds);
-        let file = fs::File::options().write(true).open(&path).unwrap();
-        file.set_modified(at).unwrap();
-        path
-    }
+fn no_host() -> LookUp {
+    Arc::new(|_| Vec::new())
+}
+
+fn follow(path: &Path, look_up: LookUp) -> FollowedNames {
+    FollowedNames::start(NamesFile::new(path, None), look_up)
+}
+
+fn settled(names: &FollowedNames) -> Arc<NamesState> {
+    let state = names.wait(PATIENCE, NamesState::is_settled);
+    assert!(state.is_settled());
+    state
+}
+
+/// After it was read once more than before.
+fn after(names: &FollowedNames, before: &NamesState) -> Arc<NamesState> {
+    let state = names.wait(PATIENCE, |state| state.tries > before.tries);
+    assert!(state.tries > before.tries);
+    state
 }
 
 #[test]
 fn a_file_that_changes_is_read_again_and_a_broken_one_changes_nothing() {
-    let mut edited = Edited {
-        dir: tempfile::tempdir().unwrap(),
-        seconds: 0,
-    };
-    let path = edited.write("proxy.yaml", YAML);
-    let mut file = NamesFile::open(path).unwrap();
-    assert_eq!((file.refresh(), file.names().len()), (false, 2));
-    edited.write("proxy.yaml", "backends: [");
-    assert_eq!((file.refresh(), file.names().len()), (false, 2));
-    edited.write("proxy.yaml", "backends: {}");
-    assert_eq!((file.refresh(), file.names().len()), (true, 0));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("proxy.yaml");
+    fs::write(&path, YAML).unwrap();
+    let names = follow(&path, no_host());
+    let whole = settled(&names);
+    assert_eq!((whole.names.len(), &whole.problem), (2, &None));
+    fs::write(&path, "backends: [").unwrap();
+    let broken = after(&names, &whole);
+    assert_eq!(broken.names.len(), 2);
+    assert!(
+        broken.problem.as_ref().unwrap().contains("proxy.yaml"),
+        "{broken:?}"
+    );
+    fs::write(&path, "backends: {}").unwrap();
+    let empty = after(&names, &broken);
+    assert_eq!((empty.names.len(), &empty.problem), (0, &None));
+}
+
+#[test]
+fn half_a_configuration_of_nginx_is_used_only_where_there_was_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nginx.conf");
+    let whole = "http { upstream a { server 127.0.0.1:1; server 127.0.0.1:2; } }";
+    fs::write(&path, &whole[..40]).unwrap();
+    let names = follow(&path, no_host());
+    let half = settled(&names);
+    assert_eq!(half.names.len(), 1);
+    assert!(
+        half.problem.as_ref().unwrap().contains("not closed"),
+        "{half:?}"
+    );
+    fs::write(&path, whole).unwrap();
+    let read = after(&names, &half);
+    assert_eq!((read.names.len(), &read.problem), (2, &None));
+    fs::write(&path, &whole[..40]).unwrap();
+    assert_eq!(after(&names, &read).names.len(), 2);
+}
+
+#[test]
+fn a_file_that_comes_later_is_read_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("later.conf");
+    let names = follow(&path, no_host());
+    let none = settled(&names);
+    let problem = none.problem.as_ref().unwrap();
+    assert!(
+        problem.contains("later.conf") && problem.contains("--names-from"),
+        "{problem}"
+    );
+    fs::write(&path, "upstream a { server 127.0.0.1:1; }").unwrap();
+    let read = after(&names, &none);
+    assert_eq!((read.names.len(), &read.problem), (1, &None));
 }
 
 #[test]
 fn included_files_and_new_ones_are_followed() {
-    let mut edited = Edited {
-        dir: tempfile::tempdir().unwrap(),
-        seconds: 0,
-    };
-    fs::create_dir(edited.dir.path().join("sites")).unwrap();
-    edited.write("sites/a.conf", "upstream a { server 127.0.0.1:1; }");
-    let path = edited.write("nginx.conf", "include sites/*.conf;");
-    let mut file = NamesFile::open(path).unwrap();
-    assert_eq!(file.names().len(), 1);
-    edited.write("sites/b.conf", "upstream b { server 127.0.0.1:2; }");
-    assert_eq!((file.refresh(), file.names().len()), (true, 2));
-    let more = "upstream b { server 127.0.0.1:2; server 127.0.0.1:3; }";
-    edited.write("sites/b.conf", more);
-    assert_eq!((file.refresh(), file.names().len()), (true, 3));
+    let dir = tempfile::tempdir().unwrap();
+    let (path, sites) = (dir.path().join("nginx.conf"), dir.path().join("sites"));
+    fs::create_dir(&sites).unwrap();
+    fs::write(sites.join("a.conf"), "upstream a { server 127.0.0.1:1; }").unwrap();
+    fs::write(&path, "include sites/*.conf;").unwrap();
+    let names = follow(&path, no_host());
+    let mut state = settled(&names);
+    assert_eq!(state.names.len(), 1);
+    for (count, servers) in [
+        (2, "server 127.0.0.1:2;"),
+        (3, "server 127.0.0.1:2; server 127.0.0.1:3;"),
+    ] {
+        fs::write(sites.join("b.conf"), format!("upstream b {{ {servers} }}")).unwrap();
+        // A directory and a file in it change one after the other.
+        state = names.wait(PATIENCE, |state| state.names.len() == count);
+        assert_eq!(state.names.len(), count);
+    }
+}
+
+#[test]
+fn reading_again_needs_no_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("moving.conf");
+    fs::write(&path, "upstream shop { server app.moves.test:25150; }").unwrap();
+    let (answer, answers) = channel();
+    let names = follow(&path, on_demand(answers));
+    let ip = |last: u8| IpAddr::from([127, 0, 0, last]);
+    answer.send(vec![ip(1)]).unwrap();
+    let first = settled(&names);
+    assert_eq!(peer(&first.names, "127.0.0.1:25150").0, "shop");
+    names.read_again();
+    answer.send(vec![ip(2)]).unwrap();
+    let moved = |state: &NamesState| peer(&state.names, "127.0.0.2:25150").0 == "shop";
+    assert!(moved(&names.wait(PATIENCE, moved)));
+    names.read_again();
+    answer.send(vec![]).unwrap();
+    let failed = names.wait(PATIENCE, |state| !state.remarks.is_empty());
+    assert!(failed.remarks[0].contains("app.moves.test"), "{failed:?}");
+    assert!(moved(&failed), "the last address holds");
+}
+
+#[test]
+fn hosts_that_nobody_answers_for_delay_no_other() {
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    // Three hang, each on a thread of its own, until the test is over.
+    let look_up: LookUp = Arc::new(move |host| match host {
+        "live" => vec![Ipv4Addr::LOCALHOST.into()],
+        _ => released.lock().unwrap().recv().map_or(vec![], |()| vec![]),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("haproxy.cfg");
+    let text = include_str!("../../tests/names/cases/servers_by_dns.cfg");
+    fs::write(
+        &path,
+        format!("{text} server literal 10.0.0.1:80\n server live live:80\n"),
+    )
+    .unwrap();
+    let names = follow(&path, look_up);
+    let known = names.wait(PATIENCE, |state| state.names.len() == 2);
+    assert_eq!((known.names.len(), known.pending), (2, 3));
+    assert_eq!(peer(&known.names, "10.0.0.1:80").1, "literal");
+    assert_eq!(peer(&known.names, "127.0.0.1:80").1, "live");
+    drop(release);
+    let all = settled(&names);
+    assert_eq!(all.remarks.len(), 3, "{all:?}");
+    assert!(all.remarks.iter().all(|r| r.contains("svc.internal")));
+}
+
+#[test]
+fn a_container_s_paths_begin_at_its_root() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/names/cases/rootfs");
+    for path in [
+        dir.join("etc/nginx/nginx.conf"),
+        "/etc/nginx/nginx.conf".into(),
+    ] {
+        let found = NamesFile::new(&path, Some(&dir)).read().unwrap();
+        let names = found.resolve(known);
+        assert_eq!(listener(&names, "10.0.0.1:25405"), "in-container.test");
+        assert_eq!(peer(&names, "127.0.0.1:25404").1, "127.0.0.1:25404");
+        assert_eq!(
+            (names.len(), found.remarks.len()),
+            (2, 0),
+            "none of this host's"
+        );
+    }
 }
 
 proptest! {
     #[test]
     fn hostile_text_never_panics(text in "(backends:|  a:|    - \\{|id: x, host: h, port: [0-9]{1,6}|\\}|\n|[^a]){0,12}") {
         if let Ok(found) = yaml::parse(&text) {
-            prop_assert!(found.peers.is_empty() || text.contains("backends"));
+            prop_assert!(found.peers.len() == 0 || text.contains("backends"));
         }
     }
 
     #[test]
-    fn hostile_configurations_never_panic(text in "(frontend|backend|listen|bind|server|server-template|upstream|server_name|proxy_pass|http://|[0-9-]{1,6}|:|@|\\[|\\]|\\{|\\}|;|,| |\n|\\PC){0,30}") {
+    fn hostile_configurations_never_panic(text in "(frontend|backend|listen|peers|ring|bind|server|server-template|upstream|server_name|set|map|default|\\$a|proxy_pass|http://|[0-9-]{1,6}|:|@|\\[|\\]|\\{|\\}|;|,| |\n|\\PC){0,30}") {
         let haproxy = haproxy::parse(&text).resolve(known);
-        prop_assert!(haproxy.names.len() <= 2 * 65_536);
-        let nginx = nginx::parse(&text, Path::new("/nonexistent/x"), &mut Sources::default());
-        if let Ok(found) = nginx {
-            prop_assert!(found.resolve(known).names.is_empty() || text.contains("server") || text.contains("pass"));
-        }
+        prop_assert!(haproxy.len() <= 2 * 65_536);
+        let nginx = nginx::parse(&text, Path::new("/nonexistent/x"), &mut sources()).resolve(known);
+        prop_assert!(nginx.is_empty() || text.contains("server") || text.contains("pass"));
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn parse(text: &str) -> Result<Found, String> {
                 upstream: upstream.clone(),
                 backend: backend.id,
             };
-            found.peer(Place::new(host, Family::Any, backend.port), name);
+            found.peer(Place::new(host, Family::Any, backend.port), &name);
         }
     }
     Ok(found)

@@ -66,7 +66,7 @@ fn start(recovered: Recovered) -> Running {
         spool: Arc::clone(&spool),
         wake: Arc::default(),
         progress: Arc::default(),
-        names: FollowedFiles::default(),
+        names: Arc::default(),
     });
     Running {
         dir,

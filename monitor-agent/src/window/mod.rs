@@ -92,6 +92,8 @@ pub struct Reading {
     pub level: Level,
     /// What the backends are called.
     pub names: Arc<TargetNames>,
+    /// What is to be known of the agent, and takes nothing from the figures.
+    pub notes: Vec<String>,
     /// What makes the window incomplete, as far as the reader knows.
     pub incomplete_reasons: BTreeSet<String>,
 }
@@ -190,6 +192,7 @@ impl Windows {
                 ..v1::Reconciliation::default()
             }),
             samples: u32::try_from(samples.len()).unwrap_or(u32::MAX),
+            notes: reading.notes,
             ..v1::Report::default()
         };
         let describe = fit::Describe {

@@ -80,6 +80,7 @@ fn reading(seconds: u64, endpoints: Vec<EndpointSample>) -> Reading {
         },
         level: Level::Http,
         names: Arc::default(),
+        notes: Vec::new(),
         incomplete_reasons: BTreeSet::new(),
     }
 }

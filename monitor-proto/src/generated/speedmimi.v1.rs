@@ -69,6 +69,10 @@ pub struct Report {
     /// How many samples the gauges of this window were made of.
     #[prost(uint32, tag = "18")]
     pub samples: u32,
+    /// What is to be known of the agent and takes nothing from the figures, such as a
+    /// configuration that names cannot be read from: at most 64, of 4 KiB each.
+    #[prost(string, repeated, tag = "19")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Host {

@@ -35,6 +35,9 @@ pub struct Report {
     pub complete: bool,
     /// Why it is not complete.
     pub incomplete_reasons: Vec<String>,
+    /// What is to be known of the agent and takes nothing from the figures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// How many samples the gauges are made of.
     pub samples: u32,
     /// The host's metrics.
@@ -144,6 +147,7 @@ impl From<&v1::Report> for Report {
             window_duration_ns: r.window_duration_ns,
             complete: r.complete,
             incomplete_reasons: r.incomplete_reasons.clone(),
+            notes: r.notes.clone(),
             samples: r.samples,
             host_metrics: r.host_metrics.as_ref().map(Into::into).unwrap_or_default(),
             endpoints: r.endpoints.iter().map(Into::into).collect(),
