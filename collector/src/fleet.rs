@@ -88,16 +88,19 @@ impl HostState {
 
     /// The host as the API lists it.
     pub(crate) fn summary(&self) -> v1::HostSummary {
+        let steady_ns = steady_ns();
         v1::HostSummary {
             host: Some(self.newest.host.clone()),
             agent: Some(self.newest.agent.clone()),
             first_seen_unix_ns: self.row.first_seen_ns,
-            last_seen_unix_ns: self.row.last_seen_ns(now_ns(), steady_ns()),
+            last_seen_unix_ns: self.row.last_seen_ns(now_ns(), steady_ns),
             last_window_end_unix_ns: self.newest.window_end_ns,
             last_sequence: self.row.sequence_last,
             reports: self.row.reports,
             missing_reports: self.row.missing(),
             conflicts: self.row.conflicts,
+            age_ns: self.row.age_ns(steady_ns),
+            last_window_duration_ns: self.row.made.window_ns,
         }
     }
 }

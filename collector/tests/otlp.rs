@@ -245,12 +245,13 @@ fn words(list: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn the_documented_tables_are_what_is_served_and_sent() {
-    const COMMON: [&str; 10] = [
+    const COMMON: [&str; 11] = [
         "host",
         "host_id",
         "target",
         "role",
         "endpoint",
+        "listener",
         "upstream",
         "backend",
         "le",
@@ -264,6 +265,7 @@ async fn the_documented_tables_are_what_is_served_and_sent() {
     let collector = Collector::start_with(dir.path(), &flags);
     let mut report = full("web", 1);
     for endpoint in &mut report.endpoints {
+        endpoint.name = "n".into();
         endpoint.upstream = "u".into();
         endpoint.backend = "b".into();
     }

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use monitor_proto::v1;
+use monitor_proto::{figures, labels, split as splits, v1};
 use prost::Message;
 
 use crate::{
     REQUEST_BYTES_MAX,
-    metrics::{ENDPOINT, HOST, Kind, Metric, Read},
+    metrics::{Kind, Metric, Read, of_endpoints, of_hosts},
     wire::{
         Buckets, CUMULATIVE, Data, ExponentialHistogram, Gauge, HistogramPoint, KeyValue,
         Metric as WireMetric, Number, NumberPoint, Request, Resource, ResourceMetrics, Scope,
@@ -42,8 +42,8 @@ fn split(report: &v1::Report, endpoints: Range<usize>, with_host: bool, parts: &
     if with_host {
         points.host();
     }
-    for metric in ENDPOINT {
-        points.endpoints(metric, &report.endpoints[endpoints.clone()]);
+    for metric in of_endpoints() {
+        points.endpoints(&metric, &report.endpoints[endpoints.clone()]);
     }
     let part = points.finish();
     if part.body.len() <= REQUEST_BYTES_MAX || endpoints.len() < 2 {
@@ -77,7 +77,7 @@ impl<'a> Points<'a> {
         let report = self.report;
         let none = v1::HostMetrics::default();
         let host = report.host_metrics.as_ref().unwrap_or(&none);
-        for metric in HOST {
+        for metric in of_hosts() {
             let points = match metric.read {
                 Read::Host(read, attributes) => read(report)
                     .map(|value| {
@@ -88,14 +88,51 @@ impl<'a> Points<'a> {
                     .collect(),
                 Read::NetworkIo => self.network_io(host),
                 Read::Losses => self.losses(),
+                Read::Pressure => self.pressure(host),
+                Read::Target(read) => self.targets(read),
+                Read::NetworkNamespace(read) => self.network_namespaces(read),
                 Read::Now(_)
                 | Read::RoundTrip(_)
                 | Read::Total(_)
                 | Read::Split(..)
                 | Read::Histogram(..) => Vec::new(),
             };
-            self.numbers(metric, points);
+            self.numbers(&metric, points);
         }
+    }
+
+    fn pressure(&self, host: &v1::HostMetrics) -> Vec<NumberPoint> {
+        // Since boot, as the totals of the interfaces.
+        let since = host.interfaces_since_unix_ns;
+        let point = |(resource, stall, us): (&str, &str, u64)| {
+            let attributes = vec![
+                KeyValue::text("resource", resource),
+                KeyValue::text("stall", stall),
+            ];
+            self.number(attributes, since, Number::Double(us as f64 / 1e6))
+        };
+        splits::pressure(host).map(point).collect()
+    }
+
+    fn targets(&self, read: fn(&v1::Target) -> Option<figures::Number>) -> Vec<NumberPoint> {
+        let point = |target: &v1::Target| {
+            let attributes = vec![KeyValue::text("target", &target.path)];
+            Some(self.number(attributes, 0, number(read(target)?)))
+        };
+        self.report.targets.iter().filter_map(point).collect()
+    }
+
+    fn network_namespaces(
+        &self,
+        read: fn(&v1::NetworkNamespace) -> Option<figures::Number>,
+    ) -> Vec<NumberPoint> {
+        let point = |namespace: &v1::NetworkNamespace| {
+            let id = namespace.id.to_string();
+            let attributes = vec![KeyValue::text("network_namespace", &id)];
+            Some(self.number(attributes, 0, number(read(namespace)?)))
+        };
+        let namespaces = self.report.network_namespaces.iter();
+        namespaces.filter_map(point).collect()
     }
 
     fn losses(&self) -> Vec<NumberPoint> {
@@ -141,12 +178,11 @@ impl<'a> Points<'a> {
                     points.push(self.number(attributes(endpoint), 0, now));
                 }
                 Read::RoundTrip(read) => {
-                    let times = endpoint.srtt.as_ref();
-                    let value = times.map(|times| Number::Double(read(times)));
+                    let value = endpoint.srtt.as_ref().and_then(read).map(number);
                     points.extend(value.map(|n| self.number(attributes(endpoint), 0, n)));
                 }
                 Read::Total(read) => {
-                    let total = read(totals).map(integer);
+                    let total = read(totals).map(number);
                     points.extend(total.map(|n| self.number(attributes(endpoint), since, n)));
                 }
                 Read::Split(by, read) => {
@@ -162,7 +198,13 @@ impl<'a> Points<'a> {
                     let histogram = read(totals).map(|h| self.histogram(endpoint, h));
                     histograms.extend(histogram);
                 }
-                Read::Histogram(..) | Read::Host(..) | Read::NetworkIo | Read::Losses => {}
+                Read::Histogram(..)
+                | Read::Host(..)
+                | Read::NetworkIo
+                | Read::Losses
+                | Read::Pressure
+                | Read::Target(_)
+                | Read::NetworkNamespace(_) => {}
             }
         }
         if metric.kind == Kind::Histogram {
@@ -283,19 +325,7 @@ fn resource(report: &v1::Report) -> Resource {
 
 /// The same names as the labels of `/metrics`; the host is the resource.
 fn attributes(endpoint: &v1::Endpoint) -> Vec<KeyValue> {
-    let role = match endpoint.role() {
-        v1::Role::Downstream => "downstream",
-        v1::Role::Upstream => "upstream",
-        v1::Role::Unspecified => "unspecified",
-    };
-    let known = [
-        ("target", endpoint.target.as_str()),
-        ("role", role),
-        ("endpoint", &endpoint.address),
-        ("upstream", &endpoint.upstream),
-        ("backend", &endpoint.backend),
-    ];
-    let known = known.iter().filter(|(_, value)| !value.is_empty());
+    let known = labels::of_endpoint(endpoint).filter(|(_, value)| !value.is_empty());
     known.map(|(k, v)| KeyValue::text(k, v)).collect()
 }
 
@@ -304,6 +334,13 @@ fn server(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     Some((host, port.parse().ok()?))
+}
+
+fn number(value: figures::Number) -> Number {
+    match value {
+        figures::Number::Integer(n) => integer(n),
+        figures::Number::Float(value) => Number::Double(value),
+    }
 }
 
 /// OTLP's integers have a sign.

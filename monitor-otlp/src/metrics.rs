@@ -4,7 +4,10 @@
 //! there are such; the others are chosen so that a Prometheus that takes OTLP
 //! shows them under the very names and labels of the collector's `/metrics`.
 
-use monitor_proto::{split, v1};
+use monitor_proto::{
+    figures::{self, Figure, Number},
+    split, v1,
+};
 
 /// What a metric's points are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +49,14 @@ pub(crate) enum Read {
     /// By interface and direction.
     NetworkIo,
     Losses,
+    /// Waiting for a resource, by it and by whether some or all tasks did.
+    Pressure,
+    Target(fn(&v1::Target) -> Option<Number>),
+    NetworkNamespace(fn(&v1::NetworkNamespace) -> Option<Number>),
     Now(fn(&v1::Endpoint) -> u64),
     /// Of endpoints of which a round trip was seen.
-    RoundTrip(fn(&v1::RoundTripTime) -> f64),
-    Total(fn(&v1::Counters) -> Option<u64>),
+    RoundTrip(fn(&v1::RoundTripTime) -> Option<Number>),
+    Total(fn(&v1::Counters) -> Option<Number>),
     Split(&'static str, fn(&v1::Counters) -> Splits),
     /// Of endpoints with this role alone; of all where there is none.
     Histogram(
@@ -59,8 +66,47 @@ pub(crate) enum Read {
 }
 
 /// Every metric.
-pub fn all() -> impl Iterator<Item = &'static Metric> {
-    HOST.iter().chain(ENDPOINT)
+pub fn all() -> impl Iterator<Item = Metric> {
+    of_hosts().chain(of_endpoints())
+}
+
+/// Those of hosts, their targets and network namespaces.
+pub(crate) fn of_hosts() -> impl Iterator<Item = Metric> {
+    let targets = figures::TARGETS
+        .iter()
+        .map(|f| Metric::new(f, Read::Target(f.read)));
+    let namespaces = figures::NETWORK_NAMESPACES
+        .iter()
+        .map(|f| Metric::new(f, Read::NetworkNamespace(f.read)));
+    HOST.iter().copied().chain(targets).chain(namespaces)
+}
+
+/// Those of endpoints.
+pub(crate) fn of_endpoints() -> impl Iterator<Item = Metric> {
+    let counters = figures::COUNTERS
+        .iter()
+        .map(|c| Metric::new(&c.figure, Read::Total(c.figure.read)));
+    let round_trips = figures::ROUND_TRIPS
+        .iter()
+        .map(|f| Metric::new(f, Read::RoundTrip(f.read)));
+    ENDPOINT.iter().copied().chain(round_trips).chain(counters)
+}
+
+impl Metric {
+    fn new<T>(figure: &Figure<T>, read: Read) -> Self {
+        Self {
+            name: figure.otlp,
+            prometheus: figure.prometheus,
+            unit: figure.unit,
+            description: figure.help,
+            kind: if figure.is_total {
+                Kind::Counter
+            } else {
+                Kind::Gauge
+            },
+            read,
+        }
+    }
 }
 
 macro_rules! host {
@@ -80,7 +126,7 @@ macro_rules! host {
     };
 }
 
-pub(crate) const HOST: &[Metric] = &[
+const HOST: &[Metric] = &[
     Metric {
         name: "system.network.io",
         prometheus: "",
@@ -92,21 +138,21 @@ pub(crate) const HOST: &[Metric] = &[
     host!(
         "system.cpu.utilization" = "speedmimi_host_cpu_usage_ratio",
         "1",
-        "Share of all cores in use.",
+        "Share of all cores' time that was neither idle nor iowait.",
         cpu_usage * 0.01,
         &[]
     ),
     host!(
         "system.memory.utilization" = "speedmimi_host_memory_usage_ratio",
         "1",
-        "Share of memory not available.",
+        "Share of the host's memory that is not available.",
         memory_usage * 0.01,
         &[("system.memory.state", "used")]
     ),
     host!(
         "system.filesystem.utilization" = "speedmimi_host_disk_usage_ratio",
         "1",
-        "Share of the root filesystem in use.",
+        "Share of the root filesystem that is in use.",
         disk_usage * 0.01,
         &[
             ("system.filesystem.mountpoint", "/"),
@@ -117,50 +163,58 @@ pub(crate) const HOST: &[Metric] = &[
         name: "system.cpu.logical.count",
         prometheus: "speedmimi_host_cores",
         unit: "{cpu}",
-        description: "Cores of the host.",
+        description: "How many CPU cores the host has.",
         kind: Kind::Gauge,
         read: Read::Host(|r| Some(r.host.as_ref()?.cores.into()), &[]),
     },
     host!(
         "speedmimi.host.load1" = "speedmimi_host_load1",
         "{process}",
-        "Load average of 1 minute.",
+        "Load average of the host over 1 minute.",
         load_avg_1 * 1.0,
         &[]
     ),
     host!(
         "speedmimi.host.load5" = "speedmimi_host_load5",
         "{process}",
-        "Load average of 5 minutes.",
+        "Load average of the host over 5 minutes.",
         load_avg_5 * 1.0,
         &[]
     ),
     host!(
         "speedmimi.host.load15" = "speedmimi_host_load15",
         "{process}",
-        "Load average of 15 minutes.",
+        "Load average of the host over 15 minutes.",
         load_avg_15 * 1.0,
         &[]
     ),
     host!(
         "speedmimi.host.network.receive" = "speedmimi_host_network_receive_bytes_per_second",
         "By/s",
-        "Received over all interfaces but loopback.",
+        "Bytes per second that the host receives over all interfaces but loopback.",
         network_in * 1.0,
         &[]
     ),
     host!(
         "speedmimi.host.network.transmit" = "speedmimi_host_network_transmit_bytes_per_second",
         "By/s",
-        "Sent over all interfaces but loopback.",
+        "Bytes per second that the host sends over all interfaces but loopback.",
         network_out * 1.0,
         &[]
     ),
     Metric {
+        name: "speedmimi.host.pressure",
+        prometheus: "speedmimi_host_pressure_seconds_total",
+        unit: "s",
+        description: "Time in which some or all tasks of the host waited for a resource, by it and by stall.",
+        kind: Kind::Counter,
+        read: Read::Pressure,
+    },
+    Metric {
         name: "speedmimi.losses",
         prometheus: "speedmimi_losses_total",
         unit: "{loss}",
-        description: "What went uncounted on the host, by reason.",
+        description: "How much went uncounted on the host, by reason.",
         kind: Kind::Counter,
         read: Read::Losses,
     },
@@ -200,129 +254,21 @@ const fn durations(
     }
 }
 
-const fn round_trips(
-    name: &'static str,
-    prometheus: &'static str,
-    unit: &'static str,
-    description: &'static str,
-    read: fn(&v1::RoundTripTime) -> f64,
-) -> Metric {
-    Metric {
-        name,
-        prometheus,
-        unit,
-        description,
-        kind: Kind::Gauge,
-        read: Read::RoundTrip(read),
-    }
-}
-
-pub(crate) const ENDPOINT: &[Metric] = &[
+const ENDPOINT: &[Metric] = &[
     Metric {
         name: "speedmimi.connections.active",
         prometheus: "speedmimi_connections_active",
         unit: "{connection}",
-        description: "Connections open now.",
+        description: "Connections that are open now.",
         kind: Kind::Gauge,
         read: Read::Now(|e| e.connections_active),
     },
-    round_trips(
-        "speedmimi.srtt.samples",
-        "speedmimi_srtt_samples",
-        "{sample}",
-        "Smoothed round-trip times seen in the newest window.",
-        |t| t.samples as f64,
-    ),
-    round_trips(
-        "speedmimi.srtt.min",
-        "speedmimi_srtt_min_seconds",
-        "s",
-        "The smallest of them.",
-        |t| t.min_us as f64 / 1e6,
-    ),
-    round_trips(
-        "speedmimi.srtt.mean",
-        "speedmimi_srtt_mean_seconds",
-        "s",
-        "Their mean.",
-        |t| t.mean_us as f64 / 1e6,
-    ),
-    round_trips(
-        "speedmimi.srtt.max",
-        "speedmimi_srtt_max_seconds",
-        "s",
-        "The largest of them.",
-        |t| t.max_us as f64 / 1e6,
-    ),
-    counter(
-        "speedmimi.connections.adopted",
-        "speedmimi_connections_adopted_total",
-        "{connection}",
-        "Connections that were open before counting began.",
-        Read::Total(|c| Some(c.connections_adopted)),
-    ),
-    counter(
-        "speedmimi.connections.opened",
-        "speedmimi_connections_opened_total",
-        "{connection}",
-        "Connections begun.",
-        Read::Total(|c| Some(c.connections_opened)),
-    ),
-    counter(
-        "speedmimi.connections.closed",
-        "speedmimi_connections_closed_total",
-        "{connection}",
-        "Established connections that ended.",
-        Read::Total(|c| Some(c.connections_closed)),
-    ),
     counter(
         "speedmimi.connections.failed",
         "speedmimi_connections_failed_total",
         "{connection}",
         "Connections that failed before they were established, by reason.",
         Read::Split("reason", |c| owned(split::failed_by_reason(c))),
-    ),
-    counter(
-        "speedmimi.bytes.received",
-        "speedmimi_bytes_received_total",
-        "By",
-        "Payload that arrived in order.",
-        Read::Total(|c| Some(c.bytes_received)),
-    ),
-    counter(
-        "speedmimi.bytes.sent",
-        "speedmimi_bytes_sent_total",
-        "By",
-        "Payload that the peer acknowledged.",
-        Read::Total(|c| Some(c.bytes_sent)),
-    ),
-    counter(
-        "speedmimi.bytes.unacked",
-        "speedmimi_bytes_unacked_total",
-        "By",
-        "Payload sent and never acknowledged before the end.",
-        Read::Total(|c| Some(c.bytes_unacked)),
-    ),
-    counter(
-        "speedmimi.packets.received",
-        "speedmimi_packets_received_total",
-        "{packet}",
-        "TCP segments received.",
-        Read::Total(|c| Some(c.packets_received)),
-    ),
-    counter(
-        "speedmimi.packets.sent",
-        "speedmimi_packets_sent_total",
-        "{packet}",
-        "TCP segments sent.",
-        Read::Total(|c| Some(c.packets_sent)),
-    ),
-    counter(
-        "speedmimi.retransmits",
-        "speedmimi_retransmits_total",
-        "{packet}",
-        "Segments sent again.",
-        Read::Total(|c| Some(c.retransmits)),
     ),
     counter(
         "speedmimi.requests",
@@ -338,38 +284,24 @@ pub(crate) const ENDPOINT: &[Metric] = &[
         "HTTP/1 responses, by class of their status code.",
         Read::Split("code_class", |c| owned(split::responses_by_class(c))),
     ),
-    counter(
-        "speedmimi.requests.without_response",
-        "speedmimi_requests_without_response_total",
-        "{request}",
-        "Requests whose connection ended before a final response.",
-        Read::Total(|c| c.http.as_ref().map(|h| h.requests_without_response)),
-    ),
-    counter(
-        "speedmimi.exchanges",
-        "speedmimi_exchanges_total",
-        "{exchange}",
-        "Turns of streams that do not speak HTTP/1.",
-        Read::Total(|c| c.http.as_ref().map(|h| h.exchanges)),
-    ),
     durations(
         "http.server.request.duration",
         "speedmimi_exchange_duration_seconds",
-        "First byte of a client's request to first byte of the final response.",
+        "Time from the first byte of a client's request to the first byte of its final response; of streams that are not HTTP/1, of each exchange.",
         Some(v1::Role::Downstream),
         |c| c.http.as_ref()?.exchange_duration.as_ref(),
     ),
     durations(
         "http.client.request.duration",
         "speedmimi_exchange_duration_seconds",
-        "First byte of the request to a backend to first byte of its final response.",
+        "Time from the first byte of a request to a backend to the first byte of its final response; of streams that are not HTTP/1, of each exchange.",
         Some(v1::Role::Upstream),
         |c| c.http.as_ref()?.exchange_duration.as_ref(),
     ),
     durations(
         "speedmimi.connect.duration",
         "speedmimi_connect_duration_seconds",
-        "SYN to established, of actively opened connections.",
+        "Time from SYN to established, of connections that were opened to backends.",
         None,
         |c| c.connect_duration.as_ref(),
     ),
@@ -398,7 +330,9 @@ mod tests {
             if !metric.prometheus.is_empty() {
                 let is_total = metric.prometheus.ends_with("_total");
                 assert_eq!(metric.kind == Kind::Counter, is_total, "{}", metric.name);
-                let in_seconds = metric.prometheus.ends_with("_seconds");
+                let stem = metric.prometheus.strip_suffix("_total");
+                let stem = stem.unwrap_or(metric.prometheus);
+                let in_seconds = stem.ends_with("_seconds");
                 assert_eq!(metric.unit == "s", in_seconds, "{}", metric.name);
             }
         }

@@ -4,9 +4,13 @@
 //! Architecture invariant: types and conversions only.  No I/O, no clock, no
 //! business rule lives here, so that every other crate can depend on it.
 
+pub mod figures;
 pub mod histogram;
 pub mod json;
+pub mod labels;
+pub mod protocol;
 pub mod split;
+pub mod state;
 
 /// The generated messages and, with feature `services`, the gRPC services.
 #[allow(

@@ -1,6 +1,6 @@
 //! Counters that are told apart by a label, as every output has them.
 
-use crate::{json, v1};
+use crate::{json, protocol, v1};
 
 /// Failed connections by reason.  Every reason is there from the start, so that
 /// its first failure shows as an increase.
@@ -18,10 +18,10 @@ pub fn failed_by_reason(counters: &v1::Counters) -> [(&'static str, u64); 6] {
 }
 
 /// Requests by method, ordered by it.  What the methods do not add up to is of
-/// `_OTHER`; without level http there is nothing.
+/// `_OTHER`; where requests cannot be seen there is nothing.
 #[must_use]
 pub fn requests_by_method(counters: &v1::Counters) -> Vec<(String, u64)> {
-    let Some(http) = &counters.http else {
+    let Some(http) = protocol::seen(counters) else {
         return Vec::new();
     };
     let methods = http.requests_by_method.values();
@@ -37,11 +37,11 @@ pub fn requests_by_method(counters: &v1::Counters) -> Vec<(String, u64)> {
     methods
 }
 
-/// Responses by class of their status code; without level http there is
+/// Responses by class of their status code; where they cannot be seen there is
 /// nothing.
 #[must_use]
 pub fn responses_by_class(counters: &v1::Counters) -> Vec<(&'static str, u64)> {
-    let Some(http) = &counters.http else {
+    let Some(http) = protocol::seen(counters) else {
         return Vec::new();
     };
     let r = json::Responses::from_codes(&http.responses_by_code);
@@ -52,6 +52,17 @@ pub fn responses_by_class(counters: &v1::Counters) -> Vec<(&'static str, u64)> {
         ("4xx", r.client_error),
         ("5xx", r.server_error),
     ]
+}
+
+/// Time in which tasks waited since boot, in microseconds, by resource and by
+/// whether some or all (`full`) of them did.  Of the whole host's CPUs the latter
+/// says nothing: the kernel has 0 there.
+pub fn pressure(host: &v1::HostMetrics) -> impl Iterator<Item = (&str, &'static str, u64)> {
+    host.pressure.iter().flat_map(|p| {
+        let full = (p.resource != "cpu").then_some(("full", p.full_total_us));
+        let stalls = [("some", p.some_total_us)].into_iter().chain(full);
+        stalls.map(|(stall, us)| (p.resource.as_str(), stall, us))
+    })
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ fn key(endpoint: &Value) -> (String, String) {
 
 /// Every counter of an endpoint, or of its totals.
 fn counters(of: &Value) -> Counts {
-    const PLAIN: [&str; 19] = [
+    const PLAIN: [&str; 17] = [
         "bytes_received",
         "bytes_sent",
         "bytes_unacked",
@@ -128,8 +128,6 @@ fn counters(of: &Value) -> Counts {
         "retransmits",
         "suspected",
         "unparsed",
-        "wire_bytes_received",
-        "wire_bytes_sent",
     ];
     let mut counts = Counts::new();
     for name in PLAIN {

@@ -10,7 +10,7 @@ use crate::time::now_ns;
 /// Hosts without a report in this time are not listed.
 const KNOWN_FOR: &str = "1d";
 pub(super) const SEEN: &str = "speedmimi_host_last_report_timestamp_seconds";
-const FACTS: &str = "speedmimi_host_(cores|report_sequence|epoch_timestamp_seconds)";
+const FACTS: &str = "speedmimi_host_(cores|report_sequence|epoch_timestamp_seconds|window_seconds)";
 
 impl Engine {
     /// The host with this id, else those with this name; all where it is empty.
@@ -48,7 +48,7 @@ impl Engine {
             .await?;
         let [last, first, reports, facts] = &asked.value;
         Ok(Partly {
-            value: summaries(last, first, reports, facts),
+            value: summaries(last, first, reports, facts, unix_ns(now_s)),
             partial: asked.partial,
         })
     }
@@ -60,6 +60,7 @@ fn summaries(
     first: &[Series],
     reports: &[Series],
     facts: &[Series],
+    now_ns: u64,
 ) -> Vec<v1::HostSummary> {
     let mut hosts: BTreeMap<&str, v1::HostSummary> = BTreeMap::new();
     for series in last {
@@ -79,6 +80,7 @@ fn summaries(
         host.agent = Some(v1::Agent::default());
         host.last_seen_unix_ns = at_ns;
         host.last_window_end_unix_ns = at_ns;
+        host.age_ns = now_ns.saturating_sub(at_ns);
     }
     for (of, set) in [
         (first, set_first as fn(&mut v1::HostSummary, f64)),
@@ -100,6 +102,9 @@ fn summaries(
         match (series.label("__name__"), &mut host.host, &mut host.agent) {
             ("speedmimi_host_cores", Some(host), _) => host.cores = value as u32,
             ("speedmimi_host_report_sequence", _, _) => host.last_sequence = value as u64,
+            ("speedmimi_host_window_seconds", _, _) => {
+                host.last_window_duration_ns = (value * 1e9).round() as u64;
+            }
             ("speedmimi_host_epoch_timestamp_seconds", _, Some(agent)) => {
                 agent.epoch = (value * 1e3).round() as u64;
             }

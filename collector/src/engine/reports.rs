@@ -1,10 +1,9 @@
 //! The newest report of a host, as far as metrics carry it: gauges, totals, and
-//! what they grew by in the last window.  Sockets, devices and targets have no
-//! metrics.
+//! what they grew by in the last window.  Sockets and devices have no metrics.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use monitor_proto::v1;
+use monitor_proto::{figures, v1};
 
 use super::{
     Engine, EngineError, Partly, Question, Series,
@@ -21,7 +20,7 @@ const SCRAPED_WITHIN_S: f64 = 60.0;
 const SAME_S: f64 = 0.002;
 /// Everything of a host but, among a fleet, the buckets, which are most of it.
 const ALL: &str = "speedmimi_.+";
-const WITHOUT_BUCKETS: &str = "speedmimi_(host|connections|srtt|bytes|packets|retransmits|requests|responses|exchanges|losses)_.+";
+const WITHOUT_BUCKETS: &str = "speedmimi_(host|target|listen|attempt|syncookies|connections|failed|srtt|bytes|packets|retransmits|requests|responses|exchanges|unparsed|pipelined|suspected|losses)_.+";
 /// Hosts that are asked for one by one.
 const HOSTS_MAX: usize = 20;
 
@@ -163,6 +162,14 @@ fn report(summary: &v1::HostSummary, series: &[&Series]) -> v1::Report {
             of_host(&mut report, name, series, last);
             continue;
         }
+        if name.starts_with("speedmimi_target_") {
+            of_target(&mut report, name, series, last);
+            continue;
+        }
+        if !series.label("network_namespace").is_empty() {
+            of_network_namespace(&mut report, name, series, last);
+            continue;
+        }
         let key = ["role", "target", "endpoint"].map(|label| series.label(label));
         let counting = match endpoints.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -221,9 +228,76 @@ fn of_host(report: &mut v1::Report, name: &str, series: &Series, last: Last) {
     }
 }
 
+fn of_target(report: &mut v1::Report, name: &str, series: &Series, last: Last) {
+    let path = series.label("target");
+    let place = report.targets.iter().position(|t| t.path == path);
+    let place = place.unwrap_or_else(|| {
+        report.targets.push(v1::Target {
+            path: path.to_owned(),
+            ..v1::Target::default()
+        });
+        report.targets.len() - 1
+    });
+    let target = &mut report.targets[place];
+    let us = |s: f64| (s * 1e6).round() as u64;
+    let grown = last.grown.unwrap_or(0.0);
+    match name {
+        "speedmimi_target_cpu_usage_seconds_total" => {
+            target.cpu_usage_us_total = Some(us(last.value));
+            target.cpu_usage_us = us(grown);
+        }
+        "speedmimi_target_cpu_throttled_seconds_total" => {
+            target.throttled_us_total = Some(us(last.value));
+            target.throttled_us = us(grown);
+        }
+        "speedmimi_target_cpu_throttled_periods_total" => {
+            target.throttled_periods_total = Some(last.value as u64);
+            target.throttled_periods = grown as u64;
+        }
+        "speedmimi_target_memory_bytes" => target.memory_bytes = Some(last.value as u64),
+        "speedmimi_target_memory_limit_bytes" => {
+            target.memory_limit_bytes = Some(last.value as u64);
+        }
+        _ => {}
+    }
+}
+
+fn of_network_namespace(report: &mut v1::Report, name: &str, series: &Series, last: Last) {
+    let Ok(id) = series.label("network_namespace").parse() else {
+        return;
+    };
+    let place = report.network_namespaces.iter().position(|n| n.id == id);
+    let place = place.unwrap_or_else(|| {
+        report.network_namespaces.push(v1::NetworkNamespace {
+            id,
+            ..v1::NetworkNamespace::default()
+        });
+        report.network_namespaces.len() - 1
+    });
+    let of = &mut report.network_namespaces[place];
+    let (total, delta) = match name {
+        "speedmimi_listen_overflows_total" => {
+            (&mut of.listen_overflows_total, &mut of.listen_overflows)
+        }
+        "speedmimi_listen_drops_total" => (&mut of.listen_drops_total, &mut of.listen_drops),
+        "speedmimi_attempt_fails_total" => (&mut of.attempt_fails_total, &mut of.attempt_fails),
+        "speedmimi_syncookies_failed_total" => {
+            (&mut of.syncookies_failed_total, &mut of.syncookies_failed)
+        }
+        _ => return,
+    };
+    *total = Some(last.value as u64);
+    *delta = last.grown.map_or(0, |grown| grown as u64);
+}
+
 fn counting(series: &Series) -> Counting {
     Counting {
         endpoint: v1::Endpoint {
+            name: match series.label("listener") {
+                "" => series.label("backend"),
+                listener => listener,
+            }
+            .to_owned(),
             role: series::role(series.label("role")),
             address: series.label("endpoint").to_owned(),
             target: series.label("target").to_owned(),
@@ -277,16 +351,13 @@ fn of_round_trips(times: &mut v1::RoundTripTime, of: &str, last: Last) {
 
 /// Adds a counter to its place.
 fn add(c: &mut v1::Counters, name: &str, series: &Series, n: u64) {
+    let mut counters = figures::COUNTERS.iter();
+    if let Some(counter) = counters.find(|counter| counter.figure.prometheus == name) {
+        let place = (counter.place)(c);
+        *place = place.saturating_add(n);
+        return;
+    }
     let place = match name {
-        "speedmimi_connections_adopted_total" => &mut c.connections_adopted,
-        "speedmimi_connections_opened_total" => &mut c.connections_opened,
-        "speedmimi_connections_closed_total" => &mut c.connections_closed,
-        "speedmimi_bytes_received_total" => &mut c.bytes_received,
-        "speedmimi_bytes_sent_total" => &mut c.bytes_sent,
-        "speedmimi_bytes_unacked_total" => &mut c.bytes_unacked,
-        "speedmimi_packets_received_total" => &mut c.packets_received,
-        "speedmimi_packets_sent_total" => &mut c.packets_sent,
-        "speedmimi_retransmits_total" => &mut c.retransmits,
         "speedmimi_connections_failed_total" => {
             let failed = c.connections_failed.get_or_insert_default();
             match series.label("reason") {
@@ -310,10 +381,6 @@ fn add(c: &mut v1::Counters, name: &str, series: &Series, n: u64) {
             let http = c.http.get_or_insert_default();
             http.responses_by_code.entry(class).or_default()
         }
-        "speedmimi_requests_without_response_total" => {
-            &mut c.http.get_or_insert_default().requests_without_response
-        }
-        "speedmimi_exchanges_total" => &mut c.http.get_or_insert_default().exchanges,
         _ => return,
     };
     *place = place.saturating_add(n);

@@ -1,25 +1,27 @@
 //! The series of an endpoint.
 
-use monitor_proto::{histogram, split, v1};
+use monitor_proto::{
+    figures::{self, Number},
+    histogram, labels, split, v1,
+};
 
 use super::{
     HostSample,
     families::{Family, Source},
     text::{Kind, Labels, Sink, line},
 };
-use crate::names;
 
 /// What is read of an endpoint.
 #[derive(Clone, Copy)]
 pub(super) enum Read {
     /// A counter of the totals.
-    Total(fn(&v1::Counters) -> Option<u64>),
+    Total(fn(&v1::Counters) -> Option<Number>),
     /// A counter split by one label.
     Split(&'static str, fn(&v1::Counters) -> Vec<(String, u64)>),
     /// A gauge, left out where the host is silent.
     Now(fn(&v1::Endpoint) -> u64),
     /// A gauge as well, of endpoints of which a round trip was seen.
-    RoundTrip(fn(&v1::RoundTripTime) -> f64),
+    RoundTrip(fn(&v1::RoundTripTime) -> Option<Number>),
     Histogram(fn(&v1::Counters) -> Option<&v1::Histogram>),
 }
 
@@ -32,96 +34,30 @@ const fn family(name: &'static str, kind: Kind, help: &'static str, read: Read) 
     }
 }
 
-pub(super) const FAMILIES: &[Family] = &[
+/// Those of the shared tables, and those that a label splits.
+pub(super) fn families() -> impl Iterator<Item = Family> {
+    let round_trips = figures::ROUND_TRIPS.iter();
+    let counters = figures::COUNTERS.iter().map(|counter| &counter.figure);
+    let endpoint = Source::Endpoint;
+    FAMILIES
+        .iter()
+        .copied()
+        .chain(round_trips.map(move |f| Family::new(f, endpoint(Read::RoundTrip(f.read)))))
+        .chain(counters.map(move |f| Family::new(f, endpoint(Read::Total(f.read)))))
+}
+
+const FAMILIES: &[Family] = &[
     family(
         "speedmimi_connections_active",
         Kind::Gauge,
-        "Connections open now.",
+        "Connections that are open now.",
         Read::Now(|e| e.connections_active),
-    ),
-    family(
-        "speedmimi_srtt_samples",
-        Kind::Gauge,
-        "Smoothed round-trip times seen in the newest window.",
-        Read::RoundTrip(|t| t.samples as f64),
-    ),
-    family(
-        "speedmimi_srtt_min_seconds",
-        Kind::Gauge,
-        "The smallest of them.",
-        Read::RoundTrip(|t| t.min_us as f64 / 1e6),
-    ),
-    family(
-        "speedmimi_srtt_mean_seconds",
-        Kind::Gauge,
-        "Their mean.",
-        Read::RoundTrip(|t| t.mean_us as f64 / 1e6),
-    ),
-    family(
-        "speedmimi_srtt_max_seconds",
-        Kind::Gauge,
-        "The largest of them.",
-        Read::RoundTrip(|t| t.max_us as f64 / 1e6),
-    ),
-    family(
-        "speedmimi_connections_adopted_total",
-        Kind::Counter,
-        "Connections that were open before counting began.",
-        Read::Total(|c| Some(c.connections_adopted)),
-    ),
-    family(
-        "speedmimi_connections_opened_total",
-        Kind::Counter,
-        "Connections begun.",
-        Read::Total(|c| Some(c.connections_opened)),
-    ),
-    family(
-        "speedmimi_connections_closed_total",
-        Kind::Counter,
-        "Established connections that ended.",
-        Read::Total(|c| Some(c.connections_closed)),
     ),
     family(
         "speedmimi_connections_failed_total",
         Kind::Counter,
         "Connections that failed before they were established, by reason.",
         Read::Split("reason", |c| owned(split::failed_by_reason(c))),
-    ),
-    family(
-        "speedmimi_bytes_received_total",
-        Kind::Counter,
-        "Payload that arrived in order.",
-        Read::Total(|c| Some(c.bytes_received)),
-    ),
-    family(
-        "speedmimi_bytes_sent_total",
-        Kind::Counter,
-        "Payload that the peer acknowledged.",
-        Read::Total(|c| Some(c.bytes_sent)),
-    ),
-    family(
-        "speedmimi_bytes_unacked_total",
-        Kind::Counter,
-        "Payload sent and never acknowledged before the end.",
-        Read::Total(|c| Some(c.bytes_unacked)),
-    ),
-    family(
-        "speedmimi_packets_received_total",
-        Kind::Counter,
-        "TCP segments received.",
-        Read::Total(|c| Some(c.packets_received)),
-    ),
-    family(
-        "speedmimi_packets_sent_total",
-        Kind::Counter,
-        "TCP segments sent.",
-        Read::Total(|c| Some(c.packets_sent)),
-    ),
-    family(
-        "speedmimi_retransmits_total",
-        Kind::Counter,
-        "Segments sent again.",
-        Read::Total(|c| Some(c.retransmits)),
     ),
     family(
         "speedmimi_requests_total",
@@ -136,27 +72,15 @@ pub(super) const FAMILIES: &[Family] = &[
         Read::Split("code_class", |c| owned(split::responses_by_class(c))),
     ),
     family(
-        "speedmimi_requests_without_response_total",
-        Kind::Counter,
-        "Requests whose connection ended before a final response.",
-        Read::Total(|c| c.http.as_ref().map(|h| h.requests_without_response)),
-    ),
-    family(
-        "speedmimi_exchanges_total",
-        Kind::Counter,
-        "Turns of streams that do not speak HTTP/1.",
-        Read::Total(|c| c.http.as_ref().map(|h| h.exchanges)),
-    ),
-    family(
         "speedmimi_exchange_duration_seconds",
         Kind::Histogram,
-        "First byte of the request to first byte of the final response.",
+        "Time from the first byte of a request to the first byte of its final response; of streams that are not HTTP/1, of each exchange.",
         Read::Histogram(|c| c.http.as_ref()?.exchange_duration.as_ref()),
     ),
     family(
         "speedmimi_connect_duration_seconds",
         Kind::Histogram,
-        "SYN to established, of actively opened connections.",
+        "Time from SYN to established, of connections that were opened to backends.",
         Read::Histogram(|c| c.connect_duration.as_ref()),
     ),
 ];
@@ -179,8 +103,8 @@ pub(super) fn write(out: &mut dyn Sink, name: &str, host: &HostSample, read: Rea
             }
             Read::Now(read) if host.up => line(out, name, &labels(), read(endpoint)),
             Read::RoundTrip(read) if host.up => {
-                if let Some(times) = &endpoint.srtt {
-                    line(out, name, &labels(), read(times));
+                if let Some(value) = endpoint.srtt.as_ref().and_then(read) {
+                    line(out, name, &labels(), value);
                 }
             }
             Read::Now(_) | Read::RoundTrip(_) => {}
@@ -195,15 +119,10 @@ pub(super) fn write(out: &mut dyn Sink, name: &str, host: &HostSample, read: Rea
 
 /// The proxy's names come after what identifies the endpoint.
 fn labels(host: &HostSample, endpoint: &v1::Endpoint) -> Labels {
-    let (host_name, host_id) = host.host();
-    Labels::default()
-        .with("host", host_name)
-        .with("host_id", host_id)
-        .with("target", &endpoint.target)
-        .with("role", names::role(endpoint.role))
-        .with("endpoint", &endpoint.address)
-        .with_known("upstream", &endpoint.upstream)
-        .with_known("backend", &endpoint.backend)
+    let of_endpoint = labels::of_endpoint(endpoint);
+    of_endpoint.fold(host.labels(), |labels, (name, value)| {
+        labels.with(name, value)
+    })
 }
 
 fn owned(split: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<(String, u64)> {

@@ -1,8 +1,13 @@
 //! Every family by name.
 
+use monitor_proto::{
+    figures::{self, Figure},
+    v1,
+};
+
 use super::{
     HostSample, endpoints, hosts,
-    text::{Kind, Labels, Sink},
+    text::{Kind, Labels, Sink, line},
 };
 
 /// One metric name.
@@ -18,19 +23,70 @@ pub(super) struct Family {
 #[derive(Clone, Copy)]
 pub(super) enum Source {
     Host(fn(&HostSample, &mut dyn FnMut(Labels, f64))),
+    /// Left out where it may fall and the host is silent.
+    Target(&'static Figure<v1::Target>),
+    NetworkNamespace(&'static Figure<v1::NetworkNamespace>),
     Endpoint(endpoints::Read),
 }
 
 impl Family {
+    pub(super) fn new<T>(figure: &Figure<T>, source: Source) -> Self {
+        Self {
+            name: figure.prometheus,
+            kind: if figure.is_total {
+                Kind::Counter
+            } else {
+                Kind::Gauge
+            },
+            help: figure.help,
+            source,
+        }
+    }
+
     /// The series of one host.
     pub(super) fn write(&self, out: &mut dyn Sink, host: &HostSample) {
         match self.source {
             Source::Host(read) => hosts::write(out, self.name, host, read),
+            Source::Target(figure) => {
+                let label = |target: &v1::Target| ("target", target.path.clone());
+                self.write_each(out, host, &host.report.targets, figure, label);
+            }
+            Source::NetworkNamespace(figure) => {
+                let label = |of: &v1::NetworkNamespace| ("network_namespace", of.id.to_string());
+                self.write_each(out, host, &host.report.network_namespaces, figure, label);
+            }
             Source::Endpoint(read) => endpoints::write(out, self.name, host, read),
+        }
+    }
+
+    /// A series each; a gauge of a silent host has none.
+    fn write_each<T>(
+        &self,
+        out: &mut dyn Sink,
+        host: &HostSample,
+        all: &[T],
+        figure: &Figure<T>,
+        label: fn(&T) -> (&'static str, String),
+    ) {
+        if !figure.is_total && !host.up {
+            return;
+        }
+        for one in all {
+            if let Some(value) = (figure.read)(one) {
+                let (name, of) = label(one);
+                line(out, self.name, &host.labels().with(name, &of), value);
+            }
         }
     }
 }
 
-pub(super) fn all() -> impl Iterator<Item = &'static Family> {
-    hosts::FAMILIES.iter().chain(endpoints::FAMILIES)
+pub(super) fn all() -> impl Iterator<Item = Family> {
+    let targets = figures::TARGETS.iter();
+    let namespaces = figures::NETWORK_NAMESPACES.iter();
+    hosts::FAMILIES
+        .iter()
+        .copied()
+        .chain(targets.map(|f| Family::new(f, Source::Target(f))))
+        .chain(namespaces.map(|f| Family::new(f, Source::NetworkNamespace(f))))
+        .chain(endpoints::families())
 }

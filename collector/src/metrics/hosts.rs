@@ -1,6 +1,6 @@
 //! The series of a host.
 
-use monitor_proto::v1;
+use monitor_proto::{split, v1};
 
 use super::{
     HostSample,
@@ -17,10 +17,7 @@ pub(super) fn write(
     host: &HostSample,
     read: fn(&HostSample, Emit<'_>),
 ) {
-    let (host_name, host_id) = host.host();
-    let base = Labels::default()
-        .with("host", host_name)
-        .with("host_id", host_id);
+    let base = host.labels();
     read(host, &mut |own, value| {
         line(out, name, &base.clone().and(&own), value);
     });
@@ -64,7 +61,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "speedmimi_host_cores",
         kind: Kind::Gauge,
-        help: "Cores that the host has.",
+        help: "How many CPU cores the host has.",
         source: Source::Host(|host, emit| {
             if let Some(of) = &host.report.host {
                 emit(Labels::default(), f64::from(of.cores));
@@ -107,56 +104,69 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     gauge!(
         "speedmimi_host_cpu_usage_ratio",
-        "Share of all cores in use.",
+        "Share of all cores' time that was neither idle nor iowait.",
         cpu_usage,
         PERCENT
     ),
     gauge!(
         "speedmimi_host_memory_usage_ratio",
-        "Share of memory not available.",
+        "Share of the host's memory that is not available.",
         memory_usage,
         PERCENT
     ),
     gauge!(
         "speedmimi_host_disk_usage_ratio",
-        "Share of the root filesystem in use.",
+        "Share of the root filesystem that is in use.",
         disk_usage,
         PERCENT
     ),
     gauge!(
         "speedmimi_host_load1",
-        "Load average of 1 minute.",
+        "Load average of the host over 1 minute.",
         load_avg_1,
         1.0
     ),
     gauge!(
         "speedmimi_host_load5",
-        "Load average of 5 minutes.",
+        "Load average of the host over 5 minutes.",
         load_avg_5,
         1.0
     ),
     gauge!(
         "speedmimi_host_load15",
-        "Load average of 15 minutes.",
+        "Load average of the host over 15 minutes.",
         load_avg_15,
         1.0
     ),
     gauge!(
         "speedmimi_host_network_receive_bytes_per_second",
-        "Received over all interfaces but loopback.",
+        "Bytes per second that the host receives over all interfaces but loopback.",
         network_in,
         1.0
     ),
     gauge!(
         "speedmimi_host_network_transmit_bytes_per_second",
-        "Sent over all interfaces but loopback.",
+        "Bytes per second that the host sends over all interfaces but loopback.",
         network_out,
         1.0
     ),
     Family {
+        name: "speedmimi_host_pressure_seconds_total",
+        kind: Kind::Counter,
+        help: "Time in which some or all tasks of the host waited for a resource, by it and by stall.",
+        source: Source::Host(|host, emit| {
+            let none = v1::HostMetrics::default();
+            let metrics = host.report.host_metrics.as_ref().unwrap_or(&none);
+            for (resource, stall, us) in split::pressure(metrics) {
+                let labels = Labels::default().with("resource", resource);
+                emit(labels.with("stall", stall), us as f64 / 1e6);
+            }
+        }),
+    },
+    Family {
         name: "speedmimi_losses_total",
         kind: Kind::Counter,
-        help: "What went uncounted on the host, by reason.",
+        help: "How much went uncounted on the host, by reason.",
         source: Source::Host(|host, emit| {
             for (reason, &n) in &host.report.losses_totals {
                 emit(Labels::default().with("reason", reason), n as f64);

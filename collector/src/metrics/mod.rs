@@ -35,6 +35,12 @@ impl HostSample {
         })
     }
 
+    /// Whose every series is.
+    fn labels(&self) -> Labels {
+        let (name, id) = self.host();
+        Labels::default().with("host", name).with("host_id", id)
+    }
+
     fn host(&self) -> (&str, &str) {
         self.report
             .host

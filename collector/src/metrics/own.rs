@@ -23,7 +23,7 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
         &mut out,
         name,
         Kind::Counter,
-        "Reports answered, by outcome.",
+        "Reports that were answered, by outcome.",
     );
     for (outcome, counter) in [
         ("conflict", &stats.conflicts),
@@ -39,7 +39,7 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
         &mut out,
         name,
         Kind::Counter,
-        "Reports and streams refused, by reason.",
+        "Reports, streams and connections that were refused, by reason.",
     );
     for (reason, label) in Refusal::ALL {
         let labels = Labels::default().with("reason", label);
@@ -47,7 +47,12 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
     }
 
     let name = "speedmimi_collector_commits_total";
-    head(&mut out, name, Kind::Counter, "Transactions, by result.");
+    head(
+        &mut out,
+        name,
+        Kind::Counter,
+        "Transactions of the store, by result.",
+    );
     for (result, counter) in [("done", &stats.commits), ("failed", &stats.commits_failed)] {
         let labels = Labels::default().with("result", result);
         line(&mut out, name, &labels, read(counter));
@@ -63,7 +68,7 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
     plain(
         "speedmimi_collector_commit_seconds_total",
         Kind::Counter,
-        "Time spent in transactions.",
+        "Time that the store's transactions took.",
         read(&stats.commit_ns) as f64 / 1e9,
     );
     plain(
@@ -93,25 +98,25 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
     plain(
         "speedmimi_collector_streams_active",
         Kind::Gauge,
-        "Agents connected.",
+        "Streams of reports that are open, one of each connected agent.",
         read(&stats.streams_active) as f64,
     );
     plain(
         "speedmimi_collector_grpc_connections",
         Kind::Gauge,
-        "Connections to the gRPC port.",
+        "Connections that are open to the gRPC port.",
         read(&stats.grpc_connections) as f64,
     );
     plain(
         "speedmimi_collector_http_connections",
         Kind::Gauge,
-        "Connections to the HTTP port.",
+        "Connections that are open to the HTTP port.",
         read(&stats.http_connections) as f64,
     );
     plain(
         "speedmimi_collector_watchers_active",
         Kind::Gauge,
-        "Readers of live events connected.",
+        "Readers of live events that are connected.",
         read(&stats.watchers_active) as f64,
     );
     plain(
@@ -123,7 +128,7 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
     plain(
         "speedmimi_collector_store_bytes",
         Kind::Gauge,
-        "Size of the store's main file.",
+        "Size of the store's main file, without its log.",
         store_bytes as f64,
     );
     out

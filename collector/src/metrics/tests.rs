@@ -167,6 +167,46 @@ fn every_family_says_its_help_and_type_once() {
 }
 
 #[test]
+fn every_help_is_a_sentence_that_stands_alone() {
+    let text: String = chunks(1, |_| Some(sample(true))).collect();
+    let own = super::own(&crate::self_stats::SelfStats::default(), 1, 1);
+    let all = [text, own].concat();
+    for line in all.lines().filter(|line| line.starts_with("# HELP ")) {
+        let help = line.splitn(4, ' ').nth(3).unwrap();
+        assert!(
+            help.split(' ').count() >= 4 && help.ends_with('.'),
+            "{line}"
+        );
+        let before = [" them.", "Their ", "Its ", "These "];
+        assert!(!before.iter().any(|word| help.contains(word)), "{line}");
+    }
+}
+
+#[test]
+fn what_cannot_be_seen_has_no_series() {
+    let tls = of(|| {
+        let mut sample = sample(true);
+        let totals = sample.report.endpoints[0].totals.as_mut().unwrap();
+        totals.http = Some(v1::HttpCounters {
+            exchanges: 239,
+            ..Default::default()
+        });
+        sample
+    });
+    let series = |name: &str| tls.keys().filter(|key| key.starts_with(name)).count();
+    assert_eq!(
+        tls[&format!("speedmimi_exchanges_total{{{ENDPOINT}}}")],
+        "239"
+    );
+    assert_eq!(
+        series("speedmimi_requests_"),
+        0,
+        "an unknown count is not 0"
+    );
+    assert_eq!(series("speedmimi_responses_"), 0);
+}
+
+#[test]
 fn chunks_stay_small_however_many_hosts_there_are() {
     let chunks: Vec<String> = chunks(1000, |_| Some(sample(true))).collect();
     let of_one: usize = super::chunks(1, |_| Some(sample(true)))

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use monitor_proto::figures::Number;
+
 /// The type of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -38,15 +40,6 @@ impl Labels {
         self.0.extend_from_slice(&other.0);
         self
     }
-
-    /// Only where there is something to say.
-    pub(super) fn with_known(self, name: &'static str, value: &str) -> Self {
-        if value.is_empty() {
-            self
-        } else {
-            self.with(name, value)
-        }
-    }
 }
 
 /// A sample's value; integers keep their last digit.
@@ -59,6 +52,15 @@ pub(crate) enum Value {
 impl From<u64> for Value {
     fn from(value: u64) -> Self {
         Self::Integer(value)
+    }
+}
+
+impl From<Number> for Value {
+    fn from(value: Number) -> Self {
+        match value {
+            Number::Integer(value) => Self::Integer(value),
+            Number::Float(value) => Self::Float(value),
+        }
     }
 }
 
@@ -120,9 +122,7 @@ mod tests {
     #[test]
     fn hostile_label_values_stay_values() {
         let mut out = String::new();
-        let labels = Labels::default()
-            .with("a", "x\"} evil 1\n\\")
-            .with_known("b", "");
+        let labels = Labels::default().with("a", "x\"} evil 1\n\\");
         line(&mut out, "m", &labels, 1u64);
         assert_eq!(out, "m{a=\"x\\\"} evil 1\\n\\\\\"} 1\n");
     }

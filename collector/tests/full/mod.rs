@@ -27,6 +27,30 @@ pub fn full(host: &str, sequence: u64) -> v1::Report {
         transmit_bytes_total: Some(200 * sequence),
         ..Default::default()
     }];
+    metrics.pressure = vec![v1::Pressure {
+        resource: "io".into(),
+        some_total_us: 500_000 * sequence,
+        full_total_us: 250_000 * sequence,
+        ..Default::default()
+    }];
+    // In seconds, these too are exact.
+    report.targets = vec![v1::Target {
+        path: "/proxy".into(),
+        memory_bytes: Some(4_096 * sequence),
+        memory_limit_bytes: Some(1 << 30),
+        cpu_usage_us_total: Some(1_500_000 * sequence),
+        throttled_us_total: Some(125_000 * sequence),
+        throttled_periods_total: Some(sequence),
+        ..Default::default()
+    }];
+    report.network_namespaces = vec![v1::NetworkNamespace {
+        id: 4_026_531_840,
+        listen_overflows_total: Some(sequence),
+        listen_drops_total: Some(2 * sequence),
+        attempt_fails_total: Some(3 * sequence),
+        syncookies_failed_total: Some(4 * sequence),
+        ..Default::default()
+    }];
     report.losses_totals = [("samples_dropped".to_owned(), sequence)].into();
     report.losses_since_unix_ns = 1_763_860_000_000_000_000;
     for endpoint in &mut report.endpoints {
@@ -48,7 +72,12 @@ pub fn full(host: &str, sequence: u64) -> v1::Report {
         totals.packets_sent = 5 * sequence;
         totals.retransmits = sequence;
         totals.connect_duration = totals.http.as_ref().unwrap().exchange_duration.clone();
+        totals.connections_established = 6 * sequence;
+        totals.failed_before_syn = 7 * sequence;
         let http = totals.http.as_mut().unwrap();
+        http.unparsed = 8 * sequence;
+        http.pipelined = 9 * sequence;
+        http.suspected = 10 * sequence;
         http.requests_without_response = sequence;
         http.exchanges = 2 * sequence;
     }

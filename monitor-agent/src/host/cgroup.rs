@@ -1,14 +1,14 @@
 //! A cgroup's `cpu.stat` and its memory, where the controllers are there.
 
-/// What a cgroup has used so far; of CPU time 0 where the controller is not enabled.
+/// What a cgroup has used so far; `None` where the controller is not enabled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CgroupUsage {
     /// CPU time since it was made.
-    pub cpu_usage_us: u64,
+    pub cpu_usage_us: Option<u64>,
     /// Time that it was kept from running by its quota.
-    pub throttled_us: u64,
+    pub throttled_us: Option<u64>,
     /// In how many periods.
-    pub throttled_periods: u64,
+    pub throttled_periods: Option<u64>,
     /// Its memory now; `None` without the controller.
     pub memory_bytes: Option<u64>,
     /// The most it may have; `None` where there is no limit, too.
@@ -22,9 +22,7 @@ impl CgroupUsage {
             let Some((name, value)) = line.split_once(' ') else {
                 continue;
             };
-            let Ok(value) = value.trim_end().parse() else {
-                continue;
-            };
+            let value = number(value);
             match name {
                 "usage_usec" => self.cpu_usage_us = value,
                 "throttled_usec" => self.throttled_us = value,
@@ -35,7 +33,7 @@ impl CgroupUsage {
     }
 }
 
-/// A file of one number; `None` for `max`.
+/// A number, alone in its file or after its name; `None` for `max`.
 #[must_use]
 pub fn number(text: &str) -> Option<u64> {
     text.trim_end().parse().ok()
@@ -56,7 +54,7 @@ mod tests {
                 usage.throttled_periods,
                 usage.throttled_us
             ),
-            (12, 3, 44)
+            (Some(12), Some(3), Some(44))
         );
         assert_eq!((number("4096\n"), number("max\n")), (Some(4096), None));
     }

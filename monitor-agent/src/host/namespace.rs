@@ -5,8 +5,8 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use monitor_proto::v1;
 
-/// Reads the counters since boot of a process's network namespace; `None` where
-/// the process is gone or may not be looked at.
+/// Reads the totals of a process's network namespace; `None` where the process is
+/// gone or may not be looked at.
 #[must_use]
 pub fn read(proc: &Path, pid: u32) -> Option<v1::NetworkNamespace> {
     let process = proc.join(pid.to_string());
@@ -30,15 +30,15 @@ fn id(proc: &Path, process: &Path) -> Option<u64> {
     })
 }
 
-/// Reads the texts of `netstat` and `snmp`; what is not there is 0.
+/// Reads the totals in the texts of `netstat` and `snmp`.
 fn parse(netstat: &str, snmp: &str) -> v1::NetworkNamespace {
-    let ext = |name| value(netstat, "TcpExt: ", name).unwrap_or(0);
+    let ext = |name| value(netstat, "TcpExt: ", name);
     v1::NetworkNamespace {
-        id: 0,
-        listen_overflows: ext("ListenOverflows"),
-        listen_drops: ext("ListenDrops"),
-        attempt_fails: value(snmp, "Tcp: ", "AttemptFails").unwrap_or(0),
-        syncookies_failed: ext("SyncookiesFailed"),
+        listen_overflows_total: ext("ListenOverflows"),
+        listen_drops_total: ext("ListenDrops"),
+        attempt_fails_total: value(snmp, "Tcp: ", "AttemptFails"),
+        syncookies_failed_total: ext("SyncookiesFailed"),
+        ..v1::NetworkNamespace::default()
     }
 }
 
@@ -60,14 +60,16 @@ pub fn since(
     let delta = |now: &v1::NetworkNamespace| {
         let before = earlier.iter().find(|e| e.id == now.id);
         let before = before.unwrap_or(now);
+        let delta = |total: fn(&v1::NetworkNamespace) -> Option<u64>| {
+            let both = total(now).zip(total(before));
+            both.map_or(0, |(now, before)| now.saturating_sub(before))
+        };
         v1::NetworkNamespace {
-            id: now.id,
-            listen_overflows: now.listen_overflows.saturating_sub(before.listen_overflows),
-            listen_drops: now.listen_drops.saturating_sub(before.listen_drops),
-            attempt_fails: now.attempt_fails.saturating_sub(before.attempt_fails),
-            syncookies_failed: now
-                .syncookies_failed
-                .saturating_sub(before.syncookies_failed),
+            listen_overflows: delta(|n| n.listen_overflows_total),
+            listen_drops: delta(|n| n.listen_drops_total),
+            attempt_fails: delta(|n| n.attempt_fails_total),
+            syncookies_failed: delta(|n| n.syncookies_failed_total),
+            ..*now
         }
     };
     later.iter().map(delta).collect()
@@ -85,12 +87,26 @@ mod tests {
     #[test]
     fn values_are_found_by_the_names_above_them() {
         let before = parse(NETSTAT, SNMP);
-        assert_eq!((before.syncookies_failed, before.listen_overflows), (2, 3));
-        assert_eq!((before.listen_drops, before.attempt_fails), (4, 8));
+        let read = [
+            before.syncookies_failed_total,
+            before.listen_overflows_total,
+        ];
+        assert_eq!(read, [Some(2), Some(3)]);
+        let read = [before.listen_drops_total, before.attempt_fails_total];
+        assert_eq!(read, [Some(4), Some(8)]);
         let mut after = before;
-        after.listen_drops += 5;
-        assert_eq!(since(&[before], &[after])[0].listen_drops, 5);
-        assert_eq!(since(&[], &[after])[0].listen_drops, 0);
+        after.listen_drops_total = Some(9);
+        let both = |n: &v1::NetworkNamespace| (n.listen_drops, n.listen_drops_total);
+        assert_eq!(both(&since(&[before], &[after])[0]), (5, Some(9)));
+        assert_eq!(both(&since(&[], &[after])[0]), (0, Some(9)));
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_tell_is_absent() {
+        let without = parse("TcpExt: ListenDrops\nTcpExt: 4\n", "");
+        assert_eq!(without.listen_drops_total, Some(4));
+        assert_eq!(without.listen_overflows_total, None);
+        assert_eq!(without.attempt_fails_total, None);
     }
 
     #[test]
@@ -104,7 +120,7 @@ mod tests {
         #[test]
         fn hostile_text_never_panics(netstat in "((TcpExt: |Tcp: )?(ListenDrops |[0-9]{0,21} ){0,5}\n){0,5}") {
             let n = parse(&netstat, &netstat);
-            prop_assert!(n.listen_drops == 0 || netstat.contains("ListenDrops"));
+            prop_assert!(n.listen_drops_total.is_none() || netstat.contains("ListenDrops"));
         }
     }
 }

@@ -189,7 +189,6 @@ impl Windows {
             network_namespaces: namespace::since(&self.start.namespaces, &end.namespaces),
             reconciliation: Some(v1::Reconciliation {
                 connection_difference: difference,
-                ..v1::Reconciliation::default()
             }),
             samples: u32::try_from(samples.len()).unwrap_or(u32::MAX),
             notes: reading.notes,
@@ -309,19 +308,24 @@ impl Windows {
             let before = self.start.targets.iter().find(same);
             let before = before.map(|t| t.usage).unwrap_or_default();
             let usage = now.usage;
+            let delta = |of: fn(&CgroupUsage) -> Option<u64>| {
+                let now = of(&usage).unwrap_or(0);
+                now.saturating_sub(of(&before).unwrap_or(0))
+            };
             v1::Target {
                 path: now.label.to_string(),
                 cgroup_id: now.cgroup_id,
                 process: now.process.clone(),
                 unit: crate::target::names::unit(&now.label).to_owned(),
                 container: crate::target::names::container(&now.label).to_owned(),
-                cpu_usage_us: usage.cpu_usage_us.saturating_sub(before.cpu_usage_us),
-                throttled_us: usage.throttled_us.saturating_sub(before.throttled_us),
-                throttled_periods: usage
-                    .throttled_periods
-                    .saturating_sub(before.throttled_periods),
+                cpu_usage_us: delta(|u| u.cpu_usage_us),
+                throttled_us: delta(|u| u.throttled_us),
+                throttled_periods: delta(|u| u.throttled_periods),
                 memory_bytes: usage.memory_bytes,
                 memory_limit_bytes: usage.memory_limit_bytes,
+                cpu_usage_us_total: usage.cpu_usage_us,
+                throttled_us_total: usage.throttled_us,
+                throttled_periods_total: usage.throttled_periods,
             }
         };
         end.targets.iter().map(target).collect()

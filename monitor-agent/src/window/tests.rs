@@ -33,7 +33,7 @@ fn surroundings(seconds: u64) -> Surroundings {
         cgroup_id: 7,
         process: "nginx".to_owned(),
         usage: CgroupUsage {
-            cpu_usage_us: seconds * 1_000,
+            cpu_usage_us: Some(seconds * 1_000),
             ..CgroupUsage::default()
         },
     };
@@ -121,7 +121,11 @@ fn the_first_window_begins_when_counting_began_and_holds_everything() {
     let e = &report.endpoints[0];
     assert_eq!(e.window, e.totals);
     assert_eq!((e.connections_active, e.totals_since_unix_ns), (3, SINCE));
-    assert_eq!(report.targets[0].cpu_usage_us, 5_000);
+    let target = &report.targets[0];
+    assert_eq!(target.cpu_usage_us, 5_000);
+    let total = target.cpu_usage_us_total;
+    assert!(total.is_some_and(|total| total >= 5_000));
+    assert_eq!(target.throttled_us_total, None, "without its controller");
 }
 
 #[test]

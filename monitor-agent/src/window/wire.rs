@@ -26,10 +26,6 @@ pub(super) fn counters(c: &EndpointCounters, http: bool) -> v1::Counters {
         packets_received: c.packets_received,
         packets_sent: c.packets_sent,
         retransmits: c.retransmits,
-        // Their places in the map are reserved; the programs do not count them,
-        // and what is not measured is absent, never 0.
-        wire_bytes_received: None,
-        wire_bytes_sent: None,
         connect_duration: Some(durations(&c.connect)),
         http: http.then(|| http_counters(c)),
     }
@@ -128,12 +124,6 @@ mod tests {
     fn at_level_tcp_what_is_not_counted_is_absent() {
         let c = counters(&EndpointCounters::ZERO, false);
         assert_eq!(c.http, None);
-    }
-
-    #[test]
-    fn what_the_programs_do_not_count_is_absent_at_every_level() {
-        let c = counters(&EndpointCounters::ZERO, true);
-        assert_eq!((c.wire_bytes_received, c.wire_bytes_sent), (None, None));
     }
 
     #[test]

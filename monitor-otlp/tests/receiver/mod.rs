@@ -308,7 +308,8 @@ impl State {
                             self.faults
                                 .push(format!("{} is not cumulative", metric.name));
                         }
-                        numbers(&sum.data_points, true)
+                        // Time is counted too, and has fractions.
+                        numbers(&sum.data_points, metric.unit != "s")
                     }
                     Data::ExponentialHistogram(histogram) => {
                         if histogram.aggregation_temporality != 2 {

@@ -282,6 +282,13 @@ pub struct Target {
     pub memory_bytes: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "10")]
     pub memory_limit_bytes: ::core::option::Option<u64>,
+    /// Since the cgroup was made; absent where only deltas are known.
+    #[prost(uint64, optional, tag = "11")]
+    pub cpu_usage_us_total: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "12")]
+    pub throttled_us_total: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "13")]
+    pub throttled_periods_total: ::core::option::Option<u64>,
 }
 /// One listener (downstream) or one peer (upstream) of one target.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -364,11 +371,6 @@ pub struct Counters {
     pub packets_sent: u64,
     #[prost(uint64, tag = "12")]
     pub retransmits: u64,
-    /// Bytes of IP packets, headers included.  Absent where they are not counted.
-    #[prost(uint64, optional, tag = "13")]
-    pub wire_bytes_received: ::core::option::Option<u64>,
-    #[prost(uint64, optional, tag = "14")]
-    pub wire_bytes_sent: ::core::option::Option<u64>,
     /// SYN to established, actively opened connections only.
     #[prost(message, optional, tag = "15")]
     pub connect_duration: ::core::option::Option<Histogram>,
@@ -494,6 +496,15 @@ pub struct NetworkNamespace {
     pub attempt_fails: u64,
     #[prost(uint64, tag = "5")]
     pub syncookies_failed: u64,
+    /// Since the namespace was made; absent where only deltas are known.
+    #[prost(uint64, optional, tag = "6")]
+    pub listen_overflows_total: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "7")]
+    pub listen_drops_total: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "8")]
+    pub attempt_fails_total: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "9")]
+    pub syncookies_failed_total: ::core::option::Option<u64>,
 }
 /// The figures by which a report can be checked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -503,12 +514,6 @@ pub struct Reconciliation {
     /// looked at, or some of them cannot be.
     #[prost(int64, optional, tag = "1")]
     pub connection_difference: ::core::option::Option<i64>,
-    /// Wire bytes less payload, retransmitted payload and headers, per direction.
-    /// Absent where level http was not on for the whole life of the sockets.
-    #[prost(int64, optional, tag = "2")]
-    pub wire_bytes_received_difference: ::core::option::Option<i64>,
-    #[prost(int64, optional, tag = "3")]
-    pub wire_bytes_sent_difference: ::core::option::Option<i64>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -941,6 +946,11 @@ pub struct HostSummary {
     /// Reports that came with a known key and another body.
     #[prost(uint64, tag = "9")]
     pub conflicts: u64,
+    /// How long ago its newest report came, and how long that one's window lasted.
+    #[prost(uint64, tag = "10")]
+    pub age_ns: u64,
+    #[prost(uint64, tag = "11")]
+    pub last_window_duration_ns: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetReportsRequest {

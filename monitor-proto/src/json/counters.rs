@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{histogram, v1};
+use crate::{histogram, protocol, v1};
 
 /// Every counter of an endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,25 +33,23 @@ pub struct Counters {
     pub packets_sent: u64,
     /// Segments sent again.
     pub retransmits: u64,
-    /// Bytes of IP packets received, headers included; `null` where not counted.
-    pub wire_bytes_received: Option<u64>,
-    /// Bytes of IP packets sent, headers included; `null` where not counted.
-    pub wire_bytes_sent: Option<u64>,
     /// SYN to established, of actively opened connections.
     pub connect_duration: Histogram,
-    /// HTTP/1 requests; `null` at level tcp.
+    /// HTTP/1 requests; `null` at level tcp, and where none can be seen: on
+    /// connections that are not HTTP/1.
     pub requests: Option<u64>,
     /// The same by method.
     pub requests_by_method: Option<BTreeMap<String, u64>>,
-    /// HTTP/1 responses by class; `null` at level tcp.
+    /// HTTP/1 responses by class; `null` as requests are.
     pub responses: Option<Responses>,
     /// The same by status code.
     pub responses_by_code: Option<BTreeMap<String, u64>>,
     /// Requests whose connection ended before a final response.
     pub requests_without_response: Option<u64>,
-    /// Turns of streams that do not speak HTTP/1.
+    /// Exchanges of streams that are not HTTP/1, such as TLS; `null` at level tcp.
     pub exchanges: Option<u64>,
-    /// First byte of the request to first byte of the final response.
+    /// First byte of the request to first byte of the final response, and of the
+    /// exchanges of streams that are not HTTP/1 alike: `protocol` tells.
     pub exchange_duration: Option<Histogram>,
     /// Start lines that were expected and could not be read.
     pub unparsed: Option<u64>,
@@ -185,6 +183,13 @@ impl Responses {
 
 impl From<&v1::Counters> for Counters {
     fn from(c: &v1::Counters) -> Self {
+        Self::new(c, protocol::seen(c))
+    }
+}
+
+impl Counters {
+    /// The counters, of which requests and responses are those of `seen`.
+    pub(super) fn new(c: &v1::Counters, seen: Option<&v1::HttpCounters>) -> Self {
         let http = c.http.as_ref();
         Self {
             connections_adopted: c.connections_adopted,
@@ -203,18 +208,16 @@ impl From<&v1::Counters> for Counters {
             packets_received: c.packets_received,
             packets_sent: c.packets_sent,
             retransmits: c.retransmits,
-            wire_bytes_received: c.wire_bytes_received,
-            wire_bytes_sent: c.wire_bytes_sent,
             connect_duration: c
                 .connect_duration
                 .as_ref()
                 .map(Into::into)
                 .unwrap_or_default(),
-            requests: http.map(|h| h.requests),
-            requests_by_method: http.map(|h| h.requests_by_method.clone()),
-            responses: http.map(|h| Responses::from_codes(&h.responses_by_code)),
-            responses_by_code: http.map(|h| h.responses_by_code.clone()),
-            requests_without_response: http.map(|h| h.requests_without_response),
+            requests: seen.map(|h| h.requests),
+            requests_by_method: seen.map(|h| h.requests_by_method.clone()),
+            responses: seen.map(|h| Responses::from_codes(&h.responses_by_code)),
+            responses_by_code: seen.map(|h| h.responses_by_code.clone()),
+            requests_without_response: seen.map(|h| h.requests_without_response),
             exchanges: http.map(|h| h.exchanges),
             exchange_duration: http.map(|h| {
                 h.exchange_duration

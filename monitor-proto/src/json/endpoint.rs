@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Counters, rfc3339};
-use crate::v1;
+use crate::{
+    labels,
+    protocol::{self, Protocol},
+    v1,
+};
 
 /// One listener (downstream) or one peer (upstream) of one target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +26,10 @@ pub struct Endpoint {
     pub target: String,
     /// Connections open at the window's end.
     pub connections_active: u64,
+    /// What its connections speak: with `other`, such as TLS, requests and
+    /// responses cannot be seen and durations are those of exchanges; with `mixed`,
+    /// durations are those of both.  `null` where nothing tells.
+    pub protocol: Option<Protocol>,
     /// What happened in the window.
     #[serde(flatten)]
     pub window: Counters,
@@ -87,26 +95,22 @@ pub struct SocketSummary {
     pub pipelined: bool,
 }
 
-pub(super) fn role(role: i32) -> String {
-    match v1::Role::try_from(role) {
-        Ok(v1::Role::Downstream) => "downstream",
-        Ok(v1::Role::Upstream) => "upstream",
-        Ok(v1::Role::Unspecified) | Err(_) => "unspecified",
-    }
-    .to_owned()
-}
-
 impl From<&v1::Endpoint> for Endpoint {
     fn from(e: &v1::Endpoint) -> Self {
         Self {
-            role: role(e.role),
+            role: labels::role(e.role).to_owned(),
             address: e.address.clone(),
             name: e.name.clone(),
             upstream: e.upstream.clone(),
             backend: e.backend.clone(),
             target: e.target.clone(),
             connections_active: e.connections_active,
-            window: e.window.as_ref().map(Into::into).unwrap_or_default(),
+            protocol: Protocol::of_window(e),
+            window: e
+                .window
+                .as_ref()
+                .map(|window| Counters::new(window, protocol::seen_in_window(e)))
+                .unwrap_or_default(),
             totals: Totals {
                 since: rfc3339(e.totals_since_unix_ns),
                 counters: e.totals.as_ref().map(Into::into).unwrap_or_default(),
@@ -126,7 +130,7 @@ impl From<&v1::SocketSummary> for SocketSummary {
     fn from(s: &v1::SocketSummary) -> Self {
         Self {
             cookie: s.cookie,
-            role: role(s.role),
+            role: labels::role(s.role).to_owned(),
             local: s.local.clone(),
             remote: s.remote.clone(),
             state: s.state.clone(),

@@ -167,6 +167,12 @@ mirror! {
         memory_bytes: Option<u64>,
         /// Its limit; `None` where there is none, too.
         memory_limit_bytes: Option<u64>,
+        /// CPU time used since it was made.
+        cpu_usage_us_total: Option<u64>,
+        /// Time throttled since it was made.
+        throttled_us_total: Option<u64>,
+        /// Periods throttled since it was made.
+        throttled_periods_total: Option<u64>,
     }
 }
 
@@ -183,6 +189,14 @@ mirror! {
         attempt_fails: u64,
         /// SYN cookies that did not check.
         syncookies_failed: u64,
+        /// The same since the namespace was made.
+        listen_overflows_total: Option<u64>,
+        /// The same since the namespace was made.
+        listen_drops_total: Option<u64>,
+        /// The same since the namespace was made.
+        attempt_fails_total: Option<u64>,
+        /// The same since the namespace was made.
+        syncookies_failed_total: Option<u64>,
     }
 }
 

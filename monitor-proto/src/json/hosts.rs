@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Agent, Host, rfc3339};
-use crate::v1;
+use crate::{
+    state::{self, HostState},
+    v1,
+};
 
 /// What `GET /api/v1/hosts` answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +36,15 @@ pub struct HostSummary {
     pub missing_reports: u64,
     /// Reports that came with a known key and another body.
     pub conflicts: u64,
+    /// Whether it reports: `live`, `late` or `silent`.  `None`, as the three
+    /// below, where the collector is too old to say it.
+    pub state: Option<HostState>,
+    /// How long ago its newest report came.
+    pub age_ms: Option<u64>,
+    /// At which age it is late.
+    pub late_after_ms: Option<u64>,
+    /// At which age it is silent: its newest figures say nothing of now.
+    pub silent_after_ms: Option<u64>,
 }
 
 /// What `GET /api/v1/hosts/{id}/stats` answers.
@@ -70,6 +82,7 @@ pub struct Stats {
 
 impl From<&v1::HostSummary> for HostSummary {
     fn from(h: &v1::HostSummary) -> Self {
+        let ms = |ns: u64| ns / 1_000_000;
         Self {
             host: h.host.as_ref().map(Into::into).unwrap_or_default(),
             agent: h.agent.as_ref().map(Into::into).unwrap_or_default(),
@@ -80,6 +93,10 @@ impl From<&v1::HostSummary> for HostSummary {
             reports: h.reports,
             missing_reports: h.missing_reports,
             conflicts: h.conflicts,
+            state: Some(HostState::from(h)),
+            age_ms: Some(ms(h.age_ns)),
+            late_after_ms: Some(ms(state::late_after_ns(h.last_window_duration_ns))),
+            silent_after_ms: Some(ms(state::silent_after_ns(h.last_window_duration_ns))),
         }
     }
 }

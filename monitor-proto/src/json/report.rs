@@ -97,10 +97,6 @@ pub struct Reconciliation {
     /// that the kernel lists: 0.  `null` where the sockets were not looked at, or
     /// some of them cannot be.
     pub connection_difference: Option<i64>,
-    /// Wire bytes less payload and headers; `null` where it cannot be told.
-    pub wire_bytes_received_difference: Option<i64>,
-    /// Wire bytes less payload and headers; `null` where it cannot be told.
-    pub wire_bytes_sent_difference: Option<i64>,
 }
 
 /// The name of a level, as flags and JSON have it.
@@ -156,8 +152,6 @@ impl From<&v1::Report> for Report {
             network_namespaces: r.network_namespaces.iter().map(Into::into).collect(),
             reconciliation: r.reconciliation.as_ref().map(|c| Reconciliation {
                 connection_difference: c.connection_difference,
-                wire_bytes_received_difference: c.wire_bytes_received_difference,
-                wire_bytes_sent_difference: c.wire_bytes_sent_difference,
             }),
             losses: r.losses.clone(),
             losses_totals: r.losses_totals.clone(),

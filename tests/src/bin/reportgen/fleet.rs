@@ -227,8 +227,6 @@ impl Endpoint {
             packets_received: requests + bytes_sent / 2900,
             packets_sent: requests + bytes_sent / 1450,
             retransmits: bytes_sent / 1450 / 3000,
-            wire_bytes_received: Some(bytes_received + 52 * requests),
-            wire_bytes_sent: Some(bytes_sent + 52 * (requests + bytes_sent / 1450)),
             connect_duration: Some(histogram(rng, connections, -12.0)),
             http: Some(v1::HttpCounters {
                 requests,
@@ -292,8 +290,6 @@ fn add(totals: &mut v1::Counters, window: &v1::Counters) {
     totals.packets_received += window.packets_received;
     totals.packets_sent += window.packets_sent;
     totals.retransmits += window.retransmits;
-    *totals.wire_bytes_received.get_or_insert(0) += window.wire_bytes_received.unwrap_or(0);
-    *totals.wire_bytes_sent.get_or_insert(0) += window.wire_bytes_sent.unwrap_or(0);
     add_histogram(
         totals.connect_duration.get_or_insert_default(),
         window.connect_duration.as_ref(),

@@ -32,8 +32,6 @@ fn of_counters(c: &v1::Counters) -> u64 {
         c.packets_received,
         c.packets_sent,
         c.retransmits,
-        c.wire_bytes_received.unwrap_or(0),
-        c.wire_bytes_sent.unwrap_or(0),
     ]);
     let failed = c.connections_failed.as_ref().map_or(0, |f| {
         stored([
