@@ -376,13 +376,14 @@ impl Table {
         })
     }
 
-    /// The route with the longest prefix of `path`.
+    /// The route with the longest prefix of `path`. `*` is the server as a whole
+    /// (RFC 9110, section 9.3.7), and goes where everything goes.
     #[must_use]
     pub fn route(&self, path: &str) -> Option<&Route> {
         self.config
             .routes
             .iter()
-            .find(|route| path.starts_with(&route.prefix) || path == "*")
+            .find(|route| path.starts_with(&route.prefix) || (path == "*" && route.prefix == "/"))
     }
 }
 
@@ -535,8 +536,14 @@ mod tests {
         let table = table(text);
         let name = |path: &str| table.route(path).map(|route| route.name.clone()).unwrap();
         assert_eq!(
-            [name("/"), name("/api"), name("/api/x"), name("/api/v2/y")],
-            ["a", "a", "b", "c"]
+            [
+                name("/"),
+                name("/api"),
+                name("/api/x"),
+                name("/api/v2/y"),
+                name("*")
+            ],
+            ["a", "a", "b", "c", "a"]
         );
     }
 

@@ -61,6 +61,9 @@ pub struct RawServer {
     pub write_timeout: Span,
     /// Most client connections at once, over all workers; 0 or less: no limit.
     pub max_conn: i64,
+    /// Whether the request of a client that has ended its side is carried on;
+    /// else it is given up, as nginx does with `proxy_ignore_client_abort off`.
+    pub ignore_client_abort: bool,
     /// The field in which trusted proxies give the client's address.
     pub real_ip_header: String,
     /// Networks whose word about the client is believed.
@@ -75,6 +78,7 @@ impl Default for RawServer {
             read_timeout: Span::seconds(30),
             write_timeout: Span::seconds(30),
             max_conn: 10_000,
+            ignore_client_abort: false,
             real_ip_header: "X-Real-IP".to_owned(),
             trusted_proxies: Vec::new(),
         }

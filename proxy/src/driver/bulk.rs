@@ -101,7 +101,7 @@ impl Conn {
             return None;
         };
         if exchange.splice_out.is_none() {
-            if wanted < SPLICE_BYTES_MIN || !exchange.answered || exchange.decode {
+            if wanted < SPLICE_BYTES_MIN || !exchange.is_answered() || exchange.decode {
                 return None;
             }
             exchange.splice_out = Some(self.worker.splice()?);

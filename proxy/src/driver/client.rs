@@ -28,7 +28,7 @@ const LINGER_TICKS: u32 = 40;
 const LINGER_TICKS_MAX: u32 = 600;
 /// Bytes read at most while a request head is awaited. This is also what a client
 /// that sends ahead can have kept for it.
-const HEAD_READ_BYTES: usize = 16 << 10;
+pub(super) const AHEAD_BYTES_MAX: usize = 16 << 10;
 /// How long a connection that came while the worker stops may take to send its
 /// first request, in ticks.
 const LATE_TICKS: u32 = 20;
@@ -215,7 +215,7 @@ impl Conn {
             let mut look = std::mem::take(&mut self.ahead);
             if !look {
                 self.ahead_count = 0;
-                let end = had + HEAD_READ_BYTES;
+                let end = had + AHEAD_BYTES_MAX;
                 let Poll::Ready(read) = self.io.poll_read(cx, &mut input[had..end]) else {
                     if late {
                         return Poll::Ready(Head::Closed);

@@ -4,9 +4,9 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use super::client::{Conn, Refusal};
+use super::client::{AHEAD_BYTES_MAX, Conn, Refusal};
 use super::io::{Io, Pending};
 use super::pool::{After, Lease};
 use super::queue::Unplaced;
@@ -48,10 +48,7 @@ pub struct Exchange {
     pub(super) repeat: Repeat,
     /// Whether the connection came from the pool.
     pub(super) reused: bool,
-    /// Whether the final response head has been read.
-    pub(super) answered: bool,
-    /// Whether the backend switched protocols.
-    pub(super) switched: bool,
+    pub(super) progress: Progress,
     /// Whether the client asked for a tunnel (CONNECT).
     pub(super) connects: bool,
     /// Whether the response's body is passed on without its coding.
@@ -66,8 +63,7 @@ pub struct Exchange {
     pub(super) splice_in: Option<Splice>,
     /// The response's body on its way within the kernel.
     pub(super) splice_out: Option<Splice>,
-    /// Whether the client is watched for its end while it waits.
-    client_watched: bool,
+    client: Watch,
     pub(super) interim_count: u8,
     pub(super) attempts: u32,
 }
@@ -88,8 +84,7 @@ impl Default for Exchange {
             version: Version::Http11,
             repeat: Repeat::Never,
             reused: false,
-            answered: false,
-            switched: false,
+            progress: Progress::Awaited,
             connects: false,
             decode: false,
             html: false,
@@ -98,11 +93,35 @@ impl Default for Exchange {
             request_failed: false,
             splice_in: None,
             splice_out: None,
-            client_watched: false,
+            client: Watch::On,
             interim_count: 0,
             attempts: 0,
         }
     }
+}
+
+/// How far the response has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Its final head has not been read.
+    Awaited,
+    /// It is passed on.
+    Answering,
+    /// The same, without an end that can be waited for: a stream of events, or
+    /// what ends with its connection.
+    Streaming,
+    /// The backend switched protocols.
+    Switched,
+}
+
+/// Whether the client is watched for its end while it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    On,
+    /// No more: it has sent so much ahead that its end cannot be seen.
+    Off,
+    /// It has ended its side.
+    Ended,
 }
 
 /// Bytes read at most while a response head is awaited. With a head comes only
@@ -111,6 +130,11 @@ impl Default for Exchange {
 const HEAD_READ_BYTES: usize = PUT_BYTES_MAX - 128;
 
 impl Exchange {
+    /// Whether the final response head has been read.
+    pub(super) fn is_answered(&self) -> bool {
+        self.progress != Progress::Awaited
+    }
+
     /// Whether some of the request has not reached the backend.
     pub(super) fn is_sending(&self) -> bool {
         self.is_stuck_up() || !self.request.is_done()
@@ -227,7 +251,7 @@ impl Conn {
     async fn give_up(&mut self, exchange: &mut Exchange, reject: Reject) -> Next {
         exchange.up = None;
         exchange.lease = None;
-        if exchange.answered {
+        if exchange.is_answered() {
             return Next::Abort;
         }
         let refusal = Refusal {
@@ -294,29 +318,52 @@ impl Conn {
         self.watch_client(exchange, cx)
     }
 
-    /// Notes a client that resets its connection while it waits. An end in
-    /// order is not a reset: the client may have said all it has to say and
-    /// still read (RFC 9112, section 9.6), but a stream of events without an
-    /// end would then be sent to nobody.
+    /// Ends the exchange of a client that is gone while it waits, once nothing of
+    /// its request is left to be sent. A reset says that it is; an end in order
+    /// may also come from one that has said all it has to say and still reads
+    /// (RFC 9112, section 9.6), which `ignore_client_abort` believes, but for
+    /// streams that nobody else would end.
     pub(super) fn watch_client(
         &mut self,
         exchange: &mut Exchange,
         cx: &mut Context<'_>,
     ) -> Poll<End> {
-        if exchange.client_watched || !exchange.request.is_done() {
+        if !exchange.request.is_done() {
             return Poll::Pending;
         }
-        match self.io.poll_ended(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(_)) => Poll::Ready(End::Broken),
-            Poll::Ready(Ok(ended)) => {
-                exchange.client_watched = true;
-                if ended && exchange.answered && matches!(exchange.response, Body::UntilClose) {
-                    return Poll::Ready(End::Broken);
-                }
-                Poll::Pending
+        if exchange.client == Watch::On {
+            exchange.client = match self.poll_client(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Broken),
+                Poll::Ready(Ok(watch)) => watch,
+            };
+        }
+        let worker = &self.worker;
+        let given_up = exchange.client == Watch::Ended
+            && (exchange.progress == Progress::Streaming
+                || !worker.table().table.config.raw.server.ignore_client_abort);
+        if given_up {
+            Poll::Ready(End::Broken)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Looks for the client's end. The beginning of what it sends ahead is taken
+    /// in, as the end of TLS and of a connection with bytes before it show only
+    /// behind them.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Watch>> {
+        if self.left.is_empty() {
+            let worker = Rc::clone(&self.worker);
+            let mut scratch = worker.scratch.borrow_mut();
+            let ahead = &mut scratch.input[..AHEAD_BYTES_MAX];
+            match ready!(self.io.poll_read(cx, ahead))? {
+                0 => return Poll::Ready(Ok(Watch::Ended)),
+                bytes => self.keep(&ahead[..bytes]),
             }
         }
+        let ended = ready!(self.io.poll_ended(cx))?;
+        Poll::Ready(Ok(if ended { Watch::Ended } else { Watch::Off }))
     }
 
     /// Sets the deadline for whatever the exchange waits for now.
@@ -325,7 +372,7 @@ impl Conn {
         let holding = exchange.splice_out.as_ref().is_some_and(Splice::is_holding);
         let wait = if holding || !exchange.to_client.is_empty() {
             ticks.client_write
-        } else if exchange.answered || exchange.is_stuck_up() {
+        } else if exchange.is_answered() || exchange.is_stuck_up() {
             ticks.body_stall
         } else if !exchange.request.is_done() {
             ticks.request_body
@@ -336,7 +383,7 @@ impl Conn {
     }
 
     fn exchange_timeout(&self, exchange: &Exchange) -> End {
-        if exchange.answered {
+        if exchange.is_answered() {
             End::Broken
         } else if exchange.request.is_done() || exchange.is_stuck_up() {
             End::Refused(Reject::ResponseTimeout)
@@ -417,16 +464,17 @@ impl Conn {
             Poll::Ready(Err(_)) => return Err(End::Broken),
             Poll::Ready(Ok(())) => {}
         }
-        if exchange.switched {
+        if exchange.progress == Progress::Switched {
             return Err(End::Switched);
         }
         let holding = exchange.splice_out.as_ref().is_some_and(Splice::is_holding);
-        if exchange.answered && exchange.response.is_done() && !holding {
+        if exchange.is_answered() && exchange.response.is_done() && !holding {
             return Err(End::Done);
         }
         if let Some(step) = self.splice_response(exchange, cx) {
             return step;
         }
+        let is_answered = exchange.is_answered();
         let Some(up) = exchange.up.as_mut() else {
             return Ok(false);
         };
@@ -435,7 +483,7 @@ impl Conn {
         let Scratch { input, out } = &mut *scratch;
         let had = exchange.up_left.len();
         input[..had].copy_from_slice(&exchange.up_left);
-        let end = if exchange.answered {
+        let end = if is_answered {
             input.len()
         } else {
             had + HEAD_READ_BYTES
@@ -456,7 +504,7 @@ impl Conn {
 
 /// The backend closed in order.
 pub(super) fn upstream_ended(exchange: &mut Exchange) -> Result<(), End> {
-    if !exchange.answered {
+    if !exchange.is_answered() {
         return Err(End::Unanswered(Ending::Closed));
     }
     if matches!(exchange.response, Body::UntilClose) {
@@ -468,7 +516,7 @@ pub(super) fn upstream_ended(exchange: &mut Exchange) -> Result<(), End> {
 
 pub(super) fn upstream_error(exchange: &Exchange, error: &io::Error) -> End {
     tracing::debug!(%error, "the backend's connection failed");
-    if exchange.answered {
+    if exchange.is_answered() {
         return End::Broken;
     }
     // So TLS tells of an end that was not announced.

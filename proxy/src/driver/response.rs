@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::client::{COPY_BYTES_MAX, Conn};
-use super::exchange::{End, Exchange};
+use super::exchange::{End, Exchange, Progress};
 use super::pool::After;
 use super::repeat::Repeat;
 use super::splice::{SPLICE_BYTES_MIN, Splice};
@@ -34,9 +34,9 @@ impl Conn {
         out: &mut Vec<u8>,
     ) -> Result<(), End> {
         let input = &buffer[..len];
-        let fresh = !exchange.answered;
+        let fresh = !exchange.is_answered();
         let mut at = 0;
-        while !exchange.answered {
+        while !exchange.is_answered() {
             let limits = self.worker.table().table.config.limits.head;
             let mut slots = header_slots();
             match parse_response(&input[at..], &mut slots, limits, exchange.asked) {
@@ -53,7 +53,7 @@ impl Conn {
             }
         }
         exchange.up_left = Vec::new();
-        if exchange.switched {
+        if exchange.progress == Progress::Switched {
             return self.pass_on(exchange, cx, [out, &input[at..]]);
         }
         // A body too small to move within the kernel is read along with its head.
@@ -72,20 +72,18 @@ impl Conn {
         } else {
             exchange.response.consume(rest)
         };
-        // What is malformed before anything was sent can still be answered
-        // with 502; afterwards the client must not take it for a whole.
-        let broken = if fresh {
-            End::Refused(Reject::ResponseInvalid)
-        } else {
-            End::Broken
-        };
         let Ok(taken) = taken else {
-            return Err(self.broken(exchange, broken));
-        };
-        if exchange.response.is_done() && taken < rest.len() {
-            if fresh {
-                return Err(self.broken(exchange, broken));
+            if !fresh {
+                // The client must not take it for a whole.
+                return Err(End::Broken);
             }
+            // Nothing was sent, so it can still be told.
+            exchange.progress = Progress::Awaited;
+            return Err(End::Refused(Reject::ResponseInvalid));
+        };
+        // What comes unasked belongs to nobody: it is dropped with the connection,
+        // whether it was read with its answer or not.
+        if exchange.response.is_done() && taken < rest.len() {
             exchange.up_after = After::Close;
         }
         let mut body = if exchange.decode { &[] } else { &rest[..taken] };
@@ -98,13 +96,6 @@ impl Conn {
             self.splice_ahead(exchange, cx, out)?;
         }
         self.pass_on(exchange, cx, [out, body])
-    }
-
-    fn broken(&self, exchange: &mut Exchange, end: End) -> End {
-        if matches!(end, End::Refused(_)) {
-            exchange.answered = false;
-        }
-        end
     }
 
     fn take_head(
@@ -137,8 +128,13 @@ impl Conn {
         if let (Some(draft), Some(lease)) = (&mut self.draft, &exchange.lease) {
             draft.backend = Some(Arc::clone(&lease.backend.shared));
         }
-        exchange.answered = true;
-        exchange.switched = head.status == 101;
+        exchange.progress = if head.status == 101 {
+            Progress::Switched
+        } else if head.event_stream || head.framing == Framing::UntilClose {
+            Progress::Streaming
+        } else {
+            Progress::Answering
+        };
         exchange.response = Body::new(head.framing);
         exchange.up_after = after(exchange, head);
         exchange.decode = head.framing == Framing::Chunked && exchange.version == Version::Http10;
@@ -147,7 +143,7 @@ impl Conn {
         // on with it, and bytes sent after an upgrade that was declined could be
         // taken for a request: in both cases the connection has no clear next byte.
         let unclear = exchange.is_sending()
-            || (exchange.asked.upgrade && !exchange.switched && !self.left.is_empty());
+            || (exchange.asked.upgrade && head.status != 101 && !self.left.is_empty());
         exchange.keep_alive &= !unending && !unclear && !self.worker.draining.get();
         answer.keep_alive = exchange.keep_alive;
         forward::write_response(out, head, &answer);

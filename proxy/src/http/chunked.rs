@@ -2,8 +2,8 @@
 //!
 //! The coding is forwarded verbatim once it is known to be well-formed, which
 //! keeps trailers and costs no copy. Being strict is what makes this safe: a
-//! size is hexadecimal digits followed by CR or `;`, every line ends in CRLF, and
-//! no trailer may carry a field that frames, routes or says who the client is.
+//! size is hexadecimal digits followed by CR or an extension, every line ends in
+//! CRLF, and no trailer may carry a field that frames, routes or says who the client is.
 
 /// Most bytes of one chunk's extension.
 const EXTENSION_BYTES_MAX: u16 = 256;
@@ -63,6 +63,8 @@ pub struct ChunkError;
 enum State {
     SizeStart,
     Size,
+    /// White space between a size and its extension.
+    Space,
     Extension,
     SizeLf,
     Data,
@@ -174,8 +176,10 @@ impl Chunked {
                 self.size_digit(byte)?
             }
             (State::Size | State::Extension, b'\r') => State::SizeLf,
-            (State::Size, b';') | (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.extension_byte()?
+            (State::Size | State::Space, b'\t' | b' ') => self.line_byte(State::Space)?,
+            (State::Size | State::Space, b';')
+            | (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => {
+                self.line_byte(State::Extension)?
             }
             (State::SizeLf, b'\n') => self.size_line_end(),
             (State::DataCr, b'\r') => State::DataLf,
@@ -210,12 +214,12 @@ impl Chunked {
         Ok(State::Size)
     }
 
-    fn extension_byte(&mut self) -> Result<State, ChunkError> {
+    fn line_byte(&mut self, next: State) -> Result<State, ChunkError> {
         self.line_bytes += 1;
         if self.line_bytes > EXTENSION_BYTES_MAX {
             Err(ChunkError)
         } else {
-            Ok(State::Extension)
+            Ok(next)
         }
     }
 
@@ -293,7 +297,7 @@ mod tests {
 
     #[test]
     fn chunks_extensions_and_trailers_are_understood() {
-        let text = b"5\r\nhello\r\n6;a=\"b\"\r\n world\r\n0\r\nX-Sum: 1\r\n\r\nGET";
+        let text = b"5 \t;x\r\nhello\r\n6;a=\"b\"\r\n world\r\n0\r\nX-Sum: 1\r\n\r\nGET";
         for step in 1..text.len() {
             let (body, at, done) = decode(text, step).unwrap();
             assert_eq!(
@@ -313,6 +317,8 @@ mod tests {
             "0x1\r\n",
             " 1\r\n",
             "1 \r\n",
+            "1 2;\r\n",
+            "1 a\r\n",
             "1\n",
             "1;a\nb\r\n",
             "1;a\rb\r\n",
@@ -358,6 +364,8 @@ mod tests {
     fn extensions_and_trailers_are_bounded() {
         let extension = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(300));
         assert_eq!(decode(extension.as_bytes(), 7), Err(ChunkError));
+        let space = format!("1{};\r\na\r\n0\r\n\r\n", " ".repeat(300));
+        assert_eq!(decode(space.as_bytes(), 7), Err(ChunkError));
         let trailer = format!("0\r\n{}\r\n", "A: b\r\n".repeat(3000));
         assert_eq!(decode(trailer.as_bytes(), 7), Err(ChunkError));
     }

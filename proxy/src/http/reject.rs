@@ -71,6 +71,8 @@ rejections! {
     CodingInHttp10 => 400, Downstream, "http_request_error", "Transfer-Encoding is not part of HTTP/1.0";
     /// A transfer coding other than chunked.
     Coding => 501, Downstream, "http_request_error", "only the chunked transfer coding is known";
+    /// A `Transfer-Encoding` that does not end in chunked, once.
+    CodingUnframed => 400, Downstream, "http_request_error", "chunked is not the last transfer coding, or not alone in being so";
     /// More fields nominated by `Connection` than allowed.
     Nominated => 400, Downstream, "http_request_error", "the Connection field names too many fields";
     /// An expectation other than 100-continue.

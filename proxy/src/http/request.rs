@@ -104,10 +104,12 @@ fn version_reject(window: &[u8]) -> Option<Reject> {
         .position(|byte| !matches!(byte, b'\r' | b'\n'))?;
     let line = &window[start..];
     let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
-    let version = line[..end]
-        .rsplit(|byte| *byte == b' ')
-        .next()
-        .unwrap_or_default();
+    let mut words = line[..end].split(|byte| *byte == b' ');
+    let words = [words.next(), words.next(), words.next(), words.next()];
+    // With a space in the target, its rest stands where the version is looked for.
+    let [Some(_), Some(_), Some(version), None] = words else {
+        return Some(Reject::Syntax);
+    };
     let named = version.strip_prefix(b"HTTP/").unwrap_or_default();
     let reject = match named {
         [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => Reject::Version,
@@ -121,11 +123,46 @@ fn version_reject(window: &[u8]) -> Option<Reject> {
 struct Seen<'b> {
     host: Option<&'b [u8]>,
     length: Option<u64>,
-    chunked: bool,
-    coding: bool,
+    coding: Coding,
     options: ConnectionOptions,
     upgrade_websocket: bool,
     accept: &'b [u8],
+}
+
+/// What the `Transfer-Encoding` fields say together. Where chunked is not the last
+/// coding, once, nobody knows where the body ends (RFC 9112, section 6.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Coding {
+    #[default]
+    None,
+    Chunked,
+    /// Chunked, and something else before.
+    Encoded,
+    Unframed,
+}
+
+impl Coding {
+    /// With the value of a further field. A second one, and a list with holes, is
+    /// read differently elsewhere.
+    fn and(self, value: &[u8]) -> Self {
+        if self != Self::None {
+            return Self::Unframed;
+        }
+        if is_chunked(value) {
+            return Self::Chunked;
+        }
+        let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let last = codings.next_back();
+        if last.is_some_and(is_chunked) && codings.all(|one| !one.is_empty() && !is_chunked(one)) {
+            Self::Encoded
+        } else {
+            Self::Unframed
+        }
+    }
+}
+
+fn is_chunked(coding: &[u8]) -> bool {
+    coding.eq_ignore_ascii_case(b"chunked")
 }
 
 fn judge<'h, 'b>(
@@ -140,7 +177,10 @@ fn judge<'h, 'b>(
     let framing = framing(&seen, version)?;
     let connect = method == "CONNECT";
     let (target, authority) = if connect {
-        (connect_target(path, version, framing)?, Some(path))
+        (
+            connect_target(path, version, framing)?,
+            Some(Authority::exact(path)),
+        )
     } else {
         split_target(method, path)?
     };
@@ -189,12 +229,7 @@ fn walk<'b>(headers: &[Header<'b>], kinds: &mut [Field; HEADERS_MAX]) -> Result<
             Field::ContentLength => {
                 seen.length = Some(content_length(header.value).ok_or(Reject::Length)?);
             }
-            // Only the one coding, once: "chunked, chunked" or a second field
-            // would be read differently elsewhere.
-            Field::TransferEncoding => {
-                seen.chunked = !seen.coding && header.value.eq_ignore_ascii_case(b"chunked");
-                seen.coding = true;
-            }
+            Field::TransferEncoding => seen.coding = seen.coding.and(header.value),
             Field::Connection => seen
                 .options
                 .read(header.value, headers, kinds)
@@ -213,24 +248,27 @@ fn walk<'b>(headers: &[Header<'b>], kinds: &mut [Field; HEADERS_MAX]) -> Result<
 }
 
 fn framing(seen: &Seen<'_>, version: Version) -> Result<Framing, Reject> {
-    if seen.coding {
-        if version == Version::Http10 {
-            return Err(Reject::CodingInHttp10);
-        }
-        if seen.length.is_some() {
-            return Err(Reject::LengthAndCoding);
-        }
-        return if seen.chunked {
-            Ok(Framing::Chunked)
-        } else {
-            Err(Reject::Coding)
-        };
+    if seen.coding == Coding::None {
+        return Ok(seen.length.map_or(Framing::Empty, Framing::Length));
     }
-    Ok(seen.length.map_or(Framing::Empty, Framing::Length))
+    if version == Version::Http10 {
+        return Err(Reject::CodingInHttp10);
+    }
+    if seen.length.is_some() {
+        return Err(Reject::LengthAndCoding);
+    }
+    match seen.coding {
+        Coding::Chunked => Ok(Framing::Chunked),
+        Coding::Encoded => Err(Reject::Coding),
+        Coding::None | Coding::Unframed => Err(Reject::CodingUnframed),
+    }
 }
 
 /// Splits a target into origin-form and, for absolute-form, its authority.
-fn split_target<'b>(method: &str, path: &'b str) -> Result<(&'b str, Option<&'b str>), Reject> {
+fn split_target<'b>(
+    method: &str,
+    path: &'b str,
+) -> Result<(&'b str, Option<Authority<'b>>), Reject> {
     // Anything outside visible ASCII has to be percent-encoded, and a fragment
     // never travels: both are read differently from server to server.
     if path
@@ -249,12 +287,16 @@ fn split_target<'b>(method: &str, path: &'b str) -> Result<(&'b str, Option<&'b 
             Err(Reject::Target)
         };
     }
-    let rest = strip_scheme(path).ok_or(Reject::Target)?;
+    let (rest, default_port) = strip_scheme(path).ok_or(Reject::Target)?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, target) = rest.split_at(end);
     if authority.is_empty() || !is_host(authority) {
         return Err(Reject::Target);
     }
+    let authority = Authority {
+        text: authority,
+        default_port: Some(default_port),
+    };
     match target {
         "" if method == "OPTIONS" => Ok(("*", Some(authority))),
         "" => Ok(("/", Some(authority))),
@@ -289,22 +331,55 @@ pub fn is_authority(text: &str) -> bool {
     is_host(text) && matches!(port, Some(Ok(1..)))
 }
 
-fn strip_scheme(path: &str) -> Option<&str> {
-    ["http://", "https://"].into_iter().find_map(|scheme| {
+/// What follows the scheme, and the scheme's default port.
+fn strip_scheme(path: &str) -> Option<(&str, &'static str)> {
+    let schemes = [("http://", "80"), ("https://", "443")];
+    schemes.into_iter().find_map(|(scheme, port)| {
         let (head, rest) = path.split_at_checked(scheme.len())?;
-        head.eq_ignore_ascii_case(scheme).then_some(rest)
+        head.eq_ignore_ascii_case(scheme).then_some((rest, port))
     })
+}
+
+/// Where a target says that the request goes.
+#[derive(Debug, Clone, Copy)]
+struct Authority<'b> {
+    text: &'b str,
+    /// The port that may be left out.
+    default_port: Option<&'static str>,
+}
+
+impl<'b> Authority<'b> {
+    /// One whose port cannot be left out.
+    fn exact(text: &'b str) -> Self {
+        Self {
+            text,
+            default_port: None,
+        }
+    }
+
+    /// Whether a `Host` names the same place (RFC 9110, section 4.2.3).
+    fn is(self, host: &str) -> bool {
+        let own = |text: &'_ str| -> usize {
+            let Some(default) = self.default_port else {
+                return text.len();
+            };
+            let bare = text.strip_suffix(default).unwrap_or(text);
+            bare.strip_suffix(':').map_or(text.len(), str::len)
+        };
+        let (text, host) = (&self.text[..own(self.text)], &host[..own(host)]);
+        text.eq_ignore_ascii_case(host)
+    }
 }
 
 fn host<'b>(
     seen: &Seen<'b>,
-    authority: Option<&'b str>,
+    authority: Option<Authority<'b>>,
     version: Version,
 ) -> Result<&'b str, Reject> {
     let Some(value) = seen.host else {
         return match (version, authority) {
             (Version::Http11, _) => Err(Reject::HostMissing),
-            (Version::Http10, authority) => Ok(authority.unwrap_or("")),
+            (Version::Http10, authority) => Ok(authority.map_or("", |authority| authority.text)),
         };
     };
     let host = std::str::from_utf8(value).map_err(|_| Reject::HostInvalid)?;
@@ -313,7 +388,7 @@ fn host<'b>(
     }
     match authority {
         // Two names for one request is how caches are poisoned.
-        Some(authority) if !authority.eq_ignore_ascii_case(host) => Err(Reject::HostInvalid),
+        Some(authority) if !authority.is(host) => Err(Reject::HostInvalid),
         _ => Ok(host),
     }
 }
@@ -407,9 +482,29 @@ mod tests {
         assert_eq!(with("Content-Length: +3\r\n"), Reject::Length);
         assert_eq!(with("Content-Length:\r\n"), Reject::Length);
         assert_eq!(with("Transfer-Encoding: gzip, chunked\r\n"), Reject::Coding);
-        assert_eq!(with("Transfer-Encoding: xchunked\r\n"), Reject::Coding);
-        let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n";
-        assert_eq!(with(twice), Reject::Coding);
+        let field = "Transfer-Encoding:";
+        for encoded in ["gzip,Chunked", "gzip, deflate , chunked"] {
+            let fields = format!("{field} {encoded}\r\n");
+            assert_eq!(with(&fields), Reject::Coding, "{encoded:?}");
+        }
+        for unframed in [
+            "",
+            "xchunked",
+            "gzip",
+            "identity",
+            "chunked, gzip",
+            "chunked, chunked",
+            "gzip, chunked, chunked",
+            "chunked,",
+            ",chunked",
+            "chunked;a=b",
+            "chunked\r\nTransfer-Encoding: chunked",
+            "chunked\r\nTransfer-Encoding: gzip",
+            "gzip\r\nTransfer-Encoding: chunked",
+        ] {
+            let fields = format!("{field} {unframed}\r\n");
+            assert_eq!(with(&fields), Reject::CodingUnframed, "{unframed:?}");
+        }
         let old = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(reject(old), Reject::CodingInHttp10);
     }
@@ -426,6 +521,9 @@ mod tests {
             "GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET /\r\nHost: x\r\n\r\n",
             "GET / HTTP/1.1 \r\nHost: x\r\n\r\n",
+            "GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /a b HTTP/2.0\r\nHost: x\r\n\r\n",
+            "GET HTTP/1.1\r\nHost: x\r\n\r\n",
             "G(T / HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: x\r\nno-colon\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: x\r\n: empty\r\n\r\n",
@@ -484,10 +582,35 @@ mod tests {
         ] {
             assert_eq!(target(bad).unwrap_err(), Reject::Target, "{bad}");
         }
-        assert_eq!(
-            target("GET http://other/").unwrap_err(),
-            Reject::HostInvalid
-        );
+        let at = |target: &str, host: &str| {
+            parse(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).map(|head| head.1)
+        };
+        for (target, host) in [
+            ("http://h:80/", "h"),
+            ("http://h/", "H:80"),
+            ("http://h:/", "h"),
+            ("https://h:443/", "h"),
+            ("http://[::1]:80/", "[::1]"),
+            ("http://h:8080/", "h:8080"),
+        ] {
+            assert_eq!(at(target, host).as_deref(), Ok(host), "{target}");
+        }
+        for (target, host) in [
+            ("http://other/", "h"),
+            ("http://h:8080/", "h"),
+            ("http://h:8080/", "h:80"),
+            ("http://h:443/", "h"),
+            ("https://h/", "h:80"),
+            ("http://h80/", "h"),
+            ("http://[::1]/", "[::1]:81"),
+            ("http://h/", ""),
+        ] {
+            assert_eq!(
+                at(target, host),
+                Err(Reject::HostInvalid),
+                "{target} {host}"
+            );
+        }
         assert_eq!(target("CONNECT h:443").unwrap_err(), Reject::Connect);
     }
 

@@ -279,9 +279,13 @@ fn an_early_answer_waits_for_a_client_that_sends_all_of_its_body_first() {
 }
 
 #[test]
-fn a_client_that_ended_its_side_still_gets_its_answer() {
+fn a_client_that_ended_its_side_still_gets_its_answer_where_that_is_wanted() {
     let backend = Backend::echo();
-    let proxy = Proxy::before(&backend, "");
+    let proxy = Proxy::with(&format!(
+        "server: {{host: 127.0.0.1, port: 0, ignore_client_abort: true}}\n\
+         backends: {{u: [{{id: b, host: 127.0.0.1, port: {}}}]}}\nrouting: {{r: {{upstream: u}}}}\n",
+        backend.address.port()
+    ));
     let mut client = proxy.client();
     client.send("GET /half HTTP/1.1\r\nHost: h\r\n\r\n");
     client.stream.shutdown(Shutdown::Write).unwrap();

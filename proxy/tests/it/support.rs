@@ -395,7 +395,9 @@ impl Client {
     pub(crate) fn chunks(&mut self) -> (Vec<u8>, String) {
         let mut body = Vec::new();
         loop {
-            let size = usize::from_str_radix(self.line().split(';').next().unwrap(), 16).unwrap();
+            let size =
+                usize::from_str_radix(self.line().split([';', ' ', '\t']).next().unwrap(), 16)
+                    .unwrap();
             if size == 0 {
                 break;
             }

@@ -1,6 +1,6 @@
 //! WebSocket tunnels and streams of events.
 
-use super::support::{Backend, Proxy};
+use super::support::{Backend, Proxy, eventually};
 
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                          Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -103,4 +103,76 @@ fn events_arrive_one_by_one() {
         assert_eq!(client.exactly(14), b"9\r\ndata: 1\n\n\r\n");
     }
     assert_eq!(client.exactly(5), b"0\r\n\r\n");
+}
+
+/// A backend that begins an answer as the path says and tells when its client is
+/// gone.
+fn waiting() -> (Backend, std::sync::mpsc::Receiver<String>) {
+    let (gone, wait) = std::sync::mpsc::channel();
+    let backend = Backend::new(move |request, peer| {
+        let path = request.head.split(' ').nth(1).unwrap().to_owned();
+        let chunk = "\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
+        match path.as_str() {
+            "/silent" => {}
+            "/events" => {
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream";
+                peer.send(format!("{head}{chunk}").as_bytes());
+            }
+            "/close" => peer.send(b"HTTP/1.1 200 OK\r\n\r\na"),
+            _ => peer.send(format!("HTTP/1.1 200 OK{chunk}").as_bytes()),
+        }
+        assert_eq!(peer.read_some(), b"");
+        drop(gone.send(path));
+    });
+    (backend, wait)
+}
+
+fn asking(proxy: &Proxy, path: &str) -> super::support::Client {
+    let mut client = proxy.client();
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    if path != "/silent" {
+        assert!(client.try_head().is_some());
+    }
+    client
+}
+
+#[test]
+fn a_client_that_is_gone_frees_its_backend() {
+    let (backend, gone) = waiting();
+    let proxy = Proxy::before(&backend, "");
+    for path in ["/silent", "/events", "/close", "/chunks"] {
+        let before = backend.received().len();
+        let client = asking(&proxy, path);
+        eventually("the request", || {
+            (backend.received().len() > before).then_some(())
+        });
+        drop(client);
+        assert_eq!(gone.recv_timeout(super::support::PATIENCE).unwrap(), path);
+    }
+    // Also where it has sent more before.
+    let mut client = asking(&proxy, "/silent");
+    client.send("GET /silent HTTP/1.1\r\nHost: h\r\n\r\n");
+    drop(client);
+    assert_eq!(
+        gone.recv_timeout(super::support::PATIENCE).unwrap(),
+        "/silent"
+    );
+}
+
+#[test]
+fn streams_end_with_their_client_even_where_its_end_is_ignored() {
+    let (backend, gone) = waiting();
+    let proxy = Proxy::with(&format!(
+        "server: {{host: 127.0.0.1, port: 0, ignore_client_abort: true}}\n\
+         timeouts: {{body_stall: 1h}}\n\
+         backends: {{u: [{{id: b, host: 127.0.0.1, port: {}}}]}}\nrouting: {{r: {{upstream: u}}}}\n",
+        backend.address.port()
+    ));
+    let half = asking(&proxy, "/chunks");
+    half.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    for path in ["/events", "/close"] {
+        drop(asking(&proxy, path));
+        assert_eq!(gone.recv_timeout(super::support::PATIENCE).unwrap(), path);
+    }
+    assert!(gone.try_recv().is_err(), "who still reads is not gone");
 }

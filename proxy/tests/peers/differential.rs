@@ -35,7 +35,7 @@ pub(crate) fn missing(name: &str) -> Option<String> {
 }
 
 fn start(name: &'static str, directory: &Path) -> Peer {
-    let backend = Backend::echo();
+    let backend = backend();
     let address: SocketAddr = ([127, 0, 0, 1], unused_port()).into();
     let path = directory.join(format!("{name}.conf"));
     let directory = directory.display();
@@ -151,6 +151,10 @@ fn streams() -> Vec<Vec<u8>> {
         ),
         (
             "Transfer-Encoding: chunked\r\n",
+            "5 ;x=y\r\nhello\r\n0\t; z\r\n\r\n",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n",
             "005\r\nhello\r\n00\r\n\r\n",
         ),
         ("Transfer-Encoding: chunked\r\n", "5\nhello\n0\n\n"),
@@ -189,6 +193,7 @@ fn streams() -> Vec<Vec<u8>> {
         "POST /p HTTP/1.1\r\nHost: h\r\n",
         "POST /p HTTP/1.0\r\nHost: h\r\n",
         "POST http://h/p HTTP/1.1\r\nHost: h\r\n",
+        "POST http://h:80/p HTTP/1.1\r\nHost: h\r\n",
         "POST  /p HTTP/1.1\r\nHost: h\r\n",
         "POST /p HTTP/1.1\nHost: h\n",
         "\r\nPOST /p HTTP/1.1\r\nHost: h\r\n",
@@ -202,6 +207,101 @@ fn streams() -> Vec<Vec<u8>> {
         }
     }
     streams
+}
+
+/// What is refused with 400 here, and by which peers.
+const REFUSED: [(&str, &[&str]); 3] = [
+    (
+        "GET /a b HTTP/1.1\r\nHost: h\r\n\r\n",
+        &["nginx", "haproxy"],
+    ),
+    // nginx has 501 for every coding that it does not know.
+    (
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, gzip\r\n\r\n",
+        &["haproxy"],
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n",
+        &["haproxy"],
+    ),
+];
+
+/// Requests whose answers have more behind them than they say, or less to say.
+const STRAY: [&str; 4] = [
+    "HEAD /stray/200",
+    "GET /stray/200",
+    "GET /stray/204",
+    "GET /stray/304",
+];
+
+/// Echoes, and sends stray bytes behind the answers of [`STRAY`].
+fn backend() -> Backend {
+    Backend::new(|request, peer| {
+        let line = request.head.lines().next().unwrap_or("");
+        let answer = match line.split(' ').nth(1).unwrap_or("") {
+            "/stray/204" => "HTTP/1.1 204 No Content\r\n\r\nstray".to_owned(),
+            "/stray/304" => {
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\nstray".to_owned()
+            }
+            "/stray/200" => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokstray".to_owned(),
+            "/silent" => String::new(),
+            _ => format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{line}",
+                line.len()
+            ),
+        };
+        peer.send(answer.as_bytes());
+    })
+}
+
+/// Status and body of what a client is told.
+fn answer(address: SocketAddr, bytes: &[u8]) -> (u16, Vec<u8>) {
+    let mut client = super::support::Client::connect(address);
+    client.send(bytes);
+    let head = client.try_head().unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, client.rest())
+}
+
+/// What both refuse, both refuse alike, and what is behind an answer reaches
+/// nobody here or there.
+pub(crate) fn answers_like(name: &'static str) {
+    let directory = tempfile::tempdir().unwrap();
+    let peer = start(name, directory.path());
+    let backend = backend();
+    let proxy = Proxy::before(&backend, "");
+    for (request, peers) in REFUSED {
+        assert_eq!(
+            answer(proxy.address, request.as_bytes()).0,
+            400,
+            "{request:?}"
+        );
+        if peers.contains(&name) {
+            assert_eq!(
+                answer(peer.address, request.as_bytes()).0,
+                400,
+                "{name} {request:?}"
+            );
+        }
+    }
+    for line in STRAY {
+        let request = format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        let ours = answer(proxy.address, request.as_bytes());
+        assert_eq!(
+            ours,
+            answer(peer.address, request.as_bytes()),
+            "{name} {line}"
+        );
+    }
+    // Who ends only its own side has given up, as nginx sees it.
+    if name == "nginx" {
+        for address in [proxy.address, peer.address] {
+            let mut client = super::support::Client::connect(address);
+            client.send("GET /silent HTTP/1.1\r\nHost: h\r\n\r\n");
+            client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+            assert!(client.try_head().is_none());
+        }
+    }
 }
 
 /// What both accept, both must have understood alike.
