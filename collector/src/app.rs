@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    ffi::OsString,
     fs::File,
     io,
     net::SocketAddr,
@@ -12,13 +13,15 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 
 use crate::{
     auth::Access,
+    command_line::Flags,
     config::Config,
     engine::Engine,
     fleet::Fleet,
@@ -29,6 +32,7 @@ use crate::{
     live::Live,
     logging::READY_TARGET,
     reading::Reading,
+    reload::Reload,
     self_stats::SelfStats,
     store::{self, Readers, Roller, Told, Writer},
     tls::Protocol,
@@ -116,18 +120,40 @@ impl AppError {
     }
 }
 
-/// Runs until SIGTERM or SIGINT.
-///
-/// # Errors
-/// Where something cannot be started; the message says what to do.
-pub fn run(config: Config) -> Result<(), AppError> {
-    raise_open_files();
-    let _lock = lock(&config.data_dir)?;
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(AppError::system("start the threads that serve requests"))?
-        .block_on(serve(config))
+/// A collector that does not run yet, and that SIGHUP does not end any more.
+#[derive(Debug)]
+pub struct Daemon {
+    runtime: Runtime,
+    hangup: Signal,
+}
+
+impl Daemon {
+    /// Starts the threads that serve requests, and catches SIGHUP.
+    ///
+    /// # Errors
+    /// Where the system refuses them.
+    pub fn new() -> Result<Self, AppError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(AppError::system("start the threads that serve requests"))?;
+        let entered = runtime.enter();
+        let hangup = signal(SignalKind::hangup()).map_err(AppError::system("listen for SIGHUP"))?;
+        drop(entered);
+        Ok(Self { runtime, hangup })
+    }
+
+    /// Runs until SIGTERM or SIGINT; `given` is what the configuration is read
+    /// from again on SIGHUP, and `flags` what it was.
+    ///
+    /// # Errors
+    /// Where something cannot be started; the message says what to do.
+    pub fn run(self, config: Config, given: Vec<OsString>, flags: Flags) -> Result<(), AppError> {
+        raise_open_files();
+        let _lock = lock(&config.data_dir)?;
+        let Self { runtime, hangup } = self;
+        runtime.block_on(serve(config, hangup, given, flags))
+    }
 }
 
 /// Copies the store in `data_dir` to `file`.
@@ -163,7 +189,12 @@ fn raise_open_files() {
     }
 }
 
-async fn serve(config: Config) -> Result<(), AppError> {
+async fn serve(
+    config: Config,
+    mut hangup: Signal,
+    given: Vec<OsString>,
+    flags: Flags,
+) -> Result<(), AppError> {
     let mut terminate =
         signal(SignalKind::terminate()).map_err(AppError::system("listen for SIGTERM"))?;
     let mut interrupt =
@@ -194,12 +225,12 @@ async fn serve(config: Config) -> Result<(), AppError> {
     )
     .map_err(AppError::store("pass reports on"))?;
     let access = Arc::new(config.access);
-    let (tls, reload) = config.tls.unzip();
+    let (tls, look) = config.tls.unzip();
     let mut background = JoinSet::new();
     background.spawn(tidy(writer.clone()));
     background.spawn(look_for_tokens(Arc::clone(&access)));
-    if let Some(reload) = reload {
-        background.spawn(reload.run());
+    if let Some(look) = look {
+        background.spawn(look.run());
     }
 
     let (stop, stopping) = watch::channel(false);
@@ -233,10 +264,13 @@ async fn serve(config: Config) -> Result<(), AppError> {
     };
     let grpc = listener(grpc_listener, Protocol::Grpc, GRPC_CONNECTIONS_MAX);
     let http = listener(http_listener, Protocol::Http, HTTP_CONNECTIONS_MAX);
-    let names = if http_address.ip().is_loopback() {
-        http::Names::These(config.allow_host.into())
-    } else {
-        http::Names::Any
+    let names = http::Names::new(http_address.ip(), config.allow_host);
+    let mut reload = Reload {
+        given,
+        flags,
+        access: Arc::clone(&access),
+        names: names.clone(),
+        writer: writer.clone(),
     };
     let state = http::State::new(
         told,
@@ -255,12 +289,15 @@ async fn serve(config: Config) -> Result<(), AppError> {
     let mut http = tokio::spawn(http::serve(http.connections(stopping), state));
 
     ready(grpc_address, http_address);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = &mut grpc => return Err(AppError::Ended("the gRPC server")),
-        _ = &mut http => return Err(AppError::Ended("the HTTP server")),
-        () = writer.ended() => return Err(AppError::Ended("the store's writer")),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload.run().await,
+            _ = &mut grpc => return Err(AppError::Ended("the gRPC server")),
+            _ = &mut http => return Err(AppError::Ended("the HTTP server")),
+            () = writer.ended() => return Err(AppError::Ended("the store's writer")),
+        }
     }
     drop((background, roller, forwards));
     tracing::info!("stopping");

@@ -30,6 +30,10 @@ Examples:
   speedmimi-collector run --data-dir ./data --listen-http 127.0.0.1:0
   speedmimi-collector completions bash > /etc/bash_completion.d/speedmimi-collector
 
+SIGHUP reads the configuration file, --token-file and the tokens again, and the
+log says what of it needs a restart; a configuration that cannot be used changes
+nothing.  Certificates are followed without it.
+
 Exit codes: 0 ended on SIGTERM or SIGINT, 1 failure, 64 bad usage or configuration.";
 
 /// What to do.
@@ -176,7 +180,8 @@ pub struct RunArgs {
     pub retention_bytes: String,
     /// Delete by this machine's clock at once.  Else a clock that is ahead of the
     /// newest report, or jumps while the collector runs, must hold for an hour
-    /// before anything is deleted for its age by it.
+    /// before anything is deleted for its age by it.  Counts at a start and on
+    /// SIGHUP.
     #[arg(long)]
     pub accept_clock: bool,
     /// Pass reports on to a receiver of Prometheus remote write; may be given

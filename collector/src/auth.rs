@@ -5,7 +5,11 @@
 //! report must keep to both.  Reading needs a token of its own kind, or a
 //! certificate that says so, unless the listener is open.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -39,8 +43,16 @@ impl fmt::Display for Peer {
 /// All rights.
 #[derive(Debug)]
 pub(crate) struct Access {
-    general: Token,
+    general: RwLock<General>,
     tokens: Tokens,
+}
+
+/// The token that writes for every host.
+#[derive(Debug)]
+struct General {
+    token: Token,
+    /// Another number after each change.
+    generation: u64,
 }
 
 /// The right to bring reports.
@@ -48,6 +60,7 @@ pub(crate) struct Access {
 pub(crate) struct WriteGrant {
     bound: Option<Bound>,
     peer: Peer,
+    /// Of the tokens, or of the one that writes for every host.
     generation: u64,
 }
 
@@ -87,24 +100,47 @@ pub(crate) enum Denied {
 
 impl Access {
     pub(crate) fn new(general: Token, tokens: Tokens) -> Self {
+        let general = RwLock::new(General {
+            token: general,
+            generation: 0,
+        });
         Self { general, tokens }
+    }
+
+    /// Takes the general token of another one; streams that showed the one before
+    /// end with their next report.
+    pub(crate) fn replace(&self, other: Self) {
+        let other = other.general.into_inner();
+        let token = other.unwrap_or_else(PoisonError::into_inner).token;
+        let mut general = self.general.write().unwrap_or_else(PoisonError::into_inner);
+        if !general.token.matches(token.reveal()) {
+            general.token = token;
+            general.generation += 1;
+        }
+        drop(general);
+        self.refresh();
+    }
+
+    fn general(&self) -> RwLockReadGuard<'_, General> {
+        self.general.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The right to write, if the header shows a token for it.
     pub(crate) fn write(&self, header: Option<&str>, peer: &Peer) -> Option<WriteGrant> {
         let shown = header.and_then(secret)?;
         // Both are looked at, so that the time does not tell which it is.
-        let general = self.general.matches(&shown);
         let found = self.tokens.find(&shown);
+        let general = self.general();
+        let general = general.token.matches(&shown).then_some(general.generation);
         let bound = match found.map(|entry| (entry.id, entry.right)) {
-            _ if general => None,
+            _ if general.is_some() => None,
             Some((token_id, Right::Write { host_id })) => Some(Bound { token_id, host_id }),
             Some((_, Right::Read)) | None => return None,
         };
         Some(WriteGrant {
             bound,
             peer: peer.clone(),
-            generation: self.tokens.generation(),
+            generation: general.unwrap_or_else(|| self.tokens.generation()),
         })
     }
 
@@ -121,6 +157,8 @@ impl Access {
             if bound.host_id != host_id {
                 return Err(Denied::Token(bound.host_id.clone()));
             }
+        } else if grant.generation != self.general().generation {
+            return Err(Denied::Revoked);
         }
         match &grant.peer.identity {
             Some(identity) if !identity.hosts.iter().any(|name| name == host_id) => {

@@ -9,7 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use toml::Value;
+use clap::{
+    Arg, ArgAction, CommandFactory as _,
+    error::{ContextKind, ContextValue},
+};
+use toml::de::{DeTable, DeValue};
+
+use crate::args::Args;
 
 /// A configuration file is small.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -36,15 +42,34 @@ pub enum ConfigFileError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
-    /// A value has a form that no flag takes.
+    /// No flag of `run` has this name.
     #[error(
-        "{key} in the configuration file {path} must be a string, a number, true, false or a list"
+        "{path}:{line}: there is no key {key:?}: {nearest}; the keys are the flags of \
+         `speedmimi-collector run --help`, without --"
     )]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// From 1 on.
+        line: usize,
+        /// The key.
+        key: String,
+        /// What may be meant.
+        nearest: String,
+    },
+    /// A value has a form that its flag does not take.
+    #[error("{path}:{line}: {key} is {wanted}, such as {key} = {example}")]
     Form {
         /// The file.
         path: PathBuf,
+        /// From 1 on.
+        line: usize,
         /// The key.
         key: String,
+        /// What it takes.
+        wanted: &'static str,
+        /// One that it takes.
+        example: &'static str,
     },
 }
 
@@ -65,77 +90,165 @@ pub fn flags(path: &Path) -> Result<Vec<OsString>, ConfigFileError> {
 
 /// The flags in a file's text.
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<OsString>, ConfigFileError> {
-    let table: toml::Table = text.parse().map_err(|source| ConfigFileError::Syntax {
+    let table = DeTable::parse(text).map_err(|source| ConfigFileError::Syntax {
         path: path.to_owned(),
         source: Box::new(source),
     })?;
+    let line_of = |at: usize| {
+        1 + text.as_bytes()[..at]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+    };
+    let command = Args::command();
+    let known = |key: &str| {
+        let run = command.find_subcommand("run")?;
+        run.get_arguments()
+            .find(|arg| key != "config" && arg.get_long() == Some(key))
+    };
     let mut flags = Vec::new();
-    for (key, value) in &table {
-        let mut one = Vec::new();
-        if !flag(key, value, &mut one) {
-            return Err(ConfigFileError::Form {
+    for (key, value) in table.get_ref() {
+        let line = line_of(key.span().start);
+        let name = key.get_ref().as_ref();
+        let arg = known(name).ok_or_else(|| ConfigFileError::Unknown {
+            path: path.to_owned(),
+            line,
+            key: name.to_owned(),
+            nearest: nearest(name),
+        })?;
+        let of_key = of_value(arg, name, value.get_ref()).ok_or_else(|| {
+            let (wanted, example) = form(arg);
+            ConfigFileError::Form {
                 path: path.to_owned(),
-                key: key.clone(),
-            });
-        }
-        flags.extend(one.into_iter().map(OsString::from));
+                line,
+                key: name.to_owned(),
+                wanted,
+                example,
+            }
+        })?;
+        flags.extend(of_key.into_iter().map(OsString::from));
     }
     Ok(flags)
 }
 
-/// Whether the value can be a flag's; a list gives the flag several times.
-fn flag(key: &str, value: &Value, flags: &mut Vec<String>) -> bool {
-    match value {
-        Value::String(text) => flags.push(format!("--{key}={text}")),
-        Value::Integer(number) => flags.push(format!("--{key}={number}")),
-        Value::Boolean(true) => flags.push(format!("--{key}")),
-        Value::Boolean(false) => {}
-        Value::Array(list) => {
-            return list
-                .iter()
-                .all(|value| !value.is_array() && flag(key, value, flags));
+/// A key as a flag; a list gives it several times.  `None` where it takes no
+/// such value.
+fn of_value(arg: &Arg, key: &str, value: &DeValue<'_>) -> Option<Vec<String>> {
+    let flag = |value: &DeValue<'_>| Some(format!("--{key}={}", value.as_str()?));
+    match (arg.get_action(), value) {
+        (ArgAction::SetTrue, DeValue::Boolean(true)) => Some(vec![format!("--{key}")]),
+        (ArgAction::SetTrue, DeValue::Boolean(false)) => Some(Vec::new()),
+        (ArgAction::SetTrue, _) => None,
+        (ArgAction::Append, DeValue::Array(list)) => {
+            list.iter().map(|value| flag(value.get_ref())).collect()
         }
-        Value::Float(_) | Value::Datetime(_) | Value::Table(_) => return false,
+        (_, value) => Some(vec![flag(value)?]),
     }
-    true
+}
+
+/// What a flag takes, and an example.
+fn form(arg: &Arg) -> (&'static str, &'static str) {
+    match arg.get_action() {
+        ArgAction::SetTrue => ("true or false", "true"),
+        ArgAction::Append => ("a string or a list of strings", "[\"…\", \"…\"]"),
+        _ => ("a string", "\"…\""),
+    }
+}
+
+/// The flag that is meant, by the rules of the command line.
+fn nearest(key: &str) -> String {
+    let unknown = ["speedmimi-collector", "run", &format!("--{key}")];
+    let error = Args::command().try_get_matches_from(unknown).err();
+    match error
+        .as_ref()
+        .and_then(|error| error.get(ContextKind::SuggestedArg))
+    {
+        Some(ContextValue::String(flag)) => format!("did you mean {}?", flag.trim_matches('-')),
+        _ => "none is like it".to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(text: &str) -> Result<Vec<OsString>, ConfigFileError> {
+    fn of(text: &str) -> Result<Vec<OsString>, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("collector.toml");
         fs::write(&path, text).unwrap();
-        flags(&path)
+        let directory = format!("{}/", dir.path().display());
+        flags(&path).map_err(|error| error.to_string().replace(&directory, ""))
     }
 
     #[test]
     fn keys_are_flags() {
         let text =
             "data-dir = \"/d\"\ninsecure = true\nremote-write = [\"http://a/\", \"http://b/\"]";
+        let mut given = of(text).unwrap();
+        given.sort_unstable();
         let expected = [
             "--data-dir=/d",
             "--insecure",
             "--remote-write=http://a/",
             "--remote-write=http://b/",
         ];
-        assert_eq!(of(text).unwrap(), expected);
+        assert_eq!(given, expected);
         assert!(of("insecure = false").unwrap().is_empty());
+        assert_eq!(of("otlp = \"grpc://a\"").unwrap(), ["--otlp=grpc://a"]);
     }
 
     #[test]
-    fn what_is_no_flag_is_refused() {
-        assert!(matches!(
-            of("data-dir ="),
-            Err(ConfigFileError::Syntax { .. })
-        ));
-        for text in ["[table]\nx = 1", "x = 1.5", "x = [[1]]"] {
-            assert!(
-                matches!(of(text), Err(ConfigFileError::Form { .. })),
-                "{text}"
-            );
+    fn what_is_no_flag_is_told_with_its_line_and_what_is_meant() {
+        for (text, words) in [
+            (
+                "# one\n\ndata-dri = \"/d\"",
+                "collector.toml:3: there is no key \"data-dri\": did you mean data-dir?",
+            ),
+            (
+                "zzzz = 1",
+                "collector.toml:1: there is no key \"zzzz\": none is like it",
+            ),
+            (
+                "[listen]\ngrpc = 1",
+                "collector.toml:1: there is no key \"listen\"",
+            ),
+            (
+                "config = \"x\"",
+                "collector.toml:1: there is no key \"config\"",
+            ),
+            ("help = true", "collector.toml:1: there is no key \"help\""),
+            (
+                "insecure = true\ndata-dir = 5",
+                "collector.toml:2: data-dir is a string, such as data-dir = \"…\"",
+            ),
+            (
+                "insecure = \"yes\"",
+                "collector.toml:1: insecure is true or false, such as insecure = true",
+            ),
+            (
+                "insecure = 1",
+                "collector.toml:1: insecure is true or false",
+            ),
+            (
+                "data-dir = [\"a\", \"b\"]",
+                "collector.toml:1: data-dir is a string",
+            ),
+            (
+                "otlp = [[\"a\"]]",
+                "collector.toml:1: otlp is a string or a list of strings",
+            ),
+            (
+                "otlp = { a = 1 }",
+                "collector.toml:1: otlp is a string or a list of strings",
+            ),
+            (
+                "retention-age = 1.5",
+                "collector.toml:1: retention-age is a string",
+            ),
+        ] {
+            let error = of(text).unwrap_err();
+            assert!(error.starts_with(words), "{text:?}: {error}");
         }
+        assert!(of("data-dir =").unwrap_err().contains("is not TOML"));
     }
 }

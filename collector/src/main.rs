@@ -2,12 +2,12 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser;
 use collector::{
-    app,
-    args::{Args, Command, TokenCommand},
+    app::{self, Daemon},
+    args::{Command, TokenCommand},
+    command_line::{self, Unusable},
     config::Config,
-    config_file, logging,
+    logging,
     tokens::{self, Right, TokensError},
 };
 
@@ -15,9 +15,16 @@ use collector::{
 const EX_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let args = match parse(&std::env::args_os().collect::<Vec<_>>()) {
-        Ok(args) => args,
-        Err(code) => return code,
+    let given: Vec<OsString> = std::env::args_os().collect();
+    // First of all: until it is caught, SIGHUP ends a program.
+    let daemon = given.get(1).filter(|command| *command == "run");
+    let daemon = match daemon.map(|_| Daemon::new()).transpose() {
+        Ok(daemon) => daemon,
+        Err(error) => return failed(1, &error.into()),
+    };
+    let (args, flags) = match command_line::parse(&given) {
+        Ok(parsed) => parsed,
+        Err(unusable) => return usage(&unusable),
     };
     match args.command {
         Command::Run(run) => {
@@ -26,7 +33,8 @@ fn main() -> ExitCode {
                 Ok(config) => config,
                 Err(error) => return failed(EX_USAGE, &error.into()),
             };
-            match app::run(config) {
+            let daemon = daemon.map_or_else(Daemon::new, Ok);
+            match daemon.and_then(|daemon| daemon.run(config, given, flags)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(1, &error.into()),
             }
@@ -98,34 +106,19 @@ fn token(command: TokenCommand) -> Result<(), TokensError> {
     Ok(())
 }
 
-/// The arguments, with the flags of a configuration file before those that
-/// were given.
-fn parse(given: &[OsString]) -> Result<Args, ExitCode> {
-    let args = Args::try_parse_from(given).map_err(|error| usage(&error))?;
-    let Command::Run(run) = &args.command else {
-        return Ok(args);
+fn usage(unusable: &Unusable) -> ExitCode {
+    let code = match unusable {
+        Unusable::Usage(error) => {
+            // Nothing is left to be done where even the terminal is gone.
+            drop(error.print());
+            error.use_stderr()
+        }
+        Unusable::File(_) => {
+            eprintln!("speedmimi-collector: {unusable}");
+            true
+        }
     };
-    let Some(path) = &run.config else {
-        return Ok(args);
-    };
-    let of_file = config_file::flags(path).map_err(|error| failed(EX_USAGE, &error.into()))?;
-    // The first two are the program and `run`.
-    let (program, flags) = given.split_at(2);
-    let all = program
-        .iter()
-        .cloned()
-        .chain(of_file)
-        .chain(flags.iter().cloned());
-    Args::try_parse_from(all).map_err(|error| {
-        eprintln!("with the configuration file {}:", path.display());
-        usage(&error)
-    })
-}
-
-fn usage(error: &clap::Error) -> ExitCode {
-    // Nothing is left to be done where even the terminal is gone.
-    drop(error.print());
-    ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })
+    ExitCode::from(if code { EX_USAGE } else { 0 })
 }
 
 /// `{error:#}` gives the whole chain of causes on one line.

@@ -122,7 +122,7 @@ fn a_configuration_file_holds_flags_and_given_ones_count_more() {
     assert!(!data.join("token").exists(), "the file's token counts");
 
     for (text, words) in [
-        ("retention-agee = \"7d\"", "--retention-age"),
+        ("retention-agee = \"7d\"", "did you mean retention-age?"),
         ("retention-age = \"soon\"", "--retention-age"),
         ("nonsense", "not TOML"),
     ] {

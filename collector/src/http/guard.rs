@@ -1,6 +1,9 @@
 //! What every request is checked for and every answer carries.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use axum::{
     Extension,
@@ -74,28 +77,40 @@ fn unauthorized() -> Response {
 }
 
 /// The names under which the collector is reached, besides localhost and
-/// addresses.
+/// addresses; all copies change together.
 #[derive(Clone, Debug)]
-pub(crate) enum Names {
+pub(crate) struct Names {
     /// On other addresses than loopback, where either the right to read is asked
     /// for or nothing is hidden anyway.
-    Any,
+    any: bool,
     /// In lower case.
-    These(Arc<[String]>),
+    these: Arc<RwLock<Vec<String>>>,
 }
 
 impl Names {
+    pub(crate) fn new(listening: IpAddr, these: Vec<String>) -> Self {
+        Self {
+            any: !listening.is_loopback(),
+            these: Arc::new(RwLock::new(these)),
+        }
+    }
+
+    pub(crate) fn replace(&self, these: Vec<String>) {
+        *self.these.write().unwrap_or_else(PoisonError::into_inner) = these;
+    }
+
     /// An address cannot be pointed elsewhere, a name other than localhost can.
     fn hold(&self, host: &str) -> bool {
-        let Self::These(names) = self else {
+        if self.any {
             return true;
-        };
+        }
         let name = match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
             Some((v6, _)) => v6,
             None => host.rsplit_once(':').map_or(host, |(name, _)| name),
         };
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        name == "localhost" || names.contains(&name) || name.parse::<IpAddr>().is_ok()
+        let these = self.these.read().unwrap_or_else(PoisonError::into_inner);
+        name == "localhost" || these.contains(&name) || name.parse::<IpAddr>().is_ok()
     }
 }
 
@@ -153,10 +168,13 @@ pub(super) async fn check(
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn names(names: &[&str]) -> Names {
-        Names::These(names.iter().map(|&name| name.to_owned()).collect())
+        let names = names.iter().map(|&name| name.to_owned());
+        Names::new(Ipv4Addr::LOCALHOST.into(), names.collect())
     }
 
     #[test]
@@ -183,7 +201,8 @@ mod tests {
             "monitor.example.evil",
         ] {
             assert!(!names(&["monitor.example"]).hold(host), "{host}");
-            assert!(Names::Any.hold(host), "{host}");
+            let anywhere = Names::new(Ipv4Addr::UNSPECIFIED.into(), Vec::new());
+            assert!(anywhere.hold(host), "{host}");
         }
         assert!(!names(&[]).hold("monitor.example"));
     }

@@ -29,6 +29,15 @@ struct Now {
     steady_ns: u64,
 }
 
+impl Now {
+    fn read() -> Self {
+        Self {
+            wall_ns: now_ns(),
+            steady_ns: steady_ns(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Trusted {
     at: Now,
@@ -78,23 +87,27 @@ impl Clock {
     /// Goes on from the time that was kept: a start is as good a time for a wrong
     /// clock as any.  `accept` takes the clock as it is.
     pub(super) fn new(kept_ns: Option<u64>, accept: bool) -> Self {
-        let wall_ns = now_ns();
-        let kept_ns = kept_ns.filter(|_| !accept);
+        let mut at = Now::read();
+        if let Some(kept_ns) = kept_ns.filter(|_| !accept) {
+            at.wall_ns = at.wall_ns.min(kept_ns);
+        }
         Self(Mutex::new(Trusted {
-            at: Now {
-                wall_ns: kept_ns.map_or(wall_ns, |kept_ns| kept_ns.min(wall_ns)),
-                steady_ns: steady_ns(),
-            },
+            at,
             ahead_since_ns: None,
         }))
     }
 
+    /// The clock is right as it is.
+    pub(super) fn accept(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Trusted {
+            at: Now::read(),
+            ahead_since_ns: None,
+        };
+    }
+
     /// Now.
     pub(super) fn now_ns(&self) -> u64 {
-        let now = Now {
-            wall_ns: now_ns(),
-            steady_ns: steady_ns(),
-        };
+        let now = Now::read();
         let mut trusted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (time_ns, judged) = trusted.judge(now);
         match judged {
@@ -103,7 +116,7 @@ impl Clock {
                 ahead_s = ahead_ns / 1_000_000_000,
                 "this machine's clock is ahead of the store's, or has jumped: nothing is deleted for \
                  its age by it until that has held for an hour; where the clock is right, a start \
-                 with --accept-clock deletes at once"
+                 or a reload with --accept-clock deletes at once"
             ),
             Judged::Held => tracing::info!("the clock has held for an hour: reports age by it"),
         }

@@ -103,6 +103,8 @@ enum Request {
         name: String,
         stored_ns: u64,
     },
+    /// Other bounds than before.
+    Keep(Retention),
     /// Time to see what is too old or too much.
     Tidy,
     Stop,
@@ -183,6 +185,12 @@ impl Writer {
         drop(self.requests.try_send(Request::Tidy));
     }
 
+    /// Keeps to other bounds from now on.
+    pub(crate) async fn keep(&self, retention: Retention) {
+        // A writer that has ended deletes nothing.
+        drop(self.requests.send(Request::Keep(retention)).await);
+    }
+
     /// Adds roll-ups to those that are kept, waiting for it; whether it was
     /// done.  Not to be called from an asynchronous task.
     pub(super) fn roll(&self, rolled: Rolled) -> bool {
@@ -244,6 +252,12 @@ impl Thread {
                     }
                     Request::Roll { rolled, done } => to_roll = Some((rolled, done)),
                     Request::Progress { name, stored_ns } => self.progress(&name, stored_ns),
+                    Request::Keep(retention) => {
+                        self.retention = retention;
+                        if retention.accept_clock {
+                            self.state.clock.accept();
+                        }
+                    }
                     Request::Tidy => tidy = true,
                     Request::Stop => queue.close(),
                 }

@@ -1,0 +1,72 @@
+//! SIGHUP: the configuration is read again, and what of it can change while the
+//! collector runs is followed.  What cannot be used changes nothing.
+//!
+//! Certificates and the tokens that were given out are followed without it.
+
+use std::{ffi::OsString, sync::Arc};
+
+use crate::{
+    auth::Access,
+    command_line::{Flags, parse_run},
+    config::Config,
+    http::Names,
+    store::Writer,
+};
+
+/// Flags that are followed; all others need a restart.
+const FOLLOWED: [&str; 6] = [
+    "accept-clock",
+    "allow-host",
+    "config",
+    "retention-age",
+    "retention-bytes",
+    "token-file",
+];
+
+/// What is reached while the collector runs.
+#[derive(Debug)]
+pub(crate) struct Reload {
+    pub(crate) given: Vec<OsString>,
+    /// As they count now.
+    pub(crate) flags: Flags,
+    pub(crate) access: Arc<Access>,
+    pub(crate) names: Names,
+    pub(crate) writer: Writer,
+}
+
+impl Reload {
+    /// Reads everything again, and says what came of it.
+    pub(crate) async fn run(&mut self) {
+        match self.reread() {
+            Ok((config, restart)) => {
+                self.access.replace(config.access);
+                self.names.replace(config.allow_host);
+                self.writer.keep(config.retention).await;
+                let restart = restart.join(", ");
+                if restart.is_empty() {
+                    tracing::info!("the configuration was read again");
+                } else {
+                    tracing::warn!(
+                        restart,
+                        "the configuration was read again: what is named under restart is \
+                         followed when the collector is started again"
+                    );
+                }
+            }
+            Err(error) => tracing::error!(
+                error = error.trim(),
+                "the configuration cannot be used: the one before counts on"
+            ),
+        }
+    }
+
+    /// The new configuration, and which of its changes need a restart.
+    fn reread(&mut self) -> Result<(Config, Vec<String>), String> {
+        let (args, flags) = parse_run(&self.given).map_err(|error| error.to_string())?;
+        let config = Config::try_new(&args).map_err(|error| crate::error_chain(&error))?;
+        // They are compared with what the start had: until the restart it counts.
+        let mut restart = self.flags.differing(&flags);
+        restart.retain(|flag| !FOLLOWED.contains(&flag.as_str()));
+        Ok((config, restart))
+    }
+}
