@@ -12,10 +12,11 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext},
 };
 use monitor_common::{
+    counters::Failure,
     endpoint::{EndpointKey, Role, other_slot},
     losses::Loss,
     socket::Socket,
-    tcp::Stream,
+    tcp::{Stream, state},
 };
 
 use crate::{count::bump, endpoint, maps};
@@ -101,13 +102,41 @@ pub fn release(ctx: SockContext) -> i32 {
         // SAFETY: a field of the process; callbacks of the socket, which may come at
         // the same time, only read it.
         unsafe { (&raw mut (*socket).process.released).write_volatile(1) };
-        // SAFETY: written by callbacks, under a lock that is not held here.
-        opened = Stream::follows(unsafe { (&raw const (*socket).stream.flags).read_volatile() });
+        opened = is_followed(&ctx, socket);
     }
     if !opened {
         adopted_released(&ctx);
     }
     1
+}
+
+/// Whether callbacks are asked for; counts an end that they should have told of.
+///
+/// The callback runs before the state is entered: a socket that is closed and not
+/// ended had none, as another program set flags of its own in the place of ours.
+#[inline(always)]
+fn is_followed(ctx: &SockContext, socket: *mut Socket) -> bool {
+    // SAFETY: the context is valid for the run of the program.
+    let state = unsafe { (*ctx.sock).state };
+    // SAFETY: written by callbacks, under a lock that is not held here.
+    let flags = unsafe { &raw mut (*socket).stream.flags };
+    // SAFETY: as above; after the state.
+    let now = unsafe { flags.read_volatile() };
+    if !Stream::follows(now) || state != u32::from(state::CLOSE) || now & Stream::ENDED != 0 {
+        return Stream::follows(now);
+    }
+    // SAFETY: of a closed socket nothing else is told.
+    unsafe { flags.write_volatile(now | Stream::ENDED) };
+    maps::lose(Loss::CallbacksTaken);
+    // SAFETY: written before the SYN.
+    if let Some(counters) = maps::counters(unsafe { (*socket).exchange.slot }) {
+        if now & Stream::ESTABLISHED != 0 {
+            bump!(counters, connections_closed);
+        } else {
+            bump!(counters, connections_failed[Failure::Other as usize]);
+        }
+    }
+    true
 }
 
 /// Notes the state that a connection older than the programs is let go in: it

@@ -68,8 +68,8 @@ fn handle<const LOGS: bool>(ctx: &SockOpsContext) {
         BPF_SOCK_OPS_PARSE_HDR_OPT_CB => header(ops),
         // What another program asked for tells of it, too.
         _ => {
-            if followed(ops).is_some() {
-                keep_callbacks(ctx, ops);
+            if let Some(socket) = followed(ops) {
+                keep_callbacks(ctx, ops, socket);
             }
         }
     }
@@ -141,13 +141,17 @@ fn call_back(ctx: &SockOpsContext, ops: &bpf_sock_ops, flags: u32) {
 }
 
 /// Asks again for the callbacks of a connection that another program took away, by
-/// setting flags of its own alone.  Those that it left tell of it.
+/// setting flags of its own alone.  Those that it left tell of it, as do those that
+/// the kernel makes unasked between the SYN's and the SYN: there nothing was missed.
 #[inline(always)]
-fn keep_callbacks(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
-    if ops.bpf_sock_ops_cb_flags & CALLBACKS != CALLBACKS {
-        maps::lose(Loss::CallbacksTaken);
-        call_back(ctx, ops, CALLBACKS);
+fn keep_callbacks(ctx: &SockOpsContext, ops: &bpf_sock_ops, socket: *mut Socket) {
+    if ops.bpf_sock_ops_cb_flags & CALLBACKS == CALLBACKS {
+        return;
     }
+    if stream(socket).has(Stream::ESTABLISHED) {
+        maps::lose(Loss::CallbacksTaken);
+    }
+    call_back(ctx, ops, CALLBACKS);
 }
 
 /// A handshake was completed by an ACK: that of a connection from outside, or of
@@ -275,7 +279,7 @@ fn round_trip(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     if !stream(socket).is_due(ticks) {
         return;
     }
-    keep_callbacks(ctx, ops);
+    keep_callbacks(ctx, ops, socket);
     if let Some(counters) = maps::counters(slot(socket)) {
         fold(ops, socket, counters);
     }
@@ -313,7 +317,7 @@ fn state_change<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     }
     stream(socket).enter(new);
     if !ends {
-        keep_callbacks(ctx, ops);
+        keep_callbacks(ctx, ops, socket);
     }
     if new == state::FIN_WAIT1 {
         // From here on only the packet's header tells whether the peer's FIN
@@ -373,7 +377,7 @@ fn timer(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     if expired {
         stream(socket).flags |= Stream::TIMED_OUT;
     } else {
-        keep_callbacks(ctx, ops);
+        keep_callbacks(ctx, ops, socket);
     }
 }
 

@@ -5,10 +5,12 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     os::fd::OwnedFd,
+    time::Duration,
 };
 
 use libtest_mimic::Failed;
-use monitor_common::endpoint::Role;
+use monitor_common::{counters::Failure, endpoint::Role};
+use rustix::net::sockopt::set_socket_linger;
 
 use crate::{
     Case, Watch,
@@ -16,10 +18,14 @@ use crate::{
     watch::{Own, fresh, until},
 };
 
-pub(crate) const CASES: [Case; 2] = [
+pub(crate) const CASES: [Case; 3] = [
     (
         "callbacks_that_another_program_took_at_the_syn_are_asked_for_again",
         taken_at_the_syn,
+    ),
+    (
+        "an_end_that_no_callback_told_counts_when_the_process_lets_go",
+        ends_without_callbacks,
     ),
     (
         "callbacks_that_another_program_takes_for_good_are_a_counted_loss",
@@ -60,8 +66,10 @@ fn taken_at_the_syn(watch: &Watch) -> Result<(), Failed> {
     let kernel = own.open(watch);
     let listener = TcpListener::bind(fresh())?;
     let address = listener.local_addr()?;
+    let closed = TcpListener::bind(fresh())?.local_addr()?;
     let other = other_program(watch, TCP_CONNECT_CB, 0)?;
     for _ in 0..3 {
+        TcpStream::connect(closed).unwrap_err();
         let mut client = TcpStream::connect(address)?;
         let mut server = listener.accept()?.0;
         client.write_all(b"abc")?;
@@ -72,6 +80,35 @@ fn taken_at_the_syn(watch: &Watch) -> Result<(), Failed> {
         let c = own.counters(&kernel, Role::Upstream, address);
         (c.connections_opened, c.connections_closed, c.bytes_sent) == (3, 3, 9)
     });
+    let refused = own.counters(&kernel, Role::Upstream, closed);
+    assert_eq!(refused.connections_opened, 3);
+    assert_eq!(refused.connections_failed[Failure::Refused as usize], 3);
+    Ok(())
+}
+
+/// Nothing tells that the peer reset the connection, but that the process lets go of
+/// its socket.
+fn ends_without_callbacks(watch: &Watch) -> Result<(), Failed> {
+    let own = Own::new("callbacks-none");
+    let kernel = own.open(watch);
+    let lost = own.lost(&kernel, "callbacks_taken");
+    let listener = TcpListener::bind(fresh())?;
+    let address = listener.local_addr()?;
+    let other = other_program(watch, ACTIVE_ESTABLISHED_CB, 0)?;
+    let mut client = TcpStream::connect(address)?;
+    drop(other);
+    let server = listener.accept()?.0;
+    set_socket_linger(&server, Some(Duration::ZERO))?;
+    drop(server);
+    client.read(&mut [0; 9]).unwrap_err();
+    let ended = || {
+        let c = own.counters(&kernel, Role::Upstream, address);
+        [c.connections_opened, c.connections_closed]
+    };
+    assert_eq!(ended(), [1, 0]);
+    drop(client);
+    assert_eq!(ended(), [1, 1]);
+    assert!(own.lost(&kernel, "callbacks_taken") > lost);
     Ok(())
 }
 

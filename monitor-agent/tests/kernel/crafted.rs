@@ -20,11 +20,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 use crate::{
     Case, Watch,
     lossy::{self, run},
-    network::{in_own_network, tcp_socket},
+    network::{in_own_network, nstat, tcp_socket},
     watch::DEADLINE,
 };
 
-pub(crate) const CASES: [Case; 3] = [
+pub(crate) const CASES: [Case; 4] = [
     ("a_reset_amid_the_handshake_is_told", reset_amid_handshake),
     (
         "a_client_that_sends_twice_and_out_of_order_counts_once",
@@ -33,6 +33,10 @@ pub(crate) const CASES: [Case; 3] = [
     (
         "a_server_that_sends_twice_and_out_of_order_counts_once",
         disorderly_server,
+    ),
+    (
+        "a_request_with_a_bad_checksum_counts_once_with_the_one_that_is_sent_again",
+        bad_checksum,
     ),
 ];
 
@@ -66,6 +70,8 @@ struct Peer {
     window: u16,
     /// How many segments it has sent.
     sent: usize,
+    /// Whether what it sends is damaged on its way.
+    damaged: bool,
 }
 
 /// A segment of ours.
@@ -111,6 +117,7 @@ impl Peer {
             taken: 0,
             window: 60_000,
             sent: 0,
+            damaged: false,
         })
     }
 
@@ -139,6 +146,7 @@ impl Peer {
         let addresses = [PEERS.octets(), OURS.octets()].concat();
         let pseudo = [&addresses[..], &[0, 6], &len.to_be_bytes()].concat();
         let sum = checksum(&[&pseudo[..], &tcp[..]].concat());
+        let sum = if self.damaged { !sum } else { sum };
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
         let mut ip = vec![0x45, 0];
         ip.extend((len + 20).to_be_bytes());
@@ -307,23 +315,59 @@ fn send_in_disorder(peer: &mut Peer, message: &[u8]) -> io::Result<()> {
     peer.send(message)
 }
 
+/// A connection that the peer opens, the server's side of it, and its address.
+fn accepted() -> Result<(Peer, TcpStream, SocketAddr), Failed> {
+    let mut peer = Peer::start(40_000)?;
+    let socket = tcp_socket()?;
+    bind(&socket, &SocketAddr::from((OURS, 0)))?;
+    rustix::net::listen(&socket, 4)?;
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr()?;
+    peer.our_port = address.port();
+    peer.send_at(0, SYN, b"")?;
+    peer.seq = peer.seq.wrapping_add(1);
+    let answer = peer.expect("the answer to its SYN", |s| s.flags == SYN | ACK);
+    peer.take(&answer);
+    peer.send(b"")?;
+    let server = listener.accept()?.0;
+    server.set_read_timeout(Some(DEADLINE))?;
+    Ok((peer, server, address))
+}
+
+/// Of segments beyond 76 bytes the packet programs run before TCP looks at the
+/// checksum, and they are not told whether the device has: a damaged request counts
+/// when it comes.  TCP does not take it, and what is sent in its place is to them what
+/// came before.
+fn bad_checksum(watch: &Watch) -> Result<(), Failed> {
+    let long = [b"GET / HTTP/1.1\r\nCookie: ", &[b'c'; 100][..], b"\r\n\r\n"].concat();
+    let address = in_own_network(|| {
+        let (mut peer, mut server, address) = accepted()?;
+        peer.damaged = true;
+        // Shorter ones are looked at before.
+        peer.send_at(0, ACK, GET)?;
+        peer.send_at(0, ACK, &long)?;
+        let counted = watch.until(Role::Downstream, address, |c| {
+            c.requests.iter().sum::<u64>() == 1
+        });
+        assert_eq!((counted.requests[0], counted.bytes_received), (1, 0));
+        peer.damaged = false;
+        peer.send(&long)?;
+        server.read_exact(&mut vec![0; long.len()])?;
+        server.write_all(OK)?;
+        peer.take_until(OK)?;
+        drop(server);
+        peer.close()?;
+        assert_eq!(nstat("TcpInCsumErrors")?, 2);
+        Ok(address)
+    })?;
+    let counters = watch.ended(Role::Downstream, address, 1);
+    check(&counters, 1, long.len(), OK.len());
+    Ok(())
+}
+
 fn disorderly_client(watch: &Watch) -> Result<(), Failed> {
     let address = in_own_network(|| {
-        let mut peer = Peer::start(40_000)?;
-        let socket = tcp_socket()?;
-        bind(&socket, &SocketAddr::from((OURS, 0)))?;
-        rustix::net::listen(&socket, 4)?;
-        let listener = TcpListener::from(socket);
-        let address = listener.local_addr()?;
-        peer.our_port = address.port();
-        peer.send_at(0, SYN, b"")?;
-        peer.seq = peer.seq.wrapping_add(1);
-        let answer = peer.expect("the answer to its SYN", |s| s.flags == SYN | ACK);
-        peer.take(&answer);
-        peer.send(b"")?;
-        let mut server = listener.accept()?.0;
-        server.set_read_timeout(Some(DEADLINE))?;
-
+        let (mut peer, mut server, address) = accepted()?;
         send_in_disorder(&mut peer, GET)?;
         server.read_exact(&mut [0; GET.len()])?;
         server.write_all(OK)?;
