@@ -351,7 +351,10 @@ impl Table {
             upstreams.push(backends);
         }
         let tls = match &config.tls {
-            Some((cert, key)) => Some(tls::server(cert, key)?),
+            Some((cert, key)) => {
+                let earlier = earlier.and_then(|table| table.tls.as_deref());
+                Some(tls::server(cert, key, earlier)?)
+            }
             None => None,
         };
         let access_log = access_log(&config, earlier)?;

@@ -29,9 +29,9 @@ const LINGER_TICKS_MAX: u32 = 600;
 /// Bytes read at most while a request head is awaited. This is also what a client
 /// that sends ahead can have kept for it.
 pub(super) const AHEAD_BYTES_MAX: usize = 16 << 10;
-/// How long a connection that came while the worker stops may take to send its
-/// first request, in ticks.
-const LATE_TICKS: u32 = 20;
+/// How long a head, or the handshake before it, may take while the worker stops,
+/// in ticks.
+pub(super) const LATE_TICKS: u32 = 20;
 /// Bodies that came with the head are copied behind it up to this size.
 pub(super) const COPY_BYTES_MAX: usize = 4 << 10;
 
@@ -258,10 +258,9 @@ impl Conn {
         let draining = self.worker.draining.get();
         match (self.left.is_empty(), self.first) {
             (true, false) if draining => self.timer.arm_for(Wait::Next, 0),
-            (true, true) if draining => self.timer.arm_for(Wait::First, LATE_TICKS),
+            (true, true) | (false, _) if draining => self.timer.arm_for(Wait::Head, LATE_TICKS),
             (true, false) => self.timer.arm_for(Wait::Next, ticks.keep_alive),
-            (true, true) => self.timer.arm_for(Wait::First, ticks.request_head),
-            (false, _) => self.timer.arm(ticks.request_head),
+            (true, true) | (false, _) => self.timer.arm_for(Wait::Head, ticks.request_head),
         }
     }
 

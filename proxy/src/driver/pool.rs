@@ -3,11 +3,13 @@
 //! bottom grow old and are closed.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::io::Io;
 use crate::state::Backend;
+use crate::tls;
 
 /// Most idle connections that one worker keeps to one backend.
 const IDLE_MAX: usize = 16 * 1024;
@@ -42,6 +44,7 @@ pub struct LocalBackend {
     idle_ticks: Cell<u32>,
     idle: RefCell<Vec<Idle>>,
     retired: Cell<bool>,
+    told_until: Cell<u32>,
 }
 
 impl LocalBackend {
@@ -53,6 +56,7 @@ impl LocalBackend {
             idle_ticks: Cell::new(0),
             idle: RefCell::default(),
             retired: Cell::new(false),
+            told_until: Cell::new(0),
         })
     }
 
@@ -62,6 +66,16 @@ impl LocalBackend {
         if ticks == 0 {
             self.clear();
         }
+    }
+
+    /// Says why no connection by TLS can be made, once in so many ticks.
+    pub fn tell_of_tls(&self, error: &io::Error, now: u32, ticks: u32) {
+        if now < self.told_until.get() {
+            return;
+        }
+        self.told_until.set(now.saturating_add(ticks));
+        let (upstream, backend) = (&self.shared.upstream, &self.shared.config.id);
+        tracing::warn!(%upstream, %backend, %error, "the TLS handshake failed: {}", tls::remedy(error));
     }
 
     /// For how many ticks a connection that nobody uses is kept; 0: none is.

@@ -1,10 +1,12 @@
 //! Worker threads: their runtimes, accept loops and tickers.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
@@ -14,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use super::client::Conn;
+use super::client::{Conn, LATE_TICKS};
 use super::io::Io;
 use super::shortage::place_soon;
 use super::timers::{TICK, Wait};
@@ -180,7 +182,7 @@ async fn drain(worker: &Rc<Worker>, accepting: Accepting, orders: watch::Receive
     worker.timers.fire(Wait::Next);
     accepting.end(worker).await;
     drop(orders);
-    worker.timers.fire(Wait::First);
+    worker.timers.hasten(Wait::Head, LATE_TICKS);
     let emptied = async {
         while worker.live() > 0 {
             worker.emptied.notified().await;
@@ -318,14 +320,28 @@ async fn begin(
 
 /// The TLS handshake with a client, which may take as long as a head.
 async fn secure(worker: &Worker, stream: TcpStream, tls: Arc<ServerConfig>) -> Option<Io> {
-    let patience = worker.table().table.config.timeouts.request_head;
-    let shaking = TlsAcceptor::from(tls).accept(stream);
-    match tokio::time::timeout(patience, shaking).await {
-        Ok(Ok(stream)) => Some(Io::Tls(Box::new(stream.into()))),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "the TLS handshake with a client failed");
-            None
+    let timer = worker.timers.timer();
+    timer.arm_for(
+        Wait::Head,
+        if worker.draining.get() {
+            LATE_TICKS
+        } else {
+            worker.ticks.get().request_head
+        },
+    );
+    let mut shaking = std::pin::pin!(TlsAcceptor::from(tls).accept(stream));
+    poll_fn(|cx| {
+        timer.register(cx);
+        if timer.fired() {
+            return Poll::Ready(None);
         }
-        Err(_) => None,
-    }
+        shaking.as_mut().poll(cx).map(|shaken| match shaken {
+            Ok(stream) => Some(Io::Tls(Box::new(stream.into()))),
+            Err(error) => {
+                tracing::debug!(%error, "the TLS handshake with a client failed");
+                None
+            }
+        })
+    })
+    .await
 }

@@ -16,8 +16,8 @@ const CLOSED_AT_ONCE: usize = 8;
 const PAUSE: Duration = TICK;
 /// How often it is looked for a place that another worker makes.
 const LOOKS_MAX: u32 = 4;
-/// How often a shortage is told of, in ticks: once a minute.
-const TOLD_TICKS: u32 = 1200;
+/// How often the log tells of what goes on, in ticks: once a minute.
+pub(super) const TOLD_TICKS: u32 = 1200;
 
 /// What some workers need and others may have to give.
 #[derive(Debug, Default)]

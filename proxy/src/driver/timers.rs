@@ -20,8 +20,8 @@ const FIRED: u32 = 0;
 pub enum Wait {
     /// Something that belongs to a request.
     Busy,
-    /// Its first request.
-    First,
+    /// Its first request, or the rest of a head.
+    Head,
     /// A further request.
     Next,
 }
@@ -101,6 +101,18 @@ impl Timers {
             slots.deadlines[index] = FIRED;
             if let Some(waker) = &slots.wakers[index] {
                 waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Puts the deadlines of those that wait so to `ticks` from now at the latest.
+    pub fn hasten(&self, wait: Wait, ticks: u32) {
+        let latest = self.now.get() + ticks + 1;
+        let mut slots = self.slots.borrow_mut();
+        let slots = &mut *slots;
+        for (deadline, one) in slots.deadlines.iter_mut().zip(&slots.waits) {
+            if *one == wait {
+                *deadline = latest.min(*deadline);
             }
         }
     }
@@ -225,6 +237,26 @@ mod tests {
         assert!(timers.fire_oldest(Wait::Next));
         assert_eq!(fired(), [true, true, false]);
         assert!(!timers.fire_oldest(Wait::Next));
+    }
+
+    #[test]
+    fn a_stop_hastens_those_that_wait_for_a_head() {
+        let timers = Timers::new();
+        let (head, early, busy) = (timers.timer(), timers.timer(), timers.timer());
+        head.arm_for(Wait::Head, 100);
+        early.arm_for(Wait::Head, 1);
+        busy.arm(100);
+        timers.hasten(Wait::Head, 5);
+        timers.advance(4);
+        assert_eq!(
+            [&head, &early, &busy].map(Timer::fired),
+            [false, true, false]
+        );
+        timers.advance(7);
+        assert_eq!(
+            [&head, &early, &busy].map(Timer::fired),
+            [true, true, false]
+        );
     }
 
     #[test]

@@ -14,7 +14,8 @@ use tokio_rustls::TlsConnector;
 use super::client::Conn;
 use super::exchange::Exchange;
 use super::io::Io;
-use super::pool::Lease;
+use super::pool::{Lease, LocalBackend};
+use super::shortage::TOLD_TICKS;
 use crate::descriptors::is_own_shortage;
 use crate::http::reject::{Reject, Side};
 
@@ -60,7 +61,9 @@ impl Conn {
                 }
                 match &backend.shared.tls {
                     None => Ok(Io::Tcp(stream)),
-                    Some((config, name)) => Box::pin(self.secure(stream, config, name)).await,
+                    Some((config, name)) => {
+                        Box::pin(self.secure(stream, config, name, &backend)).await
+                    }
                 }
             }
             Err(Reject::Exhausted) => {
@@ -102,6 +105,7 @@ impl Conn {
         stream: TcpStream,
         config: &Arc<ClientConfig>,
         name: &ServerName<'static>,
+        backend: &LocalBackend,
     ) -> Result<Io, Reject> {
         let connector = TlsConnector::from(Arc::clone(config));
         let mut shaking = std::pin::pin!(connector.connect(name.clone(), stream));
@@ -112,7 +116,7 @@ impl Conn {
             shaking.as_mut().poll(cx).map(|shaken| match shaken {
                 Ok(stream) => Ok(Io::Tls(Box::new(stream.into()))),
                 Err(error) => {
-                    tracing::debug!(%error, "the TLS handshake with a backend failed");
+                    backend.tell_of_tls(&error, self.worker.timers.now(), TOLD_TICKS);
                     Err(Reject::UpstreamTls)
                 }
             })

@@ -42,6 +42,24 @@ fn a_stop_lets_what_is_in_flight_end() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_the_rest_of_a_head() {
+    let backend = Backend::echo();
+    let mut proxy = Proxy::before(&backend, "");
+    let (mut first, mut next) = (proxy.client(), proxy.client());
+    assert_eq!(next.get("/").status(), 200);
+    first.send("GET / HTTP/1.1\r\nHost:");
+    next.send("GET / HTTP/1.1\r\nHost:");
+    // Both parts have been read once a later one is answered.
+    assert_eq!(proxy.client().get("/").status(), 200);
+    proxy.signal("TERM");
+    for client in [&mut first, &mut next] {
+        assert_eq!(client.response().status(), 408);
+        assert!(client.ends());
+    }
+    assert_eq!(proxy.wait_for_exit().code(), Some(0));
+}
+
+#[test]
 fn the_drain_deadline_cuts_what_does_not_end() {
     let backend = Backend::new(|_, _| {});
     let mut proxy = Proxy::before(&backend, "timeouts: {drain: 100ms}");

@@ -189,6 +189,135 @@ fn tls_is_switched_on_and_off_while_open_connections_live_on() {
     assert_eq!(get(&mut secure, "/").unwrap(), b"ok");
 }
 
+#[test]
+fn tickets_stay_good_over_reloads() {
+    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let (directory, first, second) = (tempfile::tempdir().unwrap(), certificate(), certificate());
+    let proxy = Proxy::with(&config(directory.path(), &backend, &first));
+    let trusting = client_trusting(&first.der);
+    let resumes = || {
+        let mut tls = connect(proxy.address, &trusting);
+        assert_eq!(get(&mut tls, "/").unwrap(), b"ok");
+        tls.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    };
+    assert!(!resumes());
+    assert!(resumes());
+    proxy.signal("HUP");
+    proxy.wait_for_line("configuration reloaded");
+    assert!(resumes());
+    // Also with another certificate: who comes with a ticket has seen the first.
+    std::fs::write(directory.path().join("cert.pem"), &second.cert_pem).unwrap();
+    std::fs::write(directory.path().join("key.pem"), &second.key_pem).unwrap();
+    proxy.signal("HUP");
+    proxy.wait_for_line("configuration reloaded");
+    assert!(resumes());
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_handshake() {
+    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let (directory, certificate) = (tempfile::tempdir().unwrap(), certificate());
+    let mut proxy = Proxy::with(&config(directory.path(), &backend, &certificate));
+    let mut silent = proxy.client();
+    // The beginning of a record that holds a ClientHello.
+    let mut half = proxy.client();
+    half.send([22, 3, 1, 2, 0, 1]);
+    let trusting = client_trusting(&certificate.der);
+    assert_eq!(
+        get(&mut connect(proxy.address, &trusting), "/").unwrap(),
+        b"ok"
+    );
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait_for_exit().code(), Some(0));
+    assert!(silent.ends() && half.ends());
+}
+
+#[test]
+fn a_client_that_ends_tls_frees_its_backend() {
+    let (gone, wait) = std::sync::mpsc::channel();
+    let backend = Backend::new(move |_, peer| {
+        assert_eq!(peer.read_some(), b"");
+        gone.send(()).unwrap();
+    });
+    let (directory, certificate) = (tempfile::tempdir().unwrap(), certificate());
+    let proxy = Proxy::with(&config(directory.path(), &backend, &certificate));
+    let mut tls = connect(proxy.address, &client_trusting(&certificate.der));
+    write!(tls, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    eventually("the request", || {
+        (!backend.received().is_empty()).then_some(())
+    });
+    // The end of TLS alone, the connection below stays open.
+    tls.conn.send_close_notify();
+    tls.flush().unwrap();
+    wait.recv_timeout(PATIENCE).unwrap();
+}
+
+/// A certificate as `openssl req -x509` makes it: self-signed, and an authority's.
+/// With an empty `name` it has no `subjectAltName`.
+fn own_authority(name: &str, is_expired: bool) -> Certificate {
+    let names: Vec<String> = name.split_whitespace().map(str::to_owned).collect();
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "localhost");
+    if is_expired {
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    }
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = params.self_signed(&key).unwrap();
+    Certificate {
+        der: cert.der().clone(),
+        key: key.serialize_der(),
+        cert_pem: cert.pem(),
+        key_pem: key.serialize_pem(),
+    }
+}
+
+#[test]
+fn a_certificate_that_is_its_own_authority_is_taken_where_it_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let ask = |shown: &Certificate, named: &Certificate| {
+        let address = secure_server(shown, |_| {
+            "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret".to_owned()
+        });
+        let file = directory.path().join("ca.pem");
+        std::fs::write(&file, &named.cert_pem).unwrap();
+        let proxy = Proxy::with(&format!(
+            "server: {{host: 127.0.0.1, port: 0}}\npassive_health: {{failures: 0}}\n\
+             backends: {{u: [{{id: b, host: localhost, port: {}, scheme: https, ca_file: {}}}]}}\n\
+             routing: {{r: {{upstream: u}}}}\n",
+            address.port(),
+            file.display()
+        ));
+        let response = proxy.client().get("/");
+        (response.status() != 200).then(|| {
+            let line = proxy.wait_for_line("the TLS handshake failed: ");
+            line.split("the TLS handshake failed: ")
+                .nth(1)
+                .unwrap()
+                .to_owned()
+        })
+    };
+    let good = own_authority("localhost", false);
+    assert_eq!(ask(&good, &good), None);
+    let told = |shown: &Certificate, named: &Certificate, part: &str| {
+        let line = ask(shown, named).expect("a failure");
+        assert!(line.contains(part), "{line}");
+    };
+    let other = own_authority("localhost", false);
+    told(&good, &other, "exactly this certificate as ca_file");
+    let (elsewhere, expired) = (
+        own_authority("other", false),
+        own_authority("localhost", true),
+    );
+    told(&elsewhere, &elsewhere, "for other names");
+    told(&expired, &expired, "not valid now");
+    let unnamed = own_authority("", false);
+    told(&unnamed, &unnamed, "has no subjectAltName");
+    told(&certificate(), &good, "no trusted authority has signed");
+}
+
 /// A server that speaks TLS, whose answers are written by a function of the
 /// request.
 fn secure_server(
