@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     auth::Access,
+    budget::Budget,
     command_line::Flags,
     config::Config,
     engine::Engine,
@@ -31,6 +32,7 @@ use crate::{
     listen::{Bounds, Listener},
     live::Live,
     logging::READY_TARGET,
+    pool::Pool,
     reading::Reading,
     reload::Reload,
     self_stats::SelfStats,
@@ -202,11 +204,14 @@ async fn serve(
     let (grpc_listener, grpc_address) = bind(config.listen_grpc, "--listen-grpc").await?;
     let (http_listener, http_address) = bind(config.listen_http, "--listen-http").await?;
 
+    let budget = Budget::new(config.memory_limit);
     let told = Told {
         fleet: Fleet::default(),
-        live: Live::new(),
+        live: Live::new(budget.clone()),
         stats: Arc::new(SelfStats::new(&config.remote_write, &config.otlp)),
+        budget: budget.clone(),
     };
+    let pool = Pool::start().map_err(AppError::system("start the threads that make answers"))?;
     let store_path: PathBuf = config.data_dir.join(store::FILE_NAME);
     let (writer, writer_thread) = Writer::start(&store_path, &told, HOSTS_MAX, config.retention)
         .map_err(AppError::store("use the store"))?;
@@ -238,11 +243,12 @@ async fn serve(
         writer: writer.clone(),
         access: Arc::clone(&access),
         stats: Arc::clone(&told.stats),
+        budget: budget.clone(),
         rates: Arc::default(),
         streams: Arc::default(),
         stopping: stopping.clone(),
     };
-    let reading = match Engine::new(config.query_url) {
+    let reading = match Engine::new(config.query_url, &budget) {
         Some(engine) => Reading::Engine(engine),
         None => Reading::Store(told.fleet.clone(), readers),
     };
@@ -250,6 +256,8 @@ async fn serve(
         reading: reading.clone(),
         live: told.live.clone(),
         stats: Arc::clone(&told.stats),
+        budget,
+        pool: pool.clone(),
         stopping: stopping.clone(),
         access: (!config.open_grpc).then(|| Arc::clone(&access)),
         looks: Arc::new(Semaphore::new(1)),
@@ -274,6 +282,7 @@ async fn serve(
     };
     let state = http::State::new(
         told,
+        pool,
         reading,
         stopping.clone(),
         store_path,

@@ -184,6 +184,18 @@ pub struct RunArgs {
     /// SIGHUP.
     #[arg(long)]
     pub accept_clock: bool,
+    /// How much memory everything in flight may take: messages of agents, answers
+    /// that are not read yet, scrapes and watchers; KiB, MiB or GiB.  What finds no
+    /// room is refused for a while, by HTTP with 503, by gRPC with
+    /// RESOURCE_EXHAUSTED.  The process takes about 100 MiB beside it, more for
+    /// thousands of hosts.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "SPEEDMIMI_COLLECTOR_MEMORY_LIMIT",
+        default_value = "256MiB"
+    )]
+    pub memory_limit: String,
     /// Pass reports on to a receiver of Prometheus remote write; may be given
     /// several times.
     #[arg(long, value_name = "URL")]

@@ -31,6 +31,13 @@ pub(crate) struct Peer {
     pub(crate) identity: Option<Arc<Identity>>,
 }
 
+impl Peer {
+    /// Whose memory it is where it is shared among peers.
+    pub(crate) fn name(&self) -> Arc<str> {
+        self.to_string().into()
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
@@ -301,6 +308,7 @@ mod tests {
                 hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
                 reads,
             })),
+            ..Peer::default()
         };
         let header = bearer(GENERAL);
         let unbound = access.write(Some(&header), &Peer::default()).unwrap();

@@ -11,10 +11,15 @@
 
 use std::io;
 
+mod cost;
 mod wire;
 
 use monitor_proto::{REPORT_BYTES_MAX, v1};
 use prost::Message;
+
+use crate::budget::{Exhausted, Held};
+
+pub(crate) use cost::decoded_bytes;
 
 /// zstd of a `speedmimi.v1.Report`, without the contract: a form of old.
 const FORM_ZSTD_V1: u8 = 1;
@@ -56,6 +61,8 @@ pub(crate) enum CodecError {
     Decompress(#[source] io::Error),
     #[error("cannot decode the body")]
     Decode(#[from] prost::DecodeError),
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
 }
 
 /// The body of a report.
@@ -84,6 +91,21 @@ fn parts(body: &[u8]) -> Result<(Option<[u8; 2]>, &[u8]), CodecError> {
 fn decompress(body: &[u8]) -> Result<Vec<u8>, CodecError> {
     let (_, frame) = parts(body)?;
     zstd::bulk::decompress(frame, DECODED_BYTES_MAX).map_err(CodecError::Decompress)
+}
+
+/// The report in a body, where it finds room.
+pub(crate) fn decode_in(body: &[u8], room: &mut Held) -> Result<v1::Report, CodecError> {
+    decode_where(body, |bytes| room.grow(bytes))
+}
+
+/// The report in a body, where so many bytes fit.
+pub(crate) fn decode_where(
+    body: &[u8],
+    fit: impl FnOnce(u64) -> Result<(), Exhausted>,
+) -> Result<v1::Report, CodecError> {
+    let message = decompress(body)?;
+    fit(decoded_bytes(&message).unwrap_or(0))?;
+    Ok(v1::Report::decode(message.as_slice())?)
 }
 
 /// The report in a body.

@@ -36,6 +36,7 @@ pub struct Config {
     /// Names of the HTTP port, in lower case.
     pub(crate) allow_host: Vec<String>,
     pub(crate) retention: Retention,
+    pub(crate) memory_limit: u64,
     pub(crate) remote_write: Vec<RemoteUrl>,
     /// Where answers come from, if not from the store.
     pub(crate) query_url: Vec<RemoteUrl>,
@@ -76,6 +77,9 @@ pub enum ConfigError {
         "--allow-host {0:?}: give a name alone such as monitor.example, without scheme or port"
     )]
     AllowHost(String),
+    /// Not a size, or too little.
+    #[error("--memory-limit {0:?}: give a size of 64MiB or more such as 256MiB or 2GiB")]
+    MemoryLimit(String),
     /// Not an engine's URL.
     #[error(
         "--query-url {0:?}: give an http or https URL without a password and without /api/v1, \
@@ -114,6 +118,7 @@ impl Config {
             loopback("listen-http", args.listen_http)?;
         }
         let retention = retention(args)?;
+        let memory_limit = memory_limit(args)?;
         let remote_write = args
             .remote_write
             .iter()
@@ -149,6 +154,7 @@ impl Config {
             open_http: args.insecure || args.listen_http.ip().is_loopback(),
             allow_host: allow_host(args)?,
             retention,
+            memory_limit,
             remote_write,
             query_url,
             otlp,
@@ -184,6 +190,14 @@ fn retention(args: &RunArgs) -> Result<Retention, ConfigError> {
         bytes,
         accept_clock: args.accept_clock,
     })
+}
+
+fn memory_limit(args: &RunArgs) -> Result<u64, ConfigError> {
+    /// A page of reports, a large report and a scrape find room in their shares.
+    const BYTES_MIN: u64 = 64 << 20;
+    bytes(&args.memory_limit)
+        .filter(|bytes| *bytes >= BYTES_MIN)
+        .ok_or_else(|| ConfigError::MemoryLimit(args.memory_limit.clone()))
 }
 
 /// A size such as `10GiB`.

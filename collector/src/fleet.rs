@@ -5,13 +5,16 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use monitor_proto::v1;
 
 use crate::{
-    codec, log_limit,
+    budget::{Exhausted, Held},
+    codec::{self, CodecError},
+    log_limit,
+    metrics::{Figures, HostSample},
     rollup::duration_ns,
     store::HostRow,
     time::{now_ns, steady_ns},
@@ -67,23 +70,50 @@ pub(crate) struct Newest {
 }
 
 /// What is known of one host.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct HostState {
     pub(crate) row: HostRow,
     pub(crate) newest: Newest,
+    /// What `/metrics` was written from the last time, and whether the host was up.
+    figures: Mutex<Option<(bool, Arc<Figures>)>>,
 }
 
 impl HostState {
     /// The newest report; `None`, said in the log, where it is unreadable.
-    pub(crate) fn report(&self) -> Option<v1::Report> {
-        codec::decode(&self.newest.body)
-            .inspect_err(|error| {
+    pub(crate) fn report(&self, room: &mut Held) -> Result<Option<v1::Report>, Exhausted> {
+        match codec::decode_in(&self.newest.body, room) {
+            Ok(report) => Ok(Some(report)),
+            Err(CodecError::Exhausted(exhausted)) => Err(exhausted),
+            Err(error) => {
                 if let Some(left_out) = log_limit::line("newest report", &self.row.id) {
                     let host = &self.row.id;
                     tracing::error!(host, %error, left_out, "a newest report is unreadable");
                 }
-            })
-            .ok()
+                Ok(None)
+            }
+        }
+    }
+
+    /// What `/metrics` says of this host now: its newest report is decoded once for
+    /// it.  `None`, said in the log, where it is unreadable.
+    pub(crate) fn figures(
+        &self,
+        steady_ns: u64,
+        mut room: Held,
+    ) -> Result<Option<Arc<Figures>>, Exhausted> {
+        let up = !self.row.silent(steady_ns);
+        let mut last = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, figures)) = last.as_ref().filter(|(was_up, _)| *was_up == up) {
+            return Ok(Some(Arc::clone(figures)));
+        }
+        let Some(report) = self.report(&mut room)? else {
+            return Ok(None);
+        };
+        let figures = Figures::of(&HostSample::new(report, self.summary(), up));
+        room.resize(figures.bytes())?;
+        let figures = Arc::new(figures.in_room(room));
+        *last = Some((up, Arc::clone(&figures)));
+        Ok(Some(figures))
     }
 
     /// The host as the API lists it.
@@ -117,7 +147,12 @@ impl Fleet {
         let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
         let newest = newest.or_else(|| hosts.get(&row.id).map(|state| state.newest.clone()));
         if let Some(newest) = newest {
-            hosts.insert(row.id.clone(), Arc::new(HostState { row, newest }));
+            let state = HostState {
+                row,
+                newest,
+                figures: Mutex::default(),
+            };
+            hosts.insert(state.row.id.clone(), Arc::new(state));
         }
     }
 

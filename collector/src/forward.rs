@@ -33,6 +33,8 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Reports read at once.
 const BATCH_MAX: u32 = 200;
+/// Of them, as they are kept: a report may have megabytes.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -249,8 +251,11 @@ impl Sender {
     /// Sends some reports; `at` follows what is done with.
     fn pass(&mut self, connection: &Connection, at: &mut u64) -> Result<(), Stopping> {
         let mut waiting = Vec::new();
+        let mut bytes = 0;
         let read = stored_after(connection, *at, BATCH_MAX, |stored_ns, stored| {
+            bytes += stored.body.len();
             waiting.push((stored_ns, stored));
+            bytes < BATCH_BYTES_MAX
         });
         if let Err(error) = read {
             if let Some(left_out) = log_limit::line("forward read", &self.name) {

@@ -34,6 +34,8 @@ pub fn export_request(message: &[u8]) {
         return;
     };
     let report = request.report.unwrap_or_default();
+    let bytes = codec::decoded_bytes(&report.encode_to_vec());
+    assert!(bytes.is_some(), "what was decoded has a size");
     if validate::report(&report).is_err() {
         return;
     }

@@ -12,6 +12,7 @@
 pub mod app;
 pub mod args;
 mod auth;
+mod budget;
 mod codec;
 pub mod command_line;
 pub mod config;
@@ -33,6 +34,7 @@ mod metrics;
 mod names;
 mod otlp;
 mod patience;
+mod pool;
 mod reading;
 mod reload;
 mod remote_write;

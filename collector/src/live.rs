@@ -5,7 +5,14 @@
 
 use std::sync::Arc;
 
+use monitor_proto::v1;
 use tokio::sync::broadcast;
+
+use crate::{
+    budget::{Budget, Held, Use},
+    codec::{self, CodecError},
+    log_limit,
+};
 
 /// Reports that a slow watcher may lag behind.
 const LAG_MAX: usize = 256;
@@ -16,6 +23,8 @@ pub(crate) struct LiveReport {
     pub(crate) host_id: Arc<str>,
     pub(crate) host_name: Arc<str>,
     pub(crate) body: Arc<[u8]>,
+    /// The body's room until no watcher waits for it; without room there is no body.
+    pub(crate) held: Option<Arc<Held>>,
 }
 
 impl LiveReport {
@@ -23,27 +32,51 @@ impl LiveReport {
     pub(crate) fn is_of(&self, host: &str) -> bool {
         host.is_empty() || *self.host_id == *host || *self.host_name == *host
     }
+
+    /// The report, in room that it has until it is sent; `None` where there is none,
+    /// or it is unreadable.
+    pub(crate) fn decoded(&self, mut room: Held) -> Option<(v1::Report, Held)> {
+        self.held.as_ref()?;
+        match codec::decode_in(&self.body, &mut room) {
+            Ok(report) => Some((report, room)),
+            Err(CodecError::Exhausted(_)) => None,
+            Err(error) => {
+                if let Some(left_out) = log_limit::line("live report", &self.host_id) {
+                    tracing::error!(%error, left_out, "a live report is unreadable");
+                }
+                None
+            }
+        }
+    }
 }
 
 /// Where live reports are sent and watched.
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
+    budget: Budget,
     reports: broadcast::Sender<LiveReport>,
 }
 
 impl Live {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(budget: Budget) -> Self {
         Self {
+            budget,
             reports: broadcast::Sender::new(LAG_MAX),
         }
     }
 
     /// Never waits.
-    pub(crate) fn send(&self, report: LiveReport) {
+    pub(crate) fn send(&self, mut report: LiveReport) {
         // Without a watcher there is nothing to keep.
-        if self.reports.receiver_count() > 0 {
-            drop(self.reports.send(report));
+        if self.reports.receiver_count() == 0 {
+            return;
         }
+        let bytes = report.body.len() as u64;
+        match self.budget.take(Use::Watchers, &report.host_id, bytes) {
+            Ok(held) => report.held = Some(Arc::new(held)),
+            Err(_) => report.body = Arc::default(),
+        }
+        drop(self.reports.send(report));
     }
 
     pub(crate) fn watch(&self) -> broadcast::Receiver<LiveReport> {

@@ -6,8 +6,10 @@ use std::collections::HashMap;
 use monitor_proto::v1;
 
 use crate::{
+    budget::Held,
     engine::{Engine, EngineError, Partly},
     fleet::Fleet,
+    pool::Pool,
     rollup::EndpointId,
     series::{Plan, Samples},
     store::{EndpointFilter, ReadError, Readers},
@@ -67,17 +69,25 @@ impl Reading {
         }
     }
 
-    /// The newest report of the host with this id, else of those with this
-    /// name; of all where it is empty.
-    pub(crate) async fn newest(&self, host: &str) -> Result<Partly<Vec<v1::Report>>, ReadingError> {
-        match self {
-            Self::Store(fleet, _) => {
-                let hosts = fleet.chosen(host);
-                let reports = hosts.iter().filter_map(|host| host.report());
-                Ok(Partly::whole(reports.collect()))
-            }
-            Self::Engine(engine) => Ok(engine.newest(host).await?),
-        }
+    /// The newest report of the host with this id, else of those with this name, and
+    /// the room that they take.
+    pub(crate) async fn newest(
+        &self,
+        host: &str,
+        pool: &Pool,
+        mut room: Held,
+    ) -> Result<(Partly<Vec<v1::Report>>, Held), ReadingError> {
+        let hosts = match self {
+            Self::Store(fleet, _) => fleet.find(host),
+            Self::Engine(engine) => return Ok((engine.newest(host).await?, room)),
+        };
+        let decoded = pool.run(move || {
+            let reports = hosts.iter().map(|host| host.report(&mut room));
+            let reports: Result<Vec<_>, _> = reports.collect();
+            reports.map(|reports| (Partly::whole(reports.into_iter().flatten().collect()), room))
+        });
+        let decoded = decoded.await.map_err(|_| ReadError::Busy)?;
+        Ok(decoded.map_err(ReadError::from)?)
     }
 
     /// How many hosts a choice means, as far as that is known at once.
@@ -88,20 +98,21 @@ impl Reading {
         }
     }
 
-    /// The series of a metric of the chosen hosts.
+    /// The series of a metric of the chosen hosts, and the room that they take.
     pub(crate) async fn series(
         &self,
         host: &str,
         filter: EndpointFilter,
         plan: Plan,
-    ) -> Result<Partly<Vec<NamedSeries>>, ReadingError> {
+        room: Held,
+    ) -> Result<(Partly<Vec<NamedSeries>>, Held), ReadingError> {
         let (fleet, readers) = match self {
             Self::Store(fleet, readers) => (fleet, readers),
-            Self::Engine(engine) => return Ok(engine.series(host, &filter, &plan).await?),
+            Self::Engine(engine) => return Ok((engine.series(host, &filter, &plan).await?, room)),
         };
         let hosts = fleet.chosen(host);
         let keys: Vec<i64> = hosts.iter().map(|host| host.row.key).collect();
-        let read = readers.series(&keys, filter, plan).await?;
+        let read = readers.series(&keys, filter, plan, room).await?;
         let partial = read.partial();
         let by_key: HashMap<i64, _> = hosts.iter().map(|host| (host.row.key, host)).collect();
         let named = read.series.into_iter().filter_map(|one| {
@@ -113,9 +124,10 @@ impl Reading {
                 samples: one.samples,
             })
         });
-        Ok(Partly {
+        let named = Partly {
             value: named.collect(),
             partial,
-        })
+        };
+        Ok((named, read.held))
     }
 }

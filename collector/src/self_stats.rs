@@ -24,6 +24,8 @@ pub(crate) enum Refusal {
     Handshake,
     /// A report of a host for which the sender has no right.
     Forbidden,
+    /// There was no room for it in the budget of memory.
+    Memory,
     /// More bytes than a host may send.
     Rate,
     /// Too many hosts.
@@ -36,13 +38,14 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// All reasons, in the order of their names.
-    pub(crate) const ALL: [(Self, &'static str); 10] = [
+    pub(crate) const ALL: [(Self, &'static str); 11] = [
         (Self::Connections, "connections"),
         (Self::DiskFull, "disk_full"),
         (Self::Forbidden, "forbidden"),
         (Self::Handshake, "handshake"),
         (Self::Hosts, "hosts"),
         (Self::Invalid, "invalid"),
+        (Self::Memory, "memory"),
         (Self::Rate, "rate"),
         (Self::Store, "store"),
         (Self::Streams, "streams"),

@@ -12,17 +12,25 @@ mod promql;
 mod reports;
 mod series;
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Read, sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use self::answer::{Answer, BadAnswer, Series};
-use crate::{remote_write::RemoteUrl, time::now_ns};
+use crate::{
+    budget::{Budget, Held, Use},
+    remote_write::RemoteUrl,
+    time::now_ns,
+};
 
 /// How long an engine may take for one question.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// It is read so much at a time, and what it becomes is so many times as much: each
+/// series has labels of its own.
+const PART_BYTES: u64 = 256 << 10;
+const GROWTH: u64 = 6;
 /// Questions that are on their way at once; others wait.
 const QUESTIONS_MAX: usize = 16;
 
@@ -59,6 +67,7 @@ impl<T> Partly<T> {
 /// The engines that are asked; their answers are joined.
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
+    budget: Budget,
     urls: Arc<[RemoteUrl]>,
     agent: ureq::Agent,
     places: Arc<Semaphore>,
@@ -98,8 +107,9 @@ impl Question {
 
 impl Engine {
     /// `None` without a URL.
-    pub(crate) fn new(urls: Vec<RemoteUrl>) -> Option<Self> {
+    pub(crate) fn new(urls: Vec<RemoteUrl>, budget: &Budget) -> Option<Self> {
         (!urls.is_empty()).then(|| Self {
+            budget: budget.clone(),
             urls: urls.into(),
             agent: ureq::Agent::config_builder()
                 .http_status_as_error(false)
@@ -165,13 +175,14 @@ impl Engine {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let _place = place.map_err(|_| EngineError::Stopping)?;
         let agent = self.agent.clone();
+        let room = self.budget.open(Use::Answers, &url.to_string().into());
         #[expect(
             clippy::disallowed_methods,
             reason = "bounded: each holds one of QUESTIONS_MAX places"
         )]
         let asked = tokio::task::spawn_blocking(move || {
             let target = format!("{}{}", url.as_str().trim_end_matches('/'), question.path);
-            post(&agent, &target, question.form).map_err(|why| EngineError::NoAnswer {
+            post(&agent, &target, question.form, room).map_err(|why| EngineError::NoAnswer {
                 url: url.to_string(),
                 why,
             })
@@ -180,30 +191,40 @@ impl Engine {
     }
 }
 
+/// Reads an answer as far as there is room for what it becomes.
+fn read(mut from: impl Read, room: &mut Held) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    let mut part = from.by_ref().take(PART_BYTES);
+    while part
+        .read_to_end(&mut body)
+        .map_err(|error| error.to_string())?
+        > 0
+    {
+        let bytes = body.len() as u64;
+        if bytes > ANSWER_BYTES_MAX {
+            let most = ANSWER_BYTES_MAX >> 20;
+            return Err(format!("it is larger than {most} MiB: choose a host"));
+        }
+        room.resize(bytes * GROWTH)
+            .map_err(|error| error.to_string())?;
+        part.set_limit(PART_BYTES);
+    }
+    Ok(body)
+}
+
 fn post(
     agent: &ureq::Agent,
     url: &str,
     form: Vec<(&'static str, String)>,
+    mut room: Held,
 ) -> Result<Answer, String> {
     let mut response = agent
         .post(url)
         .send_form(form)
         .map_err(|error| error.to_string())?;
     let status = response.status().as_u16();
-    let body = response
-        .body_mut()
-        .with_config()
-        .limit(ANSWER_BYTES_MAX)
-        .read_to_vec()
-        .map_err(|error| match error {
-            ureq::Error::BodyExceedsLimit(_) => {
-                format!(
-                    "it is larger than {} MiB: choose a host",
-                    ANSWER_BYTES_MAX >> 20
-                )
-            }
-            error => error.to_string(),
-        })?;
+    let reader = response.body_mut().with_config().limit(u64::MAX).reader();
+    let body = read(reader, &mut room)?;
     answer::parse(&body).map_err(|error| match error {
         BadAnswer::NotOfTheApi(_) if status != 200 => format!("its status was {status}"),
         error => error.to_string(),

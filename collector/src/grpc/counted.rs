@@ -3,9 +3,11 @@
 //!
 //! A message that is there waits for the peer, and the next one is asked for once
 //! the peer has room for it: a stream of which nothing is taken is not counted.
+//! What of it waits counts against the budget of memory instead.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -18,13 +20,28 @@ use tonic::{
 };
 
 use crate::{
+    budget::{Budget, Held, Use},
     idle::{Streams, Waiting},
     listen::Origin,
 };
 
 /// A service whose streams are counted so.
 #[derive(Clone, Debug)]
-pub(super) struct Counted<S>(pub(super) S);
+pub(super) struct Counted<S>(pub(super) S, pub(super) Budget);
+
+/// The room that an answer's parts have until it has ended, as an extension of it.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    _held: Arc<Held>,
+}
+
+impl Room {
+    pub(super) fn new(held: Held) -> Self {
+        Self {
+            _held: Arc::new(held),
+        }
+    }
+}
 
 impl<S: NamedService> NamedService for Counted<S> {
     const NAME: &'static str = S::NAME;
@@ -47,16 +64,23 @@ where
         let origin = request.extensions().get::<Origin>();
         let streams = origin.map(|origin| origin.streams.clone());
         let streams = streams.unwrap_or_default();
+        let peer = origin.map(|origin| origin.peer.name()).unwrap_or_default();
+        let budget = self.1.clone();
         let waiting = streams.begin();
         let answer = self.0.call(request);
         Box::pin(async move {
             let answer = answer.await;
             drop(waiting);
-            Ok(answer?.map(|body| {
+            let mut answer = answer?;
+            let room = answer.extensions_mut().remove::<Room>();
+            Ok(answer.map(|body| {
                 Body::new(CountedBody {
                     body,
                     streams,
                     waiting: None,
+                    budget,
+                    peer,
+                    _room: room,
                 })
             }))
         })
@@ -67,6 +91,23 @@ struct CountedBody {
     body: Body,
     streams: Streams,
     waiting: Option<Waiting>,
+    budget: Budget,
+    peer: Arc<str>,
+    _room: Option<Room>,
+}
+
+impl CountedBody {
+    /// The frame, counted until all of it is sent.
+    fn hold(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(trailers) => return Ok(trailers),
+        };
+        let bytes = data.len() as u64;
+        let held = self.budget.take(Use::Answers, &self.peer, bytes);
+        let held = held.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        Ok(Frame::data(held.around(data)))
+    }
 }
 
 impl HttpBody for CountedBody {
@@ -83,7 +124,7 @@ impl HttpBody for CountedBody {
         } else if self.waiting.is_none() {
             self.waiting = Some(self.streams.begin());
         }
-        poll
+        poll.map(|next| next.map(|frame| self.hold(frame?)))
     }
 
     fn is_end_stream(&self) -> bool {

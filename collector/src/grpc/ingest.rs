@@ -9,24 +9,25 @@ use std::{
     error::Error as _,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use monitor_proto::{
     REPORT_BYTES_MAX,
-    v1::{
-        self, ExportOutcome, ExportRequest, ExportResponse,
-        report_service_server::{ReportService, ReportServiceServer},
-    },
+    v1::{self, ExportOutcome, ExportResponse},
 };
-use prost::Message;
+use prost::{Message as _, bytes::Bytes};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::shown;
+use super::{
+    export::{ExportRequest, ExportServer, Identity},
+    shown,
+};
 use crate::{
     auth::{Access, Denied, Peer, WriteGrant},
+    budget::{Budget, Held, Use},
     codec,
     fleet::Facts,
     limits::{HostRates, StreamPlace, Streams},
@@ -42,6 +43,15 @@ use crate::{
 const IN_FLIGHT_MAX: usize = 64;
 /// The field's own tag and length around a report.
 const ENVELOPE_BYTES: usize = 64;
+/// Of a report in memory: the largest that an agent makes, of 16,384 endpoints, takes
+/// less.  More is rejected before it is decoded.
+const DECODED_BYTES_MAX: u64 = 96 << 20;
+/// The message itself, its canonical encoding and the compressed one are there at once.
+const COPIES: u64 = 3;
+/// How often room is looked for, and after which time again: within the five seconds
+/// that an agent waits for an answer.
+const ROOM_TRIES: u32 = 30;
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
 const STREAMS_MAX: u64 = 4096;
 /// Of them, those of a token or a certificate for each host that it is bound
 /// to: an agent has one, and comes back before its last one is known to be dead.
@@ -53,10 +63,15 @@ pub(crate) struct Ingest {
     pub(crate) writer: Writer,
     pub(crate) access: Arc<Access>,
     pub(crate) stats: Arc<SelfStats>,
+    pub(crate) budget: Budget,
     pub(crate) rates: Arc<HostRates>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) stopping: Stopping,
 }
+
+/// What is answered on one stream.
+pub(super) type Answers =
+    Pin<Box<dyn Stream<Item = Result<ExportResponse, Status>> + Send + 'static>>;
 
 type Answered = oneshot::Receiver<Result<Outcome, WriteError>>;
 
@@ -73,8 +88,11 @@ enum Pending {
 }
 
 impl Ingest {
-    pub(crate) fn into_server(self) -> ReportServiceServer<Self> {
-        ReportServiceServer::new(self).max_decoding_message_size(REPORT_BYTES_MAX + ENVELOPE_BYTES)
+    pub(super) fn into_server(self) -> ExportServer {
+        ExportServer {
+            ingest: Arc::new(self),
+            bytes_max: REPORT_BYTES_MAX + ENVELOPE_BYTES,
+        }
     }
 
     fn authenticate(
@@ -124,6 +142,7 @@ impl Ingest {
         self,
         mut requests: Streaming<ExportRequest>,
         mut grant: WriteGrant,
+        holder: Arc<str>,
         pending: mpsc::Sender<Pending>,
         _place: (Place, Option<StreamPlace>),
     ) {
@@ -138,7 +157,7 @@ impl Ingest {
                 }
             };
             let answer = match next {
-                Some(Ok(request)) => self.take(request, &mut grant).await,
+                Some(Ok(request)) => self.take(request.report, &mut grant, &holder).await,
                 Some(Err(status)) => {
                     self.ended(&status, grant.peer());
                     Pending::Broken(status)
@@ -154,6 +173,10 @@ impl Ingest {
 
     /// What the peer sent is refused; that it went away is no refusal.
     fn ended(&self, status: &Status, peer: &Peer) {
+        if status.code() == Code::ResourceExhausted {
+            self.stats.refuse(Refusal::Memory, peer, &status.message());
+            return;
+        }
         // Only what the connection came to has a source.
         if status.source().is_none() {
             self.stats.refuse(Refusal::Invalid, peer, &status.message());
@@ -173,26 +196,113 @@ impl Ingest {
         }
     }
 
-    async fn take(&self, request: ExportRequest, grant: &mut WriteGrant) -> Pending {
-        let report = request.report.unwrap_or_default();
+    async fn take(&self, message: Bytes, grant: &mut WriteGrant, holder: &Arc<str>) -> Pending {
+        // What was decoded is gone before the writer is waited for.
+        let incoming = match self.room_for(&message, holder, grant.peer()).await {
+            Ok(held) => self.read_report(message, grant, held),
+            Err(pending) => return pending,
+        };
+        let incoming = match incoming {
+            Ok(incoming) => incoming,
+            Err(pending) => return pending,
+        };
+        let (epoch, sequence) = (incoming.agent.epoch, incoming.sequence);
+        match self.writer.submit(incoming).await {
+            Ok(answered) => Pending::Committing {
+                epoch,
+                sequence,
+                answered,
+            },
+            Err(error) => Pending::Broken(self.status(&error, grant.peer())),
+        }
+    }
+
+    /// A report that keeps to all rules, as it is stored.
+    fn read_report(
+        &self,
+        message: Bytes,
+        grant: &mut WriteGrant,
+        mut held: Held,
+    ) -> Result<Incoming, Pending> {
+        let peer = grant.peer().clone();
+        let report = v1::Report::decode(message).map_err(|error| self.unreadable(&error, &peer))?;
         if let Err(invalid) = validate::report(&report) {
-            self.stats.refuse(Refusal::Invalid, grant.peer(), &invalid);
-            return Pending::Rejected(ExportResponse {
-                epoch: report.agent.as_ref().map_or(0, |agent| agent.epoch),
-                sequence: report.sequence,
-                outcome: ExportOutcome::Rejected.into(),
-                message: invalid.to_string(),
-            });
+            let epoch = report.agent.as_ref().map_or(0, |agent| agent.epoch);
+            return Err(self.rejected(epoch, report.sequence, invalid.to_string(), &peer));
         }
         let host = report.host.as_ref().map_or("", |host| host.id.as_str());
         let granted = self.granted(grant, host);
-        if let Err(status) = granted.and_then(|()| self.allow(&report, grant.peer())) {
-            return Pending::Broken(status);
+        granted
+            .and_then(|()| self.allow(&report, &peer))
+            .map_err(Pending::Broken)?;
+        let body = codec::encode(&report).map_err(|error| {
+            Pending::Broken(self.status(&WriteError::Failed(error.to_string()), &peer))
+        })?;
+        held.shrink(body.len() as u64);
+        let facts = Facts::from(&report);
+        Ok(Incoming {
+            host: report.host.unwrap_or_default(),
+            agent: report.agent.unwrap_or_default(),
+            sequence: report.sequence,
+            window_end_ns: report.window_end_unix_ns,
+            received_ns: now_ns(),
+            steady_ns: steady_ns(),
+            body: body.into(),
+            facts,
+            _held: held,
+        })
+    }
+
+    /// Room for a report, before it is decoded; where many come at once, it is waited
+    /// for.
+    async fn room_for(
+        &self,
+        message: &Bytes,
+        holder: &Arc<str>,
+        peer: &Peer,
+    ) -> Result<Held, Pending> {
+        let decoded = codec::decoded_bytes(message)
+            .ok_or_else(|| self.unreadable(&"it is no message of the contract", peer))?;
+        if decoded > DECODED_BYTES_MAX {
+            let identity = Identity::decode(&**message).unwrap_or_default();
+            let epoch = identity.agent.map_or(0, |agent| agent.epoch);
+            let words = format!(
+                "the report takes {} MiB of memory, more than {}: it has too many entries",
+                decoded >> 20,
+                DECODED_BYTES_MAX >> 20
+            );
+            return Err(self.rejected(epoch, identity.sequence, words, peer));
         }
-        match self.submit(report).await {
-            Ok(pending) => pending,
-            Err(error) => Pending::Broken(self.status(&error, grant.peer())),
+        let bytes = decoded + COPIES * message.len() as u64;
+        let mut room = self.budget.take(Use::Messages, holder, bytes);
+        for _ in 0..ROOM_TRIES {
+            if room.is_ok() {
+                break;
+            }
+            tokio::time::sleep(ROOM_PAUSE).await;
+            room = self.budget.take(Use::Messages, holder, bytes);
         }
+        room.map_err(|exhausted| {
+            self.stats.refuse(Refusal::Memory, peer, &exhausted);
+            Pending::Broken(Status::resource_exhausted(exhausted.to_string()))
+        })
+    }
+
+    fn rejected(&self, epoch: u64, sequence: u64, message: String, peer: &Peer) -> Pending {
+        self.stats.refuse(Refusal::Invalid, peer, &message);
+        Pending::Rejected(ExportResponse {
+            epoch,
+            sequence,
+            outcome: ExportOutcome::Rejected.into(),
+            message,
+        })
+    }
+
+    fn unreadable(&self, why: &dyn std::fmt::Display, peer: &Peer) -> Pending {
+        self.stats.refuse(Refusal::Invalid, peer, why);
+        Pending::Broken(Status::invalid_argument(format!(
+            "a report cannot be read: {why}"
+        )))
     }
 
     /// The stream ends and the sender's spool waits: a report under the wrong
@@ -217,31 +327,6 @@ impl Ingest {
             "this host sends more than the collector takes of one host: send again later";
         self.stats.refuse(Refusal::Rate, peer, &WHY);
         Err(Status::resource_exhausted(WHY))
-    }
-
-    async fn submit(&self, report: v1::Report) -> Result<Pending, WriteError> {
-        let body = codec::encode(&report).map_err(|e| WriteError::Failed(e.to_string()))?;
-        let facts = Facts::from(&report);
-        let agent = report.agent.unwrap_or_default();
-        let (epoch, sequence) = (agent.epoch, report.sequence);
-        let answered = self
-            .writer
-            .submit(Incoming {
-                host: report.host.unwrap_or_default(),
-                agent,
-                sequence,
-                window_end_ns: report.window_end_unix_ns,
-                received_ns: now_ns(),
-                steady_ns: steady_ns(),
-                body: body.into(),
-                facts,
-            })
-            .await?;
-        Ok(Pending::Committing {
-            epoch,
-            sequence,
-            answered,
-        })
     }
 
     async fn answer(&self, pending: Pending, peer: &Peer) -> Result<ExportResponse, Status> {
@@ -290,22 +375,21 @@ impl Ingest {
     }
 }
 
-#[tonic::async_trait]
-impl ReportService for Ingest {
-    type ExportStream =
-        Pin<Box<dyn Stream<Item = Result<ExportResponse, Status>> + Send + 'static>>;
-
-    async fn export(
+impl Ingest {
+    /// Begins a stream.
+    pub(super) fn export(
         &self,
         request: Request<Streaming<ExportRequest>>,
-    ) -> Result<Response<Self::ExportStream>, Status> {
+    ) -> Result<Response<Answers>, Status> {
         let grant = self.authenticate(&request)?;
         let place = self.place(&grant)?;
         let peer = grant.peer().clone();
+        let holder = grant.holder().map(|(holder, _)| holder.into());
+        let holder = holder.unwrap_or_else(|| peer.name());
         let (pending, queue) = mpsc::channel(IN_FLIGHT_MAX);
         tokio::spawn(
             self.clone()
-                .read(request.into_inner(), grant, pending, place),
+                .read(request.into_inner(), grant, holder, pending, place),
         );
         let ingest = self.clone();
         let answers = ReceiverStream::new(queue).then(move |pending| {

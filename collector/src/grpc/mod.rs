@@ -1,6 +1,7 @@
 //! The gRPC services.
 
 mod counted;
+mod export;
 mod ingest;
 mod loads;
 mod query;

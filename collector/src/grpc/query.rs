@@ -14,16 +14,17 @@ use tokio::sync::{
     },
     mpsc,
 };
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
-use super::{loads, shown};
+use super::{counted::Room, loads, shown};
 use crate::{
     auth::Access,
-    codec,
+    budget::{Budget, Held, Use},
     engine::{EngineError, Partly},
     fleet::Fleet,
     live::{Live, LiveReport},
+    pool::Pool,
     reading::{Reading, ReadingError},
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
@@ -33,7 +34,7 @@ use crate::{
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 /// Of one page: clients take 4 MiB where nothing else is set.
-const PAGE_BYTES_MAX: usize = 3 << 20;
+const PAGE_BYTES_MAX: u64 = 3 << 20;
 /// Watchers at once; each costs a task and a few messages.
 const WATCHERS_MAX: u64 = 1024;
 /// Messages that wait for a watcher's connection; then the lag is counted.
@@ -57,6 +58,8 @@ pub(crate) struct Query {
     pub(crate) reading: Reading,
     pub(crate) live: Live,
     pub(crate) stats: Arc<SelfStats>,
+    pub(crate) budget: Budget,
+    pub(crate) pool: Pool,
     pub(crate) stopping: Stopping,
     /// Who may read; anyone where this is absent.
     pub(crate) access: Option<Arc<Access>>,
@@ -65,6 +68,8 @@ pub(crate) struct Query {
     pub(crate) looks: Arc<Semaphore>,
 }
 
+/// What is said, and its room until it is taken.
+type Answer<T> = (Result<T, Status>, Option<Held>);
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
 
 impl Query {
@@ -109,7 +114,8 @@ impl Query {
     async fn forward(
         mut self,
         host: String,
-        answers: mpsc::Sender<Result<v1::WatchResponse, Status>>,
+        peer: Arc<str>,
+        answers: mpsc::Sender<Answer<v1::WatchResponse>>,
         _place: Place,
     ) {
         let mut reports = self.live.watch();
@@ -119,20 +125,23 @@ impl Query {
                 next = reports.recv() => next,
                 () = answers.closed() => return,
                 () = stopped(&mut self.stopping) => {
-                    drop(answers.send(Err(goodbye())).await);
+                    drop(answers.send((Err(goodbye()), None)).await);
                     return;
                 }
             };
             match next {
                 Ok(live) if live.is_of(&host) => {
-                    let Some(report) = decoded(&live) else {
+                    let room = self.budget.open(Use::Watchers, &peer);
+                    let decoded = self.pool.run(move || live.decoded(room)).await;
+                    let Ok(Some((report, held))) = decoded else {
+                        skipped += 1;
                         continue;
                     };
                     let answer = v1::WatchResponse {
                         report: Some(report),
                         skipped: std::mem::take(&mut skipped),
                     };
-                    if answers.send(Ok(answer)).await.is_err() {
+                    if answers.send((Ok(answer), Some(held))).await.is_err() {
                         return;
                     }
                 }
@@ -214,19 +223,9 @@ fn goodbye() -> Status {
     Status::unavailable("the collector is stopping: connect again")
 }
 
-fn decoded(live: &LiveReport) -> Option<v1::Report> {
-    codec::decode(&live.body)
-        .inspect_err(|error| {
-            if let Some(left_out) = crate::log_limit::line("live report", &live.host_id) {
-                tracing::error!(%error, left_out, "a live report is unreadable");
-            }
-        })
-        .ok()
-}
-
 fn status(error: &ReadError) -> Status {
     match error {
-        ReadError::Busy => Status::resource_exhausted(error.to_string()),
+        ReadError::Busy | ReadError::Exhausted(_) => Status::resource_exhausted(error.to_string()),
         ReadError::Stopping => Status::unavailable(error.to_string()),
         ReadError::TooMuch(_) => Status::invalid_argument(error.to_string()),
         ReadError::Sqlite(_) => {
@@ -344,18 +343,21 @@ impl QueryService for Query {
             "ask a collector without --query-url, or this one for /api/v1/series over HTTP",
         )?;
         let selection = selection(fleet, request.get_ref())?;
-        let page = readers
-            .page(selection)
-            .await
-            .map_err(|error| status(&error))?;
-        let page = Partly {
-            partial: page.partial(),
-            value: page,
+        let room = self.budget.open(Use::Answers, &shown(&request).1.name());
+        let read = readers.page(selection, room).await;
+        let page = read.map_err(|error| status(&error))?;
+        let partial = page.partial();
+        let decoded = self.pool.run(move || page.decoded()).await;
+        let decoded = decoded.map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
+        let (reports, next, held) =
+            decoded.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        let value = v1::GetReportsResponse {
+            reports,
+            next_cursor: next.map(|c| c.to_string()).unwrap_or_default(),
         };
-        Ok(told(page, |page| v1::GetReportsResponse {
-            reports: page.reports,
-            next_cursor: page.next.map(|c| c.to_string()).unwrap_or_default(),
-        }))
+        let mut response = told(Partly { value, partial }, |value| value);
+        response.extensions_mut().insert(Room::new(held));
+        Ok(response)
     }
 
     type WatchStream = Answers<v1::WatchResponse>;
@@ -368,9 +370,12 @@ impl QueryService for Query {
         self.store("watch the collectors that agents report to, or /api/v1/live over HTTP")?;
         let place = self.place()?;
         let (answers, queue) = mpsc::channel(MESSAGES_MAX);
+        let peer = shown(&request).1.name();
         let host = request.into_inner().host;
-        tokio::spawn(self.clone().forward(host, answers, place));
-        Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
+        tokio::spawn(self.clone().forward(host, peer, answers, place));
+        // What is taken is encoded at once, and counts as that.
+        let taken = ReceiverStream::new(queue).map(|(answer, _held)| answer);
+        Ok(Response::new(Box::pin(taken)))
     }
 
     async fn get_backend_loads(

@@ -19,6 +19,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const STREAMS_MAX: u32 = 256;
 /// Ours have less than a tenth of it.
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
+/// What a connection keeps of what nobody has asked for yet: a report of a thousand
+/// endpoints.
+const WINDOW_BYTES: u32 = 256 << 10;
 /// Streams that were reset before they were looked at; more is an attack.
 const RESETS_MAX: usize = 64;
 
@@ -29,14 +32,19 @@ pub(crate) async fn serve(
     query: Query,
     mut stopping: Stopping,
 ) -> Result<(), Error> {
+    let budget = ingest.budget.clone();
+    let reports = Timely::streams(ingest.into_server(), &budget);
+    let questions = Timely::questions(query.into_server(), &budget);
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_max_header_list_size(Some(HEADERS_BYTES_MAX))
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
-        .add_service(Counted(Timely::streams(ingest.into_server())))
-        .add_service(Counted(Timely::questions(query.into_server())))
+        .initial_stream_window_size(Some(WINDOW_BYTES))
+        .initial_connection_window_size(Some(WINDOW_BYTES))
+        .add_service(Counted(reports, budget.clone()))
+        .add_service(Counted(questions, budget))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(connections).map(Ok::<_, io::Error>),
             async move { stopped(&mut stopping).await },
@@ -65,9 +73,11 @@ mod tests {
     use super::*;
     use crate::{
         auth::Access,
+        budget::Budget,
         fleet::Fleet,
         listen::{Bounds, Listener},
         live::Live,
+        pool::Pool,
         reading::Reading,
         self_stats::SelfStats,
         store::{Readers, Retention, Told, Writer},
@@ -86,10 +96,12 @@ mod tests {
     /// A whole server that allows so much idleness; its address and figures.
     async fn started(dir: &Path, stopping: Stopping) -> (String, Arc<SelfStats>) {
         let store = dir.join("collector.db");
+        let budget = Budget::new(64 << 20);
         let told = Told {
             fleet: Fleet::default(),
-            live: Live::new(),
+            live: Live::new(budget.clone()),
             stats: Arc::new(SelfStats::new::<&str, &str>(&[], &[])),
+            budget: budget.clone(),
         };
         let retention = Retention {
             age: DEADLINE,
@@ -102,6 +114,7 @@ mod tests {
             writer,
             access: Arc::new(Access::new(general, Tokens::open(dir).unwrap())),
             stats: Arc::clone(&told.stats),
+            budget: budget.clone(),
             rates: Arc::default(),
             streams: Arc::default(),
             stopping: stopping.clone(),
@@ -110,6 +123,8 @@ mod tests {
             reading: Reading::Store(told.fleet, Readers::start(&store, Arc::default()).unwrap()),
             live: told.live,
             stats: Arc::clone(&told.stats),
+            budget,
+            pool: Pool::start().unwrap(),
             stopping: stopping.clone(),
             access: None,
             looks: Arc::new(Semaphore::new(1)),

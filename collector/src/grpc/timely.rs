@@ -1,7 +1,7 @@
 //! A message that was begun comes to its end in time.
 //!
 //! What has come of it is kept until all of it is there; the keep-alive only
-//! tells that the peer lives.  A stream of reports may be silent between two of
+//! tells that the peer lives.  It counts against the budget until then.  A stream of reports may be silent between two of
 //! them for as long as it likes; a question is one message, and ends with it.
 
 use std::{
@@ -19,6 +19,11 @@ use tonic::{
     server::NamedService,
 };
 
+use crate::{
+    budget::{Budget, Held, Use},
+    listen::Origin,
+};
+
 /// The largest report at 40 KB a second.
 const MESSAGE_MAX: Duration = Duration::from_secs(100);
 
@@ -27,6 +32,7 @@ const MESSAGE_MAX: Duration = Duration::from_secs(100);
 pub(super) struct Timely<S> {
     service: S,
     silence: Silence,
+    budget: Budget,
 }
 
 /// Between two messages.
@@ -38,18 +44,20 @@ enum Silence {
 
 impl<S> Timely<S> {
     /// Takes streams of messages.
-    pub(super) fn streams(service: S) -> Self {
+    pub(super) fn streams(service: S, budget: &Budget) -> Self {
         Self {
             service,
             silence: Silence::Allowed,
+            budget: budget.clone(),
         }
     }
 
     /// Takes one message a request.
-    pub(super) fn questions(service: S) -> Self {
+    pub(super) fn questions(service: S, budget: &Budget) -> Self {
         Self {
             service,
             silence: Silence::Counts,
+            budget: budget.clone(),
         }
     }
 }
@@ -69,7 +77,10 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Timely<S>
 
     fn call(&mut self, request: http::Request<Body>) -> S::Future {
         let silence = self.silence;
-        let timely = |body| Body::new(TimelyBody::new(body, silence, MESSAGE_MAX));
+        let origin = request.extensions().get::<Origin>();
+        let peer = origin.map(|origin| origin.peer.name()).unwrap_or_default();
+        let held = self.budget.open(Use::Messages, &peer);
+        let timely = |body| Body::new(TimelyBody::new(body, silence, MESSAGE_MAX, held));
         self.service.call(request.map(timely))
     }
 }
@@ -78,17 +89,20 @@ struct TimelyBody {
     body: Body,
     framing: Framing,
     silence: Silence,
+    // The beginning of a message, and what came after it.
+    held: Held,
     // While the rest of a message is waited for.
     deadline: Option<Pin<Box<Sleep>>>,
     message_max: Duration,
 }
 
 impl TimelyBody {
-    fn new(body: Body, silence: Silence, message_max: Duration) -> Self {
+    fn new(body: Body, silence: Silence, message_max: Duration, held: Held) -> Self {
         Self {
             body,
             framing: Framing::default(),
             silence,
+            held,
             deadline: None,
             message_max,
         }
@@ -103,13 +117,22 @@ impl HttpBody for TimelyBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        // Whole messages are taken before more is asked for.
+        let begun = self.framing.begun as u64;
+        self.held.shrink(begun);
         let poll = Pin::new(&mut self.body).poll_frame(context);
         if let Poll::Ready(next) = &poll {
             let data = next
                 .as_ref()
                 .and_then(|next| next.as_ref().ok()?.data_ref());
-            if data.is_some_and(|data| self.framing.take(data)) {
-                self.deadline = None;
+            if let Some(data) = data {
+                if let Err(exhausted) = self.held.resize(begun + data.len() as u64) {
+                    let status = Status::resource_exhausted(exhausted.to_string());
+                    return Poll::Ready(Some(Err(status)));
+                }
+                if self.framing.take(data) {
+                    self.deadline = None;
+                }
             }
             return poll;
         }
@@ -143,6 +166,8 @@ impl HttpBody for TimelyBody {
 struct Framing {
     head: Vec<u8>,
     left: usize,
+    // How much of it is there.
+    begun: usize,
 }
 
 impl Framing {
@@ -160,6 +185,7 @@ impl Framing {
             if missing > 0 {
                 let (head, rest) = bytes.split_at(missing.min(bytes.len()));
                 self.head.extend(head);
+                self.begun += head.len();
                 bytes = rest;
                 let Ok([_, length @ ..]) = <[u8; Self::HEAD_BYTES]>::try_from(&*self.head) else {
                     return ended;
@@ -169,8 +195,10 @@ impl Framing {
             let taken = self.left.min(bytes.len());
             bytes = &bytes[taken..];
             self.left -= taken;
+            self.begun += taken;
             if self.left == 0 {
                 self.head.clear();
+                self.begun = 0;
                 ended = true;
             }
         }
@@ -195,11 +223,22 @@ mod tests {
             let ended = framing.take(&all[..cut]);
             assert_eq!(ended, cut >= 8, "{cut}");
             assert_eq!(framing.between(), [0, 8, 13].contains(&cut), "{cut}");
+            let of_message = cut
+                - [0, 8, 13]
+                    .into_iter()
+                    .filter(|end| *end <= cut)
+                    .max()
+                    .unwrap();
+            assert_eq!(framing.begun, of_message, "{cut}");
             assert!(framing.take(&all[cut..]) && framing.between(), "{cut}");
         }
         let mut framing = Framing::default();
         let ends = all.iter().filter(|byte| framing.take(&[**byte])).count();
         assert_eq!(ends, 3);
+    }
+
+    fn held() -> Held {
+        Budget::new(1 << 20).open(Use::Messages, &"peer".into())
     }
 
     struct Queue(mpsc::UnboundedReceiver<&'static [u8]>);
@@ -221,7 +260,7 @@ mod tests {
     async fn silence_between_messages_is_allowed_and_within_one_is_not() {
         let (sender, queue) = mpsc::unbounded_channel();
         let max = Duration::from_millis(20);
-        let mut body = TimelyBody::new(Body::new(Queue(queue)), Silence::Allowed, max);
+        let mut body = TimelyBody::new(Body::new(Queue(queue)), Silence::Allowed, max, held());
         let mut next = async || poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         sender.send(&[0, 0, 0, 0, 1, 7]).unwrap();
         assert!(next().await.unwrap().is_ok());
@@ -238,7 +277,7 @@ mod tests {
         for begun in [&[][..], &[0, 0, 0, 0, 1, 7]] {
             let (sender, queue) = mpsc::unbounded_channel();
             let max = Duration::from_millis(20);
-            let mut body = TimelyBody::new(Body::new(Queue(queue)), Silence::Counts, max);
+            let mut body = TimelyBody::new(Body::new(Queue(queue)), Silence::Counts, max, held());
             let mut next =
                 async || poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
             if !begun.is_empty() {

@@ -1,6 +1,7 @@
 //! Reports as comma-separated values (RFC 4180), one line an endpoint.
 
 use axum::{
+    body::Body,
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
@@ -16,7 +17,7 @@ pub(super) fn wanted(headers: &HeaderMap) -> bool {
         .any(|media| media.split(';').next().unwrap_or("").trim() == "text/csv")
 }
 
-pub(super) fn response(text: String) -> Response {
+pub(super) fn response(text: Body) -> Response {
     (
         [(
             header::CONTENT_TYPE,
@@ -37,18 +38,21 @@ const HEAD: &str = "window_start,window_end,window_duration_s,host,host_id,epoch
 /// The columns of an endpoint; a report without one has them empty.
 const ENDPOINT_COLUMNS: usize = 27;
 
-/// The reports, a line each endpoint; gauges are the window's mean.
-pub(super) fn reports(reports: &[Report]) -> String {
-    let mut out = format!("{HEAD}\r\n");
-    for report in reports {
-        let of_report = report_cells(report);
-        if report.endpoints.is_empty() {
-            let none = vec![String::new(); ENDPOINT_COLUMNS];
-            line(&mut out, &of_report, &none);
-        }
-        for endpoint in &report.endpoints {
-            line(&mut out, &of_report, &endpoint_cells(endpoint));
-        }
+/// The first line.
+pub(super) fn head() -> String {
+    format!("{HEAD}\r\n")
+}
+
+/// A report, a line each endpoint; gauges are the window's mean.
+pub(super) fn lines(report: &Report) -> String {
+    let mut out = String::new();
+    let of_report = report_cells(report);
+    if report.endpoints.is_empty() {
+        let none = vec![String::new(); ENDPOINT_COLUMNS];
+        line(&mut out, &of_report, &none);
+    }
+    for endpoint in &report.endpoints {
+        line(&mut out, &of_report, &endpoint_cells(endpoint));
     }
     out
 }
@@ -161,7 +165,7 @@ mod tests {
             endpoints: vec![Endpoint::from(&monitor_proto::v1::Endpoint::default())],
             ..Report::default()
         };
-        let text = reports(&[none, with]);
+        let text = head() + &lines(&none) + &lines(&with);
         let columns: Vec<_> = text.lines().map(|line| line.split(',').count()).collect();
         assert_eq!(columns, [41, 41, 41]);
     }

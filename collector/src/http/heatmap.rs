@@ -1,19 +1,22 @@
 //! `/api/v1/heatmap`: how durations spread over time.
 
 use axum::{
-    Json,
+    Extension,
     extract::{Query, State as Shared, rejection::QueryRejection},
+    response::Response,
 };
 use monitor_proto::json;
 use serde::Serialize;
 
 use super::{
-    State,
+    State, hold,
     partly::Told,
     problem::Problem,
     series::{SeriesQuery, filter, plan_of},
 };
 use crate::{
+    auth::Peer,
+    budget::Use,
     reading::Reading,
     series::{self, Duration, Heat},
 };
@@ -38,8 +41,9 @@ pub(super) struct Answer {
 /// The spread of a duration, of one host or all.
 pub(super) async fn read(
     Shared(state): Shared<State>,
+    Extension(peer): Extension<Peer>,
     query: Result<Query<SeriesQuery>, QueryRejection>,
-) -> Result<Json<Told<Answer>>, Problem> {
+) -> Result<Response, Problem> {
     let Query(mut query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let duration = match query.metric.as_str() {
         "" => Duration::Exchange,
@@ -53,18 +57,27 @@ pub(super) async fn read(
     query.metric = format!("{}_p99", duration.name());
     let plan = plan_of(state.reading.hosts_meant(&query.host), &query)?;
     let filter = filter(&query, &plan)?;
-    let read = state.reading.series(&query.host, filter, plan).await?;
+    let mut room = state.budget.open(Use::Answers, &peer.name());
+    room.resize(series::heat_bytes(&plan))?;
+    let (read, held) = state
+        .reading
+        .series(&query.host, filter, plan, room)
+        .await?;
     let tier = match &state.reading {
         Reading::Store(..) => plan.tier.name(),
         Reading::Engine(_) => "engine",
     };
-    Ok(Json(Told::of(read, |read| Answer {
-        metric: duration.name(),
-        unit: "s",
-        tier,
-        step_s: plan.step_s,
-        since: json::rfc3339(plan.start_s.saturating_mul(NS)),
-        until: json::rfc3339(plan.end_s.saturating_mul(NS)),
-        heat: series::heat(&plan, duration, read.iter().map(|one| &one.samples)),
-    })))
+    let told = move || {
+        let _until_it_is_made = held;
+        Told::of(read, |read| Answer {
+            metric: duration.name(),
+            unit: "s",
+            tier,
+            step_s: plan.step_s,
+            since: json::rfc3339(plan.start_s.saturating_mul(NS)),
+            until: json::rfc3339(plan.end_s.saturating_mul(NS)),
+            heat: series::heat(&plan, duration, read.iter().map(|one| &one.samples)),
+        })
+    };
+    hold::json(&state.pool, told).await
 }

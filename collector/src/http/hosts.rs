@@ -1,38 +1,48 @@
 //! `/api/v1/hosts` and what is below it.
 
 use axum::{
-    Json,
+    Extension,
     extract::{Path, State as Shared},
+    response::Response,
 };
 use monitor_proto::json;
 
-use super::{State, partly::Told, problem::Problem};
+use super::{State, hold, partly::Told, problem::Problem};
+use crate::{auth::Peer, budget::Use};
 
 /// Every host.
-pub(super) async fn list(Shared(state): Shared<State>) -> Result<Json<Told<json::Hosts>>, Problem> {
+pub(super) async fn list(Shared(state): Shared<State>) -> Result<Response, Problem> {
     let hosts = state.reading.hosts().await?;
-    Ok(Json(Told::of(hosts, |hosts| json::Hosts {
-        hosts: hosts.iter().map(Into::into).collect(),
-    })))
+    let told = move || {
+        Told::of(hosts, |hosts| json::Hosts {
+            hosts: hosts.iter().map(Into::into).collect(),
+        })
+    };
+    hold::json(&state.pool, told).await
 }
 
 /// The newest figures of one host, given by id or by a name it alone has.
 pub(super) async fn stats(
     Shared(state): Shared<State>,
+    Extension(peer): Extension<Peer>,
     Path(id): Path<String>,
-) -> Result<Json<Told<json::StatsResponse>>, Problem> {
-    let found = state.reading.newest(&id).await?;
-    match found.value.as_slice() {
-        [] => Err(Problem::not_found(format!(
+) -> Result<Response, Problem> {
+    let room = state.budget.open(Use::Answers, &peer.name());
+    let (found, _held) = state.reading.newest(&id, &state.pool, room).await?;
+    match found.value.len() {
+        0 => Err(Problem::not_found(format!(
             "no host has the id or name {id:?}: see /api/v1/hosts"
         ))),
-        [report] => {
-            let stats = json::Stats::from(report);
-            Ok(Json(Told::of(found, |_| json::StatsResponse { stats })))
+        1 => {
+            let told = || {
+                Told::of(found, |reports| json::StatsResponse {
+                    stats: reports.first().map(json::Stats::from).unwrap_or_default(),
+                })
+            };
+            hold::json(&state.pool, told).await
         }
         several => Err(Problem::bad_request(format!(
-            "{} hosts have the name {id:?}: give one of their ids, see /api/v1/hosts",
-            several.len()
+            "{several} hosts have the name {id:?}: give one of their ids, see /api/v1/hosts"
         ))),
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, convert::Infallible, time::Duration};
 
 use axum::{
+    Extension,
     extract::{Query, State as Shared, rejection::QueryRejection},
     http::StatusCode,
     response::{
@@ -16,14 +17,14 @@ use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
     time::MissedTickBehavior,
 };
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use super::{State, problem::Problem};
 use crate::{
-    codec,
+    auth::Peer,
+    budget::{Held, Use},
     engine::Engine,
     live::LiveReport,
-    log_limit,
     reading::Reading,
     self_stats::{Place, take_place},
     stop::{Stopping, stopped},
@@ -48,6 +49,7 @@ pub(super) struct LiveQuery {
 /// how many were left out because the reader was too slow.
 pub(super) async fn watch(
     Shared(state): Shared<State>,
+    Extension(peer): Extension<Peer>,
     query: Result<Query<LiveQuery>, QueryRejection>,
 ) -> Result<impl IntoResponse, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
@@ -60,24 +62,33 @@ pub(super) async fn watch(
         })?;
     let (events, queue) = mpsc::channel(EVENTS_MAX);
     match state.reading.clone() {
-        Reading::Store(..) => tokio::spawn(forward(state, query.host, events, place)),
+        Reading::Store(..) => {
+            let room = state.budget.open(Use::Watchers, &peer.name());
+            tokio::spawn(forward(state, query.host, room, events, place))
+        }
         Reading::Engine(engine) => {
             tokio::spawn(follow(state.stopping, engine, query.host, events, place))
         }
     };
-    Ok(Sse::new(ReceiverStream::new(queue)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    // What is taken is written at once.
+    let taken = ReceiverStream::new(queue).map(|(event, _held)| Ok::<_, Infallible>(event));
+    Ok(Sse::new(taken).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
+
+/// What a watcher is told, and its room until it is taken.
+type Told = (Event, Option<Held>);
 
 async fn forward(
     mut state: State,
     host: String,
-    events: mpsc::Sender<Result<Event, Infallible>>,
+    room: Held,
+    events: mpsc::Sender<Told>,
     _place: Place,
 ) {
     let mut reports = state.live.watch();
     // Tells the watcher that it misses nothing from here on.
     if events
-        .send(Ok(Event::default().comment("watching")))
+        .send((Event::default().comment("watching"), None))
         .await
         .is_err()
     {
@@ -90,16 +101,17 @@ async fn forward(
             () = stopped(&mut state.stopping) => return,
         };
         let event = match next {
-            Ok(report) if report.is_of(&host) => event(&report),
-            Ok(_) => None,
-            Err(RecvError::Lagged(skipped)) => {
-                let data = serde_json::json!({ "skipped": skipped });
-                Some(Event::default().event("skipped").data(data.to_string()))
+            Ok(report) if report.is_of(&host) => {
+                let room = room.another(0).ok();
+                let made = state.pool.run(move || event(&report, room?)).await;
+                made.ok().flatten().or_else(|| Some(skipped(1)))
             }
+            Ok(_) => None,
+            Err(RecvError::Lagged(n)) => Some(skipped(n)),
             Err(RecvError::Closed) => return,
         };
         if let Some(event) = event
-            && events.send(Ok(event)).await.is_err()
+            && events.send(event).await.is_err()
         {
             return;
         }
@@ -112,7 +124,7 @@ async fn follow(
     mut stopping: Stopping,
     engine: Engine,
     host: String,
-    events: mpsc::Sender<Result<Event, Infallible>>,
+    events: mpsc::Sender<Told>,
     _place: Place,
 ) {
     let mut ticks = tokio::time::interval(ENGINE_INTERVAL);
@@ -141,22 +153,23 @@ async fn follow(
             }
         }
         for event in new {
-            if events.send(Ok(event)).await.is_err() {
+            if events.send((event, None)).await.is_err() {
                 return;
             }
         }
     }
 }
 
-fn event(live: &LiveReport) -> Option<Event> {
-    codec::decode(&live.body)
-        .inspect_err(|error| {
-            if let Some(left_out) = log_limit::line("live report", &live.host_id) {
-                tracing::error!(%error, left_out, "a live report is unreadable");
-            }
-        })
-        .ok()
-        .and_then(|report| event_of(&report))
+fn skipped(n: u64) -> Told {
+    let data = serde_json::json!({ "skipped": n });
+    let event = Event::default().event("skipped").data(data.to_string());
+    (event, None)
+}
+
+/// `None` where there is no room for it, or it is unreadable.
+fn event(live: &LiveReport, room: Held) -> Option<Told> {
+    let (report, held) = live.decoded(room)?;
+    Some((event_of(&report)?, Some(held)))
 }
 
 fn event_of(report: &v1::Report) -> Option<Event> {

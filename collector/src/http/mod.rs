@@ -5,12 +5,13 @@
 
 mod building;
 mod csv;
+mod document;
 mod guard;
 mod health;
 mod heatmap;
+mod hold;
 mod hosts;
 mod live;
-mod newest;
 mod openapi;
 mod page;
 mod partly;
@@ -29,8 +30,8 @@ use tower_http::compression::CompressionLayer;
 pub(crate) use guard::Names;
 
 use crate::{
-    auth::Access, fleet::Fleet, listen::Connection, live::Live, reading::Reading,
-    self_stats::SelfStats, stop::Stopping, store::Told,
+    auth::Access, budget::Budget, fleet::Fleet, listen::Connection, live::Live, pool::Pool,
+    reading::Reading, self_stats::SelfStats, stop::Stopping, store::Told,
 };
 
 /// What the handlers share.
@@ -39,6 +40,8 @@ pub(crate) struct State {
     fleet: Fleet,
     live: Live,
     stats: Arc<SelfStats>,
+    budget: Budget,
+    pool: Pool,
     reading: Reading,
     stopping: Stopping,
     store_path: Arc<PathBuf>,
@@ -48,6 +51,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(
         told: Told,
+        pool: Pool,
         reading: Reading,
         stopping: Stopping,
         store_path: PathBuf,
@@ -58,6 +62,8 @@ impl State {
             fleet: told.fleet,
             live: told.live,
             stats: told.stats,
+            budget: told.budget,
+            pool,
             reading,
             stopping,
             store_path: Arc::new(store_path),
@@ -71,19 +77,23 @@ fn router(state: State) -> Router {
         .route("/api/v1/reports", get(reports::list))
         .route("/api/v1/series", get(series::read))
         .route("/api/v1/heatmap", get(heatmap::read))
+        .route("/api/v1/hosts", get(hosts::list))
+        .route("/api/v1/hosts/{id}/stats", get(hosts::stats))
         // Of the routes above alone.
         .route_layer(middleware::from_fn_with_state(
             building::places(),
             building::in_turn,
         ))
-        .route("/api/v1/hosts", get(hosts::list))
-        .route("/api/v1/hosts/{id}/stats", get(hosts::stats))
         .route("/api/v1/live", get(live::watch))
         .route("/api/v1/openapi.json", get(openapi::document))
         .route("/metrics", get(prometheus::scrape))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(page::serve)
+        .layer(middleware::from_fn_with_state(
+            state.budget.clone(),
+            hold::whole,
+        ))
         // Events are sent as they come: the layer leaves them as they are.
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(

@@ -7,7 +7,12 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{engine::EngineError, reading::ReadingError, store::ReadError};
+use crate::{
+    budget::Exhausted, engine::EngineError, pool::Busy, reading::ReadingError, store::ReadError,
+};
+
+/// When it is worth to ask again where something was in the way.
+const RETRY_AFTER_S: &str = "5";
 
 /// What went wrong, for people and programs.
 #[derive(Debug, Serialize)]
@@ -30,6 +35,12 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
+    /// What went wrong is for the log as well.
+    pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
+        tracing::error!(error = %crate::error_chain(error), "an answer cannot be made");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
@@ -43,14 +54,30 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             header::HeaderValue::from_static("application/problem+json"),
         );
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let seconds = header::HeaderValue::from_static(RETRY_AFTER_S);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
         response
+    }
+}
+
+impl From<Exhausted> for Problem {
+    fn from(exhausted: Exhausted) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, exhausted.to_string())
+    }
+}
+
+impl From<Busy> for Problem {
+    fn from(busy: Busy) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, busy.to_string())
     }
 }
 
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Busy | ReadError::Stopping => {
+            ReadError::Busy | ReadError::Stopping | ReadError::Exhausted(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
             ReadError::TooMuch(_) => Self::bad_request(error.to_string()),

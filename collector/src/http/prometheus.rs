@@ -1,17 +1,18 @@
 //! `/metrics`.
 
-use std::{convert::Infallible, fs};
+use std::{fs, sync::Arc};
 
 use axum::{
-    body::{Body, Bytes},
     extract::State as Shared,
     http::header,
     response::{IntoResponse, Response},
 };
 
-use super::State;
+use super::{State, hold, problem::Problem};
 use crate::{
-    metrics::{self, HostSample},
+    budget::Use,
+    fleet::HostState,
+    metrics::{self, Figures},
     reading::Reading,
     time::steady_ns,
 };
@@ -20,24 +21,34 @@ use crate::{
 ///
 /// An engine has the series of the hosts already: scraped from here they would
 /// be in it twice, so that this collector then tells of itself alone.
-pub(super) async fn scrape(Shared(state): Shared<State>) -> Response {
-    let now = steady_ns();
+pub(super) async fn scrape(Shared(state): Shared<State>) -> Result<Response, Problem> {
     let hosts = match &state.reading {
         Reading::Store(fleet, _) => fleet.all(),
         Reading::Engine(_) => Vec::new(),
     };
     let store_bytes = fs::metadata(state.store_path.as_path()).map_or(0, |m| m.len());
-    let own = metrics::own(&state.stats, state.fleet.len(), store_bytes);
-    let of_hosts = metrics::chunks(hosts.len(), move |i| HostSample::new(&hosts[i], now));
-    let chunks = std::iter::once(own)
-        .chain(of_hosts)
-        .map(|chunk| Ok::<_, Infallible>(Bytes::from(chunk)));
-    (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
-        Body::from_stream(tokio_stream::iter(chunks)),
-    )
-        .into_response()
+    let scrapes = "scrapes".into();
+    let stream = state
+        .budget
+        .take(Use::Scrapes, &scrapes, hold::STREAM_BYTES)?;
+    let stream = Arc::new(stream);
+    let own = metrics::own(&state.stats, &state.budget, state.fleet.len(), store_bytes);
+    let figures = figures(&state, hosts).await?;
+    let chunks = std::iter::once(own).chain(metrics::chunks(figures));
+    let counted = chunks.map(move |chunk| Ok(stream.share(chunk)));
+    let body = hold::streamed(&state.pool, counted);
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
+}
+
+/// Of all hosts as of now; one after another, so that others have their turn.
+async fn figures(state: &State, hosts: Vec<Arc<HostState>>) -> Result<Vec<Arc<Figures>>, Problem> {
+    let now = steady_ns();
+    let mut all = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        let room = state.budget.open(Use::Scrapes, &"scrapes".into());
+        let figures = state.pool.run(move || host.figures(now, room)).await??;
+        all.extend(figures);
+    }
+    Ok(all)
 }

@@ -1,26 +1,35 @@
 //! `/api/v1/reports`.
 
 use axum::{
-    Json,
+    Extension,
     extract::{Query, State as Shared, rejection::QueryRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use monitor_proto::json;
 use serde::Deserialize;
+use serde_json::json;
 
-use super::{State, csv, newest, partly::Told, problem::Problem};
+use super::{
+    State, csv,
+    document::{Document, Form, SCRATCH_BYTES, Source},
+    hold,
+    problem::Problem,
+};
 use crate::{
-    engine::Partly,
-    reading::Reading,
+    auth::Peer,
+    budget::{Held, Use},
+    reading::{Reading, ReadingError},
     store::{Filter, Selection},
     time,
 };
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
+/// What each answer takes beside its reports.
+const STREAM_BYTES: u64 = hold::STREAM_BYTES + SCRATCH_BYTES;
 /// Of one page, as it is encoded: JSON is several times that.
-const PAGE_BYTES_MAX: usize = 8 << 20;
+const PAGE_BYTES_MAX: u64 = 4 << 20;
 
 /// An empty parameter is one that was not given.
 #[derive(Debug, Default, Deserialize)]
@@ -37,33 +46,70 @@ pub(super) struct ReportsQuery {
 /// A page of reports, or with `latest=true` the newest one of each host.
 pub(super) async fn list(
     Shared(state): Shared<State>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     query: Result<Query<ReportsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let csv = csv::wanted(&headers);
     // What is wrong is told also where it would not count.
     let selection = selection(&state, &query)?;
-    if let ("true", false, Reading::Store(fleet, _)) = (query.latest.as_str(), csv, &state.reading)
-    {
-        return Ok(newest::stream(fleet.chosen(&query.host)));
-    }
     let (since_ns, until_ns) = (selection.since_ns, selection.until_ns);
-    let reports = choose(&state, &query, selection).await?;
-    if !csv {
-        return Ok(Json(Told::of(reports, |reports| reports)).into_response());
+    let stream = state
+        .budget
+        .take(Use::Answers, &peer.name(), STREAM_BYTES)?;
+    let chosen = choose(&state, &query, selection, stream).await?;
+    if !csv::wanted(&headers) {
+        let body = hold::streamed(&state.pool, chosen.json());
+        return Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response());
     }
-    let reports = reports.value;
-    let mut response = csv::response(csv::reports(&reports.reports));
-    if let Some(cursor) = reports.next_cursor {
+    let cursor = chosen.next_cursor.clone();
+    let mut response = csv::response(hold::streamed(&state.pool, chosen.csv()));
+    if let Some(cursor) = cursor {
         let link = next_link(&query, since_ns, until_ns, &cursor);
-        let link = HeaderValue::try_from(link).map_err(|error| {
-            tracing::error!(%error, "a link is no header");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-        })?;
+        let link = HeaderValue::try_from(link).map_err(|error| Problem::internal(&error))?;
         response.headers_mut().insert(header::LINK, link);
     }
     Ok(response)
+}
+
+/// What is answered.
+struct Chosen {
+    source: Source,
+    room: Held,
+    stream: Held,
+    next_cursor: Option<String>,
+    partial: Vec<String>,
+}
+
+impl Chosen {
+    /// A `json::Reports`.
+    fn json(self) -> Document {
+        let form = Form {
+            // A report has only finite numbers and texts.
+            write: |report| serde_json::to_string(report).unwrap_or_default(),
+            between: ",",
+        };
+        let after = if self.partial.is_empty() {
+            format!("],\"next_cursor\":{}}}", json!(self.next_cursor))
+        } else {
+            let cursor = json!(self.next_cursor);
+            format!(
+                "],\"next_cursor\":{cursor},\"partial\":{}}}",
+                json!(self.partial)
+            )
+        };
+        let room = (self.room, self.stream);
+        Document::new(self.source, form, room, "{\"reports\":[", after)
+    }
+
+    fn csv(self) -> Document {
+        let form = Form {
+            write: csv::lines,
+            between: "",
+        };
+        let room = (self.room, self.stream);
+        Document::new(self.source, form, room, &csv::head(), String::new())
+    }
 }
 
 /// Where the next page is, for those who get no JSON (RFC 8288): the reference
@@ -106,42 +152,53 @@ async fn choose(
     state: &State,
     query: &ReportsQuery,
     selection: Selection,
-) -> Result<Partly<json::Reports>, Problem> {
-    match query.latest.as_str() {
-        "" | "false" => {}
-        "true" => return latest(state, &query.host).await,
+    mut stream: Held,
+) -> Result<Chosen, Problem> {
+    let latest = match query.latest.as_str() {
+        "" | "false" => false,
+        "true" => true,
         other => {
             return Err(Problem::bad_request(format!(
                 "latest={other:?} is neither true nor false"
             )));
         }
-    }
-    let Reading::Store(_, readers) = &state.reading else {
-        return Err(Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "whole reports are kept by collectors alone, not by the engine that --query-url names: \
-             ask one without --query-url, or for latest=true, /api/v1/series or /api/v1/hosts",
-        ));
     };
-    let page = readers.page(selection).await?;
-    Ok(Partly {
-        value: json::Reports {
-            reports: page.reports.iter().map(Into::into).collect(),
-            next_cursor: page.next.map(|cursor| cursor.to_string()),
-        },
-        partial: page.partial(),
-    })
-}
-
-async fn latest(state: &State, host: &str) -> Result<Partly<json::Reports>, Problem> {
-    let newest = state.reading.newest(host).await?;
-    Ok(Partly {
-        value: json::Reports {
-            reports: newest.value.iter().map(Into::into).collect(),
-            next_cursor: None,
-        },
-        partial: newest.partial,
-    })
+    let mut chosen = Chosen {
+        source: Source::Made(Vec::new().into_iter()),
+        room: stream.split(SCRATCH_BYTES),
+        stream,
+        next_cursor: None,
+        partial: Vec::new(),
+    };
+    match &state.reading {
+        Reading::Store(fleet, _) if latest => {
+            chosen.source = Source::Newest(fleet.chosen(&query.host).into_iter());
+        }
+        Reading::Engine(engine) if latest => {
+            let newest = engine
+                .newest(&query.host)
+                .await
+                .map_err(ReadingError::from)?;
+            chosen.source = Source::Made(newest.value.into_iter());
+            chosen.partial = newest.partial;
+        }
+        Reading::Store(_, readers) => {
+            let page = readers.page(selection, chosen.room).await?;
+            chosen.partial = page.partial();
+            chosen.source = Source::Kept(page.bodies.into_iter());
+            chosen.room = page.held;
+            chosen.next_cursor = page.next.map(|cursor| cursor.to_string());
+        }
+        Reading::Engine(_) => {
+            return Err(Problem::new(
+                StatusCode::NOT_IMPLEMENTED,
+                "whole reports are kept by collectors alone, not by the engine that --query-url \
+                 names: ask one without --query-url, or for latest=true, /api/v1/series or \
+                 /api/v1/hosts",
+            ));
+        }
+    }
+    Ok(chosen)
 }
 
 fn selection(state: &State, query: &ReportsQuery) -> Result<Selection, Problem> {

@@ -1,14 +1,17 @@
 //! `/api/v1/series`.
 
 use axum::{
-    Json,
+    Extension,
     extract::{Query, State as Shared, rejection::QueryRejection},
+    response::Response,
 };
 use monitor_proto::{json, v1};
 use serde::{Deserialize, Serialize};
 
-use super::{State, partly::Told, problem::Problem};
+use super::{State, hold, partly::Told, problem::Problem};
 use crate::{
+    auth::Peer,
+    budget::Use,
     names,
     reading::{NamedSeries, Reading},
     series::{self, Metric, Plan, Point, Scope},
@@ -77,12 +80,18 @@ struct EndpointName {
 /// The series of a metric, of one host or all.
 pub(super) async fn read(
     Shared(state): Shared<State>,
+    Extension(peer): Extension<Peer>,
     query: Result<Query<SeriesQuery>, QueryRejection>,
-) -> Result<Json<Told<Answer>>, Problem> {
+) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let plan = plan_of(state.reading.hosts_meant(&query.host), &query)?;
     let filter = filter(&query, &plan)?;
-    let read = state.reading.series(&query.host, filter, plan).await?;
+    let room = state.budget.open(Use::Answers, &peer.name());
+    let (read, mut held) = state
+        .reading
+        .series(&query.host, filter, plan, room)
+        .await?;
+    held.grow(series::points_bytes(&plan, read.value.len()))?;
     let (tier, error_ratio, note) = match &state.reading {
         Reading::Store(..) => (plan.tier.name(), plan.metric.error_ratio(), None),
         Reading::Engine(_) => (
@@ -91,7 +100,7 @@ pub(super) async fn read(
             Some(ENGINE_NOTE),
         ),
     };
-    Ok(Json(Told::of(read, |read| {
+    let told = move |read: Vec<NamedSeries>| {
         let mut series: Vec<Series> = read.iter().map(|one| name(one, &plan)).collect();
         series.sort_by(|a, b| (&a.host, &a.endpoint).cmp(&(&b.host, &b.endpoint)));
         Answer {
@@ -105,7 +114,12 @@ pub(super) async fn read(
             note,
             series,
         }
-    })))
+    };
+    let told = move || {
+        let _until_it_is_made = held;
+        Told::of(read, told)
+    };
+    hold::json(&state.pool, told).await
 }
 
 fn name(one: &NamedSeries, plan: &Plan) -> Series {

@@ -8,7 +8,7 @@ use monitor_proto::{
 use super::{
     HostSample,
     families::{Family, Source},
-    text::{Kind, Labels, Sink, line},
+    text::{Kind, Labels, Sink, line, line_of},
 };
 
 /// What is read of an endpoint.
@@ -87,30 +87,31 @@ const FAMILIES: &[Family] = &[
 
 pub(super) fn write(out: &mut dyn Sink, name: &str, host: &HostSample, read: Read) {
     let none = v1::Counters::default();
-    for endpoint in &host.report.endpoints {
+    let all = host.report.endpoints.iter().zip(&host.endpoints);
+    for (n, (endpoint, labels)) in all.enumerate() {
         let totals = endpoint.totals.as_ref().unwrap_or(&none);
-        let labels = || labels(host, endpoint);
+        out.about(Some(n));
         match read {
             Read::Total(read) => {
                 if let Some(value) = read(totals) {
-                    line(out, name, &labels(), value);
+                    line(out, name, labels, value);
                 }
             }
             Read::Split(label, read) => {
                 for (value, n) in read(totals) {
-                    line(out, name, &labels().with(label, &value), n);
+                    line_of(out, name, labels, (label, &value), n);
                 }
             }
-            Read::Now(read) if host.up => line(out, name, &labels(), read(endpoint)),
+            Read::Now(read) if host.up => line(out, name, labels, read(endpoint)),
             Read::RoundTrip(read) if host.up => {
                 if let Some(value) = endpoint.srtt.as_ref().and_then(read) {
-                    line(out, name, &labels(), value);
+                    line(out, name, labels, value);
                 }
             }
             Read::Now(_) | Read::RoundTrip(_) => {}
             Read::Histogram(read) => {
                 if let Some(histogram) = read(totals) {
-                    buckets(out, name, &labels(), histogram);
+                    buckets(out, name, labels, histogram);
                 }
             }
         }
@@ -118,11 +119,9 @@ pub(super) fn write(out: &mut dyn Sink, name: &str, host: &HostSample, read: Rea
 }
 
 /// The proxy's names come after what identifies the endpoint.
-fn labels(host: &HostSample, endpoint: &v1::Endpoint) -> Labels {
+pub(super) fn labels(of_host: Labels, endpoint: &v1::Endpoint) -> Labels {
     let of_endpoint = labels::of_endpoint(endpoint);
-    of_endpoint.fold(host.labels(), |labels, (name, value)| {
-        labels.with(name, value)
-    })
+    of_endpoint.fold(of_host, |labels, (name, value)| labels.with(name, value))
 }
 
 fn owned(split: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<(String, u64)> {
@@ -141,11 +140,11 @@ fn buckets(out: &mut dyn Sink, name: &str, labels: &Labels, h: &v1::Histogram) {
     let bucket = format!("{name}_bucket");
     for k in BOUNDARY_LOG2_MIN..=BOUNDARY_LOG2_MAX {
         let boundary = f64::from(k).exp2();
-        let labels = labels.clone().with("le", &boundary.to_string());
-        line(out, &bucket, &labels, not_above(h, boundary));
+        let le = boundary.to_string();
+        line_of(out, &bucket, labels, ("le", &le), not_above(h, boundary));
     }
     let in_buckets: u64 = h.buckets.iter().sum();
-    line(out, &bucket, &labels.clone().with("le", "+Inf"), in_buckets);
+    line_of(out, &bucket, labels, ("le", "+Inf"), in_buckets);
     line(out, &format!("{name}_sum"), labels, h.sum_ns as f64 / 1e9);
     line(out, &format!("{name}_count"), labels, in_buckets);
 }

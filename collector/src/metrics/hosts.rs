@@ -18,6 +18,7 @@ pub(super) fn write(
     read: fn(&HostSample, Emit<'_>),
 ) {
     let base = host.labels();
+    out.about(None);
     read(host, &mut |own, value| {
         line(out, name, &base.clone().and(&own), value);
     });

@@ -6,16 +6,18 @@
 
 mod endpoints;
 mod families;
+mod figures;
 mod hosts;
 mod own;
 mod text;
 
+use std::sync::Arc;
+
 use monitor_proto::v1;
 
+pub(crate) use figures::Figures;
 pub(crate) use own::own;
 pub(crate) use text::{Labels, Sink, Value};
-
-use crate::fleet::HostState;
 
 /// A host at the time of a scrape.
 #[derive(Debug)]
@@ -23,16 +25,23 @@ pub(crate) struct HostSample {
     report: v1::Report,
     summary: v1::HostSummary,
     up: bool,
+    /// The labels of each endpoint.
+    endpoints: Vec<Labels>,
 }
 
 impl HostSample {
-    /// `None` where the newest report is unreadable.
-    pub(crate) fn new(state: &HostState, steady_ns: u64) -> Option<Self> {
-        Some(Self {
-            report: state.report()?,
-            summary: state.summary(),
-            up: !state.row.silent(steady_ns),
-        })
+    pub(crate) fn new(report: v1::Report, summary: v1::HostSummary, up: bool) -> Self {
+        let mut sample = Self {
+            report,
+            summary,
+            up,
+            endpoints: Vec::new(),
+        };
+        let (of_host, endpoints) = (sample.labels(), &sample.report.endpoints);
+        let labels = endpoints.iter();
+        let labels = labels.map(|one| endpoints::labels(of_host.clone(), one));
+        sample.endpoints = labels.collect();
+        sample
     }
 
     /// Whose every series is.
@@ -52,14 +61,11 @@ impl HostSample {
 /// The series of one report, as of its window's end: they follow from the
 /// report alone.
 pub(crate) fn write_report(out: &mut dyn Sink, report: v1::Report) {
-    let sample = HostSample {
-        summary: v1::HostSummary {
-            last_seen_unix_ns: report.window_end_unix_ns,
-            ..v1::HostSummary::default()
-        },
-        report,
-        up: true,
+    let summary = v1::HostSummary {
+        last_seen_unix_ns: report.window_end_unix_ns,
+        ..v1::HostSummary::default()
     };
+    let sample = HostSample::new(report, summary, true);
     for family in families::all() {
         family.write(out, &sample);
     }
@@ -69,28 +75,22 @@ pub(crate) fn write_report(out: &mut dyn Sink, report: v1::Report) {
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// All series of all hosts: a family's head, then its series host by host.
-///
-/// `nth` makes a host's sample anew for each family, `None` where there is
-/// none: decoding a report costs less than writing its series, and so a scrape
-/// holds one report and one chunk, however many hosts there are.
-pub(crate) fn chunks(
-    hosts: usize,
-    nth: impl Fn(usize) -> Option<HostSample>,
-) -> impl Iterator<Item = String> {
-    let mut families = families::all();
-    let mut family = families.next().filter(|_| hosts > 0);
-    let mut host = 0;
+pub(crate) fn chunks(hosts: Vec<Arc<Figures>>) -> impl Iterator<Item = String> {
+    let mut families = families::all().enumerate();
+    let mut family = families.next().filter(|_| !hosts.is_empty());
+    let (mut host, mut at) = (0, 0);
     std::iter::from_fn(move || {
         let mut out = String::new();
-        while let Some(current) = family.filter(|_| out.len() < CHUNK_BYTES) {
-            if host == 0 {
+        while let Some((nth, current)) = family.filter(|_| out.len() < CHUNK_BYTES) {
+            if host == 0 && at == 0 {
                 text::head(&mut out, current.name, current.kind, current.help);
             }
-            if let Some(sample) = nth(host) {
-                current.write(&mut out, &sample);
+            if let Some(next) = hosts[host].write(&mut out, &current, nth, at) {
+                at = next;
+                continue;
             }
-            host += 1;
-            if host == hosts {
+            (host, at) = (host + 1, 0);
+            if host == hosts.len() {
                 host = 0;
                 family = families.next();
             }

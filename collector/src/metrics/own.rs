@@ -7,13 +7,14 @@ use std::sync::{
 
 use super::text::{Kind, Labels, head, line};
 use crate::{
+    budget::{Budget, Use},
     forward::{ForwardStats, Rejection},
     self_stats::{Refusal, SelfStats},
     time::now_ns,
 };
 
 /// The collector's own series.
-pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
+pub(crate) fn own(stats: &SelfStats, budget: &Budget, hosts: usize, store_bytes: u64) -> String {
     let mut out = String::new();
     let read = |counter: &AtomicU64| counter.load(Relaxed);
     build_info(&mut out);
@@ -58,6 +59,7 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
         line(&mut out, name, &labels, read(counter));
     }
 
+    memory(&mut out, budget);
     forwards(&mut out, &REMOTE_WRITE, &stats.remotes);
     forwards(&mut out, &OTLP, &stats.otlps);
 
@@ -132,6 +134,32 @@ pub(crate) fn own(stats: &SelfStats, hosts: usize, store_bytes: u64) -> String {
         store_bytes as f64,
     );
     out
+}
+
+fn memory(out: &mut String, budget: &Budget) {
+    let name = "speedmimi_collector_memory_limit_bytes";
+    let help = "What may be held in flight, as --memory-limit says.";
+    head(out, name, Kind::Gauge, help);
+    line(out, name, &Labels::default(), budget.limit());
+    let mut by_use = |name, kind, help, read: fn(&Budget, Use) -> u64| {
+        head(out, name, kind, help);
+        for (of, label, _) in Use::ALL {
+            let labels = Labels::default().with("use", label);
+            line(out, name, &labels, read(budget, of));
+        }
+    };
+    by_use(
+        "speedmimi_collector_memory_used_bytes",
+        Kind::Gauge,
+        "What of --memory-limit is held, by use.",
+        Budget::used,
+    );
+    by_use(
+        "speedmimi_collector_memory_refused_total",
+        Kind::Counter,
+        "How often something found no room within --memory-limit, by use.",
+        Budget::refused,
+    );
 }
 
 /// Names and helps of what is said of receivers of one kind.

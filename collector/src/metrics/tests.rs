@@ -1,10 +1,10 @@
 //! The whole text, from a report.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use monitor_proto::v1;
 
-use super::{CHUNK_BYTES, HostSample, chunks};
+use super::{CHUNK_BYTES, Figures, HostSample};
 
 fn sample(up: bool) -> HostSample {
     let totals = v1::Counters {
@@ -26,8 +26,8 @@ fn sample(up: bool) -> HostSample {
         }),
         ..Default::default()
     };
-    HostSample {
-        report: v1::Report {
+    HostSample::new(
+        v1::Report {
             host: Some(v1::Host {
                 id: "id-1".into(),
                 name: "web".into(),
@@ -51,9 +51,14 @@ fn sample(up: bool) -> HostSample {
             losses_totals: [("samples_dropped".to_owned(), 3)].into(),
             ..Default::default()
         },
-        summary: v1::HostSummary::default(),
+        v1::HostSummary::default(),
         up,
-    }
+    )
+}
+
+fn chunks(samples: impl IntoIterator<Item = HostSample>) -> impl Iterator<Item = String> {
+    let figures = samples.into_iter().map(|one| Arc::new(Figures::of(&one)));
+    super::chunks(figures.collect())
 }
 
 fn series(up: bool) -> HashMap<String, String> {
@@ -61,7 +66,7 @@ fn series(up: bool) -> HashMap<String, String> {
 }
 
 fn of(sample: impl Fn() -> HostSample) -> HashMap<String, String> {
-    let text: String = chunks(1, |_| Some(sample())).collect();
+    let text: String = chunks([sample()]).collect();
     text.lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| {
@@ -156,8 +161,7 @@ fn round_trips_are_gauges_in_seconds_where_any_was_seen() {
 
 #[test]
 fn every_family_says_its_help_and_type_once() {
-    // A host whose report is unreadable takes no family's head with it.
-    let text: String = chunks(3, |i| (i > 0).then(|| sample(true))).collect();
+    let text: String = chunks([sample(true), sample(false), sample(true)]).collect();
     for family in super::families::all() {
         for kind in ["HELP", "TYPE"] {
             let head = format!("# {kind} {} ", family.name);
@@ -168,8 +172,9 @@ fn every_family_says_its_help_and_type_once() {
 
 #[test]
 fn every_help_is_a_sentence_that_stands_alone() {
-    let text: String = chunks(1, |_| Some(sample(true))).collect();
-    let own = super::own(&crate::self_stats::SelfStats::default(), 1, 1);
+    let text: String = chunks([sample(true)]).collect();
+    let budget = crate::budget::Budget::new(1);
+    let own = super::own(&crate::self_stats::SelfStats::default(), &budget, 1, 1);
     let all = [text, own].concat();
     for line in all.lines().filter(|line| line.starts_with("# HELP ")) {
         let help = line.splitn(4, ' ').nth(3).unwrap();
@@ -207,17 +212,27 @@ fn what_cannot_be_seen_has_no_series() {
 }
 
 #[test]
-fn chunks_stay_small_however_many_hosts_there_are() {
-    let chunks: Vec<String> = chunks(1000, |_| Some(sample(true))).collect();
-    let of_one: usize = super::chunks(1, |_| Some(sample(true)))
-        .map(|c| c.len())
-        .sum();
+fn figures_are_what_the_report_says_and_take_a_fraction_of_it() {
+    let mut direct = String::new();
+    for family in super::families::all() {
+        super::text::head(&mut direct, family.name, family.kind, family.help);
+        family.write(&mut direct, &sample(true));
+    }
+    assert_eq!(chunks([sample(true)]).collect::<String>(), direct);
+    let bytes = Figures::of(&sample(true)).bytes();
     assert!(
-        chunks
-            .iter()
-            .all(|chunk| chunk.len() < CHUNK_BYTES + of_one)
+        bytes < direct.len() as u64 / 4,
+        "{bytes} of {}",
+        direct.len()
     );
-    let text = chunks.concat();
+}
+
+#[test]
+fn chunks_stay_small_however_many_hosts_there_are() {
+    let all: Vec<String> = chunks((0..1000).map(|_| sample(true))).collect();
+    let longest = all.iter().map(String::len).max().unwrap_or(0);
+    assert!(longest < CHUNK_BYTES + 1000, "{longest}");
+    let text = all.concat();
     assert_eq!(text.matches("speedmimi_host_up{").count(), 1000);
-    assert_eq!(super::chunks(0, |_| None).count(), 0);
+    assert_eq!(chunks([]).count(), 0);
 }

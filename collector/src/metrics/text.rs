@@ -72,42 +72,81 @@ impl From<f64> for Value {
 
 /// Where samples go.
 pub(crate) trait Sink {
-    fn sample(&mut self, name: &str, labels: &Labels, value: Value);
+    /// The samples that follow are of the report's nth endpoint, all with the same
+    /// labels, or of none.
+    fn about(&mut self, _endpoint: Option<usize>) {}
+
+    /// A sample that may have one more label.
+    fn sample(
+        &mut self,
+        name: &str,
+        labels: &Labels,
+        more: Option<(&'static str, &str)>,
+        value: Value,
+    );
 }
 
 /// As a line of the text format.
 impl Sink for String {
-    fn sample(&mut self, name: &str, labels: &Labels, value: Value) {
+    fn sample(
+        &mut self,
+        name: &str,
+        labels: &Labels,
+        more: Option<(&'static str, &str)>,
+        value: Value,
+    ) {
         self.push_str(name);
         let mut before = '{';
-        for (name, value) in &labels.0 {
+        let all = labels.0.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in all.chain(more) {
             self.push(before);
             before = ',';
-            self.push_str(name);
-            self.push_str("=\"");
-            for c in value.chars() {
-                match c {
-                    '\\' => self.push_str("\\\\"),
-                    '"' => self.push_str("\\\""),
-                    '\n' => self.push_str("\\n"),
-                    c => self.push(c),
-                }
-            }
-            self.push('"');
+            label(self, name, value);
         }
-        if !labels.0.is_empty() {
+        if before == ',' {
             self.push('}');
         }
-        match value {
-            Value::Integer(value) => push(self, format_args!(" {value}\n")),
-            Value::Float(value) => push(self, format_args!(" {value}\n")),
+        number(self, value);
+    }
+}
+
+/// A label as it is written.
+pub(super) fn label(out: &mut String, name: &str, value: &str) {
+    out.push_str(name);
+    out.push_str("=\"");
+    for c in value.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
         }
+    }
+    out.push('"');
+}
+
+/// The end of a line.
+pub(super) fn number(out: &mut String, value: Value) {
+    match value {
+        Value::Integer(value) => push(out, format_args!(" {value}\n")),
+        Value::Float(value) => push(out, format_args!(" {value}\n")),
     }
 }
 
 /// One series.
 pub(super) fn line(out: &mut dyn Sink, name: &str, labels: &Labels, value: impl Into<Value>) {
-    out.sample(name, labels, value.into());
+    out.sample(name, labels, None, value.into());
+}
+
+/// One of the series that one more label tells apart.
+pub(super) fn line_of(
+    out: &mut dyn Sink,
+    name: &str,
+    labels: &Labels,
+    more: (&'static str, &str),
+    value: impl Into<Value>,
+) {
+    out.sample(name, labels, Some(more), value.into());
 }
 
 fn push(out: &mut String, text: std::fmt::Arguments<'_>) {

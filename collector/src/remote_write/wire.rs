@@ -43,7 +43,13 @@ struct Series {
 }
 
 impl Sink for Series {
-    fn sample(&mut self, name: &str, labels: &Labels, value: Value) {
+    fn sample(
+        &mut self,
+        name: &str,
+        labels: &Labels,
+        more: Option<(&'static str, &str)>,
+        value: Value,
+    ) {
         let value = match value {
             Value::Integer(value) => value as f64,
             Value::Float(value) => value,
@@ -51,6 +57,7 @@ impl Sink for Series {
         let named = std::iter::once(("__name__", name));
         // A label without a value is one that is not there.
         let others = labels.0.iter().map(|(name, value)| (*name, value.as_str()));
+        let others = others.chain(more);
         let mut labels: Vec<Label> = named
             .chain(others.filter(|(_, value)| !value.is_empty()))
             .map(|(name, value)| Label {

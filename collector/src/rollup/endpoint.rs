@@ -51,6 +51,17 @@ impl EndpointRoll {
         roll
     }
 
+    /// Without the histograms that a metric is not made of: they are most of it.
+    pub(crate) fn only(mut self, metric: &str) -> Self {
+        if !metric.starts_with("exchange_duration") {
+            self.exchange_duration = v1::Histogram::default();
+        }
+        if !metric.starts_with("connect_duration") {
+            self.connect_duration = v1::Histogram::default();
+        }
+        self
+    }
+
     fn count(&mut self, w: &v1::Counters) {
         self.connections_opened = w.connections_opened;
         let failed = w.connections_failed.as_ref();
@@ -102,5 +113,11 @@ impl Rolling for EndpointRoll {
         self.active.merge(&other.active);
         histogram::merge(&mut self.exchange_duration, &other.exchange_duration);
         histogram::merge(&mut self.connect_duration, &other.connect_duration);
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let buckets =
+            self.exchange_duration.buckets.capacity() + self.connect_duration.buckets.capacity();
+        buckets * size_of::<u64>()
     }
 }

@@ -24,6 +24,11 @@ pub(crate) const TIERS_S: [u64; 2] = [60, 3600];
 pub(crate) trait Rolling: Clone + Default {
     /// Adds another window or bucket.
     fn merge(&mut self, other: &Self);
+
+    /// What it takes beside itself.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// What tells one endpoint of a host from another.

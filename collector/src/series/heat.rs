@@ -59,6 +59,13 @@ pub(crate) struct Column {
     counts: Option<Vec<u64>>,
 }
 
+/// What a heat map takes at the most, with its text.
+pub(crate) fn heat_bytes(plan: &Plan) -> u64 {
+    /// A sum's bucket, a count, and its text where it is small.
+    const CELL_BYTES: u64 = 24;
+    plan.steps_count() * BUCKETS_MAX as u64 * CELL_BYTES
+}
+
 /// Sums the histograms of several endpoints up by step.
 pub(crate) fn heat<'a>(
     plan: &Plan,

@@ -8,7 +8,7 @@ mod plan;
 use monitor_proto::json;
 use serde::Serialize;
 
-pub(crate) use heat::{Duration, Heat, heat};
+pub(crate) use heat::{Duration, Heat, heat, heat_bytes};
 pub(crate) use metric::{Metric, Scope};
 pub(crate) use plan::{Plan, Tier};
 
@@ -61,6 +61,15 @@ pub(crate) fn points(plan: &Plan, samples: &Samples) -> Vec<Point> {
             .map(|(start_s, roll)| point(plan, start_s, &plan.metric.of_endpoint(&roll)))
             .collect(),
     }
+}
+
+/// What a point takes: itself, its time, and its text.
+const POINT_BYTES: u64 = 400;
+
+/// What the points of so many series take, with their text.
+pub(crate) fn points_bytes(plan: &Plan, series: usize) -> u64 {
+    plan.steps_count()
+        .saturating_mul(series as u64 * POINT_BYTES)
 }
 
 /// Sums samples up by step.

@@ -129,11 +129,25 @@ impl Plan {
 
     /// Adds a sample behind the others.  Samples of one step that come one
     /// after another are summed at once: an answer takes the memory of its
-    /// steps, however many rows they are made of.
-    pub(crate) fn gather<R: Rolling>(&self, samples: &mut Vec<(u64, R)>, at_s: u64, roll: R) {
+    /// steps, however many rows they are made of.  How much more it takes now.
+    pub(crate) fn gather<R: Rolling>(
+        &self,
+        samples: &mut Vec<(u64, R)>,
+        at_s: u64,
+        roll: R,
+    ) -> u64 {
         match samples.last_mut() {
-            Some((last_s, sum)) if self.step_of(*last_s) == self.step_of(at_s) => sum.merge(&roll),
-            _ => samples.push((at_s, roll)),
+            Some((last_s, sum)) if self.step_of(*last_s) == self.step_of(at_s) => {
+                let before = sum.heap_bytes();
+                sum.merge(&roll);
+                sum.heap_bytes().saturating_sub(before) as u64
+            }
+            _ => {
+                // A list that grows has up to twice the room that it needs.
+                let bytes = 2 * size_of::<(u64, R)>() + roll.heap_bytes();
+                samples.push((at_s, roll));
+                bytes as u64
+            }
         }
     }
 }

@@ -212,6 +212,21 @@ impl State {
         Ok(outcomes)
     }
 
+    /// Does what may be done again after a power failure, with one transaction or many:
+    /// the disk is not waited for.  What is acknowledged later is behind it in the log,
+    /// and waits for both.
+    pub(super) fn lightly<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        self.connection
+            .execute_batch("PRAGMA synchronous = NORMAL;")?;
+        let done = work(self);
+        self.connection
+            .execute_batch("PRAGMA synchronous = FULL;")?;
+        done
+    }
+
     /// Adds roll-ups to those that are kept.  Beyond the bound of its host a new
     /// endpoint takes the place of one that is long gone; where there is none, it is
     /// left out and counted.
@@ -376,6 +391,7 @@ impl From<&Incoming> for LiveReport {
             host_id: incoming.host.id.as_str().into(),
             host_name: incoming.host.name.as_str().into(),
             body: Arc::clone(&incoming.body),
+            held: None,
         }
     }
 }

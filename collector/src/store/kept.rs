@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::reports::{Cursor, StoredReport};
 use crate::{
+    budget::{Exhausted, Held},
     codec::{self, CodecError},
     log_limit,
 };
@@ -32,7 +33,22 @@ pub(crate) enum KeptError {
 
 /// The report in a row.
 pub(crate) fn read(stored: &StoredReport) -> Result<v1::Report, KeptError> {
-    let report = codec::decode(&stored.body)?;
+    checked(stored, codec::decode(&stored.body)?)
+}
+
+/// The same, where it finds room.
+pub(crate) fn read_in(
+    stored: &StoredReport,
+    room: &mut Held,
+) -> Result<Result<v1::Report, KeptError>, Exhausted> {
+    match codec::decode_in(&stored.body, room) {
+        Ok(report) => Ok(checked(stored, report)),
+        Err(CodecError::Exhausted(exhausted)) => Err(exhausted),
+        Err(error) => Ok(Err(error.into())),
+    }
+}
+
+fn checked(stored: &StoredReport, report: v1::Report) -> Result<v1::Report, KeptError> {
     let epoch = report.agent.as_ref().map_or(0, |agent| agent.epoch);
     let at = &stored.at;
     let same = (epoch, report.sequence, report.window_end_unix_ns)

@@ -31,12 +31,13 @@ pub(super) fn save_progress(
         .map(drop)
 }
 
-/// The next reports in the order they were stored, one after another.
+/// The next reports in the order they were stored, one after another for as long as
+/// `each` wants another one.
 pub(crate) fn stored_after(
     connection: &Connection,
     stored_ns: u64,
     limit: u32,
-    mut each: impl FnMut(u64, StoredReport),
+    mut each: impl FnMut(u64, StoredReport) -> bool,
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {}, stored_ns FROM reports WHERE stored_ns > ? ORDER BY stored_ns LIMIT ?",
@@ -45,7 +46,9 @@ pub(crate) fn stored_after(
     let stored_at = statement.column_count() - 1;
     let mut rows = statement.query(params![to_sql(stored_ns), limit])?;
     while let Some(row) = rows.next()? {
-        each(from_sql(row.get(stored_at)?), reports::from_row(row)?);
+        if !each(from_sql(row.get(stored_at)?), reports::from_row(row)?) {
+            break;
+        }
     }
     Ok(())
 }

@@ -15,7 +15,11 @@ use super::{
     reports::{self, Page, Selection},
     series::{self, EndpointFilter, Found},
 };
-use crate::series::{Plan, Tier};
+use crate::{
+    budget::{Exhausted, Held},
+    pool::give_way,
+    series::{Plan, Tier},
+};
 
 /// Enough that one long read does not hold up the others.
 const THREADS: usize = 3;
@@ -39,6 +43,8 @@ pub(crate) enum ReadError {
     TooMuch(&'static str),
     #[error("cannot read the store")]
     Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
 }
 
 /// A handle on the reading threads.
@@ -90,13 +96,14 @@ impl Readers {
         Ok(answered)
     }
 
-    /// The series of these hosts.  What many hosts' roll-ups come to is read
+    /// The series of these hosts, and the room that they take.  What many hosts' roll-ups come to is read
     /// by all threads at once; reports are bounded for an answer, not a thread.
     pub(crate) async fn series(
         &self,
         hosts: &[i64],
         filter: EndpointFilter,
         plan: Plan,
+        room: Held,
     ) -> Result<Found, ReadError> {
         let share = match plan.tier {
             Tier::Raw => hosts.len().max(1),
@@ -105,11 +112,12 @@ impl Readers {
         let mut answers = Vec::new();
         for hosts in hosts.chunks(share) {
             let (hosts, filter) = (hosts.to_vec(), filter.clone());
-            answers.push(
-                self.submit(move |connection| series::read(connection, &hosts, &filter, &plan))?,
-            );
+            let part = room.another(0)?;
+            answers.push(self.submit(move |connection| {
+                series::read(connection, &hosts, &filter, &plan, part)
+            })?);
         }
-        let mut all = Found::default();
+        let mut all = Found::new(room);
         for answer in answers {
             all.join(awaited(answer).await?);
         }
@@ -118,10 +126,10 @@ impl Readers {
         Ok(all)
     }
 
-    /// One page of reports.
-    pub(crate) async fn page(&self, selection: Selection) -> Result<Page, ReadError> {
+    /// One page of reports, in room that it takes as it is read.
+    pub(crate) async fn page(&self, selection: Selection, room: Held) -> Result<Page, ReadError> {
         let page = self
-            .read(move |connection| reports::page(connection, &selection))
+            .read(move |connection| reports::page(connection, &selection, room))
             .await?;
         self.damaged.met_all(&page.damaged);
         Ok(page)
@@ -133,6 +141,7 @@ async fn awaited<T>(answer: Answer<T>) -> Result<T, ReadError> {
 }
 
 fn serve(connection: &Connection, queue: &Mutex<mpsc::Receiver<Job>>) {
+    give_way();
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match next {

@@ -12,6 +12,10 @@ use super::{
     reader::ReadError,
     to_sql,
 };
+use crate::{
+    budget::Held,
+    codec::{self, CodecError},
+};
 
 /// Which hosts' reports.
 #[derive(Clone, Debug)]
@@ -33,7 +37,7 @@ pub(crate) struct Selection {
     pub(crate) limit: usize,
     /// A page ends before the report with which it would be larger than this,
     /// encoded; it has one report at least.
-    pub(crate) bytes_max: usize,
+    pub(crate) bytes_max: u64,
 }
 
 /// The place of a report in the order.
@@ -93,11 +97,13 @@ pub(crate) struct StoredReport {
     pub(crate) body: Vec<u8>,
 }
 
-/// Some reports, and where the next ones begin.
+/// Some reports as they are kept, and where the next ones begin.
 #[derive(Debug)]
 pub(crate) struct Page {
-    pub(crate) reports: Vec<v1::Report>,
+    pub(crate) bodies: Vec<Vec<u8>>,
     pub(crate) next: Option<Cursor>,
+    /// Their room.
+    pub(crate) held: Held,
     /// Reports between them that cannot be read.
     pub(super) damaged: Vec<Damage>,
 }
@@ -107,43 +113,63 @@ impl Page {
     pub(crate) fn partial(&self) -> Vec<String> {
         kept::told(&self.damaged).into_iter().collect()
     }
+
+    /// All of them at once, and the room that they take.
+    pub(crate) fn decoded(self) -> Result<(Vec<v1::Report>, Option<Cursor>, Held), CodecError> {
+        let mut held = self.held;
+        let bodies = self.bodies.iter();
+        let reports = bodies.map(|body| codec::decode_in(body, &mut held));
+        let reports = reports.collect::<Result<_, _>>()?;
+        Ok((reports, self.next, held))
+    }
 }
 
 /// The columns that `from_row` takes.
 pub(super) const COLUMNS: &str = "window_end_ns, host, epoch, sequence, body";
 
-/// One page of reports; damaged ones count for its length.
-pub(crate) fn page(connection: &Connection, selection: &Selection) -> Result<Page, ReadError> {
+/// One page of reports, in room that it takes as it is read; damaged ones count for
+/// its length.
+pub(super) fn page(
+    connection: &Connection,
+    selection: &Selection,
+    room: Held,
+) -> Result<Page, ReadError> {
     let (sql, parameters) = query(selection);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(parameters))?;
     let mut page = Page {
-        reports: Vec::new(),
+        bodies: Vec::new(),
         next: None,
+        held: room,
         damaged: Vec::new(),
     };
     let mut last = None;
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         // The query asks for one more than the limit, to know of a next page.
-        if page.reports.len() + page.damaged.len() == selection.limit {
+        if page.bodies.len() + page.damaged.len() == selection.limit {
             page.next = last;
             break;
         }
         let stored = from_row(row)?;
-        match kept::read(&stored) {
+        let held = page.held.bytes();
+        match kept::read_in(&stored, &mut page.held)? {
             Ok(report) => {
                 // What is kept may be a thousandth of what it decodes to.
-                bytes += report.encoded_len();
-                if bytes > selection.bytes_max && !page.reports.is_empty() {
+                bytes += report.encoded_len() as u64;
+                if bytes > selection.bytes_max && !page.bodies.is_empty() {
+                    page.held.shrink(held);
                     page.next = last;
                     break;
                 }
-                page.reports.push(report);
+                page.held.resize(held + stored.body.len() as u64)?;
+                page.bodies.push(stored.body);
             }
-            Err(error) => page
-                .damaged
-                .push(Damage::new(connection, stored.at, &error)),
+            Err(error) => {
+                page.held.shrink(held);
+                let damage = Damage::new(connection, stored.at, &error);
+                page.damaged.push(damage);
+            }
         }
         last = Some(stored.at);
     }

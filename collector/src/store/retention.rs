@@ -22,17 +22,20 @@ use super::{
 use crate::rollup::TIERS_S;
 
 /// Reports deleted in one transaction.
-const STEP_REPORTS: u32 = 500;
+const STEP_REPORTS: u32 = 16;
 /// Pages given back to the file system in one transaction.
-const STEP_PAGES: u32 = 2000;
-/// How long the writer may be kept from its queue.
-const STEPS_TIME: Duration = Duration::from_millis(200);
+const STEP_PAGES: u32 = 128;
+/// How long the writer is kept from its queue at once, but for the last transaction.
+const STEP_TIME: Duration = Duration::from_millis(5);
 
 /// How often each host's roll-ups are looked at.
 const ROLLS_INTERVAL: Duration = Duration::from_secs(600);
 
 /// By how much the age gets shorter at once where the bytes do not suffice.
 const SHORTER: f64 = 0.95;
+
+/// Nothing is kept for less.
+const AGE_MIN: Duration = Duration::from_secs(1);
 
 /// Where less than this can be kept, somebody should know.
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -94,14 +97,18 @@ impl Pages {
     }
 }
 
+/// How far the store is from its bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tidied {
+    /// So many reports were deleted, and there is more to do.
+    More(u64),
+    Done,
+}
+
 impl Retention {
-    /// Deletes roll-ups for a while: those of forgotten hosts at once, the
-    /// others' in turn.
-    pub(super) fn enforce_rolls(
-        self,
-        state: &mut State,
-        due: &mut RollsDue,
-    ) -> rusqlite::Result<()> {
+    /// Whose roll-ups are to be looked at from now on: those of forgotten hosts at
+    /// once, the others' in turn.
+    pub(super) fn begin(state: &State, due: &mut RollsDue) {
         let now = Instant::now();
         if due.hosts.is_empty() && due.next <= now {
             due.hosts = state.hosts.keys().cloned().collect();
@@ -109,71 +116,82 @@ impl Retention {
         }
         let forgotten = state.hosts.values().filter(|row| row.reports == 0);
         due.hosts.extend(forgotten.map(|row| row.id.clone()));
-        self.rolls(state, due)
     }
 
-    /// Goes on with the roll-ups that are due.
-    fn rolls(self, state: &mut State, due: &mut RollsDue) -> rusqlite::Result<()> {
-        let started = Instant::now();
-        let age = due.pressed.unwrap_or(self.age);
-        while let Some(host) = due.hosts.pop() {
-            if delete_rolls(state, age, &host)? {
-                due.hosts.push(host);
-            }
-            if started.elapsed() > STEPS_TIME {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Deletes and shrinks for a while; how many reports were deleted.
-    pub(super) fn enforce(self, state: &mut State, due: &mut RollsDue) -> rusqlite::Result<u64> {
+    /// Deletes and shrinks for a moment: who waits for a commit goes before the rest.
+    pub(super) fn step(self, state: &mut State, due: &mut RollsDue) -> rusqlite::Result<Tidied> {
         let started = Instant::now();
         let mut deleted = 0;
-        let mut shrunk = false;
-        while started.elapsed() < STEPS_TIME {
-            let used = Pages::read(&state.connection)?.used_bytes();
-            let excess = used.saturating_sub(self.bytes);
-            let n = if excess > 0 {
-                self.press(state, due, excess)?
-            } else {
-                due.pressed = None;
-                delete(state, before(state, self.age), u64::MAX)?
-            };
-            deleted += n;
-            shrunk |= n == 0 && shrink(&state.connection)?;
-            if n == 0 && !shrunk {
-                return Ok(deleted);
+        while started.elapsed() < STEP_TIME {
+            match self.piece(state, due)? {
+                Tidied::More(n) => deleted += n,
+                Tidied::Done if deleted == 0 => return Ok(Tidied::Done),
+                Tidied::Done => break,
             }
-            if n == 0 && Pages::read(&state.connection)?.free == 0 {
-                break;
-            }
+        }
+        Ok(Tidied::More(deleted))
+    }
+
+    /// The next small piece of work.
+    fn piece(self, state: &mut State, due: &mut RollsDue) -> rusqlite::Result<Tidied> {
+        let pages = Pages::read(&state.connection)?;
+        // Where much was deleted, its room is given back before all is: the disk may
+        // be full.
+        if pages.free > pages.all / 4 && shrink(&state.connection)? {
+            return Ok(Tidied::More(0));
+        }
+        let excess = pages.used_bytes().saturating_sub(self.bytes);
+        if excess > 0 {
+            return self.press(state, due, excess);
+        }
+        due.pressed = None;
+        let deleted = delete(state, before(state, self.age), u64::MAX)?;
+        if deleted > 0 {
+            return Ok(Tidied::More(deleted));
+        }
+        if self.rolls(state, due)? || shrink(&state.connection)? {
+            return Ok(Tidied::More(0));
         }
         // The file itself gets smaller only by a checkpoint.
         state
             .connection
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-        Ok(deleted)
+        Ok(Tidied::Done)
     }
 
-    /// Deletes what is older than the age that was come to, roll-ups first, then
-    /// reports; once there is nothing of it left, that of a shorter one.
-    fn press(self, state: &mut State, due: &mut RollsDue, excess: u64) -> rusqlite::Result<u64> {
-        self.rolls(state, due)?;
-        if !due.hosts.is_empty() {
-            return Ok(0);
+    /// Goes on with the roll-ups that are due; whether there were any.
+    fn rolls(self, state: &mut State, due: &mut RollsDue) -> rusqlite::Result<bool> {
+        let age = due.pressed.unwrap_or(self.age);
+        let Some(host) = due.hosts.pop() else {
+            return Ok(false);
+        };
+        if delete_rolls(state, age, &host)? {
+            due.hosts.push(host);
         }
+        Ok(true)
+    }
+
+    /// Deletes what is older than the age that was come to; once there is nothing of
+    /// it left, that of a shorter one.
+    fn press(self, state: &mut State, due: &mut RollsDue, excess: u64) -> rusqlite::Result<Tidied> {
         let age = due.pressed.unwrap_or(self.age);
         let oldest = oldest_report(state)?;
         if oldest.is_some_and(|oldest| oldest.is_zero()) {
             // All are of a time when the clock was ahead: none has an age.
-            return delete(state, u64::MAX, excess);
+            return delete(state, u64::MAX, excess).map(Tidied::More);
         }
         if oldest.is_some_and(|oldest| oldest > age) {
-            return delete(state, before(state, age), excess);
+            let deleted = delete(state, before(state, age), excess)?;
+            return Ok(Tidied::More(deleted));
+        }
+        if self.rolls(state, due)? {
+            return Ok(Tidied::More(0));
         }
         let shorter = oldest.unwrap_or(age).mul_f64(SHORTER);
+        if shorter < AGE_MIN {
+            // What is left is not reports: it is looked at again later.
+            return Ok(Tidied::Done);
+        }
         if shorter < SHORTEST && !std::mem::replace(&mut due.warned, true) {
             tracing::warn!(
                 bytes = self.bytes,
@@ -182,9 +200,7 @@ impl Retention {
         }
         due.pressed = Some(shorter);
         due.hosts = state.hosts.keys().cloned().collect();
-        // They may be enough.
-        self.rolls(state, due)?;
-        Ok(0)
+        Ok(Tidied::More(0))
     }
 }
 

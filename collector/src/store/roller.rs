@@ -24,6 +24,9 @@ use crate::rollup::Rolls;
 
 /// Reports that are summed up at once; each bucket is written once for them.
 const BATCH_MAX: u32 = 2000;
+/// Sums of endpoints, beyond which no report is added: a bound for the memory, and for
+/// how long the writer keeps agents waiting while it writes them.
+const ROLLS_MAX: usize = 2000;
 /// How far the roll-ups may be behind.
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -110,6 +113,7 @@ fn sum_up(
             Ok(report) => rolled.rolls.add(stored.at.host, &report),
             Err(error) => damaged.met(&Damage::new(connection, stored.at, &error)),
         }
+        rolled.rolls.endpoints.len() < ROLLS_MAX
     })?;
     Ok(rolled)
 }

@@ -439,7 +439,7 @@ pub(super) fn add_host_roll(
 }
 
 /// Rows deleted at once.
-const STEP_ROWS: u32 = 5000;
+const STEP_ROWS: u32 = 200;
 
 /// Deletes roll-ups of one series that start before `before_s`, some at once;
 /// whether there may be more.

@@ -12,6 +12,7 @@ use super::{
     to_sql,
 };
 use crate::{
+    budget::Held,
     rollup::{EndpointId, EndpointRoll, HostRoll},
     series::{Plan, Samples, Scope, Tier},
 };
@@ -50,9 +51,11 @@ pub(crate) struct HostSeries {
 }
 
 /// What was found of some hosts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) series: Vec<HostSeries>,
+    /// Their room.
+    pub(crate) held: Held,
     /// Reports in the range that cannot be read: a gap in the series.
     pub(super) damaged: Vec<Damage>,
     // How many reports it was made of.
@@ -60,8 +63,19 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Nothing yet, in this room.
+    pub(super) fn new(held: Held) -> Self {
+        Self {
+            series: Vec::new(),
+            held,
+            damaged: Vec::new(),
+            reports: 0,
+        }
+    }
+
     pub(super) fn join(&mut self, other: Self) {
         self.series.extend(other.series);
+        self.held.join(other.held);
         self.damaged.extend(other.damaged);
         self.reports += other.reports;
     }
@@ -78,8 +92,9 @@ pub(super) fn read(
     hosts: &[i64],
     filter: &EndpointFilter,
     plan: &Plan,
+    room: Held,
 ) -> Result<Found, ReadError> {
-    let mut all = Found::default();
+    let mut all = Found::new(room);
     let columns = Columns::of(plan.metric.name);
     for &host in hosts {
         match plan.tier {
@@ -90,15 +105,7 @@ pub(super) fn read(
                     start_s: plan.start_s,
                     end_s: plan.end_s,
                 };
-                rolled(
-                    connection,
-                    &columns,
-                    host,
-                    filter,
-                    plan,
-                    range,
-                    &mut all.series,
-                )?;
+                rolled(connection, (&columns, range), host, filter, plan, &mut all)?;
             }
         }
         bounded(all.series.len(), plan)?;
@@ -123,19 +130,20 @@ pub(super) fn bounded(series: usize, plan: &Plan) -> Result<(), ReadError> {
 
 fn rolled(
     connection: &Connection,
-    columns: &Columns,
+    (columns, range): (&Columns, Range),
     host: i64,
     filter: &EndpointFilter,
     plan: &Plan,
-    range: Range,
-    all: &mut Vec<HostSeries>,
+    all: &mut Found,
 ) -> Result<(), ReadError> {
     if plan.metric.scope() == Scope::Host {
         let mut samples = Vec::new();
+        let mut bytes = 0;
         rolls::host_rolls(connection, plan.metric.name, host, range, |at_s, roll| {
-            plan.gather(&mut samples, at_s, roll);
+            bytes += plan.gather(&mut samples, at_s, roll);
         })?;
-        all.push(HostSeries {
+        all.held.grow(bytes)?;
+        all.series.push(HostSeries {
             host,
             endpoint: None,
             samples: Samples::Host(samples),
@@ -147,17 +155,19 @@ fn rolled(
             continue;
         }
         let mut samples = Vec::new();
+        let mut bytes = 0;
         rolls::endpoint_rolls(connection, columns, key, range, |at_s, roll| {
-            plan.gather(&mut samples, at_s, roll);
+            bytes += plan.gather(&mut samples, at_s, roll);
         })?;
+        all.held.grow(bytes)?;
         // An endpoint of another time is none of this range.
         if !samples.is_empty() {
-            all.push(HostSeries {
+            all.series.push(HostSeries {
                 host,
                 endpoint: Some(id),
                 samples: Samples::Endpoint(samples),
             });
-            bounded(all.len(), plan)?;
+            bounded(all.series.len(), plan)?;
         }
     }
     Ok(())
@@ -188,9 +198,11 @@ fn raw(
             ));
         }
         let stored = from_row(row)?;
-        let report = match kept::read(&stored) {
+        let mut bytes = all.held.bytes();
+        let report = match kept::read_in(&stored, &mut all.held)? {
             Ok(report) => report,
             Err(error) => {
+                all.held.shrink(bytes);
                 let damage = Damage::new(connection, stored.at, &error);
                 all.damaged.push(damage);
                 continue;
@@ -198,16 +210,18 @@ fn raw(
         };
         let at_s = report.window_end_unix_ns.saturating_sub(1) / 1_000_000_000;
         if plan.metric.scope() == Scope::Host {
-            plan.gather(&mut of_host, at_s, HostRoll::from(&report));
+            bytes += plan.gather(&mut of_host, at_s, HostRoll::from(&report));
+            all.held.resize(bytes)?;
             continue;
         }
         for endpoint in &report.endpoints {
             let id = EndpointId::from(endpoint);
             if filter.takes(&id) {
-                let roll = EndpointRoll::new(endpoint, &report);
-                plan.gather(of_endpoints.entry(id).or_default(), at_s, roll);
+                let roll = EndpointRoll::new(endpoint, &report).only(plan.metric.name);
+                bytes += plan.gather(of_endpoints.entry(id).or_default(), at_s, roll);
             }
         }
+        all.held.resize(bytes)?;
         bounded(all.series.len() + of_endpoints.len(), plan)?;
     }
     if plan.metric.scope() == Scope::Host {

@@ -11,17 +11,21 @@ use std::{
 
 use monitor_proto::v1;
 use rusqlite::ErrorCode;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    oneshot,
+};
 
 use super::{
     clock,
     commit::State,
     open::{OpenError, is_damage, mark_damaged, open},
     progress::save_progress,
-    retention::{Retention, RollsDue},
+    retention::{Retention, RollsDue, Tidied},
     roller::Rolled,
 };
 use crate::{
+    budget::{Budget, Held},
     fleet::{Facts, Fleet},
     live::Live,
     log_limit,
@@ -45,6 +49,8 @@ pub(crate) struct Incoming {
     pub(crate) steady_ns: u64,
     pub(crate) body: Arc<[u8]>,
     pub(crate) facts: Facts,
+    /// Its room in the budget, until it is answered.
+    pub(crate) _held: Held,
 }
 
 /// What became of a report.
@@ -122,6 +128,7 @@ pub(crate) struct Told {
     pub(crate) fleet: Fleet,
     pub(crate) live: Live,
     pub(crate) stats: Arc<SelfStats>,
+    pub(crate) budget: Budget,
 }
 
 impl Writer {
@@ -225,6 +232,22 @@ impl Writer {
     }
 }
 
+/// Takes what waits, and waits for it where there is nothing else to do; false once
+/// nothing will come any more.
+fn take(queue: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>, busy: bool) -> bool {
+    if !busy {
+        return queue.blocking_recv_many(batch, BATCH_MAX) > 0;
+    }
+    while batch.len() < BATCH_MAX {
+        match queue.try_recv() {
+            Ok(request) => batch.push(request),
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => return !batch.is_empty(),
+        }
+    }
+    true
+}
+
 struct Thread {
     path: PathBuf,
     state: State,
@@ -237,9 +260,9 @@ struct Thread {
 impl Thread {
     fn serve(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        while queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+        let mut tidying = false;
+        while take(&mut queue, &mut batch, tidying) {
             let (mut incoming, mut answers) = (Vec::new(), Vec::new());
-            let mut tidy = false;
             let mut to_roll = None;
             for request in batch.drain(..) {
                 match request {
@@ -258,20 +281,22 @@ impl Thread {
                             self.state.clock.accept();
                         }
                     }
-                    Request::Tidy => tidy = true,
+                    Request::Tidy => {
+                        tidying = true;
+                        self.keep_clock();
+                        Retention::begin(&self.state, &mut self.rolls_due);
+                    }
                     Request::Stop => queue.close(),
                 }
             }
             if !incoming.is_empty() {
-                self.store(&incoming, answers);
+                self.store(incoming, answers);
             }
             if let Some((rolled, done)) = to_roll {
                 // There is one roller, and it waits.
                 let _gone_if_stopping = done.send(self.roll(&rolled));
             }
-            if tidy {
-                self.tidy();
-            }
+            tidying = tidying && self.tidy();
             if self.damaged {
                 // Its end ends the collector, and the next one makes a new store.
                 return;
@@ -282,9 +307,11 @@ impl Thread {
         }
     }
 
-    fn store(&mut self, incoming: &[Incoming], answers: Vec<oneshot::Sender<Answer>>) {
+    fn store(&mut self, incoming: Vec<Incoming>, answers: Vec<oneshot::Sender<Answer>>) {
         let started = Instant::now();
-        let outcomes = self.state.commit(incoming);
+        let outcomes = self.state.commit(&incoming);
+        // Their room is free before their senders go on.
+        drop(incoming);
         let stats = &self.state.told.stats;
         stats.commit(started.elapsed(), outcomes.is_ok());
         match outcomes {
@@ -332,32 +359,37 @@ impl Thread {
     }
 
     fn roll(&mut self, rolled: &Rolled) -> bool {
-        let written = self.state.roll(rolled);
+        let written = self.state.lightly(|state| state.roll(rolled));
         if let Err(error) = &written {
             self.failed(error, "roll-ups cannot be written");
         }
         written.is_ok()
     }
 
-    fn tidy(&mut self) {
+    /// So that a clock that jumps is known after a restart.
+    fn keep_clock(&mut self) {
         if self.clock_due <= Instant::now() {
             self.clock_due = Instant::now() + clock::KEEP_INTERVAL;
             let now_ns = self.state.clock.now_ns();
             self.progress(clock::NAME, now_ns);
         }
-        if let Err(error) = self
-            .retention
-            .enforce_rolls(&mut self.state, &mut self.rolls_due)
-        {
-            self.failed(&error, "old roll-ups cannot be deleted");
-        }
-        match self.retention.enforce(&mut self.state, &mut self.rolls_due) {
-            Ok(0) => {}
-            Ok(deleted) => {
+    }
+
+    /// A moment's worth of deleting; whether there is more to do.
+    fn tidy(&mut self) -> bool {
+        let result = self
+            .state
+            .lightly(|state| self.retention.step(state, &mut self.rolls_due));
+        match result {
+            Ok(Tidied::Done) => false,
+            Ok(Tidied::More(deleted)) => {
                 self.state.told.stats.retired.fetch_add(deleted, Relaxed);
-                tracing::debug!(deleted, "old reports were deleted");
+                true
             }
-            Err(error) => self.failed(&error, "old reports cannot be deleted"),
+            Err(error) => {
+                self.failed(&error, "what is too old cannot be deleted");
+                false
+            }
         }
     }
 }

@@ -23,10 +23,12 @@ use super::{
 const IN_FLIGHT_MAX: usize = 16;
 
 /// What was acknowledged.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Delivered {
     reports: u64,
     samples: u64,
+    /// From sending each report to its acknowledgement.
+    acks: Vec<Duration>,
 }
 
 /// Delivers everything; returns a line of JSON.
@@ -38,20 +40,28 @@ pub(super) async fn all(cli: &Cli, token: &str) -> Result<serde_json::Value> {
         hosts[n % streams].push(Host::new(&cli.prefix, n, cli.endpoints, windows));
     }
     let started = Instant::now();
+    let mut first = started;
     let mut tasks = JoinSet::new();
     for hosts in hosts {
-        tasks.spawn(stream(cli.clone(), token.to_owned(), hosts, windows));
+        tasks.spawn(stream(cli.clone(), token.to_owned(), hosts, windows, first));
+        // Agents do not begin their windows together.
+        first += Duration::from_secs(cli.window) / u32::try_from(streams).unwrap_or(1);
     }
     let mut sum = Delivered::default();
     while let Some(done) = tasks.join_next().await {
         let done = done??;
         sum.reports += done.reports;
         sum.samples += done.samples;
+        sum.acks.extend(done.acks);
     }
+    sum.acks.sort_unstable();
+    let last_percent = sum.acks.len() * 99 / 100;
+    let p99 = sum.acks.get(last_percent).or(sum.acks.last());
     Ok(serde_json::json!({
         "reports": sum.reports,
         "samples": sum.samples,
         "seconds": started.elapsed().as_secs_f64(),
+        "ack_ms_p99": p99.map_or(0.0, |ack| ack.as_secs_f64() * 1e3),
     }))
 }
 
@@ -61,6 +71,7 @@ async fn stream(
     token: String,
     mut hosts: Vec<Host>,
     windows: Windows,
+    first: Instant,
 ) -> Result<Delivered> {
     let channel = Endpoint::from_shared(format!("http://{}", cli.grpc))?
         .connect()
@@ -72,10 +83,16 @@ async fn stream(
     request.metadata_mut().insert(AUTHORIZATION, value);
     let mut client = ReportServiceClient::new(channel);
     let expected = cli.reports * hosts.len() as u64;
+    let (sent, mut sent_at) = mpsc::unbounded_channel();
     let making = tokio::spawn(async move {
         let mut samples = 0;
         let mut paces: Vec<Pace> = hosts.iter().map(|_| Pace::new(Instant::now())).collect();
+        let mut window = first;
         for _ in 0..cli.reports {
+            if cli.paced {
+                tokio::time::sleep_until(window.into()).await;
+                window += Duration::from_secs(cli.window);
+            }
             for (host, pace) in hosts.iter_mut().zip(&mut paces) {
                 let report = host.next(windows);
                 samples += samples::of(&report);
@@ -86,7 +103,8 @@ async fn stream(
                 let request = v1::ExportRequest {
                     report: Some(report),
                 };
-                if reports.send(request).await.is_err() {
+                let now = Instant::now();
+                if sent.send(now).is_err() || reports.send(request).await.is_err() {
                     bail!("the collector ended the stream");
                 }
             }
@@ -95,12 +113,15 @@ async fn stream(
     });
     let mut answers = client.export(request).await?.into_inner();
     let mut acknowledged = 0;
+    let mut acks = Vec::new();
     while let Some(answer) = answers.message().await? {
         ensure!(
             answer.outcome() == ExportOutcome::Stored,
             "a report was not stored: {answer:?}"
         );
         acknowledged += 1;
+        let sent: Option<Instant> = sent_at.recv().await;
+        acks.extend(sent.map(|sent| sent.elapsed()));
     }
     let samples = making.await??;
     ensure!(
@@ -110,5 +131,6 @@ async fn stream(
     Ok(Delivered {
         reports: acknowledged,
         samples,
+        acks,
     })
 }

@@ -42,6 +42,10 @@ struct Cli {
     /// How many connections deliver; the hosts are spread over them.
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     streams: usize,
+    /// Send a report of each host every window, spread over it, instead of as fast as
+    /// the collector takes them.
+    #[arg(long)]
+    paced: bool,
     /// What the names of the hosts begin with.
     #[arg(long, default_value = "host")]
     prefix: String,

@@ -16,6 +16,8 @@ pub(super) struct Load {
     reports: u64,
     window_s: u64,
     streams: usize,
+    prefix: &'static str,
+    paced: bool,
 }
 
 /// What was acknowledged.
@@ -24,6 +26,8 @@ pub(super) struct Delivered {
     pub(super) reports: u64,
     pub(super) samples: u64,
     pub(super) seconds: f64,
+    /// From sending a report to its acknowledgement.
+    pub(super) ack_ms_p99: f64,
 }
 
 impl Load {
@@ -35,7 +39,25 @@ impl Load {
             reports,
             window_s: 5,
             streams: hosts,
+            prefix: "host",
+            paced: false,
         }
+    }
+
+    pub(super) fn reports(mut self, reports: u64) -> Self {
+        self.reports = reports;
+        self
+    }
+
+    pub(super) fn prefix(mut self, prefix: &'static str) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// A report of each host every window, as agents send them.
+    pub(super) fn paced(mut self) -> Self {
+        self.paced = true;
+        self
     }
 
     pub(super) fn every(mut self, window_s: u64) -> Self {
@@ -64,6 +86,10 @@ impl Load {
         ] {
             command.args([flag, &n.to_string()]);
         }
+        command.args(["--prefix", self.prefix]);
+        if self.paced {
+            command.arg("--paced");
+        }
         let answer: Value = serde_json::from_str(&output(&mut command)?)
             .context("reading what the generator printed")?;
         let number = |key: &str| {
@@ -74,6 +100,7 @@ impl Load {
             reports: number("reports")?,
             samples: number("samples")?,
             seconds: answer["seconds"].as_f64().context("no seconds")?,
+            ack_ms_p99: answer["ack_ms_p99"].as_f64().context("no ack_ms_p99")?,
         })
     }
 }

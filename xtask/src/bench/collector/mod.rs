@@ -9,6 +9,7 @@
 
 mod engine;
 mod load;
+mod readers;
 mod usage;
 
 use std::time::Instant;
@@ -32,7 +33,7 @@ use crate::{
 };
 
 /// What the picture shows.
-pub(super) const PANELS: [Panel; 5] = [
+pub(super) const PANELS: [Panel; 6] = [
     panel(
         "samples_per_cpu_second",
         "samples per second of CPU time",
@@ -41,6 +42,11 @@ pub(super) const PANELS: [Panel; 5] = [
     panel("bytes_per_sample", "bytes per sample", 6.0),
     panel("rss_peak_mb", "peak of resident memory, MB", 150.0),
     panel("query_ms", "time of an answer, ms", 50.0),
+    panel(
+        "ack_p99_ratio",
+        "p99 of acknowledgements with readers, as a multiple of that without",
+        2.0,
+    ),
     panel(
         "bytes_ratio",
         "bytes, as a multiple of the collector's",
@@ -64,6 +70,7 @@ struct Extent {
     questions: usize,
     ingest: Load,
     fleet: Load,
+    paced: Load,
     day: Load,
     hour: Load,
     side_by_side: Load,
@@ -78,6 +85,8 @@ impl Extent {
             questions: hosts(25, 5),
             ingest: Load::new(100, 100, sized(12, 2)),
             fleet: Load::new(hosts(1000, 100), 10, sized(12, 2)),
+            // Half a minute of a fleet that reports every 5 s.
+            paced: Load::new(hosts(1000, 200), 45, sized(6, 3)),
             day: Load::new(1, 10, sized(17_280, 720)),
             // A roll-up of a minute is the same row whether 12 windows of 5 s
             // are in it or one of 60 s, and only roll-ups are read.
@@ -98,6 +107,9 @@ pub(super) fn bench(workspace: &Workspace, quick: bool) -> Result<Vec<Row>> {
     }
     for _ in 0..extent.rounds.div_ceil(2) {
         fleet(&binaries, extent.fleet, &mut rows)?;
+    }
+    for _ in 0..extent.rounds {
+        readers::compare(&binaries, extent.paced, &mut rows)?;
     }
     let asked = extent.questions;
     let day = format!("24 h of one host, {} endpoints", extent.day.endpoints);
