@@ -160,6 +160,9 @@ pub struct Config {
     pub sample_interval: Duration,
     /// The length of a window.
     pub report_interval: Duration,
+    /// Where what was reported last is kept beside the spool, for as long as the
+    /// counters are there.
+    pub checkpoint: PathBuf,
     /// Where reports wait.
     pub spool_dir: PathBuf,
     /// How much of them.
@@ -266,6 +269,7 @@ impl Config {
                     .control_socket
                     .unwrap_or_else(|| control_socket(&pin_dir)),
             },
+            checkpoint: checkpoint(&pin_dir),
             pin_dir,
             sample_interval,
             report_interval,
@@ -302,7 +306,8 @@ impl Config {
     /// What the agent goes on to use.
     #[must_use]
     pub fn needs(&self, targets: &[crate::kernel::Target], roots: &Roots) -> Needs {
-        let socket_dir = self.control_socket.path.parent().map(Path::to_owned);
+        let beside = [&self.control_socket.path, &self.checkpoint];
+        let beside = beside.into_iter().filter_map(|file| file.parent());
         let written = [self.spool_dir.clone(), self.pin_dir.clone()];
         let client = |tls: &Tls| tls.client.clone().map(|(cert, key)| [cert, key]);
         let tls = self.tls.iter().flat_map(|tls| {
@@ -312,7 +317,10 @@ impl Config {
         Needs {
             other_namespaces: self.network_namespaces
                 || target::in_other_namespaces(targets, roots),
-            written: written.into_iter().chain(socket_dir).collect(),
+            written: written
+                .into_iter()
+                .chain(beside.map(Path::to_owned))
+                .collect(),
             read: tls
                 .chain(self.token_file.clone())
                 .chain(self.names.paths())
@@ -326,9 +334,20 @@ impl Config {
 /// otherwise: no two agents share their pins, so neither do they share this.
 #[must_use]
 pub fn control_socket(pin_dir: &Path) -> PathBuf {
+    beside(pin_dir, ".sock")
+}
+
+/// Where what was reported last is kept: where nothing outlives a boot, as the
+/// counters do not.
+#[must_use]
+pub fn checkpoint(pin_dir: &Path) -> PathBuf {
+    beside(pin_dir, ".checkpoint")
+}
+
+fn beside(pin_dir: &Path, suffix: &str) -> PathBuf {
     let name = pin_dir.file_name().unwrap_or("speedmimi".as_ref());
     let mut file = name.to_owned();
-    file.push(".sock");
+    file.push(suffix);
     Path::new("/run").join(file)
 }
 

@@ -21,6 +21,7 @@ pub mod otlp;
 pub mod pace;
 pub mod queue;
 pub mod reporter;
+pub mod resume;
 pub mod run;
 pub mod sampler;
 pub mod source;

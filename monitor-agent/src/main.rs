@@ -18,7 +18,7 @@ use monitor_agent::{
         SocketArgs, TopArgs, UninstallArgs,
     },
     clock::monotonic_ns,
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, checkpoint},
     control, doctor, error_chain,
     host::identity,
     kernel::{self, Kernel, KernelLog, KernelOptions, cost::Extent, doctor::Check},
@@ -308,7 +308,10 @@ fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     logging::init(LogFormat::Text, KernelLog::Off);
     let pin_dir = &args.pins.pin_dir;
     let removed = if args.cgroup.is_empty() {
-        kernel::uninstall(pin_dir)?
+        let removed = kernel::uninstall(pin_dir)?;
+        // It is of these counters; where there is none, there is nothing to remove.
+        let _none = std::fs::remove_file(checkpoint(pin_dir));
+        removed
     } else {
         let roots = Roots::detect()?;
         let labels = args.cgroup.iter().map(|path| roots.label_of(path));

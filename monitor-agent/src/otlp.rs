@@ -128,8 +128,10 @@ impl OtlpDelivery {
     }
 
     async fn deliver(&mut self, pending: &Pending) -> Result<(), Ended> {
-        // What was encoded here and has its checksum decodes.
-        let report = v1::Report::decode(&*pending.report).unwrap_or_default();
+        let Ok(report) = v1::Report::decode(&*pending.report) else {
+            lock(&self.spool).discard(pending.key);
+            return Ok(());
+        };
         let mut is_whole = true;
         for part in monitor_otlp::parts(&report) {
             is_whole &= self.sent(&part.body).await?;
@@ -141,8 +143,8 @@ impl OtlpDelivery {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         // False where the report was dropped for want of room meanwhile.
-        let acknowledged = lock(&self.spool).acknowledge(pending.key);
-        acknowledged.map(drop).map_err(|e| Ended::Spool(e.into()))
+        lock(&self.spool).acknowledge(pending.key);
+        Ok(())
     }
 
     /// Whether all of a request was taken; tries until it is or never will be.

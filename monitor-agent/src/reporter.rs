@@ -16,9 +16,10 @@ use crate::{
     delivery::{Progress, SharedSpool, lock},
     names::FollowedFiles,
     queue::SAMPLES_MAX,
+    resume::Resume,
     sampler::{Asker, SamplerError, Shared},
-    spool::{Recovered, ReportKey, SpoolError},
-    window::{Baseline, Sample, Surroundings, Windows},
+    spool::{ReportKey, SpoolError, checkpoint::Checkpoint},
+    window::{Sample, Surroundings, Windows},
 };
 
 /// Why there is no report; its window stays open.
@@ -36,6 +37,7 @@ pub enum ReportError {
 #[derive(Debug)]
 pub struct Reporter {
     windows: Windows,
+    checkpoint: Checkpoint,
     asker: Asker,
     shared: Arc<Shared>,
     spool: SharedSpool,
@@ -69,8 +71,10 @@ pub struct OwnLosses {
 pub struct ReporterParts {
     /// This host.
     pub host: v1::Host,
-    /// What an earlier agent left.
-    pub recovered: Recovered,
+    /// What the first window begins from.
+    pub resume: Resume,
+    /// Where what was reported last is kept beside the spool.
+    pub checkpoint: Checkpoint,
     /// Everything but the kernel's counters when this agent began.
     pub start: Surroundings,
     /// Asks the sampler.
@@ -91,17 +95,15 @@ impl Reporter {
     /// Goes on where an earlier agent stopped.
     #[must_use]
     pub fn new(parts: ReporterParts) -> Self {
-        let mut reasons = BTreeSet::new();
-        if parts.recovered.damaged {
-            reasons.insert("the spool was damaged".to_owned());
-        }
-        let bytes = &parts.recovered.baseline;
-        let baseline = Baseline::decode(bytes);
-        if baseline.is_none() && !bytes.is_empty() {
-            reasons.insert("the totals reported before cannot be read".to_owned());
-        }
+        let Resume {
+            baseline,
+            reported_until_unix_ns,
+            reasons,
+        } = parts.resume;
+        let windows = Windows::new(parts.host, baseline, parts.start);
         Self {
-            windows: Windows::new(parts.host, baseline, parts.start),
+            windows: windows.reported_until(reported_until_unix_ns),
+            checkpoint: parts.checkpoint,
             asker: parts.asker,
             shared: parts.shared,
             spool: parts.spool,
@@ -123,6 +125,7 @@ impl Reporter {
         if reported.is_err() {
             self.lost.reports_held_back.fetch_add(1, Ordering::Relaxed);
         }
+        self.progress.reported(reported.as_ref().err());
         reported
     }
 
@@ -140,6 +143,7 @@ impl Reporter {
         let report = closed.report.encode_to_vec();
         let baseline = closed.baseline.encode();
         let key = lock(&self.spool).append(&report, &baseline)?;
+        self.checkpoint.write(key, &baseline);
         self.windows.commit(closed);
         self.samples.clear();
         self.reasons.clear();
@@ -170,13 +174,18 @@ impl Reporter {
 impl OwnLosses {
     /// By reason, now.
     #[must_use]
-    pub fn by_reason(&self) -> [(&'static str, u64); 6] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 7] {
         let lost = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let samples_dropped = self.shared.samples.dropped() + lost(&self.lost.samples_dropped);
+        let (dropped, damaged) = {
+            let spool = lock(&self.spool);
+            (spool.dropped(), spool.lost())
+        };
         [
             ("samples_dropped", samples_dropped),
             ("samples_failed", self.shared.failures()),
-            ("reports_dropped", lock(&self.spool).dropped()),
+            ("reports_dropped", dropped),
+            ("reports_damaged", damaged),
             ("reports_held_back", lost(&self.lost.reports_held_back)),
             (
                 "reports_rejected",

@@ -25,12 +25,14 @@ use crate::{
     delivery::{Delivery, Progress, lock},
     host::{HostReader, identity},
     kernel::Target,
+    logging::once_a_minute,
     metrics,
     otlp::{OtlpDelivery, OtlpError},
     reporter::{ReportError, Reporter, ReporterParts},
+    resume::Resume,
     sampler::{Sampler, SamplerError, SamplerOptions, surroundings},
     source::{Level, Opener},
-    spool::{Spool, SpoolError},
+    spool::{Spool, SpoolError, checkpoint::Checkpoint},
 };
 
 /// How long the last report may take to be acknowledged.
@@ -97,11 +99,14 @@ pub async fn run(
     open: Opener,
 ) -> Result<(), RunError> {
     let spool = Spool::open(&config.spool_dir, config.spool_bytes, clock::unix_ms());
-    let (spool, recovered) = spool?;
+    let (mut spool, recovered) = spool?;
     let host = identity::read(&config.spool_dir).map_err(|source| RunError::Identity {
         dir: config.spool_dir.clone(),
         source,
     })?;
+    let checkpoint = Checkpoint::of(config.checkpoint.clone(), &host.boot_id, &config.pin_dir);
+    let now = clock::unix_ms();
+    let resume = Resume::find(&mut spool, recovered, &checkpoint, &host.boot_id, now)?;
     let listener = control_listener(&config)?;
     let path = config.control_socket.path.clone();
     let control_file = listener.as_ref().map(|_| ControlFile(path));
@@ -144,7 +149,8 @@ pub async fn run(
     let names = Arc::new(config.names.follow());
     let mut reporter = Reporter::new(ReporterParts {
         host,
-        recovered,
+        resume,
+        checkpoint,
         start,
         asker: sampler.asker(),
         shared: sampler.shared(),
@@ -221,7 +227,9 @@ async fn report(reporter: &mut Reporter) -> Result<(), RunError> {
         Err(ReportError::Sampler(SamplerError::Ended)) => return Err(RunError::Ended("sampler")),
         Err(error) => {
             let error = crate::error_chain(&error);
-            tracing::warn!(error, "no report: the next one covers this window too");
+            if once_a_minute(&error) {
+                tracing::warn!(error, "no report: the next one covers this window too");
+            }
         }
     }
     Ok(())

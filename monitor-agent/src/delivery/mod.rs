@@ -24,6 +24,8 @@ use tokio::{
 use tonic::transport::Uri;
 
 use crate::{
+    logging::once_a_minute,
+    reporter::ReportError,
     spool::{Spool, SpoolError},
     token::Token,
 };
@@ -83,13 +85,23 @@ pub struct Progress {
     /// Whether the last attempt was answered.
     pub connected: AtomicBool,
     last_error: Mutex<Option<String>>,
+    report_error: Mutex<Option<String>>,
 }
 
 impl Progress {
-    /// Why the last stream ended; `None` since an answer came.
+    /// Why reports are not made, or not delivered; `None` where both are.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
-        lock(&self.last_error).clone()
+        let errors = [&self.report_error, &self.last_error].map(|error| lock(error).clone());
+        errors
+            .into_iter()
+            .flatten()
+            .reduce(|a, b| format!("{a}; {b}"))
+    }
+
+    /// A report was made, or was not.
+    pub(crate) fn reported(&self, error: Option<&ReportError>) {
+        *lock(&self.report_error) = error.map(|error| crate::error_chain(error));
     }
 
     pub(crate) fn answered(&self) {
@@ -99,16 +111,16 @@ impl Progress {
         }
     }
 
-    /// Tells a failure, and the first of several in a row aloud.
+    /// Tells a failure.
     pub(crate) fn failed(&self, error: &DeliveryError) {
         let text = crate::error_chain(error);
-        let was_connected = self.connected.swap(false, Ordering::Relaxed);
-        let before = lock(&self.last_error).replace(text.clone());
-        if was_connected || before.as_ref() != Some(&text) {
+        self.connected.store(false, Ordering::Relaxed);
+        if once_a_minute(&text) {
             tracing::warn!(error = text, "reports wait in the spool");
         } else {
             tracing::debug!(error = text, "reports still wait in the spool");
         }
+        *lock(&self.last_error) = Some(text);
     }
 }
 

@@ -18,7 +18,11 @@ use tonic::{
 };
 
 use super::{Delivery, DeliveryError, REPORTS_BYTES_MAX, REPORTS_MAX, TIMEOUT, lock};
-use crate::spool::{Pending, ReportKey};
+use crate::{
+    clock,
+    logging::once_a_minute,
+    spool::{Pending, ReportKey, Spool, SpoolError},
+};
 
 /// Reports between the spool and the connection's own buffer.
 const SENDING_MAX: usize = 4;
@@ -141,10 +145,13 @@ impl Delivery {
                 Err(TrySendError::Full(())) => return Ok(Some(pending)),
                 Err(TrySendError::Closed(())) => return Err(DeliveryError::Closed),
             };
-            // What was encoded here and has its checksum decodes; if it did not,
-            // the collector would reject an empty report.
-            let report = v1::Report::decode(&*pending.report).ok();
-            permit.send(v1::ExportRequest { report });
+            let Ok(report) = v1::Report::decode(&*pending.report) else {
+                lock(&self.spool).discard(pending.key);
+                continue;
+            };
+            permit.send(v1::ExportRequest {
+                report: Some(report),
+            });
             in_flight.sent(pending.key, pending.report.len());
         }
         Ok(waiting)
@@ -194,7 +201,12 @@ impl Delivery {
             Ok(v1::ExportOutcome::Unspecified) | Err(_) => return Err(DeliveryError::NoOutcome),
         };
         in_flight.answered(key)?;
-        if response.outcome >= v1::ExportOutcome::Conflict as i32 {
+        let mut spool = lock(&self.spool);
+        if response.outcome == v1::ExportOutcome::Conflict as i32 {
+            conflict(&mut spool, key, &response.message)?;
+        } else if response.outcome == v1::ExportOutcome::Rejected as i32
+            && once_a_minute("a report is rejected")
+        {
             let ReportKey { epoch, sequence } = key;
             let why = printable(&response.message);
             tracing::warn!(epoch, sequence, why, "the collector refused a report");
@@ -202,9 +214,36 @@ impl Delivery {
         counter.fetch_add(1, Ordering::Relaxed);
         self.progress.answered();
         // False where the report was dropped for want of room meanwhile.
-        lock(&self.spool).acknowledge(key)?;
+        spool.acknowledge(key);
         Ok(())
     }
+}
+
+/// The collector has another report by this key, and keeps that one: what comes from
+/// now on needs keys that nobody else has used.
+fn conflict(spool: &mut Spool, key: ReportKey, message: &str) -> Result<(), SpoolError> {
+    if key.epoch == spool.next_key().epoch {
+        spool.begin_epoch(clock::unix_ms(), key)?;
+    }
+    if once_a_minute("a report is in conflict") {
+        let ReportKey { epoch, sequence } = key;
+        let new_epoch = spool.next_key().epoch;
+        let why = if message.is_empty() {
+            "it has another report with this number".to_owned()
+        } else {
+            printable(message)
+        };
+        tracing::warn!(
+            epoch,
+            sequence,
+            new_epoch,
+            why,
+            "the collector keeps an earlier report in place of this one: either the spool is an \
+             older copy of itself, which a new epoch mends, or two agents report as one host: give \
+             each host its own /etc/machine-id"
+        );
+    }
+    Ok(())
 }
 
 async fn export(

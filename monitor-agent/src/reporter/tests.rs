@@ -43,9 +43,9 @@ struct Running {
     _sampler: Sampler,
 }
 
-fn start(recovered: Recovered) -> Running {
+fn start() -> Running {
     let dir = tempfile::tempdir().unwrap();
-    let (spool, _) = Spool::open(dir.path(), 1 << 20, 1_000).unwrap();
+    let (spool, _) = Spool::open(&dir.path().join("spool"), 1 << 20, 1_000).unwrap();
     let spool = Arc::new(Mutex::new(spool));
     let open: Opener = Box::new(|_, level| {
         let source = Box::new(Losing(0));
@@ -59,7 +59,8 @@ fn start(recovered: Recovered) -> Running {
     let sampler = Sampler::start(open, options).unwrap();
     let reporter = Reporter::new(ReporterParts {
         host: v1::Host::default(),
-        recovered,
+        resume: Resume::default(),
+        checkpoint: Checkpoint::of(dir.path().join("x.checkpoint"), "", dir.path()),
         start: Surroundings::default(),
         asker: sampler.asker(),
         shared: sampler.shared(),
@@ -85,10 +86,12 @@ impl Running {
 
 #[tokio::test]
 async fn a_report_that_cannot_be_kept_is_held_back_and_its_window_covered_by_the_next() {
-    let mut running = start(Recovered::default());
-    // Nothing can be made where the first segment belongs.
-    let obstacle = running.dir.path().join("00000000000000000001.seg");
-    fs::create_dir(&obstacle).unwrap();
+    let mut running = start();
+    // Nothing can be made where a file is in the place of the spool.
+    let spool_dir = running.dir.path().join("spool");
+    let elsewhere = running.dir.path().join("elsewhere");
+    fs::rename(&spool_dir, &elsewhere).unwrap();
+    fs::write(&spool_dir, "no directory").unwrap();
     let shared = Arc::clone(&running.reporter.shared);
     let deadline = Instant::now() + Duration::from_secs(10);
     while shared.newest.load().is_none() {
@@ -99,7 +102,10 @@ async fn a_report_that_cannot_be_kept_is_held_back_and_its_window_covered_by_the
         let refused = running.reporter.report().await;
         assert!(matches!(refused, Err(ReportError::Spool(_))));
     }
-    fs::remove_dir(&obstacle).unwrap();
+    let told = running.reporter.progress.last_error().unwrap();
+    assert!(told.contains("spool"), "{told}");
+    fs::remove_file(&spool_dir).unwrap();
+    fs::rename(&elsewhere, &spool_dir).unwrap();
     assert_eq!(running.reporter.report().await.unwrap().sequence, 1);
     let report = running.next();
     assert_eq!(report.losses["reports_held_back"], 2);
@@ -114,22 +120,4 @@ async fn a_report_that_cannot_be_kept_is_held_back_and_its_window_covered_by_the
     );
     assert_eq!(report.losses["no_socket"], 1);
     assert_eq!(report.losses_totals["no_socket"], 4);
-}
-
-#[tokio::test]
-async fn what_was_found_damaged_is_told_in_the_first_report_alone() {
-    let mut running = start(Recovered {
-        baseline: b"no baseline".to_vec(),
-        damaged: true,
-    });
-    running.reporter.report().await.unwrap();
-    let reasons = running.next().incomplete_reasons;
-    for reason in [
-        "the spool was damaged",
-        "the totals reported before cannot be read",
-    ] {
-        assert!(reasons.iter().any(|r| r == reason), "{reasons:?}");
-    }
-    running.reporter.report().await.unwrap();
-    assert_eq!(running.next().incomplete_reasons, ["lost: no_socket"]);
 }

@@ -84,6 +84,13 @@ pub struct Record<'a> {
     pub baseline: &'a [u8],
 }
 
+/// A record in the place of a damaged one of this length: it has no report, and no
+/// baseline that means anything.
+#[must_use]
+pub fn encode_blank(sequence: u64, length: usize) -> Option<Vec<u8>> {
+    encode(sequence, &[], &vec![0; length.checked_sub(PREFIX_BYTES)?])
+}
+
 /// Reads one whole record; `None` where anything of it is damaged.
 #[must_use]
 pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
@@ -113,35 +120,54 @@ fn checksum(record: &[u8]) -> u32 {
 pub struct State {
     /// The newest epoch that was ever begun.
     pub epoch: u64,
-    /// The last report that was acknowledged.
+    /// The last report that was acknowledged, or given up for want of room.
     pub acked: ReportKey,
+    /// The last report that was made durable; `None` where the file is of an agent
+    /// that did not write it.
+    pub newest: Option<ReportKey>,
 }
 
 /// The length of the file `state`.
-pub const STATE_BYTES: usize = 28;
+pub const STATE_BYTES: usize = 44;
+
+/// Its length before it had the newest report.
+const SHORT_STATE_BYTES: usize = 28;
 
 /// The bytes of the file `state`.
 #[must_use]
-pub fn encode_state(state: State) -> [u8; STATE_BYTES] {
-    let mut bytes = [0; STATE_BYTES];
-    bytes[..8].copy_from_slice(&state.epoch.to_le_bytes());
-    bytes[8..16].copy_from_slice(&state.acked.epoch.to_le_bytes());
-    bytes[16..24].copy_from_slice(&state.acked.sequence.to_le_bytes());
-    let crc = crc32fast::hash(&bytes[..24]);
-    bytes[24..].copy_from_slice(&crc.to_le_bytes());
+pub fn encode_state(state: State) -> Vec<u8> {
+    let (acked, newest) = (state.acked, state.newest.unwrap_or_default());
+    let numbers = [
+        state.epoch,
+        acked.epoch,
+        acked.sequence,
+        newest.epoch,
+        newest.sequence,
+    ];
+    let mut bytes: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes
 }
 
 /// Reads the file `state`; `None` where it is damaged.
 #[must_use]
 pub fn decode_state(bytes: &[u8]) -> Option<State> {
-    let (body, crc) = bytes.split_at_checked(STATE_BYTES - 4)?;
+    let length = if bytes.len() == SHORT_STATE_BYTES {
+        SHORT_STATE_BYTES
+    } else {
+        STATE_BYTES
+    };
+    let (body, crc) = bytes.get(..length)?.split_at_checked(length - 4)?;
+    let key = |at| {
+        Some(ReportKey {
+            epoch: u64_at(body, at)?,
+            sequence: u64_at(body, at + 8)?,
+        })
+    };
     (crc == crc32fast::hash(body).to_le_bytes()).then_some(State {
         epoch: u64_at(body, 0)?,
-        acked: ReportKey {
-            epoch: u64_at(body, 8)?,
-            sequence: u64_at(body, 16)?,
-        },
+        acked: key(8)?,
+        newest: key(24),
     })
 }
 
@@ -175,11 +201,28 @@ mod tests {
         let state = State {
             epoch: KEY.epoch + 1,
             acked: KEY,
+            newest: Some(KEY),
         };
         let mut bytes = encode_state(state);
+        assert_eq!(bytes.len(), STATE_BYTES);
         assert_eq!(decode_state(&bytes), Some(state));
         bytes[0] ^= 1;
         assert_eq!(decode_state(&bytes), None);
+    }
+
+    #[test]
+    fn the_state_of_an_agent_before_this_one_is_read() {
+        let mut bytes = Vec::new();
+        for number in [KEY.epoch + 1, KEY.epoch, KEY.sequence] {
+            bytes.extend(u64::to_le_bytes(number));
+        }
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        let state = State {
+            epoch: KEY.epoch + 1,
+            acked: KEY,
+            newest: None,
+        };
+        assert_eq!(decode_state(&bytes), Some(state));
     }
 
     #[test]

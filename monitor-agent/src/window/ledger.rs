@@ -35,6 +35,8 @@ pub(super) struct Ledger {
     pub(super) went_backwards: bool,
     /// Whether an endpoint's counters began anew.
     pub(super) began_anew: bool,
+    /// Whether something was counted of which nobody knows what was reported.
+    pub(super) unknown: bool,
 }
 
 impl Row {
@@ -47,6 +49,7 @@ impl Ledger {
     /// Compares what the kernel has with what was reported.
     pub(super) fn compare(
         baseline: Option<&Baseline>,
+        reported_until_unix_ns: Option<u64>,
         sample: KernelSample,
         watched: &BTreeSet<&str>,
     ) -> Self {
@@ -84,7 +87,11 @@ impl Ledger {
         now.extend(gone);
         for (id, totals) in now {
             if watched.contains(&*id.target) {
-                let row = ledger.row(before.get(&id), id, totals);
+                let mut row = ledger.row(before.get(&id), id, totals);
+                if reported_until_unix_ns.is_some_and(|until| row.totals.since_unix_ns < until) {
+                    ledger.unknown |= row.changed();
+                    row.delta = Box::new(EndpointCounters::ZERO);
+                }
                 ledger.rows.push(row);
             } else {
                 ledger.unwatched.push((id, totals));
@@ -158,6 +165,13 @@ impl Losses {
             losses.set(name, n, before(name).unwrap_or(0) + n);
         }
         losses
+    }
+
+    /// What the kernel lost is in the totals alone: nobody knows what was reported.
+    pub(super) fn forget(&mut self, kernel: &[(&'static str, u64)]) {
+        for (name, _) in kernel {
+            self.window.insert((*name).to_owned(), 0);
+        }
     }
 
     fn set(&mut self, name: &str, window: u64, total: u64) {

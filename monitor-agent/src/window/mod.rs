@@ -113,6 +113,7 @@ pub struct Closed {
 pub struct Windows {
     host: v1::Host,
     baseline: Option<Baseline>,
+    reported_until_unix_ns: Option<u64>,
     start: Surroundings,
     began: Instant,
 }
@@ -125,9 +126,18 @@ impl Windows {
         Self {
             host,
             baseline,
+            reported_until_unix_ns: None,
             start,
             began,
         }
+    }
+
+    /// What was counted since before this instant may have been reported by somebody
+    /// of whom nothing is left: the first window has no deltas of it.
+    #[must_use]
+    pub fn reported_until(mut self, unix_ns: Option<u64>) -> Self {
+        self.reported_until_unix_ns = unix_ns;
+        self
     }
 
     /// Closes the window at this reading.
@@ -135,20 +145,30 @@ impl Windows {
     pub fn close(&self, key: ReportKey, reading: Reading, samples: &[Sample]) -> Closed {
         let baseline = self.baseline.as_ref();
         let end = reading.surroundings;
-        let span = Span::new(baseline, &self.host, end.at, reading.kernel.since_unix_ns);
-        let losses = Losses::compare(
+        let since_unix_ns = reading.kernel.since_unix_ns;
+        let reported_until = self.reported_until_unix_ns;
+        let unknown = reported_until.is_some_and(|until| since_unix_ns < until);
+        let span = if unknown {
+            Span::without_baseline(self.began, end.at)
+        } else {
+            Span::new(baseline, &self.host, end.at, since_unix_ns)
+        };
+        let mut losses = Losses::compare(
             baseline,
             &reading.kernel.losses,
-            reading.kernel.since_unix_ns,
+            since_unix_ns,
             &losses_between(&self.start, &end),
         );
+        if unknown {
+            losses.forget(&reading.kernel.losses);
+        }
         let round_trips = round_trips::seen(samples, &reading.kernel.sockets, span.duration_ns);
         let top_sockets = sockets::top(&reading.kernel.sockets, end.monotonic_ns);
         let live_bytes_age_ms = reading.kernel.live_bytes_age_ms;
         let difference = reading.kernel.connection_difference;
         let hidden = reading.kernel.sockets_hidden;
         let watched = end.targets.iter().map(|t| &*t.label).collect();
-        let ledger = Ledger::compare(baseline, reading.kernel, &watched);
+        let ledger = Ledger::compare(baseline, reported_until, reading.kernel, &watched);
         let mut reasons = reading.incomplete_reasons;
         reasons.extend(losses.reasons());
         reasons.extend(self.reasons(&ledger, &span));
@@ -223,6 +243,7 @@ impl Windows {
     /// The next window begins where this one ended.
     pub fn commit(&mut self, closed: Closed) {
         self.baseline = Some(closed.baseline);
+        self.reported_until_unix_ns = None;
         self.start = closed.end;
     }
 
@@ -240,6 +261,11 @@ impl Windows {
             (ledger.rows.iter().any(adopted), "connections adopted"),
             (ledger.went_backwards, "a counter went backwards"),
             (ledger.began_anew, "counters began anew"),
+            (
+                ledger.unknown,
+                "what was reported last is not known any more: what was counted until now is in \
+                 the totals alone",
+            ),
             (span.gap, "nothing was counted for a while"),
             (span.set_back, "the clock was set back"),
             (unsampled_ns > UNSAMPLED_NS_MAX, unsampled),
@@ -345,6 +371,17 @@ struct Span {
 }
 
 impl Span {
+    /// What was counted before this agent began is not told of.
+    fn without_baseline(began: Instant, end: Instant) -> Self {
+        Self {
+            start_unix_ns: began.unix_ns.min(end.unix_ns),
+            end,
+            duration_ns: end.boot_ns.saturating_sub(began.boot_ns),
+            gap: false,
+            set_back: false,
+        }
+    }
+
     fn new(baseline: Option<&Baseline>, host: &v1::Host, at: Instant, since_unix_ns: u64) -> Self {
         let last = baseline.map(|b| b.window_end).unwrap_or_default();
         // What was counted after the last window belongs to this one, unless

@@ -29,10 +29,9 @@ pub(crate) struct FakeKernel {
 }
 
 impl FakeKernel {
-    /// Begins to count requests on two endpoints.
+    /// Counts requests on two endpoints, once programs are attached.
     pub(crate) fn start() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let since_unix_ns = since.as_nanos() as u64;
+        let since_unix_ns = 0;
         let endpoint = |role| EndpointSample {
             id: EndpointId {
                 target: Arc::from("/web"),
@@ -58,6 +57,18 @@ impl FakeKernel {
         kernel
     }
 
+    /// The first time, counting begins.
+    pub(crate) fn attach(&self) {
+        let mut sample = self.sample.lock().unwrap();
+        if sample.since_unix_ns == 0 {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            sample.since_unix_ns = now.as_nanos() as u64;
+            for endpoint in &mut sample.endpoints {
+                endpoint.since_unix_ns = now.as_nanos() as u64;
+            }
+        }
+    }
+
     pub(crate) fn target(&self) -> Target {
         Target {
             path: "/nonexistent/web".into(),
@@ -68,7 +79,7 @@ impl FakeKernel {
     fn count(&self) {
         while self.counting.load(Ordering::Relaxed) {
             let mut sample = self.sample.lock().unwrap();
-            if self.counting.load(Ordering::Relaxed) {
+            if self.counting.load(Ordering::Relaxed) && sample.since_unix_ns > 0 {
                 for endpoint in &mut sample.endpoints {
                     let c = &mut endpoint.counters;
                     c.requests[Method::Get as usize] += 1;

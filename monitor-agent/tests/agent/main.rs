@@ -1,13 +1,18 @@
 //! The whole agent but for the kernel, against a collector of the test's own.
+//!
+//! What a test lacks (a tool, a right) is counted as ignored, with the reason.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod collector;
+mod disk;
 mod kernel;
+mod ledger;
 mod metrics;
 mod otlp;
 #[path = "../../../monitor-otlp/tests/receiver/mod.rs"]
 mod receiver;
+mod spool;
 
 use std::{
     net::SocketAddr,
@@ -16,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use libtest_mimic::{Arguments, Completion, Trial};
 use monitor_agent::{
     cli::RunArgs,
     config::Config,
@@ -24,7 +30,53 @@ use monitor_agent::{
 };
 use tokio::sync::oneshot;
 
-use self::{collector::Collector, kernel::FakeKernel};
+use self::{collector::Collector, disk::Disk, kernel::FakeKernel};
+
+/// The tests, each with what it lacks here.
+macro_rules! trials {
+    ($($test:expr, $missing:expr;)*) => {
+        vec![$(trial(stringify!($test), $test, $missing)),*]
+    };
+}
+
+fn trial(name: &str, test: fn(), missing: fn() -> Option<String>) -> Trial {
+    Trial::ignorable_test(name, move || match missing() {
+        Some(why) => Ok(Completion::ignored_with(why)),
+        None => {
+            test();
+            Ok(Completion::Completed)
+        }
+    })
+}
+
+fn nothing() -> Option<String> {
+    None
+}
+
+fn main() {
+    let trials = trials![
+        windows_sum_up_to_what_was_counted_whatever_is_restarted, nothing;
+        the_running_agent_is_asked_over_its_socket, nothing;
+        an_agent_whose_sampler_fails_ends, nothing;
+        two_agents_share_neither_spool_nor_socket, nothing;
+        ledger::windows_add_up_whatever_happens_to_the_spool, nothing;
+        ledger::windows_add_up_on_a_disk_that_fills, Disk::missing;
+        metrics::the_agent_s_own_metrics_are_served, nothing;
+        metrics::prometheus_own_tool_takes_them, metrics::missing_promtool;
+        otlp::over_http_the_newest_sums_are_what_was_counted, nothing;
+        otlp::over_grpc_the_newest_sums_are_what_was_counted, nothing;
+        otlp::what_a_receiver_never_takes_is_told_as_a_loss, nothing;
+        spool::a_volume_smaller_than_a_segment_is_enough, Disk::missing;
+        spool::a_disk_that_fills_is_told_and_comes_back, Disk::missing;
+        spool::a_spool_that_is_emptied_repeats_nothing, nothing;
+        spool::a_spool_that_is_removed_under_the_agent_goes_on, nothing;
+        spool::an_older_copy_of_the_spool_repeats_nothing, nothing;
+        spool::a_conflict_begins_an_epoch, nothing;
+        spool::what_nobody_knows_of_any_more_is_in_the_totals_alone, nothing;
+        spool::a_directory_in_the_place_of_a_segment_stops_nobody, nothing;
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
 
 /// How an agent is ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,7 +116,8 @@ impl Agent {
     }
 
     fn start_with(args: RunArgs, kernel: &FakeKernel) -> Self {
-        let config = Config::new(args, None).unwrap();
+        let mut config = Config::new(args, None).unwrap();
+        config.checkpoint = config.spool_dir.with_extension("checkpoint");
         let kernel = kernel.clone();
         let (end, ended) = oneshot::channel();
         let thread = std::thread::spawn(move || {
@@ -83,6 +136,7 @@ impl Agent {
         };
         let targets = vec![kernel.target()];
         let open: Opener = Box::new(move |_, level| {
+            kernel.attach();
             let source = Box::new(kernel.clone());
             Ok(Opened { source, level })
         });
@@ -111,7 +165,6 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Killed, restarted, without a collector for a while: every request is
 /// reported exactly once, and no key ever has two bodies.
-#[test]
 fn windows_sum_up_to_what_was_counted_whatever_is_restarted() {
     let dir = tempfile::tempdir().unwrap();
     let kernel = FakeKernel::start();
@@ -145,7 +198,6 @@ fn windows_sum_up_to_what_was_counted_whatever_is_restarted() {
     assert_eq!(collector.missing(), 0, "no sequence is left out");
 }
 
-#[test]
 fn the_running_agent_is_asked_over_its_socket() {
     let dir = tempfile::tempdir().unwrap();
     let kernel = FakeKernel::start();
@@ -175,7 +227,6 @@ fn the_running_agent_is_asked_over_its_socket() {
 }
 
 /// Better ended, and started again by the service manager, than silent.
-#[test]
 fn an_agent_whose_sampler_fails_ends() {
     let dir = tempfile::tempdir().unwrap();
     let kernel = FakeKernel::start();
@@ -188,7 +239,6 @@ fn an_agent_whose_sampler_fails_ends() {
     assert!(message.contains("Ended(\"sampler\")"), "{message}");
 }
 
-#[test]
 fn two_agents_share_neither_spool_nor_socket() {
     let dir = tempfile::tempdir().unwrap();
     let kernel = FakeKernel::start();

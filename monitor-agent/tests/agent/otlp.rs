@@ -55,18 +55,15 @@ fn whatever_is_restarted(scheme: &str, start: fn(u16) -> Receiver) {
     assert!(receiver.sum("system.network.io") > Some(0.0));
 }
 
-#[test]
-fn over_http_the_newest_sums_are_what_was_counted() {
+pub(crate) fn over_http_the_newest_sums_are_what_was_counted() {
     whatever_is_restarted("http", Receiver::http);
 }
 
-#[test]
-fn over_grpc_the_newest_sums_are_what_was_counted() {
+pub(crate) fn over_grpc_the_newest_sums_are_what_was_counted() {
     whatever_is_restarted("grpc", Receiver::grpc);
 }
 
-#[test]
-fn what_a_receiver_never_takes_is_told_as_a_loss() {
+pub(crate) fn what_a_receiver_never_takes_is_told_as_a_loss() {
     let dir = tempfile::tempdir().unwrap();
     let kernel = FakeKernel::start();
     let receiver = Receiver::http(0);
