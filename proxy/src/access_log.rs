@@ -28,8 +28,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// One answered request.
 #[derive(Debug)]
 pub struct Entry {
-    /// Who asked.
+    /// Who asked: the real client where a trusted proxy names it.
     pub client: IpAddr,
+    /// The other end of the connection.
+    pub peer: IpAddr,
     /// Method, target and version; empty where the request was not understood.
     pub line: Vec<u8>,
     /// The status of the answer; 0 where there was none.
@@ -61,6 +63,7 @@ impl AccessLog {
             format: config.format,
             dropped: Arc::clone(&dropped),
             told: 0,
+            failures: Failures::default(),
         };
         std::thread::Builder::new()
             .name("access-log".to_owned())
@@ -137,6 +140,30 @@ struct Writer {
     format: LogFormat,
     dropped: Arc<AtomicU64>,
     told: u64,
+    failures: Failures,
+}
+
+/// Writes that failed, told of once a minute: a full disk fails each of them.
+#[derive(Default)]
+struct Failures {
+    since: u64,
+    told: Option<Instant>,
+}
+
+impl Failures {
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    /// Counts one; gives how many there were since it was last told of, where it
+    /// is time to.
+    fn add(&mut self, now: Instant) -> Option<u64> {
+        self.since += 1;
+        let quiet = |told| now.saturating_duration_since(told) < Self::INTERVAL;
+        if self.told.is_some_and(quiet) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.since))
+    }
 }
 
 impl Writer {
@@ -154,7 +181,10 @@ impl Writer {
                 },
             };
             if let Err(error) = written {
-                tracing::warn!(%error, "cannot write the access log");
+                self.failed(
+                    &error,
+                    "cannot write the access log: make room, or move the file away",
+                );
             }
             if looked.elapsed() >= LOOK_INTERVAL {
                 looked = Instant::now();
@@ -163,9 +193,15 @@ impl Writer {
         }
     }
 
+    fn failed(&mut self, error: &io::Error, what: &str) {
+        if let Some(failures) = self.failures.add(Instant::now()) {
+            tracing::warn!(%error, failures, "{what}");
+        }
+    }
+
     fn look(&mut self) {
         if let Err(error) = self.out.follow() {
-            tracing::warn!(%error, "cannot open the access log anew");
+            self.failed(&error, "cannot open the access log anew");
         }
         let dropped = self.dropped.load(Ordering::Relaxed);
         if dropped > self.told {
@@ -189,6 +225,7 @@ fn line(entry: &Entry, format: LogFormat) -> Vec<u8> {
             let value = json!({
                 "time": format!("{now:.3}"),
                 "client": entry.client,
+                "peer": entry.peer,
                 "method": word(),
                 "target": word(),
                 "version": word(),
@@ -218,6 +255,7 @@ mod tests {
         let client = [127, 0, 0, 1].into();
         Entry {
             client,
+            peer: client,
             line: line.as_bytes().to_vec(),
             status: 200,
             backend: None,
@@ -236,6 +274,17 @@ mod tests {
             serde_json::from_slice(&line(&forged, LogFormat::Json)).unwrap();
         assert_eq!(json["target"], "/\"x\\");
         assert_eq!(json["client"], "127.0.0.1");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_of_once_a_minute() {
+        let mut failures = Failures::default();
+        let start = Instant::now();
+        assert_eq!(failures.add(start), Some(1));
+        for second in 1..60 {
+            assert_eq!(failures.add(start + Duration::from_secs(second)), None);
+        }
+        assert_eq!(failures.add(start + Failures::INTERVAL), Some(60));
     }
 
     #[test]

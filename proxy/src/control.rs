@@ -335,35 +335,24 @@ impl Control {
         }
     }
 
-    /// Writes what is configured to the file, at once or not at all: as `text`
-    /// where that says it, else as JSON, which is YAML.
+    /// Writes a configuration beside the file, to take its place once it is used:
+    /// where that cannot be done it is known before anything has changed.
     ///
     /// # Errors
-    /// The file system's; then the file is as it was.
-    pub fn persist(&self, text: Option<&str>) -> io::Result<()> {
-        let json;
-        let text = match text {
-            Some(text) => text,
-            None => {
-                json = serde_json::to_string_pretty(&self.raw())? + "\n";
-                &json
-            }
-        };
+    /// The file system's; then nothing is left behind.
+    pub fn stage(&self, text: &str) -> io::Result<Staged> {
         // Beside the file, so that renaming it is one step; with its mode, as it
         // may hold a token.
         let path = std::fs::canonicalize(&self.path)?;
         let mut name = path.as_os_str().to_owned();
         name.push(".new");
-        let beside = PathBuf::from(name);
         let mode = std::fs::metadata(&path)?.permissions();
-        let written = write_synced(&beside, text.as_bytes(), mode)
-            .and_then(|()| std::fs::rename(&beside, &path));
-        if written.is_err()
-            && let Err(error) = std::fs::remove_file(&beside)
-        {
-            tracing::debug!(%error, "cannot remove {}", beside.display());
-        }
-        written
+        let staged = Staged {
+            beside: PathBuf::from(name),
+            path,
+        };
+        write_synced(&staged.beside, text.as_bytes(), mode)?;
+        Ok(staged)
     }
 
     /// Has the workers stop once what is in flight has ended.
@@ -429,6 +418,33 @@ fn address(
     now: Option<SocketAddr>,
 ) -> Result<SocketAddr, ListenError> {
     now.map_or_else(|| listener::resolve(host, *port), Ok)
+}
+
+/// A configuration that stands beside its file; dropped, it goes away.
+#[derive(Debug)]
+pub struct Staged {
+    path: PathBuf,
+    beside: PathBuf,
+}
+
+impl Staged {
+    /// Takes the file's place.
+    ///
+    /// # Errors
+    /// The file system's; then the file is as it was.
+    pub fn commit(self) -> io::Result<()> {
+        std::fs::rename(&self.beside, &self.path)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.beside)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(%error, "cannot remove {}", self.beside.display());
+        }
+    }
 }
 
 fn write_synced(path: &Path, bytes: &[u8], mode: Permissions) -> io::Result<()> {

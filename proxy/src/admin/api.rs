@@ -7,7 +7,7 @@ use super::reply::{Reply, Request};
 use super::stats;
 use crate::balance;
 use crate::config::raw::{RawBackend, RawConfig};
-use crate::control::{ApplyError, Control, Turn};
+use crate::control::{ApplyError, Control, Staged, Turn};
 use crate::state::Backend;
 
 /// What stands for a secret in `GET /api/v1/config`.
@@ -165,14 +165,34 @@ async fn apply(
         Some("true") => true,
         Some(_) => return Err(Reply::error(400, "persist: write true or false")),
     };
+    let staged = persist.then(|| stage(control, &raw, text)).transpose()?;
     turn.apply(raw).await?;
-    if persist {
-        control.persist(text).map_err(|error| {
+    if let Some(staged) = staged {
+        staged.commit().map_err(|error| {
             let detail = format!("the configuration is in use, but not in the file: {error}");
             Reply::error(500, detail)
         })?;
     }
     Ok(persist)
+}
+
+/// Writes a configuration as `text` where that says it, else as JSON, which is YAML.
+fn stage(control: &Control, raw: &RawConfig, text: Option<&str>) -> Result<Staged, Reply> {
+    let json;
+    let text = match text {
+        Some(text) => text,
+        None => {
+            json = serde_json::to_string_pretty(raw).unwrap_or_default() + "\n";
+            &json
+        }
+    };
+    control.stage(text).map_err(|error| {
+        let detail = format!(
+            "nothing was changed, because the configuration file cannot be written: {error}; \
+             let the proxy write its directory (ReadWritePaths= in its unit), or leave out persist=true"
+        );
+        Reply::error(409, detail)
+    })
 }
 
 impl From<ApplyError> for Reply {

@@ -14,7 +14,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// A key or choice that does not exist.
-    #[error("line {line}: unknown {what} \"{found}\"{}", suggestion(nearest.as_ref()))]
+    #[error("line {line}: unknown {what} \"{found}\"{} known here: {}", suggestion(nearest.as_ref()), known.join(", "))]
     Unknown {
         /// The line, from 1.
         line: u64,
@@ -22,8 +22,10 @@ pub enum ConfigError {
         what: &'static str,
         /// What is written.
         found: String,
-        /// The nearest that exists.
+        /// The one that was probably meant.
         nearest: Option<String>,
+        /// All that can be written there.
+        known: Vec<&'static str>,
     },
     /// Not YAML, or not of the expected shape.
     #[error("line {line}: {message}")]
@@ -44,9 +46,10 @@ pub enum ConfigError {
 }
 
 fn suggestion(nearest: Option<&String>) -> String {
-    nearest.map_or_else(String::new, |nearest| {
-        format!(", did you mean \"{nearest}\"?")
-    })
+    nearest.map_or_else(
+        || ";".to_owned(),
+        |nearest| format!(", did you mean \"{nearest}\"?"),
+    )
 }
 
 impl ConfigError {
@@ -68,6 +71,7 @@ impl ConfigError {
                 what: "key",
                 found: field.clone(),
                 nearest: nearest(field, expected),
+                known: expected.to_vec(),
             },
             YamlError::SerdeUnknownVariant {
                 variant, expected, ..
@@ -76,6 +80,7 @@ impl ConfigError {
                 what: "value",
                 found: variant.clone(),
                 nearest: nearest(variant, expected),
+                known: expected.to_vec(),
             },
             other => Self::Yaml {
                 line,
@@ -89,19 +94,18 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// The known name that needs the fewest edits.
+/// The known name that needs the fewest edits, where it is a slip of a few letters:
+/// any other would mislead.
 fn nearest(found: &str, known: &[&str]) -> Option<String> {
-    known
-        .iter()
-        .min_by_key(|name| edits(found, name))
-        .map(|name| (*name).to_owned())
+    let (edits, name) = known.iter().map(|name| (edits(found, name), *name)).min()?;
+    (edits <= found.chars().count().div_ceil(3).max(2)).then(|| name.to_owned())
 }
 
 /// The Levenshtein distance, by one row of the table.
 fn edits(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
+    let to: Vec<char> = to.to_ascii_lowercase().chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (above, a) in from.chars().enumerate() {
+    for (above, a) in from.to_ascii_lowercase().chars().enumerate() {
         let mut diagonal = row[0];
         row[0] = above + 1;
         for (at, b) in to.iter().enumerate() {
@@ -124,5 +128,8 @@ mod tests {
             nearest("prot", &["host", "port", "max_conn"]),
             Some("port".to_owned())
         );
+        let algorithms = ["ip_hash", "least_connections", "weight"];
+        assert_eq!(nearest("round_robin", &algorithms), None);
+        assert_eq!(nearest("IP-Hash", &algorithms), Some("ip_hash".to_owned()));
     }
 }

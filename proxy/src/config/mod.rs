@@ -178,6 +178,8 @@ impl Config {
             return Err(ConfigError::invalid("collector.report_expiry", message));
         }
         check_token("server.real_ip_header", &raw.server.real_ip_header)?;
+        check_host("server.host", &raw.server.host)?;
+        check_host("admin.host", &raw.admin.host)?;
         check_admin(&raw)?;
         let tls = tls(&raw)?;
         let upstreams = upstreams(&raw)?;
@@ -237,6 +239,27 @@ fn check_token(key: &str, text: &str) -> Result<(), ConfigError> {
         key,
         "write the name of a header field, such as X-Real-IP",
     ))
+}
+
+/// Whether this can be a host: an address, or a name as resolvers take them. What
+/// is no name (`*`) would otherwise only be found at the start.
+fn check_host(key: &str, host: &str) -> Result<(), ConfigError> {
+    let bare = crate::names::bare(host);
+    let label = |label: &str| {
+        let mut bytes = label.bytes();
+        (1..=63).contains(&label.len())
+            && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if bare.parse::<IpAddr>().is_ok() || (name.len() <= 253 && name.split('.').all(label)) {
+        return Ok(());
+    }
+    let message = if host == "*" {
+        "write \"0.0.0.0\" for all IPv4 addresses or \"[::]\" for all addresses".to_owned()
+    } else {
+        format!("\"{host}\" is no address and no host name: write one, such as 127.0.0.1")
+    };
+    Err(ConfigError::invalid(key, message))
 }
 
 /// Refuses an admin API at the traffic's address. Both are listened on with
@@ -329,9 +352,7 @@ pub fn check_backend(key: &str, backend: &raw::RawBackend) -> Result<(), ConfigE
     if backend.id.is_empty() {
         return invalid("id", "a backend needs a name");
     }
-    if backend.host.is_empty() {
-        return invalid("host", "write an address or a host name");
-    }
+    check_host(&format!("{key}.host"), &backend.host)?;
     if backend.port == 0 {
         return invalid(
             "port",
@@ -529,20 +550,23 @@ mod tests {
             .to_string();
         assert_eq!(
             error,
-            "line 3: unknown key \"prot\", did you mean \"port\"?"
+            "line 3: unknown key \"prot\", did you mean \"port\"? known here: host, port, \
+             read_timeout, write_timeout, max_conn, real_ip_header, trusted_proxies"
         );
         let error = Config::parse("backend: {}\n").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "line 1: unknown key \"backend\", did you mean \"backends\"?"
-        );
+        let beginning =
+            "line 1: unknown key \"backend\", did you mean \"backends\"? known here: server, ";
+        assert!(error.starts_with(beginning), "{error}");
         let text =
             "backends: {a: []}\nrouting:\n  r:\n    upstream: a\n    load_balancer: ip-hash\n";
         let error = Config::parse(text).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "line 5: unknown value \"ip-hash\", did you mean \"ip_hash\"?"
-        );
+        let beginning = "line 5: unknown value \"ip-hash\", did you mean \"ip_hash\"? known here: ";
+        assert!(error.starts_with(beginning), "{error}");
+        let error = Config::parse("timeouts: {prot: 1s}\n")
+            .unwrap_err()
+            .to_string();
+        let beginning = "line 1: unknown key \"prot\"; known here: request_head, ";
+        assert!(error.starts_with(beginning), "{error}");
     }
 
     #[test]
@@ -554,6 +578,18 @@ mod tests {
             error("server: {read_timeout: 30}")
         );
         assert!(error("server: {trusted_proxies: [x]}").contains("10.0.0.0/8"));
+        assert!(error("server: {host: \"*\"}").contains("0.0.0.0"));
+        assert!(error("admin: {host: \"*\"}").starts_with("admin.host: "));
+        for host in ["*", "", "a b", "http://a", "a:1", ".a", "a..b", "[::1"] {
+            let error = error(&format!(
+                "backends: {{u: [{{id: a, host: \"{host}\", port: 1}}]}}"
+            ));
+            assert!(error.starts_with("backends.u"), "{host}: {error}");
+        }
+        for host in ["a", "a.b-c.example.", "a_b", "::1", "[::1]", "127.1"] {
+            let text = format!("backends: {{u: [{{id: a, host: \"{host}\", port: 1}}]}}");
+            assert!(Config::parse(&text).is_ok(), "{host}");
+        }
         assert!(error("routing: {r: {upstream: nope}}").contains("no upstream \"nope\""));
         assert!(error("timeouts: {connect: 0s}").contains("more than zero"));
         assert!(error("limits: {head_bytes: 1MiB}").contains("32KiB"));

@@ -270,6 +270,7 @@ impl Conn {
         self.worker.with_access_log(|log| {
             let nothing = || Entry {
                 client: self.peer,
+                peer: self.peer,
                 line: Vec::new(),
                 status: 0,
                 backend: None,
@@ -277,6 +278,26 @@ impl Conn {
             let draft = self.draft.take().map_or_else(nothing, |draft| *draft);
             log.push(Entry { status, ..draft });
         });
+    }
+
+    /// What the access log, where one is written, will tell of this request.
+    fn draft_entry(&self, head: &RequestHead<'_, '_>) -> Option<Box<Entry>> {
+        let local = self.worker.table();
+        local.table.access_log.as_ref()?;
+        let version = match head.version {
+            Version::Http10 => " HTTP/1.0",
+            Version::Http11 => " HTTP/1.1",
+        };
+        let real_ip = self.real_ip(head, &local.table.config);
+        Some(Box::new(Entry {
+            client: real_ip.unwrap_or(self.peer),
+            peer: self.peer,
+            line: [head.method, " ", head.target, version]
+                .concat()
+                .into_bytes(),
+            status: 0,
+            backend: None,
+        }))
     }
 
     /// Keeps bytes for later.
@@ -306,22 +327,7 @@ impl Conn {
         self.first = false;
         self.ahead_count += 1;
         self.worker.earn_retry();
-        self.worker.with_access_log(|_| {
-            let version = match head.version {
-                Version::Http10 => " HTTP/1.0",
-                Version::Http11 => " HTTP/1.1",
-            };
-            let line = [head.method, " ", head.target, version]
-                .concat()
-                .into_bytes();
-            let draft = Entry {
-                client: self.peer,
-                line,
-                status: 0,
-                backend: None,
-            };
-            self.draft = Some(Box::new(draft));
-        });
+        self.draft = self.draft_entry(head);
         if head.connect {
             return self.begin_tunnel(head, &input[head.head_bytes..]);
         }

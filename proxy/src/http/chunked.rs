@@ -11,7 +11,7 @@ const EXTENSION_BYTES_MAX: u16 = 256;
 const TRAILER_BYTES_MAX: u16 = 8 * 1024;
 /// Fields that must not come after the body, because acting on them late would
 /// change what the message was, or from whom.
-const FORBIDDEN: [u64; 15] = [
+const FORBIDDEN: [u64; 12] = [
     name_hash(b"content-length"),
     name_hash(b"transfer-encoding"),
     name_hash(b"host"),
@@ -24,10 +24,9 @@ const FORBIDDEN: [u64; 15] = [
     name_hash(b"authorization"),
     name_hash(b"proxy-authorization"),
     name_hash(b"forwarded"),
-    name_hash(b"x-forwarded-for"),
-    name_hash(b"x-forwarded-host"),
-    name_hash(b"x-forwarded-proto"),
 ];
+/// Any name that begins so is forbidden.
+const FORWARDED: u64 = name_hash(b"x-forwarded-");
 const REAL_IP: u64 = name_hash(b"x-real-ip");
 
 /// The hash of no name at all.
@@ -255,6 +254,9 @@ impl Chunked {
             return Err(ChunkError);
         }
         self.name = name_step(self.name, byte);
+        if self.name == FORWARDED {
+            return Err(ChunkError);
+        }
         Ok(State::TrailerName)
     }
 
@@ -334,6 +336,7 @@ mod tests {
             "0\r\nContent-Length: 1\r\n\r\n",
             "0\r\nTRANSFER-ENCODING: chunked\r\n\r\n",
             "0\r\nA: b\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n",
+            "0\r\nx_forwarded-Port: 1\r\n\r\n",
             "0\r\nx_real_ip: 1.1.1.1\r\n\r\n",
             "0\r\nAuthorization: Basic eA==\r\n\r\n",
             "0\r\nTE: trailers\r\n\r\n",

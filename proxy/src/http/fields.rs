@@ -34,6 +34,9 @@ pub enum Field {
     ForwardedHost,
     /// `X-Forwarded-Proto`.
     ForwardedProto,
+    /// Any other field whose name begins with `X-Forwarded-`: `-Port`, `-Prefix`,
+    /// `-Server`, `-Ssl`, `-Scheme` and what frameworks will come to believe.
+    ForwardedOther,
     /// `X-Real-IP`.
     RealIp,
     /// `Date`.
@@ -66,8 +69,16 @@ pub fn classify(name: &str) -> Field {
         16 if is("x-forwarded-host") => Field::ForwardedHost,
         17 if is("transfer-encoding") => Field::TransferEncoding,
         17 if is("x-forwarded-proto") => Field::ForwardedProto,
+        length if length > FORWARDED.len() && is_forwarded(name) => Field::ForwardedOther,
         _ => Field::EndToEnd,
     }
+}
+
+const FORWARDED: &[u8] = b"x-forwarded-";
+
+fn is_forwarded(name: &str) -> bool {
+    let beginning = name.as_bytes().get(..FORWARDED.len());
+    beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(FORWARDED))
 }
 
 /// The members of a comma-separated list, without the optional white space.

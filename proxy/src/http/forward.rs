@@ -61,7 +61,12 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: &Cli
             | Field::TransferEncoding
             | Field::ForwardedFor
             | Field::RealIp => continue,
-            Field::Forwarded | Field::ForwardedHost | Field::ForwardedProto if !client.trusted => {
+            Field::Forwarded
+            | Field::ForwardedHost
+            | Field::ForwardedProto
+            | Field::ForwardedOther
+                if !client.trusted =>
+            {
                 continue;
             }
             Field::ForwardedHost => host = true,
@@ -244,7 +249,9 @@ mod tests {
     fn what_strangers_say_about_themselves_is_dropped() {
         let text = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1\r\nX-Real-IP: 1.1.1.1\r\n\
                     Forwarded: for=x\r\nX-Forwarded-Proto: https\r\ncf-connecting-ip: 1.1.1.1\r\nA: b\r\n\
-                    X_Real_IP: 1.1.1.1\r\nX-Forwarded_For: 1.1.1.1\r\nContent_Length: 7\r\n\r\n";
+                    X_Real_IP: 1.1.1.1\r\nX-Forwarded_For: 1.1.1.1\r\nContent_Length: 7\r\n\
+                    X-Forwarded-Port: 1\r\nx-forwarded-prefix: /a\r\nX-Forwarded-Server: x\r\n\
+                    X-Forwarded-Ssl: on\r\nX-Forwarded-Scheme: https\r\nX-Forwarded-Of-Tomorrow: 1\r\n\r\n";
         let out = rewrite(text, &STRANGER);
         assert_eq!(
             out,
@@ -256,7 +263,7 @@ mod tests {
     #[test]
     fn trusted_peers_are_appended_to() {
         let text = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\n\
-                    X-Forwarded-Host: public\r\n\r\n";
+                    X-Forwarded-Host: public\r\nX-Forwarded-Port: 444\r\n\r\n";
         let client = Client {
             trusted: true,
             real_ip: "1.1.1.1",
@@ -271,6 +278,7 @@ mod tests {
         assert!(out.contains("X-Forwarded-Proto: https\r\n"), "{out}");
         assert!(!out.contains("X-Forwarded-Proto: http\r\n"), "{out}");
         assert!(out.contains("X-Forwarded-Host: public\r\n"), "{out}");
+        assert!(out.contains("X-Forwarded-Port: 444\r\n"), "{out}");
     }
 
     #[test]
