@@ -1,6 +1,7 @@
 //! The control side: who changes the configuration, and how it reaches the
 //! workers. Nothing is applied before all of it has been checked.
 
+use std::collections::BTreeSet;
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -20,7 +21,7 @@ use crate::driver::listener::{self, ListenError};
 use crate::driver::run::{Listeners, Orders};
 use crate::explain;
 use crate::health::Watch;
-use crate::names::Names;
+use crate::names::{self, Names};
 use crate::state::{Backend, BuildError, Table};
 
 /// Why a change is not made.
@@ -52,6 +53,10 @@ pub struct Control {
     /// is changed. The state is locked only for the change itself.
     turns: tokio::sync::Mutex<()>,
     state: Mutex<State>,
+    /// Held by who reads the file again.
+    reloading: tokio::sync::Mutex<()>,
+    /// Held by who looks the names in use up again.
+    resolving: tokio::sync::Mutex<()>,
     /// Where the admin API's token comes from.
     sources: Sources,
     workers: usize,
@@ -67,6 +72,10 @@ struct State {
     listener: Option<TcpListener>,
     admin: Option<Door>,
     token: Option<Token>,
+    /// Names that were looked up for changes to come.
+    learned: Names,
+    /// Names that could not be looked up the last time.
+    unresolved: BTreeSet<String>,
 }
 
 /// The right to change what is configured; one at a time has it.
@@ -85,10 +94,19 @@ impl Turn<'_> {
         self.apply_config(Config::try_new(raw)?).await
     }
 
+    /// Names that are in use or were learned are not looked up again: a resolver
+    /// that keeps silent would hold up whoever waits for a turn.
     async fn apply_config(&self, config: Config) -> Result<(), ApplyError> {
-        let names = Names::of_soon(&config).await;
+        let hosts = names::hosts(&config);
+        let mut known = self.control.table().names();
+        known.extend(self.control.state().learned.take(&hosts));
+        known.extend(Names::of_hosts(known.missing(hosts)).await);
+        self.apply_named(config, &known)
+    }
+
+    fn apply_named(&self, config: Config, names: &Names) -> Result<(), ApplyError> {
         let mut state = self.control.state();
-        self.control.apply_to(&mut state, config, &names)
+        self.control.apply_to(&mut state, config, names)
     }
 }
 
@@ -120,11 +138,15 @@ impl Control {
             listener: Some(listener),
             admin: None,
             token: None,
+            learned: Names::default(),
+            unresolved: BTreeSet::new(),
         });
         Arc::new_cyclic(|own| Self {
             path: path.to_owned(),
             orders,
             turns: tokio::sync::Mutex::default(),
+            reloading: tokio::sync::Mutex::default(),
+            resolving: tokio::sync::Mutex::default(),
             state,
             sources,
             workers,
@@ -198,6 +220,14 @@ impl Control {
         let mut all = table.upstreams.iter().flatten();
         all.find(|one| one.upstream == upstream && one.config.id == id)
             .map(Arc::clone)
+    }
+
+    /// Looks up those of some hosts that are not in use, for a change that is to
+    /// come: to be done before the turn is waited for.
+    pub async fn learn(&self, hosts: Vec<String>) {
+        let missing = self.table().names().missing(hosts);
+        let found = Names::of_hosts(missing).await;
+        self.state().learned.extend(found);
     }
 
     /// Waits for the turn to change something.
@@ -304,32 +334,59 @@ impl Control {
     /// Looks the backends' host names up again, and has the workers use what is
     /// new. A name that cannot be resolved keeps its addresses.
     pub async fn resolve(&self) {
+        let Ok(_alone) = self.resolving.try_lock() else {
+            return;
+        };
+        let names = Names::of_soon(&self.table().config).await;
+        self.tell_unresolved(&names);
+        let turn = self.turn().await;
         let table = self.table();
-        let names = Names::of_soon(&table.config).await;
         if !table.has_moved(&names) {
             return;
         }
-        let turn = self.turn().await;
-        let config = self.table().config.clone();
-        match turn.apply_config(config).await {
+        match turn.apply_named(table.config.clone(), &names) {
             Ok(()) => tracing::info!("a backend's host name has other addresses now"),
             Err(error) => tracing::error!("the backends' addresses stay as they were: {error}"),
         }
     }
 
-    /// Reads the file again; a file that cannot be used changes nothing.
+    /// Tells of names that cannot be looked up any more, and of those that can
+    /// again: each once.
+    fn tell_unresolved(&self, names: &Names) {
+        let mut state = self.state();
+        let mut now = BTreeSet::new();
+        for (host, error) in names.failures() {
+            if !state.unresolved.contains(host) {
+                tracing::warn!(%host, %error, "cannot resolve a backend's host: its addresses stay as they were");
+            }
+            now.insert(host.to_owned());
+        }
+        for host in state.unresolved.difference(&now) {
+            tracing::info!(%host, "a backend's host can be resolved again");
+        }
+        state.unresolved = now;
+    }
+
+    /// Reads the file again; a file that cannot be used changes nothing. Names
+    /// are looked up again once it is in use.
     pub async fn reload(&self) {
-        let turn = self.turn().await;
+        // One at a time, so that an older file never takes the place of a newer.
+        let alone = self.reloading.lock().await;
         let applied = match Config::load(&self.path) {
-            Ok(new) => turn.apply_config(new).await,
+            Ok(new) => {
+                self.learn(names::hosts(&new)).await;
+                self.turn().await.apply_config(new).await
+            }
             Err(error) => Err(error.into()),
         };
+        drop(alone);
         match applied {
             Ok(()) => {
                 for warning in self.warnings() {
                     tracing::warn!("{warning}");
                 }
                 tracing::info!("configuration reloaded");
+                self.resolve().await;
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
@@ -382,6 +439,8 @@ impl Control {
         let applied = turn.apply(self.raw()).await;
         if earlier.tls != now.tls {
             match applied {
+                // Why it could not be is in the log by then.
+                Ok(()) if self.table().certificate_error.is_some() => {}
                 Ok(()) => tracing::info!("certificate reloaded"),
                 Err(error) => tracing::error!("the certificate stays as it was: {error}"),
             }

@@ -14,6 +14,9 @@ use crate::config::Config;
 /// Most names that are looked up at the same time.
 const LOOKUPS_MAX: usize = 16;
 
+/// Names that are kept for changes to come.
+const KNOWN_MAX: usize = 65_536;
+
 /// What the resolver said of each name.
 #[derive(Debug, Default)]
 pub struct Names(HashMap<String, io::Result<Vec<SocketAddr>>>);
@@ -27,7 +30,11 @@ impl Names {
 
     /// The same for who must not block, on a thread of its own.
     pub async fn of_soon(config: &Config) -> Self {
-        let hosts = hosts(config);
+        Self::of_hosts(hosts(config)).await
+    }
+
+    /// Looks these hosts up, on a thread of its own.
+    pub async fn of_hosts(hosts: Vec<String>) -> Self {
         if hosts.is_empty() {
             return Self::default();
         }
@@ -39,6 +46,36 @@ impl Names {
             tracing::warn!(%error, "cannot start the resolver");
         }
         told.await.unwrap_or_default()
+    }
+
+    /// Those of `hosts` that are not known here.
+    #[must_use]
+    pub fn missing(&self, mut hosts: Vec<String>) -> Vec<String> {
+        hosts.retain(|host| !self.0.contains_key(host));
+        hosts
+    }
+
+    /// Adds what others know; they are the newer. Names that nobody asked for again
+    /// give way.
+    pub fn extend(&mut self, others: Self) {
+        if self.0.len() > KNOWN_MAX {
+            self.0.clear();
+        }
+        self.0.extend(others.0);
+    }
+
+    /// Takes these hosts' addresses out.
+    #[must_use]
+    pub fn take(&mut self, hosts: &[String]) -> Self {
+        let found = hosts.iter().filter_map(|host| self.0.remove_entry(host));
+        Self(found.collect())
+    }
+
+    /// Which could not be looked up, and why.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &io::Error)> {
+        self.0
+            .iter()
+            .filter_map(|(host, found)| Some((host.as_str(), found.as_ref().err()?)))
     }
 
     fn look_up(
@@ -98,10 +135,27 @@ pub fn bare(host: &str) -> &str {
     inside.unwrap_or(host)
 }
 
-/// The hosts that have to be looked up, each once.
-fn hosts(config: &Config) -> Vec<String> {
+impl<'a> FromIterator<(&'a str, &'a [SocketAddr])> for Names {
+    fn from_iter<T: IntoIterator<Item = (&'a str, &'a [SocketAddr])>>(known: T) -> Self {
+        let known = known.into_iter();
+        Self(
+            known
+                .map(|(host, found)| (bare(host).to_owned(), Ok(found.to_vec())))
+                .collect(),
+        )
+    }
+}
+
+/// The hosts of a configuration that have to be looked up, each once.
+#[must_use]
+pub fn hosts(config: &Config) -> Vec<String> {
     let backends = config.upstreams.iter().flat_map(|one| &one.backends);
-    let hosts: BTreeSet<&str> = backends.map(|backend| bare(&backend.host)).collect();
+    names_among(backends.map(|backend| backend.host.as_str()))
+}
+
+/// Those of some hosts that are names, each once.
+pub fn names_among<'a>(hosts: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let hosts: BTreeSet<&str> = hosts.map(bare).collect();
     let names = hosts
         .into_iter()
         .filter(|host| host.parse::<IpAddr>().is_err());

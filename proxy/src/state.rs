@@ -276,6 +276,8 @@ pub struct Table {
     pub queues: Vec<Arc<Queue>>,
     /// TLS for clients, where they speak it.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Why `tls` is that of the table before: its files cannot be used now.
+    pub certificate_error: Option<String>,
     /// The access log, where one is written.
     pub access_log: Option<Arc<AccessLog>>,
     /// The collector, where one is configured.
@@ -350,13 +352,7 @@ impl Table {
             queues.push(queue);
             upstreams.push(backends);
         }
-        let tls = match &config.tls {
-            Some((cert, key)) => {
-                let earlier = earlier.and_then(|table| table.tls.as_deref());
-                Some(tls::server(cert, key, earlier)?)
-            }
-            None => None,
-        };
+        let (tls, certificate_error) = server_tls(&config, earlier)?;
         let access_log = access_log(&config, earlier)?;
         let collector = collector(&config, earlier)?;
         Ok(Self {
@@ -365,8 +361,18 @@ impl Table {
             upstreams,
             queues,
             tls,
+            certificate_error,
             access_log,
         })
+    }
+
+    /// The addresses of the backends' hosts, as they are used.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        let backends = self.upstreams.iter().flatten();
+        backends
+            .map(|backend| (backend.config.host.as_str(), backend.addresses.as_slice()))
+            .collect()
     }
 
     /// Whether the host name of a backend has other addresses by now than when
@@ -387,6 +393,29 @@ impl Table {
             .routes
             .iter()
             .find(|route| path.starts_with(&route.prefix) || (path == "*" && route.prefix == "/"))
+    }
+}
+
+/// TLS for clients; that of `earlier` where its files cannot be used any more, and
+/// why: a certificate must not keep routes and backends from changing.
+fn server_tls(
+    config: &Config,
+    earlier: Option<&Table>,
+) -> Result<(Option<Arc<rustls::ServerConfig>>, Option<String>), TlsError> {
+    let Some((cert, key)) = &config.tls else {
+        return Ok((None, None));
+    };
+    let known = earlier.filter(|table| table.config.tls == config.tls);
+    let known = known.and_then(|table| table.tls.clone());
+    // Tickets outlive the certificate that they came with.
+    let before = earlier.and_then(|table| table.tls.as_deref());
+    match (tls::server(cert, key, before), known) {
+        (Ok(tls), _) => Ok((Some(tls), None)),
+        (Err(error), Some(known)) => {
+            tracing::error!("the certificate stays as it was: {error}");
+            Ok((Some(known), Some(error.to_string())))
+        }
+        (Err(error), None) => Err(error),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the admin API can do.
 
+use std::iter;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -8,6 +10,7 @@ use super::stats;
 use crate::balance;
 use crate::config::raw::{RawBackend, RawConfig};
 use crate::control::{ApplyError, Control, Staged, Turn};
+use crate::names;
 use crate::state::Backend;
 
 /// What stands for a secret in `GET /api/v1/config`.
@@ -137,6 +140,7 @@ async fn put_config(control: &Control, request: &Request) -> Result<Reply, Reply
         .map_err(|_| Reply::error(422, "the configuration is not UTF-8"))?;
     let config =
         crate::config::Config::parse(text).map_err(|error| Reply::error(422, error.to_string()))?;
+    control.learn(names::hosts(&config)).await;
     let turn = control.turn().await;
     let mut raw = config.raw;
     let redacted = raw.admin.token.as_deref() == Some(REDACTED);
@@ -212,7 +216,13 @@ async fn reload_ssl(control: &Control) -> Result<Reply, Reply> {
         return Err(Reply::error(409, "ssl is not enabled"));
     }
     turn.apply(raw).await?;
-    Ok(Reply::ok(json!({"status": "reloaded"})))
+    match &control.table().certificate_error {
+        None => Ok(Reply::ok(json!({"status": "reloaded"}))),
+        Some(error) => Err(Reply::error(
+            422,
+            format!("the certificate stays as it was: {error}"),
+        )),
+    }
 }
 
 fn backends(control: &Control, request: &Request) -> Result<Reply, Reply> {
@@ -275,6 +285,9 @@ fn position(list: &[RawBackend], upstream: &str, id: &str) -> Result<usize, Repl
 }
 
 async fn add(control: &Control, request: &Request, placed: &Placed) -> Result<Reply, Reply> {
+    control
+        .learn(names::names_among(iter::once(placed.backend.host.as_str())))
+        .await;
     let turn = control.turn().await;
     let mut raw = control.raw();
     let list = list_of(&mut raw, &placed.upstream)?;
@@ -304,6 +317,9 @@ async fn remove(control: &Control, request: &Request, named: &Named) -> Result<R
 }
 
 async fn update(control: &Control, request: &Request, placed: &Placed) -> Result<Reply, Reply> {
+    control
+        .learn(names::names_among(iter::once(placed.backend.host.as_str())))
+        .await;
     let turn = control.turn().await;
     let mut raw = control.raw();
     let list = list_of(&mut raw, &placed.upstream)?;

@@ -71,7 +71,7 @@ impl ConfigError {
                 what: "key",
                 found: field.clone(),
                 nearest: nearest(field, expected),
-                known: expected.to_vec(),
+                known: expected.clone(),
             },
             YamlError::SerdeUnknownVariant {
                 variant, expected, ..
@@ -80,7 +80,7 @@ impl ConfigError {
                 what: "value",
                 found: variant.clone(),
                 nearest: nearest(variant, expected),
-                known: expected.to_vec(),
+                known: expected.clone(),
             },
             other => Self::Yaml {
                 line,

@@ -254,6 +254,16 @@ fn what_is_to_last_is_written_to_the_file_in_one_step() {
     assert_eq!(left.backends["u"], []);
     let metadata = std::fs::metadata(&proxy.config_path).unwrap();
     assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
+    // Where it cannot be written, nothing changes.
+    let beside = proxy.config_path.with_extension("yaml.new");
+    std::fs::create_dir(&beside).unwrap();
+    let kept = file();
+    let (status, reply) = put("/api/v1/config?persist=true", &text);
+    assert_eq!(status, 409, "{reply}");
+    assert_eq!(file(), kept);
+    let (_, shown) = proxy.admin("GET", "/api/v1/config", "");
+    assert_eq!(shown["backends"]["u"], serde_json::json!([]));
+    std::fs::remove_dir(&beside).unwrap();
     let directory = proxy.config_path.parent().unwrap();
     assert_eq!(std::fs::read_dir(directory).unwrap().count(), 1);
 }

@@ -155,6 +155,12 @@ fn a_changed_certificate_is_used_and_open_connections_live_on() {
     // A pair that does not fit is not used.
     std::fs::write(directory.path().join("cert.pem"), &second.cert_pem).unwrap();
     proxy.wait_for_line("the certificate stays as it was");
+    // All else goes on changing.
+    let text = std::fs::read_to_string(&proxy.config_path).unwrap();
+    let limited = format!("{text}limits: {{body_bytes: 1}}\n");
+    std::fs::write(&proxy.config_path, limited).unwrap();
+    proxy.wait_for_line("configuration reloaded");
+    assert_eq!(get(&mut open, "/").unwrap(), b"ok");
     std::fs::write(directory.path().join("key.pem"), &second.key_pem).unwrap();
     eventually("the new certificate", || {
         get(&mut connect(proxy.address, &trusting), "/")

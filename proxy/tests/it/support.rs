@@ -39,7 +39,7 @@ pub(crate) struct Proxy {
     /// Where the admin API listens, if there is one.
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) config_path: std::path::PathBuf,
-    lines: Receiver<String>,
+    lines: Mutex<Receiver<String>>,
     log: Mutex<Vec<String>>,
     _directory: tempfile::TempDir,
 }
@@ -92,7 +92,7 @@ impl Proxy {
             address: ([127, 0, 0, 1], 0).into(),
             admin: None,
             config_path,
-            lines,
+            lines: Mutex::new(lines),
             log: Mutex::default(),
             _directory: directory,
         };
@@ -107,7 +107,7 @@ impl Proxy {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else {
+            let Ok(line) = self.lines.lock().unwrap().recv_timeout(left) else {
                 panic!("no line with {part:?} in {:#?}", self.log.lock().unwrap());
             };
             self.log.lock().unwrap().push(line.clone());

@@ -46,6 +46,11 @@ fn main() -> ExitCode {
             names::missing(),
             names::backends_are_followed_to_new_addresses_and_kept_where_a_name_fails,
         ),
+        trial(
+            "a_silent_resolver_holds_up_no_other_change",
+            names::missing(),
+            names::a_silent_resolver_holds_up_no_other_change,
+        ),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -54,7 +54,50 @@ pub(crate) fn backends_are_followed_to_new_addresses_and_kept_where_a_name_fails
     std::fs::write(&hosts, "").unwrap();
     proxy.signal("HUP");
     proxy.wait_for_line("its addresses stay as they were");
-    proxy.wait_for_line("configuration reloaded");
     assert_eq!(client.get("/").text(), "b");
     assert!(!a.received().is_empty() && !b.received().is_empty());
+}
+
+/// A name server that takes questions and keeps silent.
+pub(crate) fn a_silent_resolver_holds_up_no_other_change() {
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    let silent =
+        std::net::UdpSocket::bind(((std::net::Ipv4Addr::new(127, 77, high, low)), 53)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let server = silent.local_addr().unwrap().ip();
+    let resolver = file(
+        "resolv.conf",
+        format!("nameserver {server}\noptions timeout:4 attempts:1\n"),
+    );
+    let names = file("nsswitch.conf", "hosts: dns\n".to_owned());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c"]).arg(
+        "mount --bind \"$0\" /etc/resolv.conf && mount --bind \"$1\" /etc/nsswitch.conf && shift && exec \"$@\"",
+    );
+    command.arg(&resolver).arg(&names).arg(BINARY);
+    let config = "server: {host: 127.0.0.1, port: 0}\nadmin: {enabled: true, host: 127.0.0.1, port: 0}\n\
+                  backends: {u: [{id: a, host: 127.0.0.1, port: 1}]}\nrouting: {r: {upstream: u}}\n";
+    let proxy = Proxy::by(command, config, &["--workers", "1"]);
+    let add = |id: &str, host: &str| {
+        let body =
+            serde_json::json!({"upstream": "u", "backend": {"id": id, "host": host, "port": 1}});
+        proxy
+            .admin("POST", "/api/v1/backends/add", &body.to_string())
+            .0
+    };
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| add("slow", "silent.test"));
+        silent.recv(&mut [0; 512]).unwrap();
+        assert_eq!(add("b", "127.0.0.2"), 200);
+        assert!(
+            !slow.is_finished(),
+            "the other change waits for its name alone"
+        );
+        assert_ne!(slow.join().unwrap(), 200);
+    });
 }
