@@ -551,7 +551,7 @@ mod tests {
         assert_eq!(
             error,
             "line 3: unknown key \"prot\", did you mean \"port\"? known here: host, port, \
-             read_timeout, write_timeout, max_conn, real_ip_header, trusted_proxies"
+             read_timeout, write_timeout, max_conn, ignore_client_abort, real_ip_header, trusted_proxies"
         );
         let error = Config::parse("backend: {}\n").unwrap_err().to_string();
         let beginning =
