@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::config::{Config, Route};
+use crate::config::{Config, Route, units};
 
 /// Explains a configuration in words.
 #[must_use]
@@ -55,6 +55,17 @@ fn write_route(out: &mut String, config: &Config, route: &Route) -> std::fmt::Re
         "route {}: paths beginning with {} go to {} by {algorithm}",
         route.name, route.prefix, upstream.name
     )?;
+    if upstream.queue > 0 {
+        let timeout = units::Span(upstream.queue_timeout);
+        writeln!(
+            out,
+            "  up to {} requests wait for {timeout} while every backend is at its max_conn",
+            upstream.queue
+        )?;
+    }
+    if upstream.idle_timeout.is_none() {
+        writeln!(out, "  no connection is kept for another request")?;
+    }
     for backend in &upstream.backends {
         let state = if backend.active { "" } else { ", switched off" };
         let limit = match backend.max_conn {
@@ -153,11 +164,14 @@ mod tests {
     #[test]
     fn routes_backends_and_oversights_are_told() {
         let text = "backends: {u: [{id: a, host: h, port: 1, active: false}], v: []}\n\
+                    upstreams: {u: {queue: 9, idle_timeout: 0s}}\n\
                     routing: {r: {path: /x, upstream: u}}\nserver: {trusted_proxies: [0.0.0.0/0]}\n\
                     collector: {url: \"http://127.0.0.1.example:7601\", token_file: t}";
         let text = explain(&Config::parse(text).unwrap());
         for expected in [
             "route r: paths beginning with /x go to u by least_connections_weight",
+            "up to 9 requests wait for 5s while every backend is at its max_conn",
+            "no connection is kept for another request",
             "backend a: http://h:1, weight 100, switched off",
             "warning: no route takes /",
             "warning: no route leads to upstream v",

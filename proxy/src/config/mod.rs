@@ -591,6 +591,9 @@ mod tests {
             assert!(Config::parse(&text).is_ok(), "{host}");
         }
         assert!(error("routing: {r: {upstream: nope}}").contains("no upstream \"nope\""));
+        assert!(error("upstreams: {v: {queue: 1}}").contains("no upstream \"v\""));
+        let never = error("backends: {u: []}\nupstreams: {u: {queue: 1, queue_timeout: 0s}}");
+        assert!(never.starts_with("upstreams.u.queue_timeout: "), "{never}");
         assert!(error("timeouts: {connect: 0s}").contains("more than zero"));
         assert!(error("limits: {head_bytes: 1MiB}").contains("32KiB"));
         let connect = |rest: &str| {

@@ -222,7 +222,7 @@ impl Conn {
                 End::Unanswered(ending) => {
                     let reject = Reject::UpstreamClosed;
                     if !exchange.reused {
-                        Self::note_failure(exchange, Reject::UpstreamClosed);
+                        Self::note_failure(exchange, reject);
                     }
                     if !(exchange.may_repeat(ending) && self.choose_again(exchange, false)) {
                         return Box::pin(self.give_up(exchange, reject)).await;

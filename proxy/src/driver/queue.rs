@@ -81,7 +81,7 @@ impl Conn {
         let (upstream, algorithm, client) = exchange.route;
         let local = worker.table();
         let (Some(queue), Some(configured)) = (
-            local.table.queues.get(upstream),
+            local.table.queues.get(upstream).map(Arc::clone),
             local.table.config.upstreams.get(upstream),
         ) else {
             return Err(Unplaced::Refused(Reject::NoBackend));
@@ -90,11 +90,20 @@ impl Conn {
             return Err(Unplaced::Refused(Reject::BackendsFull));
         };
         self.timer.arm(ticks(configured.queue_timeout));
+        drop(local);
         loop {
             let mut freed = std::pin::pin!(queue.freed.notified());
             freed.as_mut().enable();
             // Who finds others waiting does not overtake them.
             if std::mem::replace(&mut look, true) {
+                // A reload may have changed the backends, and where they stand.
+                let local = worker.table();
+                let at = local
+                    .table
+                    .queues
+                    .iter()
+                    .position(|one| Arc::ptr_eq(one, &queue));
+                let upstream = at.unwrap_or(usize::MAX);
                 match worker.choose(&local, upstream, algorithm, client, None) {
                     Ok(lease) => return Ok(lease),
                     Err(Reject::BackendsFull) => {}

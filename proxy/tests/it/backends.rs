@@ -308,6 +308,45 @@ fn requests_move_to_another_backend_only_where_that_is_safe() {
 }
 
 #[test]
+fn a_request_is_sent_again_within_its_upstream_also_after_a_reload() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let closing = Backend::new(move |request, peer| {
+        if request.head.starts_with("GET / ") {
+            wait.lock().unwrap().recv().unwrap();
+        }
+        peer.close();
+    });
+    let (good, other) = (named("good"), named("other"));
+    let list = [
+        ("closing", closing.address.port(), ", weight: 1000000"),
+        ("good", good.address.port(), ", weight: 1"),
+    ];
+    let more = "routing: {r: {upstream: u, load_balancer: weight}}";
+    let text = config(&list, more);
+    let proxy = Proxy::with(&text);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    eventually("the request", || {
+        (!closing.received().is_empty()).then_some(())
+    });
+    // It has the place that the request's upstream had.
+    let first = format!(
+        "backends: {{a: [{{id: other, host: 127.0.0.1, port: {}}}], ",
+        other.address.port()
+    );
+    let text = text.replace("backends: {", &first);
+    let text = text.replace("routing: {", "routing: {o: {path: /other, upstream: a}, ");
+    std::fs::write(&proxy.config_path, text).unwrap();
+    proxy.wait_for_line("configuration reloaded");
+    eventually("the new table", || {
+        (proxy.client().get("/other").text() == "other").then_some(())
+    });
+    go.send(()).unwrap();
+    assert_eq!(client.response().text(), "good");
+}
+
+#[test]
 fn retries_have_a_budget() {
     let hits = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&hits);

@@ -173,6 +173,35 @@ fn requests_wait_for_a_place_first_come_first_served() {
 }
 
 #[test]
+fn who_waits_goes_on_once_a_reload_makes_room() {
+    let (backend, go) = slow();
+    let text = config(
+        &backend,
+        "",
+        ", max_conn: 1",
+        "upstreams: {u: {queue: 2, queue_timeout: 1h}}",
+    );
+    let proxy = Proxy::with(&text);
+    let mut busy = asking(&proxy, &backend);
+    let mut waiting = [proxy.client(), proxy.client()];
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    // Another upstream before it, so that its place is another one, too.
+    let port = super::support::unused_port();
+    let text = text.replace("max_conn: 1", "max_conn: 3").replace(
+        "backends: {",
+        &format!("backends: {{a: [{{id: a, host: 127.0.0.1, port: {port}}}], "),
+    );
+    std::fs::write(&proxy.config_path, text).unwrap();
+    for client in &mut waiting {
+        assert_eq!(client.response().status(), 200);
+    }
+    go.send(()).unwrap();
+    assert_eq!(busy.response().status(), 200);
+}
+
+#[test]
 fn the_queue_is_bounded_in_length_and_time_and_left_with_its_client() {
     let (backend, go) = slow();
     let proxy = Proxy::with(&config(
