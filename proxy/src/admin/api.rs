@@ -59,16 +59,9 @@ fn one_core() -> f64 {
     1.0
 }
 
-/// Answers one request; an `Err` is an answer too.
-pub(super) async fn handle(
-    control: &Control,
-    is_loopback: bool,
-    request: &Request,
-) -> Result<Reply, Reply> {
-    let reading = request.method == "GET";
-    if !(reading && is_loopback) {
-        authorize(control, request, reading)?;
-    }
+/// Answers one request that was admitted; an `Err` is an answer too.
+pub(super) async fn handle(control: &Control, request: &Request) -> Result<Reply, Reply> {
+    check_type(request)?;
     match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/api/v1/config") => Ok(Reply::ok(redacted(&control.raw()))),
         ("PUT", "/api/v1/config") => put_config(control, request).await,
@@ -104,27 +97,36 @@ const PATHS: [&str; 11] = [
     "/api/v1/report",
 ];
 
-/// Reading is open on loopback; everything else needs the token, and comes here.
-fn authorize(control: &Control, request: &Request, reading: bool) -> Result<(), Reply> {
+fn is_reading(request: &Request) -> bool {
+    request.method == "GET"
+}
+
+/// Reading is open on loopback; everything else needs the token. Asked before the
+/// body is read, so that a stranger's body costs nothing.
+pub(super) fn admit(control: &Control, is_loopback: bool, request: &Request) -> Result<(), Reply> {
     let given = request.bearer.as_deref().unwrap_or_default();
-    if !control.is_token(given) {
-        return Err(Reply::error(
-            401,
-            "send the token as \"Authorization: Bearer TOKEN\"",
-        ));
+    if (is_reading(request) && is_loopback) || control.is_token(given) {
+        return Ok(());
     }
-    // A browser cannot send this type to another site without being asked.
+    Err(Reply::error(
+        401,
+        "send the token as \"Authorization: Bearer TOKEN\"",
+    ))
+}
+
+/// A browser cannot send this type to another site without being asked.
+fn check_type(request: &Request) -> Result<(), Reply> {
     let typed = matches!(
         request.content_type.as_str(),
         "application/json" | "application/yaml"
     );
-    if !reading && !request.body.is_empty() && !typed {
-        return Err(Reply::error(
-            415,
-            "send the body as Content-Type: application/json",
-        ));
+    if is_reading(request) || request.body.is_empty() || typed {
+        return Ok(());
     }
-    Ok(())
+    Err(Reply::error(
+        415,
+        "send the body as Content-Type: application/json",
+    ))
 }
 
 fn redacted(raw: &RawConfig) -> Value {

@@ -48,14 +48,16 @@ pub(super) async fn serve(listener: TcpListener, control: Arc<Control>, sign: Ar
 async fn converse(mut stream: TcpStream, control: &Control, sign: &Sign) {
     let mut input = Vec::new();
     loop {
-        let read = tokio::time::timeout(PATIENCE, read_request(&mut stream, &mut input)).await;
+        let admit = |request: &Request| api::admit(control, sign.is_loopback, request);
+        let reading = read_request(&mut stream, &mut input, admit);
+        let read = tokio::time::timeout(PATIENCE, reading).await;
         if !sign.is_open() {
             return;
         }
         let (reply, keep_alive) = match read {
             Err(_) | Ok(Ok(None)) => return,
             Ok(Ok(Some((request, keep_alive)))) => {
-                let handled = api::handle(control, sign.is_loopback, &request).await;
+                let handled = api::handle(control, &request).await;
                 let reply = handled.unwrap_or_else(|reply| reply);
                 (reply, keep_alive && sign.is_open())
             }
@@ -71,26 +73,48 @@ async fn converse(mut stream: TcpStream, control: &Control, sign: &Sign) {
 }
 
 /// Reads one request; `None` at the end of the connection. What follows it
-/// stays in `input`.
+/// stays in `input`. Its body is read only once `admit` has seen its head.
 async fn read_request(
     stream: &mut TcpStream,
     input: &mut Vec<u8>,
+    admit: impl Fn(&Request) -> Result<(), Reply>,
 ) -> Result<Option<(Request, bool)>, Reply> {
+    let (mut request, mut framing, keep_alive) = loop {
+        if let Some(head) = take_head(input)? {
+            break head;
+        }
+        if !read_more(stream, input).await {
+            return Ok(None);
+        }
+    };
+    admit(&request)?;
+    let mut wire_bytes = 0;
     loop {
-        if let Some((request, keep_alive, used)) = take_request(input)? {
-            input.drain(..used);
+        wire_bytes += take_body(input, &mut framing, &mut request.body)?;
+        if request.body.len() > BODY_BYTES_MAX || wire_bytes > 2 * BODY_BYTES_MAX {
+            return Err(too_large());
+        }
+        if framing.is_done() {
             return Ok(Some((request, keep_alive)));
         }
-        match stream.read_buf(input).await {
-            Ok(0) | Err(_) => return Ok(None),
-            Ok(_) => {}
+        if !read_more(stream, input).await {
+            return Ok(None);
         }
     }
 }
 
-/// The first request of `input`, once it is whole: request, whether the
-/// connection lives on, and its bytes.
-fn take_request(input: &[u8]) -> Result<Option<(Request, bool, usize)>, Reply> {
+/// Whether there was more.
+async fn read_more(stream: &mut TcpStream, input: &mut Vec<u8>) -> bool {
+    matches!(stream.read_buf(input).await, Ok(1..))
+}
+
+fn too_large() -> Reply {
+    Reply::error(413, format!("a body may have {BODY_BYTES_MAX} bytes"))
+}
+
+/// Takes the head at the beginning of `input`, once it is whole: a request
+/// without its body, where that ends, and whether the connection lives on.
+fn take_head(input: &mut Vec<u8>) -> Result<Option<(Request, Body, bool)>, Reply> {
     let mut slots = header_slots();
     let head = parse_request(input, &mut slots, HeadLimits::default())
         .map_err(|reject| Reply::error(reject.status(), reject.detail()))?;
@@ -101,30 +125,26 @@ fn take_request(input: &[u8]) -> Result<Option<(Request, bool, usize)>, Reply> {
             "the Host field must name this server: use its address",
         ));
     }
-    let too_large = || Reply::error(413, format!("a body may have {BODY_BYTES_MAX} bytes"));
     if matches!(head.framing, Framing::Length(bytes) if bytes > BODY_BYTES_MAX as u64) {
         return Err(too_large());
     }
-    let rest = &input[head.head_bytes..];
-    let mut body = Vec::new();
-    let mut framing = Body::new(head.framing);
-    let used = framing
-        .decode(rest, &mut body)
-        .map_err(|error| Reply::error(400, error.to_string()))?;
-    if rest.len() > 2 * BODY_BYTES_MAX {
-        return Err(too_large());
-    }
-    if !framing.is_done() {
-        return Ok(None);
-    }
-    Ok(Some((
-        request(&head, body),
-        head.keep_alive,
-        head.head_bytes + used,
-    )))
+    let taken = (request(&head), Body::new(head.framing), head.keep_alive);
+    let head_bytes = head.head_bytes;
+    input.drain(..head_bytes);
+    Ok(Some(taken))
 }
 
-fn request(head: &RequestHead<'_, '_>, body: Vec<u8>) -> Request {
+/// Takes what `input` begins with of a body; gives how many bytes of the wire.
+fn take_body(input: &mut Vec<u8>, framing: &mut Body, body: &mut Vec<u8>) -> Result<usize, Reply> {
+    let used = framing
+        .decode(input, body)
+        .map_err(|error| Reply::error(400, error.to_string()))?;
+    input.drain(..used);
+    Ok(used)
+}
+
+/// What the API looks at of a head.
+fn request(head: &RequestHead<'_, '_>) -> Request {
     let value = |name: &str| {
         let header = head
             .headers
@@ -152,7 +172,7 @@ fn request(head: &RequestHead<'_, '_>, body: Vec<u8>) -> Request {
         content_type: String::from_utf8_lossy(content_type)
             .trim()
             .to_ascii_lowercase(),
-        body,
+        body: Vec::new(),
     }
 }
 
@@ -196,19 +216,25 @@ mod tests {
 
     #[test]
     fn a_request_is_taken_once_it_is_whole() {
-        let text = b"PUT /a?b=c HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer t\r\n\
-                     Content-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}GET";
-        for end in 0..text.len() - 3 {
-            assert!(take_request(&text[..end]).unwrap().is_none(), "{end}");
+        let head = "PUT /a?b=c HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer t\r\n\
+                     Content-Type: application/json; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for end in 0..head.len() {
+            let mut input = head.as_bytes()[..end].to_vec();
+            assert!(take_head(&mut input).unwrap().is_none(), "{end}");
         }
-        let (request, keep_alive, used) = take_request(text).unwrap().unwrap();
-        assert!(keep_alive);
-        assert_eq!(used, text.len() - 3);
+        let mut input = head.as_bytes().to_vec();
+        let (mut request, mut framing, keep_alive) = take_head(&mut input).unwrap().unwrap();
+        assert!(keep_alive && input.is_empty());
         assert_eq!(request.bearer.as_deref(), Some(b"t".as_slice()));
-        assert_eq!(
-            (request.content_type.as_str(), request.body.as_slice()),
-            ("application/json", b"{}".as_slice())
-        );
+        assert_eq!(request.content_type, "application/json");
+        let mut wire = 0;
+        for byte in *b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n" {
+            assert!(!framing.is_done());
+            input.push(byte);
+            wire += take_body(&mut input, &mut framing, &mut request.body).unwrap();
+        }
+        assert!(framing.is_done() && input.is_empty());
+        assert_eq!((request.body.as_slice(), wire), (b"{}".as_slice(), 17));
     }
 
     #[test]
@@ -217,6 +243,7 @@ mod tests {
             "PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
             2 << 20
         );
-        assert_eq!(take_request(text.as_bytes()).unwrap_err().status, 413);
+        let refused = take_head(&mut text.into_bytes()).err();
+        assert_eq!(refused.map(|reply| reply.status), Some(413));
     }
 }

@@ -378,3 +378,15 @@ fn the_collectors_view_of_a_host_moves_requests() {
         "{list}"
     );
 }
+
+/// What it would cost to read is not spent on strangers.
+#[test]
+fn the_token_is_asked_for_before_the_body_is_read() {
+    let proxy = Proxy::with(&config(&[("a", &named("a"))], ""));
+    let mut client = Client::connect(proxy.admin.unwrap());
+    client.send(
+        "PUT /api/v1/config HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    assert_eq!(client.response().status(), 401);
+    assert!(client.ends());
+}
