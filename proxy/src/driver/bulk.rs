@@ -34,6 +34,7 @@ impl Conn {
             Ok(progress) => {
                 exchange.request.skip(progress.taken);
                 exchange.body_bytes += progress.taken;
+                exchange.content_bytes += progress.taken;
                 if !splice.is_holding() && exchange.request.opaque_remaining() == 0 {
                     self.worker.give_back_splice(exchange.splice_in.take()?);
                 }

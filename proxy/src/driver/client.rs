@@ -339,11 +339,13 @@ impl Conn {
         exchange.keep_alive &= self.ahead_count < config.limits.pipeline_depth_max;
         exchange.request.forbid_trailer(&config.real_ip_header);
         let rest = &input[head.head_bytes..];
-        let Ok(body_here) = exchange.request.consume(rest) else {
+        exchange.content_bytes = 0;
+        let content = &mut exchange.content_bytes;
+        let Ok(body_here) = exchange.request.consume_counted(rest, content) else {
             return self.refused(head, Reject::Chunk, false);
         };
         exchange.body_bytes = body_here as u64;
-        if exchange.body_bytes_announced() > config.limits.body_bytes_max {
+        if exchange.content_bytes_announced() > config.limits.body_bytes_max {
             return self.refused(head, Reject::BodyTooLarge, false);
         }
         self.keep(&rest[body_here..]);

@@ -34,6 +34,8 @@ pub struct Exchange {
     pub(super) request: Body,
     /// Bytes of it so far, its coding included.
     pub(super) body_bytes: u64,
+    /// Of the request's body so far, without its coding.
+    pub(super) content_bytes: u64,
     /// The response's body, once its head is there.
     pub(super) response: Body,
     /// Bytes for the backend; everything sent so far while `repeat` needs it.
@@ -76,6 +78,7 @@ impl Default for Exchange {
             route: (0, Algorithm::default(), IpAddr::from([0, 0, 0, 0])),
             request: Body::Done,
             body_bytes: 0,
+            content_bytes: 0,
             response: Body::Done,
             to_up: Pending::default(),
             to_client: Pending::default(),
@@ -149,8 +152,8 @@ impl Exchange {
     /// Bytes of the request's body so far, and those that are announced: all of
     /// a length, or the rest of a chunk. They may move within the kernel, where
     /// nobody counts them before they have passed.
-    pub(super) fn body_bytes_announced(&self) -> u64 {
-        self.body_bytes
+    pub(super) fn content_bytes_announced(&self) -> u64 {
+        self.content_bytes
             .saturating_add(self.request.opaque_remaining())
     }
 }
@@ -428,12 +431,13 @@ impl Conn {
             self.left.len()
         };
         let body = &input[..len];
-        let Ok(here) = exchange.request.consume(body) else {
+        let content = &mut exchange.content_bytes;
+        let Ok(here) = exchange.request.consume_counted(body, content) else {
             return Err(End::Refused(Reject::Chunk));
         };
         self.keep(&body[here..]);
         exchange.body_bytes += here as u64;
-        if exchange.body_bytes_announced() > worker.table().table.config.limits.body_bytes_max {
+        if exchange.content_bytes_announced() > worker.table().table.config.limits.body_bytes_max {
             return Err(End::Refused(Reject::BodyTooLarge));
         }
         let keeps = exchange.keeps_piece();

@@ -47,27 +47,39 @@ impl Body {
     /// # Errors
     /// [`ChunkError`] where a chunked body is malformed.
     pub fn consume(&mut self, input: &[u8]) -> Result<usize, ChunkError> {
-        match self {
-            Self::Done => Ok(0),
-            Self::UntilClose => Ok(input.len()),
-            Self::Length(remaining) => {
-                let here = usize::try_from(*remaining)
-                    .unwrap_or(usize::MAX)
-                    .min(input.len());
-                self.skip(here as u64);
-                Ok(here)
-            }
-            Self::Chunked(chunked) => {
-                let mut taken = 0;
-                while taken < input.len() && !chunked.is_done() {
-                    let (Piece::Framing(bytes) | Piece::Data(bytes)) =
-                        chunked.next(&input[taken..])?;
+        self.consume_counted(input, &mut 0)
+    }
+
+    /// Like [`Body::consume`], and adds to `content` how many of these bytes are
+    /// the body without its coding.
+    ///
+    /// # Errors
+    /// [`ChunkError`] where a chunked body is malformed.
+    pub fn consume_counted(
+        &mut self,
+        input: &[u8],
+        content: &mut u64,
+    ) -> Result<usize, ChunkError> {
+        let Self::Chunked(chunked) = self else {
+            let here = usize::try_from(self.opaque_remaining())
+                .unwrap_or(usize::MAX)
+                .min(input.len());
+            self.skip(here as u64);
+            *content += here as u64;
+            return Ok(here);
+        };
+        let mut taken = 0;
+        while taken < input.len() && !chunked.is_done() {
+            match chunked.next(&input[taken..])? {
+                Piece::Framing(bytes) => taken += bytes,
+                Piece::Data(bytes) => {
+                    *content += bytes as u64;
                     taken += bytes;
                 }
-                self.settle();
-                Ok(taken)
             }
         }
+        self.settle();
+        Ok(taken)
     }
 
     /// Like [`Body::consume`], and appends the body without its coding to `out`.
@@ -137,6 +149,21 @@ mod tests {
         assert_eq!(body.consume(b"defg"), Ok(2));
         assert!(body.is_done());
         assert_eq!(body.consume(b"g"), Ok(0));
+    }
+
+    #[test]
+    fn the_coding_is_no_content() {
+        let mut content = 0;
+        let mut body = Body::new(Framing::Chunked);
+        let text = b"3;a=b\r\nabc\r\n0\r\n\r\nrest";
+        for piece in text.chunks(2) {
+            body.consume_counted(piece, &mut content).unwrap();
+        }
+        assert!(body.is_done());
+        assert_eq!(content, 3);
+        let mut body = Body::new(Framing::Length(4));
+        assert_eq!(body.consume_counted(text, &mut content), Ok(4));
+        assert_eq!(content, 7);
     }
 
     #[test]

@@ -118,6 +118,17 @@ fn bodies_over_the_limit_are_answered_with_413() {
     );
     assert_eq!(refused(&proxy, &chunked), 413);
     assert!(backend.received().is_empty());
+    // The coding is no part of the body.
+    let whole =
+        format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n");
+    let mut client = proxy.client();
+    client.send(whole);
+    assert_eq!(client.response().status(), 200);
+    let bytewise: String = "1\r\nx\r\n".repeat(1024);
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{bytewise}0\r\n\r\n"
+    ));
+    assert_eq!(client.response().status(), 200);
 }
 
 #[test]
