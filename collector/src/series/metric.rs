@@ -160,6 +160,11 @@ impl Metric {
         }
     }
 
+    /// Whether it is sampled, not counted.
+    pub(super) fn is_gauge(&self) -> bool {
+        matches!(self.read, Read::HostGauge(_) | Read::Active)
+    }
+
     /// How far a value may be off, as a share of it; `None` where it is exact.
     pub(crate) fn error_ratio(&self) -> Option<f64> {
         matches!(self.read, Read::Quantile(..)).then_some(QUANTILE_ERROR_RATIO)

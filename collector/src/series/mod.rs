@@ -51,15 +51,41 @@ struct Figure {
 
 /// The points of a series, one a step, gaps included.
 pub(crate) fn points(plan: &Plan, samples: &Samples) -> Vec<Point> {
-    match samples {
+    let metric = &plan.metric;
+    let mut figures: Vec<(u64, Figure)> = match samples {
         Samples::Host(samples) => steps(plan, samples)
             .into_iter()
-            .map(|(start_s, roll)| point(plan, start_s, &plan.metric.of_host(&roll)))
+            .map(|(start_s, roll)| (start_s, metric.of_host(&roll)))
             .collect(),
         Samples::Endpoint(samples) => steps(plan, samples)
             .into_iter()
-            .map(|(start_s, roll)| point(plan, start_s, &plan.metric.of_endpoint(&roll)))
+            .map(|(start_s, roll)| (start_s, metric.of_endpoint(&roll)))
             .collect(),
+    };
+    spread(plan, figures.iter_mut().map(|(_, figure)| figure).rev());
+    let figures = figures.iter();
+    figures
+        .map(|(start_s, figure)| point(plan, *start_s, figure))
+        .collect()
+}
+
+/// A window that is longer than a step, as after a time without an agent, covers
+/// the steps before the one in which it ends: what was counted in it is no gap.
+/// What a gauge was in them nobody knows.
+fn spread<'a>(plan: &Plan, latest_first: impl Iterator<Item = &'a mut Figure>) {
+    let step_ns = plan.step_s.saturating_mul(1_000_000_000);
+    let mut over_ns = 0;
+    let mut value = None;
+    let mut incomplete = 0;
+    for figure in latest_first {
+        if over_ns > 0 && figure.covered_ns == 0 {
+            figure.value = value.filter(|_| !plan.metric.is_gauge());
+            figure.incomplete = incomplete;
+        }
+        let covered_ns = figure.covered_ns.saturating_add(over_ns);
+        figure.covered_ns = covered_ns.min(step_ns);
+        over_ns = covered_ns - figure.covered_ns;
+        (value, incomplete) = (figure.value.or(value), figure.incomplete);
     }
 }
 

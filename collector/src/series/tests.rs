@@ -83,6 +83,46 @@ fn rates_divide_by_the_covered_time_and_gaps_stay_gaps() {
 }
 
 #[test]
+fn the_report_after_a_time_without_an_agent_ends_the_gap() {
+    const S: u64 = 1_000_000_000;
+    let roll = |s: u64| EndpointRoll {
+        covered_ns: s * S,
+        http_ns: s * S,
+        incomplete: u64::from(s > 5),
+        requests: 10 * s,
+        active: GaugeRoll {
+            mean: 3.0,
+            measured_ns: s * S,
+            ..GaugeRoll::default()
+        },
+        ..EndpointRoll::default()
+    };
+    // Reports until 620, then one of 86 s that ends at 706, and one more.
+    let samples = Samples::Endpoint(vec![
+        (614, roll(5)),
+        (619, roll(5)),
+        (705, roll(86)),
+        (710, roll(5)),
+    ]);
+    let of = |metric| {
+        let plan = plan(metric, 600, 720, Some(10)).unwrap();
+        points(&plan, &samples)
+    };
+    let requests = of("requests");
+    let coverage: f64 = requests.iter().map(|p| p.coverage).sum();
+    assert!((coverage - 10.1).abs() < 1e-9, "{coverage}");
+    for (i, point) in requests.iter().enumerate() {
+        let covered = (1..=11).contains(&i);
+        assert_eq!(point.value, covered.then_some(10.0), "{i}");
+        assert_eq!(point.coverage > 0.0, covered, "{i}");
+        assert_eq!(point.complete, matches!(i, 1 | 11), "{i}");
+    }
+    // Nobody looked at how many were open.
+    let active = of("connections_active");
+    assert!(active[5].value.is_none() && active[5].coverage > 0.0);
+}
+
+#[test]
 fn gauges_have_a_range() {
     let plan = plan("cpu_usage", 600, 620, Some(20)).unwrap();
     let roll = |min, mean, max, incomplete| {
