@@ -338,7 +338,7 @@ impl Sender {
                     if let Some(left_out) = log_limit::line("forward", url) {
                         tracing::warn!(
                             url,
-                            message,
+                            error = message,
                             left_out,
                             "the receiver takes no reports: they wait in the store and are tried \
                              again; see whether it runs and whether the URL is its own"
@@ -359,7 +359,7 @@ impl Sender {
                 url,
                 ?reason,
                 units,
-                message,
+                error = message,
                 left_out,
                 "the receiver will never take this: docs/metrics.md says what each reason means"
             );

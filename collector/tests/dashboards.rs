@@ -223,6 +223,9 @@ async fn every_query_has_an_answer() {
         for sequence in 1.. {
             let mut report = full("web", sequence);
             report.window_end_unix_ns = now_ns();
+            report.endpoints[1].upstream = "app".into();
+            let dropped = ("reports_dropped".to_owned(), sequence);
+            report.losses_totals.extend([dropped]);
             agent.export(report).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -259,7 +262,7 @@ async fn every_query_has_an_answer() {
     let rules: Value = serde_json::from_str(&rules).unwrap();
     let groups = array(&rules["data"]["groups"]);
     let rules: Vec<&Value> = groups.iter().flat_map(|g| array(&g["rules"])).collect();
-    assert_eq!(rules.len(), 21);
+    assert_eq!(rules.len(), 30);
     for rule in rules {
         if rule["type"] == "recording" {
             answers(text(rule, "name"));
