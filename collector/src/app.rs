@@ -226,7 +226,7 @@ async fn serve(
         config.remote_write,
         config.otlp,
         &config.otlp_headers,
-        &told.stats,
+        &told,
     )
     .map_err(AppError::store("pass reports on"))?;
     let access = Arc::new(config.access);

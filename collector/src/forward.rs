@@ -22,11 +22,16 @@ use monitor_proto::v1;
 use rusqlite::Connection;
 
 use crate::{
+    ended::Reporting,
+    fleet::Fleet,
     log_limit,
     otlp::Otlp,
     remote_write::{RemoteUrl, RemoteWrite},
-    self_stats::SelfStats,
-    store::{Damage, Damaged, Writer, open_reader, progress, read_kept, stored_after},
+    store::{
+        Damage, Damaged, Told, Writer, last_stored, open_reader, progress, read_kept, stored_after,
+        stored_before,
+    },
+    time::steady_ns,
 };
 
 /// How often the store is asked for new reports.
@@ -42,11 +47,17 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 pub(crate) trait Receiver: Send {
     /// The bytes of parts that make one request; a part alone may be larger.
     fn request_bytes_max(&self) -> usize;
-    /// What a report becomes.  Parts one behind another are one request.
-    fn parts(&self, report: v1::Report) -> Vec<Part>;
+    /// What a report becomes, after the report of its host `before` it.  Parts one
+    /// behind another are one request.
+    fn parts(&self, report: v1::Report, before: Before<'_>) -> Vec<Part>;
+    /// What tells that nothing follows a host's last report for now.
+    fn ended(&self, last: v1::Report) -> Option<Part>;
     /// Sends a request and waits for its answer, for a bounded time.
     fn send(&mut self, body: &[u8]) -> Answer;
 }
+
+/// Reads the report before another one, where a protocol needs it.
+pub(crate) type Before<'a> = &'a dyn Fn() -> Option<v1::Report>;
 
 /// A request, or the part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +156,7 @@ impl Forward {
         receiver: Box<dyn Receiver>,
         stats: Arc<ForwardStats>,
         damaged: Arc<Damaged>,
+        fleet: Fleet,
     ) -> Result<Self, rusqlite::Error> {
         let connection = open_reader(store)?;
         let from = progress(&connection, &name)?;
@@ -155,6 +167,7 @@ impl Forward {
             writer,
             stats,
             damaged,
+            fleet,
             ended,
         };
         thread::Builder::new()
@@ -181,12 +194,14 @@ pub(crate) fn start_all(
     remotes: Vec<RemoteUrl>,
     otlps: Vec<OtlpUrl>,
     headers: &Headers,
-    stats: &SelfStats,
+    told: &Told,
 ) -> Result<Vec<Forward>, ForwardError> {
     let mut all = Vec::new();
+    let stats = &told.stats;
     let mut start = |name, receiver, of: &Arc<ForwardStats>| {
         let (of, damaged) = (Arc::clone(of), Arc::clone(&stats.damaged));
-        let started = Forward::start(store, writer.clone(), name, receiver, of, damaged);
+        let fleet = told.fleet.clone();
+        let started = Forward::start(store, writer.clone(), name, receiver, of, damaged, fleet);
         started.map(|forward| all.push(forward))
     };
     for (url, stats) in remotes.into_iter().zip(&stats.remotes) {
@@ -206,6 +221,7 @@ struct Sender {
     writer: Writer,
     stats: Arc<ForwardStats>,
     damaged: Arc<Damaged>,
+    fleet: Fleet,
     ended: mpsc::Receiver<()>,
 }
 
@@ -224,11 +240,15 @@ struct Request {
 impl Sender {
     fn run(mut self, connection: &Connection, from: u64) {
         let mut at = from;
+        let mut reporting = Reporting::default();
         loop {
             let before = at;
-            let passed = self.pass(connection, &mut at);
+            let mut passed = self.pass(connection, &mut at);
             if at != before {
                 self.writer.save_progress(self.name.clone(), at);
+            } else if passed.is_ok() {
+                let ended = reporting.ended(&self.fleet.all(), steady_ns());
+                passed = self.end(connection, &ended);
             }
             let wait = if at == before {
                 INTERVAL
@@ -239,6 +259,21 @@ impl Sender {
                 return;
             }
         }
+    }
+
+    /// Tells that these hosts are silent, once all of their reports are sent.
+    fn end(&mut self, connection: &Connection, hosts: &[i64]) -> Result<(), Stopping> {
+        for host in hosts {
+            let last = last_stored(connection, *host, u64::MAX, u64::MAX);
+            let last = last
+                .ok()
+                .flatten()
+                .and_then(|stored| read_kept(&stored).ok());
+            if let Some(part) = last.and_then(|last| self.receiver.ended(last)) {
+                self.delivered(&[part])?;
+            }
+        }
+        Ok(())
     }
 
     fn pause(&self, wait: Duration) -> Result<(), Stopping> {
@@ -271,7 +306,10 @@ impl Sender {
         let mut request = Request::default();
         for (stored_ns, stored) in waiting {
             let parts = match read_kept(&stored) {
-                Ok(report) => self.receiver.parts(report),
+                Ok(report) => self.receiver.parts(report, &|| {
+                    let before = stored_before(connection, &stored.at, stored_ns);
+                    read_kept(&before.ok()??).ok()
+                }),
                 Err(error) => {
                     let damage = Damage::new(connection, stored.at, &error);
                     self.damaged.met(&damage);

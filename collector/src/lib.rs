@@ -17,6 +17,7 @@ mod codec;
 pub mod command_line;
 pub mod config;
 pub mod config_file;
+mod ended;
 mod engine;
 mod fleet;
 mod forward;

@@ -4,7 +4,7 @@
 use monitor_otlp::{Client, ClientError, Headers, OtlpUrl, REQUEST_BYTES_MAX};
 use monitor_proto::v1;
 
-use crate::forward::{Answer, Part, Receiver, Rejection};
+use crate::forward::{Answer, Before, Part, Receiver, Rejection};
 
 /// One receiver of OTLP.
 #[derive(Debug)]
@@ -21,13 +21,18 @@ impl Receiver for Otlp {
         REQUEST_BYTES_MAX
     }
 
-    fn parts(&self, report: v1::Report) -> Vec<Part> {
+    fn parts(&self, report: v1::Report, _: Before<'_>) -> Vec<Part> {
         let part = |part: monitor_otlp::Part| Part {
             body: part.body,
             units: part.points,
         };
         let parts = monitor_otlp::parts(&report).into_iter();
         parts.map(part).collect()
+    }
+
+    /// Series end by themselves: a cumulative point that is not repeated.
+    fn ended(&self, _: v1::Report) -> Option<Part> {
+        None
     }
 
     fn send(&mut self, body: &[u8]) -> Answer {

@@ -34,6 +34,11 @@ fn main() -> ExitCode {
             kind.missing(),
             async move || a_late_report(kind).await,
         ));
+        trials.push(trial(
+            &name("a_renamed_upstream_and_a_vanished_endpoint_do_not_count_on"),
+            kind.missing(),
+            async move || renamed(kind).await,
+        ));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -157,6 +162,39 @@ async fn a_late_report(kind: Kind) {
     told("sent", "", 4 - late);
     told("rejected", ",reason=\"out_of_order\"", late);
     told("rejected", ",reason=\"refused\"", 0);
+}
+
+#[allow(clippy::float_cmp, reason = "counts below 2^53 are exact in floats")]
+async fn renamed(kind: Kind) {
+    let engine_dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let engine = Engine::start(kind, engine_dir.path(), port);
+    let url = format!("http://127.0.0.1:{port}/api/v1/write");
+    let collector = Collector::start_with(dir.path(), &["--remote-write", &url]);
+    let base_ns = now_ns() - 30 * 1_000_000_000;
+    let mut agent = collector.agent().await;
+    for sequence in 1..=20 {
+        let mut report = at(base_ns, sequence);
+        let upstream = if sequence <= 10 { "old" } else { "new" };
+        report.endpoints[1].upstream = upstream.into();
+        if sequence > 10 {
+            report.endpoints.remove(0);
+        }
+        agent.export(report).await;
+    }
+    let ever = "count_over_time(speedmimi_connections_opened_total{upstream=\"new\"}[10m])";
+    eventually("all arrive", || engine.query(ever) == 10.0);
+    // As sums of now count them.
+    let now = "count(speedmimi_connections_opened_total)";
+    eventually("one is left", || engine.query(now) == 1.0);
+    assert_eq!(
+        engine.query("count(speedmimi_connections_opened_total{upstream=\"new\"})"),
+        1.0
+    );
+    let rejected = "speedmimi_collector_remote_write_rejected_total";
+    let metrics = collector.get("/metrics").body;
+    assert_eq!(total(&metrics, rejected), 0.0);
 }
 
 async fn promtool_has_no_complaint_about_the_metrics() {

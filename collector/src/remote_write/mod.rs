@@ -9,7 +9,7 @@ use monitor_proto::v1;
 
 pub(crate) use url::{BadUrl, RemoteUrl};
 
-use crate::forward::{Answer, Part, Receiver, Rejection};
+use crate::forward::{Answer, Before, Part, Receiver, Rejection};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// What is read of an answer.
@@ -41,11 +41,18 @@ impl Receiver for RemoteWrite {
         0
     }
 
-    fn parts(&self, report: v1::Report) -> Vec<Part> {
+    fn parts(&self, report: v1::Report, before: Before<'_>) -> Vec<Part> {
         vec![Part {
-            body: wire::encode(report),
+            body: wire::encode(report, before()),
             units: 1,
         }]
+    }
+
+    fn ended(&self, last: v1::Report) -> Option<Part> {
+        Some(Part {
+            body: wire::encode_end(last),
+            units: 0,
+        })
     }
 
     fn send(&mut self, request: &[u8]) -> Answer {

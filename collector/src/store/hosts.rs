@@ -102,6 +102,11 @@ impl HostRow {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_test(key: i64, id: &str) -> Self {
+        Self::new(key, id.to_owned(), 0)
+    }
+
     /// Counts a report that was stored.
     ///
     /// Within an epoch the sequence tells what is newer, whatever the host's clock

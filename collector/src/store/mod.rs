@@ -25,7 +25,7 @@ pub(crate) use backup::backup;
 pub(crate) use hosts::HostRow;
 pub(crate) use kept::{Damage, Damaged, read as read_kept};
 pub(crate) use open::open_reader;
-pub(crate) use progress::{progress, stored_after};
+pub(crate) use progress::{last_stored, progress, stored_after, stored_before};
 pub(crate) use reader::{ReadError, Readers};
 #[cfg(feature = "fuzzing")]
 pub(crate) use reports::Cursor;

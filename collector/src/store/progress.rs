@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     from_sql,
-    reports::{self, StoredReport},
+    reports::{self, Cursor, StoredReport},
     to_sql,
 };
 
@@ -51,4 +51,46 @@ pub(crate) fn stored_after(
         }
     }
     Ok(())
+}
+
+/// The report of the same host before this one, in time and in the order of
+/// storing.  `None` also where this one came late: what came before it knows more.
+pub(crate) fn stored_before(
+    connection: &Connection,
+    at: &Cursor,
+    stored_ns: u64,
+) -> rusqlite::Result<Option<StoredReport>> {
+    let of = params![at.host, to_sql(at.window_end_ns)];
+    let next_ns: Option<i64> = connection
+        .prepare_cached(
+            "SELECT stored_ns FROM reports WHERE host = ? AND window_end_ns > ?
+             ORDER BY window_end_ns LIMIT 1",
+        )?
+        .query_row(of, |row| row.get(0))
+        .optional()?;
+    if next_ns.is_some_and(|next_ns| from_sql(next_ns) < stored_ns) {
+        return Ok(None);
+    }
+    last_stored(connection, at.host, at.window_end_ns, stored_ns)
+}
+
+/// The report of a host with the last window that ended before, of those that were
+/// stored before.
+pub(crate) fn last_stored(
+    connection: &Connection,
+    host: i64,
+    window_end_ns: u64,
+    stored_ns: u64,
+) -> rusqlite::Result<Option<StoredReport>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {} FROM reports WHERE host = ? AND window_end_ns < ? AND stored_ns < ?
+             ORDER BY window_end_ns DESC LIMIT 1",
+            reports::COLUMNS
+        ))?
+        .query_row(
+            params![host, to_sql(window_end_ns), to_sql(stored_ns)],
+            reports::from_row,
+        )
+        .optional()
 }
