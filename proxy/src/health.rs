@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::collector::{self, Collector};
 use crate::config::raw::RawHealthCheck;
-use crate::fetch;
+use crate::descriptors::is_own_shortage;
+use crate::fetch::{self, FetchError};
 use crate::outliers::{Rules, outliers};
 use crate::state::{Backend, Table};
 
@@ -69,9 +70,12 @@ impl Watch {
 async fn check_forever(backend: Arc<Backend>, check: RawHealthCheck) {
     let mut interval = tokio::time::interval(check.interval.0);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut possible = true;
     loop {
         interval.tick().await;
         let outcome = check_once(&backend, &check).await;
+        let was_possible =
+            std::mem::replace(&mut possible, !matches!(outcome, Err(Failed::Here(_))));
         let (id, upstream) = (&backend.config.id, &backend.upstream);
         match outcome {
             Ok(()) => {
@@ -79,19 +83,34 @@ async fn check_forever(backend: Arc<Backend>, check: RawHealthCheck) {
                     tracing::info!(%upstream, backend = %id, "the backend is healthy again");
                 }
             }
-            Err(reason) => {
+            Err(Failed::There(reason)) => {
                 if backend.note_check(false, check.failures) {
                     tracing::warn!(%upstream, backend = %id, %reason, "the backend is unhealthy");
                 }
             }
+            Err(Failed::Here(error)) if was_possible => {
+                tracing::warn!(
+                    %upstream, backend = %id, %error,
+                    "the backend cannot be checked, and stays as it is: raise the limit of open files (LimitNOFILE= of the unit)"
+                );
+            }
+            Err(Failed::Here(_)) => {}
         }
     }
 }
 
-async fn check_once(backend: &Backend, check: &RawHealthCheck) -> Result<(), String> {
+/// Why a check was not passed.
+enum Failed {
+    /// The backend's fault, in words.
+    There(String),
+    /// For want of something of our own, which says nothing about the backend.
+    Here(std::io::Error),
+}
+
+async fn check_once(backend: &Backend, check: &RawHealthCheck) -> Result<(), Failed> {
     let address = backend
         .address()
-        .ok_or_else(|| "it has no address".to_owned())?;
+        .ok_or_else(|| Failed::There("it has no address".to_owned()))?;
     let question = fetch::Question {
         host: &backend.authority,
         path: &check.path,
@@ -99,8 +118,9 @@ async fn check_once(backend: &Backend, check: &RawHealthCheck) -> Result<(), Str
     };
     match fetch::get(&[address], question, check.timeout.0, backend.tls.as_ref()).await {
         Ok((200..=399, _)) => Ok(()),
-        Ok((status, _)) => Err(format!("{} answered {status}", check.path)),
-        Err(error) => Err(format!("{}: {error}", check.path)),
+        Ok((status, _)) => Err(Failed::There(format!("{} answered {status}", check.path))),
+        Err(FetchError::Io(error)) if is_own_shortage(&error) => Err(Failed::Here(error)),
+        Err(error) => Err(Failed::There(format!("{}: {error}", check.path))),
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
 use super::support::{Backend, Client, Proxy, eventually};
 
 /// A backend that answers `/slow` once it is told to.
@@ -136,6 +138,28 @@ fn what_is_missing_here_is_no_fault_of_the_backends() {
         }
     }
     assert_eq!(proxy.client().get("/").status(), 200);
+}
+
+#[test]
+fn a_check_that_cannot_be_made_says_nothing_about_its_backend() {
+    let (backend, _go) = slow();
+    let check = ", health_check: {path: /health, interval: 50ms, timeout: 5s, failures: 1}";
+    let proxy = Proxy::with(&config(&backend, "", check, ""));
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status(), 200);
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = |current: Option<u64>| {
+        let pid = i32::try_from(proxy.pid()).ok().and_then(Pid::from_raw);
+        let limit = Rlimit { current, maximum };
+        let before = prlimit(pid, Resource::Nofile, limit).unwrap();
+        assert_eq!(before.maximum, maximum);
+    };
+    // What is open stays open, and nothing further can be.
+    limit(Some(1));
+    let line = proxy.wait_for_line("the backend ");
+    assert!(line.contains("the backend cannot be checked"), "{line}");
+    limit(maximum);
+    assert_eq!(client.get("/").status(), 200);
 }
 
 #[test]
