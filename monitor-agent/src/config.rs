@@ -12,12 +12,12 @@ use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
 use crate::{
     capabilities::Needs,
     cli::{KernelLogName, LevelName, LogFormat, PIN_DIR, RunArgs},
-    delivery::{Tls, TlsError},
+    delivery::{Destination, Tls, TlsError},
     kernel::KernelLog,
     names::{NamesError, NamesFiles},
     queue::SAMPLES_MAX,
     source::Level,
-    target::{self, Roots, TargetRequest},
+    target::{self, Resolved, Roots, TargetRequest},
     token::{Token, TokenError},
     units::{UnitError, parse_bytes, parse_duration},
 };
@@ -133,9 +133,24 @@ impl Otlp {
     }
 }
 
+/// What a running agent takes over when it reloads; for the rest it has to be
+/// started again.
+const RELOADED: [&str; 7] = [
+    "collector",
+    "token-file",
+    "ca-cert",
+    "client-cert",
+    "client-key",
+    "level",
+    "report-interval",
+];
+
 /// What `run` does.
 #[derive(Clone, Debug)]
 pub struct Config {
+    flags: RunArgs,
+    // The flags over what the file has.
+    args: RunArgs,
     /// Where reports go.
     pub collector: tonic::transport::Uri,
     /// How, where the collector takes only TLS.
@@ -192,12 +207,10 @@ impl Config {
     /// Where anything is not understood or out of its range.
     pub fn new(flags: RunArgs, environment_token: Option<String>) -> Result<Self, ConfigError> {
         let args = match &flags.config {
-            Some(path) => {
-                let file = read_file(path)?;
-                flags.over(file)
-            }
-            None => flags,
+            Some(path) => flags.clone().over(read_file(path)?),
+            None => flags.clone(),
         };
+        let merged = args.clone();
         let pin_dir = args.pin_dir.unwrap_or_else(|| PIN_DIR.into());
         let token_file = args.token_file.clone();
         let sample_interval = duration("--sample-interval", args.sample_interval, 100)?;
@@ -250,6 +263,8 @@ impl Config {
             client,
         };
         Ok(Self {
+            flags,
+            args: merged,
             tls: tls_to(&collector, url, tls)?,
             collector,
             otlp: args.otlp.as_deref().map(Otlp::try_new).transpose()?,
@@ -289,17 +304,58 @@ impl Config {
         })
     }
 
-    /// Makes sure that names which were given for one target have that target.
+    /// Makes sense of the same flags again, and of their file as it is now.
+    ///
+    /// # Errors
+    /// Where anything is not understood any more.
+    pub fn again(&self) -> Result<Self, ConfigError> {
+        Self::new(self.flags.clone(), std::env::var("SPEEDMIMI_TOKEN").ok())
+    }
+
+    /// The keys that another configuration has other values of, and that a running
+    /// agent does not take over.
+    #[must_use]
+    pub fn needs_restart(&self, other: &Self) -> Vec<String> {
+        let fields = |args: &RunArgs| match serde_json::to_value(args) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            // A structure is an object; paths that are no UTF-8 cannot be told.
+            _ => serde_json::Map::new(),
+        };
+        let (own, other) = (fields(&self.args), fields(&other.args));
+        let changed = own
+            .iter()
+            .filter(|(key, value)| other.get(*key) != Some(value));
+        let keys = changed.map(|(key, _)| key.clone());
+        keys.filter(|key| !RELOADED.contains(&key.as_str()))
+            .collect()
+    }
+
+    /// Where reports go, and by what right.
+    #[must_use]
+    pub fn collector_destination(&self) -> Destination {
+        Destination {
+            collector: self.collector.clone(),
+            tls: self.tls.clone(),
+            token: self.token.clone(),
+        }
+    }
+
+    /// Makes sure that names which were given for one target have that target, unless
+    /// it may still come.
     ///
     /// # Errors
     /// Where it is not watched.
-    pub fn check_names(
-        &mut self,
-        targets: &[crate::kernel::Target],
-        roots: &Roots,
-    ) -> Result<(), ConfigError> {
-        let watched: Vec<_> = targets.iter().map(|t| &*t.label).collect();
+    pub fn check_names(&mut self, resolved: &Resolved, roots: &Roots) -> Result<(), ConfigError> {
         let label = |path: &Path| roots.label_of(path);
+        let mut watched: Vec<_> = resolved
+            .targets
+            .iter()
+            .map(|t| t.label.to_string())
+            .collect();
+        if !resolved.awaited.is_empty() {
+            watched.extend(self.names.targets().map(|target| label(Path::new(target))));
+        }
+        let watched: Vec<_> = watched.iter().map(String::as_str).collect();
         Ok(self.names.check(label, &watched)?)
     }
 
@@ -543,6 +599,17 @@ mod tests {
         }
         let refused = written("a.toml", "cgroup = true").unwrap_err().to_string();
         assert!(refused.contains("one value, or a list"), "{refused}");
+    }
+
+    #[test]
+    fn what_a_reload_does_not_take_over_is_named() {
+        let before = written("a.toml", "collector = \"http://a:1\"\nlevel = \"tcp\"").unwrap();
+        let text = "collector = \"http://b:1\"\nspool-bytes = \"20MiB\"\nunit = \"x\"";
+        let after = written("a.toml", text).unwrap();
+        let mut keys = before.needs_restart(&after);
+        keys.sort();
+        assert_eq!(keys, ["spool-bytes", "unit"]);
+        assert!(before.needs_restart(&before).is_empty());
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::{
     names::{FollowedFile, FollowedFiles, Name, NamedEndpoint, NamesState, TargetNames},
     sampler::{Asker, Newest, Shared},
     source::Level,
+    target::Awaited,
 };
 
 /// The longest question.
@@ -58,8 +59,8 @@ pub struct Control {
     pub collector: String,
     /// Where the agent's own metrics are served.
     pub metrics: Option<SocketAddr>,
-    /// What is watched.
-    pub targets: Vec<String>,
+    /// What is not there yet.
+    pub awaited: Awaited,
     /// What its endpoints are called.
     pub names: Arc<FollowedFiles>,
 }
@@ -240,7 +241,8 @@ impl Control {
         let progress = &self.progress;
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "targets": self.targets,
+            "targets": self.shared.targets(),
+            "waiting_for": self.awaited.names(),
             "collector": self.collector,
             "metrics": self.metrics,
             "connected": progress.connected.load(Ordering::Relaxed),
@@ -360,7 +362,7 @@ mod tests {
             progress: Arc::default(),
             collector: String::new(),
             metrics: None,
-            targets: vec![],
+            awaited: Awaited::default(),
             names: Arc::default(),
         }
     }

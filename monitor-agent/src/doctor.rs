@@ -36,7 +36,14 @@ pub fn checks(pin_dir: &Path, request: &TargetRequest) -> Result<Vec<Check>, Tar
         let targets = match (target::resolve(request, roots), &pinned) {
             (Err(TargetError::Nothing), Ok(kernel)) => roots.of_labels(&kernel.targets()),
             (Err(TargetError::Nothing), Err(_)) => Vec::new(),
-            (resolved, _) => resolved?,
+            (resolved, _) => {
+                let resolved = resolved?;
+                checks.extend(resolved.awaited.iter().map(|missing| {
+                    let advice = "`run` waits for it, and watches the others meanwhile";
+                    check("target", false, missing.to_string(), advice)
+                }));
+                resolved.targets
+            }
         };
         checks.push(listeners(&targets, roots));
     }

@@ -20,6 +20,7 @@ pub mod names;
 pub mod otlp;
 pub mod pace;
 pub mod queue;
+mod reload;
 pub mod reporter;
 pub mod resume;
 pub mod run;

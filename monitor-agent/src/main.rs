@@ -97,27 +97,37 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the operating system refuses a runtime")?;
+    // From here on a SIGHUP is a wish, however early it comes.
+    let reload = {
+        let _context = runtime.enter();
+        run::hangups()?
+    };
     let mut config = Config::new(args, std::env::var("SPEEDMIMI_TOKEN").ok())?;
     logging::init(config.log_format, config.kernel_log);
     let roots = Roots::detect()?;
-    let targets =
+    let resolved =
         target::resolve(&config.targets, &roots).inspect_err(|error| explain(error, &roots))?;
-    config.check_names(&targets, &roots)?;
-    for foreign in target::foreign_listeners(&targets, &roots) {
+    config.check_names(&resolved, &roots)?;
+    let targets = &resolved.targets;
+    for foreign in target::foreign_listeners(targets, &roots) {
         tracing::warn!("{foreign}; {}", target::FOREIGN_ADVICE);
     }
     // May have to be mounted, which nothing later may.
     let is_new = !config.pin_dir.exists();
     kernel::make_pin_dir(&config.pin_dir)?;
     let _unused = is_new.then(|| EmptyDir(config.pin_dir.clone()));
-    for label in kernel::unwatched(&config.pin_dir, &targets) {
+    for label in kernel::unwatched(&config.pin_dir, targets) {
         tracing::warn!(
             "{label} is counted, and no agent watches it any more; unless one is to come back for \
              it, remove it with: {}",
             doctor::removal(&config.pin_dir, &[&label])
         );
     }
-    let kept = capabilities::keep(&config.needs(&targets, &roots))
+    let kept = capabilities::keep(&config.needs(targets, &roots))
         .context("capabilities cannot be given up")?;
     tracing::info!(kept = kept.join(","), "gave up all other capabilities");
     let mut options = KernelOptions {
@@ -131,13 +141,10 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         let source = Box::new(kernel);
         Ok(Opened { source, level })
     });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the operating system refuses a runtime")?;
     runtime.block_on(async {
         let stop = run::signals()?;
-        Ok(run::run(config, targets, stop, open).await?)
+        let signals = run::Signals { stop, reload };
+        Ok(run::run(config, (resolved, roots), signals, open).await?)
     })
 }
 
@@ -150,14 +157,8 @@ impl Drop for EmptyDir {
     }
 }
 
-/// Without a target: what one could be.  Without it yet: what comes of that.
+/// Without a target: what one could be.
 fn explain(error: &TargetError, roots: &Roots) {
-    if error.may_come() {
-        tracing::warn!(
-            "what is to be watched is not there yet: ending with exit code 1, upon which the \
-             service manager starts the agent again"
-        );
-    }
     if matches!(error, TargetError::Nothing) {
         list_candidates(roots);
     }

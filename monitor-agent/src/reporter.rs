@@ -19,6 +19,7 @@ use crate::{
     resume::Resume,
     sampler::{Asker, SamplerError, Shared},
     spool::{ReportKey, SpoolError, checkpoint::Checkpoint},
+    target::Awaited,
     window::{Sample, Surroundings, Windows},
 };
 
@@ -44,6 +45,7 @@ pub struct Reporter {
     wake: Arc<Notify>,
     progress: Arc<Progress>,
     names: Arc<FollowedFiles>,
+    awaited: Awaited,
     // Of the window that is open: kept until its report is durable.
     samples: VecDeque<Sample>,
     reasons: BTreeSet<String>,
@@ -89,6 +91,8 @@ pub struct ReporterParts {
     pub progress: Arc<Progress>,
     /// What the backends are called.
     pub names: Arc<FollowedFiles>,
+    /// What is not there yet.
+    pub awaited: Awaited,
 }
 
 impl Reporter {
@@ -110,6 +114,7 @@ impl Reporter {
             wake: parts.wake,
             progress: parts.progress,
             names: parts.names,
+            awaited: parts.awaited,
             samples: VecDeque::new(),
             reasons,
             lost: Arc::default(),
@@ -137,6 +142,7 @@ impl Reporter {
         reading.surroundings.losses = self.losses().by_reason().into();
         reading.names = self.names.names().into();
         reading.notes = self.names.notes();
+        reading.notes.extend(self.awaited.names());
         let key = lock(&self.spool).next_key();
         let samples = self.samples.make_contiguous();
         let closed = self.windows.close(key, reading, samples);

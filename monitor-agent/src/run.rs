@@ -13,9 +13,9 @@ use sd_notify::NotifyState;
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, timeout},
 };
 
 use crate::{
@@ -28,11 +28,13 @@ use crate::{
     logging::once_a_minute,
     metrics,
     otlp::{OtlpDelivery, OtlpError},
+    reload::Reload,
     reporter::{ReportError, Reporter, ReporterParts},
     resume::Resume,
     sampler::{Sampler, SamplerError, SamplerOptions, surroundings},
     source::{Level, Opener},
     spool::{Spool, SpoolError, checkpoint::Checkpoint},
+    target::{Awaited, Resolved, Roots},
 };
 
 /// How long the last report may take to be acknowledged.
@@ -87,17 +89,27 @@ pub enum RunError {
     },
 }
 
-/// Runs until `stop` gives the reason to stop.  `open` is first called after
+/// What the agent is told while it runs.
+#[derive(Debug)]
+pub struct Signals<S> {
+    /// Gives the reason to stop.
+    pub stop: S,
+    /// To read again what can be read again.
+    pub reload: mpsc::Receiver<()>,
+}
+
+/// Runs until told to stop.  `open` is first called after
 /// everything that can fail more cheaply, with the spool's lock held.
 ///
 /// # Errors
 /// Where the agent cannot start, or a part of it ends by itself.
 pub async fn run(
     config: Config,
-    targets: Vec<Target>,
-    stop: impl Future<Output = &'static str>,
+    (resolved, roots): (Resolved, Roots),
+    signals: Signals<impl Future<Output = &'static str>>,
     open: Opener,
 ) -> Result<(), RunError> {
+    let targets = &resolved.targets;
     let spool = Spool::open(&config.spool_dir, config.spool_bytes, clock::unix_ms());
     let (mut spool, recovered) = spool?;
     let host = identity::read(&config.spool_dir).map_err(|source| RunError::Identity {
@@ -112,7 +124,7 @@ pub async fn run(
     let control_file = listener.as_ref().map(|_| ControlFile(path));
     let start = surroundings(
         &mut HostReader::open("/proc".as_ref(), "/".as_ref()),
-        &targets,
+        targets,
     );
     let options = SamplerOptions {
         interval: config.sample_interval,
@@ -126,12 +138,11 @@ pub async fn run(
     let spool = Arc::new(Mutex::new(spool));
     let (wake, progress) = (Arc::new(Notify::new()), Arc::new(Progress::default()));
     let (stop_delivery, stopped) = watch::channel(false);
+    let (destination, _) = watch::channel(config.collector_destination());
     let mut delivery = match config.otlp.clone() {
         None => {
             let delivery = Delivery {
-                collector: config.collector.clone(),
-                tls: config.tls.clone(),
-                token: config.token.clone(),
+                destination: destination.subscribe(),
                 spool: Arc::clone(&spool),
                 wake: Arc::clone(&wake),
                 progress: Arc::clone(&progress),
@@ -147,6 +158,10 @@ pub async fn run(
         }
     };
     let names = Arc::new(config.names.follow());
+    let asker = sampler.asker();
+    let found = move |targets: &[Target]| asker.watch(targets);
+    let awaited = Awaited::follow(config.targets.clone(), roots, &resolved, found);
+    let awaited = awaited.map_err(system("a thread"))?;
     let mut reporter = Reporter::new(ReporterParts {
         host,
         resume,
@@ -158,6 +173,7 @@ pub async fn run(
         wake: Arc::clone(&wake),
         progress: Arc::clone(&progress),
         names: Arc::clone(&names),
+        awaited: awaited.clone(),
     });
     let metrics_source = metrics::Source {
         shared: sampler.shared(),
@@ -174,13 +190,19 @@ pub async fn run(
         progress,
         collector: config.destination(),
         metrics: metrics_address,
-        targets: targets.iter().map(|t| t.label.to_string()).collect(),
-        names,
+        awaited,
+        names: Arc::clone(&names),
     };
     let control = listener.map(|listener| tokio::spawn(control.serve(listener)));
-    ready(&config, &targets, level, metrics_address);
+    ready(&config, targets, level, metrics_address);
+    let reload = Reload {
+        config,
+        destination,
+        names,
+        asker: sampler.asker(),
+    };
     let stopped = tokio::select! {
-        stopped = report_until(stop, &mut reporter, config.report_interval) => stopped,
+        stopped = report_until(signals, &mut reporter, reload) => stopped,
         _ = &mut delivery => Err(RunError::Ended("delivery")),
     };
     notify(&[NotifyState::Stopping]);
@@ -202,22 +224,35 @@ pub async fn run(
 }
 
 async fn report_until(
-    stop: impl Future<Output = &'static str>,
+    mut signals: Signals<impl Future<Output = &'static str>>,
     reporter: &mut Reporter,
-    interval: Duration,
+    mut reload: Reload,
 ) -> Result<(), RunError> {
-    let mut stop = pin!(stop);
-    let mut ticks = interval_at(Instant::now() + interval, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stop = pin!(signals.stop);
+    let mut interval = reload.config.report_interval;
+    let mut ticks = ticks(interval);
     loop {
         tokio::select! {
             _ = ticks.tick() => report(reporter).await?,
+            Some(()) = signals.reload.recv() => {
+                reload.again().await;
+                if interval != reload.config.report_interval {
+                    interval = reload.config.report_interval;
+                    ticks = self::ticks(interval);
+                }
+            }
             why = &mut stop => {
                 tracing::info!(why, "stopping");
                 return Ok(());
             }
         }
     }
+}
+
+fn ticks(interval: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Makes one report.  Only a sampler that is gone is worth ending for.
@@ -267,7 +302,7 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-fn notify(states: &[NotifyState<'_>]) {
+pub(crate) fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager cannot be told");
     }
@@ -308,6 +343,25 @@ fn control_listener(config: &Config) -> Result<Option<UnixListener>, RunError> {
             Ok(None)
         }
     }
+}
+
+/// Tells of every SIGHUP, from the moment of this call on; to be called where the
+/// runtime is entered.
+///
+/// # Errors
+/// Where the operating system refuses a signal handler.
+pub fn hangups() -> Result<mpsc::Receiver<()>, RunError> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(system("a signal handler"))?;
+    // Those that come while one is served are one.
+    let (told, reload) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            if let Err(mpsc::error::TrySendError::Closed(())) = told.try_send(()) {
+                return;
+            }
+        }
+    });
+    Ok(reload)
 }
 
 /// Waits for SIGTERM or SIGINT, from the moment of this call on.

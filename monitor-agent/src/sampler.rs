@@ -11,7 +11,7 @@ use std::{
     fs, io,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
@@ -26,12 +26,14 @@ use tokio::sync::oneshot;
 
 use crate::{
     clock::{Instant, monotonic_ns, process_cpu_ns},
+    delivery::lock,
     host::{
         HostReader, HostSample,
         gauges::{self, Gauges},
         namespace, read_cgroup,
     },
     kernel::{Glance, Target},
+    logging::once_a_minute,
     pace::{JUDGED_OVER, Pace},
     queue::{DropOldest, SAMPLES_MAX},
     source::{CounterSource, Level, Opened, Opener, SourceError},
@@ -68,6 +70,7 @@ pub struct Shared {
     /// One atomic pointer; readers never wait.
     pub newest: ArcSwapOption<Newest>,
     failures: AtomicU64,
+    watched: Mutex<Vec<Arc<str>>>,
 }
 
 impl Shared {
@@ -75,6 +78,18 @@ impl Shared {
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// What is watched.
+    #[must_use]
+    pub fn targets(&self) -> Vec<String> {
+        let watched = lock(&self.watched);
+        watched.iter().map(ToString::to_string).collect()
+    }
+
+    fn watches(&self, targets: &[Target]) {
+        let labels = targets.iter().map(|t| Arc::clone(&t.label));
+        *lock(&self.watched) = labels.collect();
     }
 }
 
@@ -95,6 +110,7 @@ pub enum SamplerError {
 enum Command {
     Read(oneshot::Sender<Result<Reading, SourceError>>),
     SetLevel(Level, oneshot::Sender<Result<(), SourceError>>),
+    Watch(Vec<Target>),
     Stop,
 }
 
@@ -130,8 +146,16 @@ impl Sampler {
             samples: DropOldest::new(SAMPLES_MAX),
             newest: ArcSwapOption::empty(),
             failures: AtomicU64::new(0),
+            watched: Mutex::default(),
         });
-        let level = opened.level;
+        shared.watches(cgroups.targets());
+        // Where nothing is watched yet, nothing has a level.
+        let level = if cgroups.targets().is_empty() {
+            options.level
+        } else {
+            opened.level
+        };
+        let opened = Opened { level, ..opened };
         let (commands, receiver) = channel();
         let state = State::new(open, opened, cgroups, options.interval, Arc::clone(&shared));
         let thread = std::thread::Builder::new().name("sampler".to_owned());
@@ -198,6 +222,12 @@ impl Asker {
         self.ask(|reply| Command::SetLevel(level, reply)).await
     }
 
+    /// Watches these too, from about a second after.
+    pub fn watch(&self, targets: &[Target]) {
+        // A sampler that is gone is noticed by the next report.
+        self.commands.send(Command::Watch(targets.to_vec())).ok();
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, SourceError>>) -> Command,
@@ -216,6 +246,8 @@ struct State {
     source: Option<Box<dyn CounterSource>>,
     level: Level,
     cgroups: Cgroups,
+    // What the programs could be attached to the last time.
+    counted: Vec<Target>,
     host: HostReader,
     pace: Pace,
     // The time that the next sample is due after the last one.
@@ -243,6 +275,7 @@ impl State {
             open,
             source: Some(opened.source),
             level: opened.level,
+            counted: cgroups.targets().to_vec(),
             cgroups,
             host,
             pace: Pace::new(interval),
@@ -265,6 +298,10 @@ impl State {
                 // Who asked may have gone in the meantime.
                 Ok(Command::Read(reply)) => drop(reply.send(self.read())),
                 Ok(Command::SetLevel(level, reply)) => drop(reply.send(self.set_level(level))),
+                Ok(Command::Watch(targets)) => {
+                    self.cgroups.add(targets);
+                    self.shared.watches(self.cgroups.targets());
+                }
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -321,18 +358,26 @@ impl State {
         // The one before holds locks that the next one needs.
         self.source = None;
         let present = self.cgroups.remember();
-        match (self.open)(&present, self.level) {
-            Ok(opened) => {
-                tracing::info!("a watched cgroup was made again; it is counted from now on");
-                self.source = Some(opened.source);
-                self.level = opened.level;
+        let mut opened = (self.open)(&present, self.level);
+        if let Err(error) = &opened {
+            if once_a_minute("a watched cgroup") {
+                let error = crate::error_chain(&**error);
+                tracing::warn!(error, "a watched cgroup has come and cannot be counted");
             }
-            Err(error) => {
-                let error = crate::error_chain(&*error);
-                tracing::warn!(
-                    error,
-                    "a watched cgroup was made again and cannot be counted"
-                );
+            // One that cannot be counted keeps no other from it.
+            let known = |target: &&Target| self.counted.contains(target);
+            let known: Vec<_> = present.iter().filter(known).cloned().collect();
+            if known.len() < present.len() && !known.is_empty() {
+                opened = (self.open)(&known, self.level);
+            }
+        } else {
+            tracing::info!("a watched cgroup has come; it is counted from now on");
+            self.counted.clone_from(&present);
+        }
+        if let Ok(opened) = opened {
+            self.source = Some(opened.source);
+            if !present.is_empty() {
+                self.level = opened.level;
             }
         }
     }

@@ -2,7 +2,66 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::{Command, Output};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Output},
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use monitor_agent::control;
+use rustix::process::{Pid, Signal};
+
+macro_rules! trials {
+    ($($test:ident, $missing:expr;)*) => {
+        vec![$(trial(stringify!($test), $test, $missing)),*]
+    };
+}
+
+fn trial(name: &str, test: fn(), missing: fn() -> Option<String>) -> Trial {
+    Trial::ignorable_test(name, move || match missing() {
+        Some(why) => Ok(Completion::ignored_with(why)),
+        None => {
+            test();
+            Ok(Completion::Completed)
+        }
+    })
+}
+
+fn nothing() -> Option<String> {
+    None
+}
+
+fn missing_cgroup2() -> Option<String> {
+    mount()
+        .is_none()
+        .then(|| "no cgroup2 is mounted here".to_owned())
+}
+
+/// Programs and pins, which need rights and a kernel.
+fn missing_kernel() -> Option<String> {
+    let doctor = agent(&["doctor", "--output", "json"]);
+    let refused = || String::from_utf8_lossy(&doctor.stdout).into_owned();
+    (!doctor.status.success())
+        .then(refused)
+        .or_else(missing_cgroup2)
+}
+
+fn main() {
+    let trials = trials![
+        bad_usage_and_bad_configuration_exit_with_64, nothing;
+        a_start_that_fails_leaves_nothing_that_it_made, missing_kernel;
+        what_is_missing_is_waited_for_and_a_hangup_reloads, missing_kernel;
+        names_of_a_target_that_is_not_watched_are_refused_before_anything_is_attached, missing_cgroup2;
+        without_a_target_the_candidates_are_listed, missing_cgroup2;
+        help_version_completions_and_the_manual_go_to_stdout, nothing;
+        the_help_says_which_flags_may_be_repeated, nothing;
+        what_is_not_there_is_told_with_what_to_do, nothing;
+        the_doctor_says_the_same_in_both_forms, nothing;
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
 
 fn agent(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_speedmimi-agent"));
@@ -18,11 +77,10 @@ fn stderr(args: &[&str]) -> String {
     String::from_utf8(agent(args).stderr).unwrap()
 }
 
-#[test]
 fn bad_usage_and_bad_configuration_exit_with_64() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("agent.toml");
-    std::fs::write(&file, "colector = \"x\"\n").unwrap();
+    fs::write(&file, "colector = \"x\"\n").unwrap();
     let file = file.to_str().unwrap();
     let bad: [&[&str]; 11] = [
         &["top"],
@@ -43,7 +101,6 @@ fn bad_usage_and_bad_configuration_exit_with_64() {
     assert!(stderr(&["run", "--config", file]).contains("colector"));
 }
 
-#[test]
 fn a_start_that_fails_leaves_nothing_that_it_made() {
     let dir = tempfile::tempdir().unwrap();
     let busy = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -63,45 +120,135 @@ fn a_start_that_fails_leaves_nothing_that_it_made() {
         &metrics,
     ];
     let said = stderr(&args);
-    if !said.contains("--metrics-listen") {
-        eprintln!("skipped: no directory of pins can be made here: {said}");
-        return;
-    }
+    assert!(said.contains("--metrics-listen"), "{said}");
     assert!(!socket.exists() && !std::path::Path::new(&pins).exists());
 }
 
-/// Upon 64 systemd does not start the agent again.
-#[test]
-fn a_target_that_is_not_there_yet_is_no_bad_usage() {
-    let absent: [&[&str]; 3] = [
-        &["run", "--unit", "speedmimi-nonexistent.service"],
-        &["run", "--cgroup", "/nonexistent/cgroup"],
-        &["run", "--pid", "4194305"],
-    ];
-    for args in absent {
-        let output = agent(args);
-        let text = String::from_utf8(output.stderr).unwrap();
-        if text.contains("no cgroup2 filesystem") {
-            eprintln!("skipped: no cgroup2 is mounted here");
-            return;
-        }
-        assert_eq!(output.status.code(), Some(1), "{args:?}");
-        assert!(text.contains("starts the agent again"), "{args:?}: {text}");
+/// A cgroup of this test's own.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn make(name: &str) -> Self {
+        let dir = mount().unwrap().join(name);
+        fs::create_dir(&dir).unwrap();
+        Self(dir)
     }
 }
 
-#[test]
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.0).ok();
+    }
+}
+
+fn mount() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    monitor_agent::target::cgroup2_mount(&mounts)
+}
+
+/// Ends the agent and removes what it pinned, also where the test fails.
+struct Agent {
+    child: Child,
+    pins: String,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        agent(&["uninstall", "--pin-dir", &self.pins]);
+        fs::remove_dir(&self.pins).ok();
+    }
+}
+
+impl Agent {
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What is there is watched at once, and what comes later then; a SIGHUP is no end,
+/// however early it comes.
+fn what_is_missing_is_waited_for_and_a_hangup_reloads() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = std::process::id();
+    let names = ["there", "late"].map(|name| format!("speedmimi-test-{id}-{name}"));
+    let _there = Cgroup::make(&names[0]);
+    let pins = format!("/sys/fs/bpf/speedmimi-test-{id}-wait");
+    let (file, log) = (dir.path().join("agent.toml"), dir.path().join("log"));
+    let written = |collector: &str, spool: &str| {
+        let text = format!(
+            "cgroup = [\"{}\", \"{}\"]\nunit = \"speedmimi-nonexistent\"\ncollector = \"{collector}\"\n\
+             spool-dir = \"{}\"\n",
+            names[0],
+            names[1],
+            dir.path().join(spool).display()
+        );
+        fs::write(&file, text).unwrap();
+    };
+    written("http://127.0.0.1:9", "spool");
+    let socket = dir.path().join("control.sock");
+    let child = Command::new(env!("CARGO_BIN_EXE_speedmimi-agent"))
+        .args(["run", "--report-interval", "100ms", "--pin-dir", &pins])
+        .arg("--config")
+        .arg(&file)
+        .arg("--control-socket")
+        .arg(&socket)
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut agent = Agent { child, pins };
+    // Once its handler is there, and long before it is ready.
+    let hangup_is_caught = |id| {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let caught = status
+            .lines()
+            .find_map(|l| l.strip_prefix("SigCgt:"))
+            .unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & 1 == 1
+    };
+    eventually("it catches SIGHUP", || hangup_is_caught(agent.child.id()));
+    agent.signal(Signal::HUP);
+    let status = || control::ask(&socket, "status").unwrap_or_default();
+    let list = |key: &str| status()[key].as_array().map_or(0, Vec::len);
+    eventually("one is watched", || list("targets") == 1);
+    assert_eq!(list("waiting_for"), 2);
+    let logged = |text: &str| fs::read_to_string(&log).unwrap().contains(text);
+    eventually("the early one is served", || logged("reloaded"));
+    let _late = Cgroup::make(&names[1]);
+    eventually("the other one is watched too", || list("targets") == 2);
+    assert_eq!(list("waiting_for"), 1);
+    eventually("its programs are attached", || {
+        logged("it is counted from now on")
+    });
+
+    written("http://127.0.0.1:10", "elsewhere");
+    agent.signal(Signal::HUP);
+    eventually("what needs a restart is named", || logged("spool-dir"));
+    fs::write(&file, "colector = 1\n").unwrap();
+    agent.signal(Signal::HUP);
+    eventually("what is wrong is told", || logged("colector"));
+    assert_eq!(agent.child.try_wait().unwrap(), None, "it runs on");
+    agent.signal(Signal::TERM);
+    assert!(agent.child.wait().unwrap().success());
+}
+
 fn names_of_a_target_that_is_not_watched_are_refused_before_anything_is_attached() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("nginx.conf");
-    std::fs::write(&file, "http { upstream a { server 127.0.0.1:1; } }\n").unwrap();
+    fs::write(&file, "http { upstream a { server 127.0.0.1:1; } }\n").unwrap();
     let names = format!("web.slice={}", file.display());
     let output = agent(&["run", "--whole-host", "--names-from", &names]);
     let text = String::from_utf8(output.stderr).unwrap();
-    if text.contains("no cgroup2 filesystem") {
-        eprintln!("skipped: no cgroup2 is mounted here");
-        return;
-    }
     assert_eq!(output.status.code(), Some(64), "{text}");
     assert!(
         text.contains("/web.slice is not watched; watched are: /"),
@@ -109,7 +256,6 @@ fn names_of_a_target_that_is_not_watched_are_refused_before_anything_is_attached
     );
 }
 
-#[test]
 fn without_a_target_the_candidates_are_listed() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -120,7 +266,6 @@ fn without_a_target_the_candidates_are_listed() {
     assert!(text.contains(&address), "{text}");
 }
 
-#[test]
 fn help_version_completions_and_the_manual_go_to_stdout() {
     let asked: [(&[&str], &str); 6] = [
         (&["--help"], "Examples:"),
@@ -138,7 +283,6 @@ fn help_version_completions_and_the_manual_go_to_stdout() {
     }
 }
 
-#[test]
 fn the_help_says_which_flags_may_be_repeated() {
     let help = String::from_utf8(agent(&["run", "--help"]).stdout).unwrap();
     let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -149,7 +293,6 @@ fn the_help_says_which_flags_may_be_repeated() {
     }
 }
 
-#[test]
 fn what_is_not_there_is_told_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let nothing = dir.path().to_str().unwrap();
@@ -164,7 +307,6 @@ fn what_is_not_there_is_told_with_what_to_do() {
     assert!(stderr(&status).contains("is one running?"));
 }
 
-#[test]
 fn the_doctor_says_the_same_in_both_forms() {
     let json = agent(&["doctor", "--output", "json"]);
     let doctor: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();

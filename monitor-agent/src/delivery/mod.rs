@@ -19,7 +19,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, watch},
-    time::timeout,
+    time::sleep,
 };
 use tonic::transport::Uri;
 
@@ -62,6 +62,9 @@ pub enum DeliveryError {
     /// The collector acknowledged a report without saying what became of it.
     #[error("the collector did not say what became of a report")]
     NoOutcome,
+    /// The agent was told to connect anew.
+    #[error("the agent connects anew")]
+    Reloaded,
     /// The files of TLS cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -133,15 +136,22 @@ pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The delivery's ends.
-#[derive(Debug)]
-pub struct Delivery {
+/// Where reports go, and by what right.
+#[derive(Clone, Debug)]
+pub struct Destination {
     /// Where to.
     pub collector: Uri,
     /// How, where the collector takes only TLS.
     pub tls: Option<Tls>,
     /// What the collector asks for.
     pub token: Token,
+}
+
+/// The delivery's ends.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Where to; another one, or the same again, ends the stream for a new one.
+    pub destination: watch::Receiver<Destination>,
     /// Where reports are.
     pub spool: SharedSpool,
     /// Told whenever there is a new one.
@@ -166,6 +176,9 @@ impl Delivery {
             let Err(error) = self.stream().await else {
                 return;
             };
+            if matches!(error, DeliveryError::Reloaded) {
+                continue;
+            }
             self.progress.failed(&error);
             if *self.stop.borrow() {
                 return;
@@ -173,8 +186,12 @@ impl Delivery {
             let went_well = self.progress.delivered.load(Ordering::Relaxed) > delivered;
             failures = if went_well { 1 } else { failures + 1 };
             let pause = backoff::wait(failures, fastrand::f64());
-            // Told to stop, one more attempt is made at once.
-            timeout(pause, self.stop.wait_for(|stop| *stop)).await.ok();
+            // Told to stop, or where to, one more attempt is made at once.
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = self.stop.wait_for(|stop| *stop) => {}
+                Ok(()) = self.destination.changed() => failures = 0,
+            }
         }
     }
 

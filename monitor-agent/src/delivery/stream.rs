@@ -17,7 +17,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{Delivery, DeliveryError, REPORTS_BYTES_MAX, REPORTS_MAX, TIMEOUT, lock};
+use super::{Delivery, DeliveryError, Destination, REPORTS_BYTES_MAX, REPORTS_MAX, TIMEOUT, lock};
 use crate::{
     clock,
     logging::once_a_minute,
@@ -78,6 +78,7 @@ impl Delivery {
     /// Delivers over one stream.  Ends well only when it was told to stop and
     /// nothing waits any more.
     pub(super) async fn stream(&mut self) -> Result<(), DeliveryError> {
+        self.destination.mark_unchanged();
         lock(&self.spool).rewind();
         let channel = self.connect().await?;
         let (sender, receiver) = tokio_channel();
@@ -108,16 +109,18 @@ impl Delivery {
 
     fn request<T>(&mut self, reports: T) -> Request<T> {
         let mut request = Request::new(reports);
-        if let Some(token) = self.token.authorization() {
+        let mut token = self.destination.borrow().token.clone();
+        if let Some(token) = token.authorization() {
             request.metadata_mut().insert(AUTHORIZATION, token);
         }
         request
     }
 
     async fn connect(&self) -> Result<Channel, DeliveryError> {
-        let endpoint = match &self.tls {
-            Some(tls) => tls.endpoint(&self.collector)?,
-            None => Endpoint::from(self.collector.clone()),
+        let Destination { collector, tls, .. } = self.destination.borrow().clone();
+        let endpoint = match tls {
+            Some(tls) => tls.endpoint(&collector)?,
+            None => Endpoint::from(collector),
         };
         let connected = timeout(TIMEOUT, endpoint.connect_timeout(TIMEOUT).connect()).await;
         let connected = connected.map_err(|_| DeliveryError::Timeout)?;
@@ -179,6 +182,7 @@ impl Delivery {
                 permit.map(drop).map_err(|_| DeliveryError::Closed)
             }
             () = self.wake.notified() => Ok(()),
+            Ok(()) = self.destination.changed() => Err(DeliveryError::Reloaded),
             changed = self.stop.changed() => changed.map_err(|_| DeliveryError::Closed),
         }
     }

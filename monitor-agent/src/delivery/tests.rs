@@ -20,6 +20,7 @@ use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
     task::JoinHandle,
+    time::timeout,
 };
 use tokio_stream::{
     Stream, StreamExt,
@@ -217,6 +218,7 @@ struct Agent {
     wake: Arc<Notify>,
     progress: Arc<Progress>,
     stop: watch::Sender<bool>,
+    destination: watch::Sender<Destination>,
     task: JoinHandle<()>,
 }
 
@@ -246,7 +248,7 @@ impl Agent {
         }
         let (stop, stopped) = watch::channel(false);
         let (wake, progress) = (Arc::<Notify>::default(), Arc::<Progress>::default());
-        let delivery = Delivery {
+        let destination = Destination {
             collector: format!(
                 "{}://{address}",
                 if tls.is_some() { "https" } else { "http" }
@@ -255,6 +257,10 @@ impl Agent {
             .unwrap(),
             tls,
             token: Token::new(None, token.map(str::to_owned)).unwrap(),
+        };
+        let (destination, is) = watch::channel(destination);
+        let delivery = Delivery {
+            destination: is,
             spool: Arc::clone(&spool),
             wake: Arc::clone(&wake),
             progress: Arc::clone(&progress),
@@ -267,6 +273,7 @@ impl Agent {
             wake,
             progress,
             stop,
+            destination,
             task,
         }
     }
@@ -309,7 +316,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -460,6 +467,22 @@ async fn a_collector_is_tried_before_there_is_a_report() {
     for agent in [right, wrong, astray] {
         agent.farewell().await;
     }
+}
+
+#[tokio::test]
+async fn another_destination_is_taken_over_at_once() {
+    let (one, other) = (Collector::default(), Collector::default());
+    let servers = (one.start(anywhere()).await, other.start(anywhere()).await);
+    let agent = Agent::start(servers.0.address, None, 1);
+    agent.delivered_all().await;
+    let url = format!("http://{}", servers.1.address);
+    agent
+        .destination
+        .send_modify(|to| to.collector = url.parse().unwrap());
+    agent.report();
+    agent.delivered_all().await;
+    assert_eq!((one.stored(), other.stored()), (vec![1], vec![2]));
+    assert_eq!(agent.progress.last_error(), None);
 }
 
 #[tokio::test]

@@ -79,6 +79,12 @@ impl NamesFiles {
         Ok(())
     }
 
+    /// The targets that something was given for.
+    pub fn targets(&self) -> impl Iterator<Item = &str> {
+        let given = self.files.iter().chain(&self.roots);
+        given.filter_map(|(target, _)| target.as_deref())
+    }
+
     /// The first file of each, as this host calls it.
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
         let files = self.files.iter();

@@ -68,6 +68,7 @@ fn start() -> Running {
         wake: Arc::default(),
         progress: Arc::default(),
         names: Arc::default(),
+        awaited: Awaited::default(),
     });
     Running {
         dir,

@@ -36,6 +36,16 @@ impl Cgroups {
         &self.targets
     }
 
+    /// These are watched as well, when it is time for the next look.
+    pub(super) fn add(&mut self, targets: Vec<Target>) {
+        for target in targets {
+            if !self.targets.contains(&target) {
+                self.targets.push(target);
+                self.ids.push(None);
+            }
+        }
+    }
+
     /// Whether it is time for the next look.
     pub(super) fn due(&mut self, at: Instant) -> bool {
         let due = at.boot_ns >= self.looked_at_ns + LOOKED_AFTER_NS;
@@ -91,6 +101,19 @@ mod tests {
         fs::create_dir(&a.path).unwrap();
         assert!(cgroups.replaced(), "and back again");
         assert_eq!(cgroups.remember().len(), 2);
+    }
+
+    #[test]
+    fn one_that_comes_later_is_watched_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (target(dir.path(), "a"), target(dir.path(), "b"));
+        let mut cgroups = Cgroups::of(vec![a.clone()]);
+        cgroups.add(vec![a.clone()]);
+        assert!(!cgroups.replaced());
+        cgroups.add(vec![a.clone(), b.clone()]);
+        assert!(cgroups.replaced());
+        assert_eq!(cgroups.remember(), [a, b]);
+        assert!(!cgroups.replaced());
     }
 
     #[test]

@@ -194,6 +194,7 @@ fn a_sample_that_comes_late_makes_its_window_incomplete() {
         samples: DropOldest::new(SAMPLES_MAX),
         newest: ArcSwapOption::empty(),
         failures: AtomicU64::new(0),
+        watched: Mutex::default(),
     });
     let source = Box::new(Fake {
         busy: Arc::default(),

@@ -3,6 +3,7 @@
 //! A socket belongs to the cgroup of the process that made it, so cgroups are
 //! what a process, a unit and a container come down to.
 
+mod awaited;
 mod candidates;
 mod foreign;
 mod mount;
@@ -15,6 +16,7 @@ use std::{
     sync::Arc,
 };
 
+pub use awaited::Awaited;
 pub use candidates::{Candidate, candidates};
 pub use foreign::{ADVICE as FOREIGN_ADVICE, Foreign, foreign_listeners, in_other_namespaces};
 pub use mount::cgroup2_mount;
@@ -186,36 +188,48 @@ impl Roots {
     }
 }
 
+/// What was asked for, as far as it is there.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// What is there.
+    pub targets: Vec<Target>,
+    /// What may still come, and why it is not there.
+    pub awaited: Vec<TargetError>,
+}
+
 /// Finds what was asked for.
 ///
 /// # Errors
-/// Where something is not there, would watch more than was meant, or lies within
-/// something else.
-pub fn resolve(request: &TargetRequest, roots: &Roots) -> Result<Vec<Target>, TargetError> {
-    let mut targets = Vec::new();
-    for path in &request.cgroups {
-        let target = roots.target(&below_mount(path, &roots.cgroup))?;
-        if &*target.label == "/" {
-            return Err(TargetError::Root(path.clone()));
+/// Where something would watch more than was meant, or lies within something else.
+pub fn resolve(request: &TargetRequest, roots: &Roots) -> Result<Resolved, TargetError> {
+    let cgroups = request.cgroups.iter().map(|path| of_path(path, roots));
+    let processes = request.pids.iter();
+    let processes = processes.map(|&pid| of_process(pid, request.force, roots));
+    let units = request.units.iter().map(|unit| of_unit(unit, roots));
+    let host = request.whole_host.then(|| roots.target(&roots.cgroup));
+    let mut resolved = Resolved::default();
+    for found in cgroups.chain(processes).chain(units).chain(host) {
+        match found {
+            Ok(target) => resolved.targets.push(target),
+            Err(error) if error.may_come() => resolved.awaited.push(error),
+            Err(error) => return Err(error),
         }
-        targets.push(target);
     }
-    for &pid in &request.pids {
-        targets.push(of_process(pid, request.force, roots)?);
-    }
-    for unit in &request.units {
-        targets.push(of_unit(unit, roots)?);
-    }
-    if request.whole_host {
-        targets.push(roots.target(&roots.cgroup)?);
-    }
-    targets.sort_by(|a, b| a.label.cmp(&b.label));
-    targets.dedup();
-    if targets.is_empty() {
+    resolved.targets.sort_by(|a, b| a.label.cmp(&b.label));
+    resolved.targets.dedup();
+    if resolved.targets.is_empty() && resolved.awaited.is_empty() {
         return Err(TargetError::Nothing);
     }
-    refuse_nested(&targets)?;
-    Ok(targets)
+    refuse_nested(&resolved.targets)?;
+    Ok(resolved)
+}
+
+fn of_path(path: &Path, roots: &Roots) -> Result<Target, TargetError> {
+    let target = roots.target(&below_mount(path, &roots.cgroup))?;
+    if &*target.label == "/" {
+        return Err(TargetError::Root(path.to_owned()));
+    }
+    Ok(target)
 }
 
 /// The first process of a target.

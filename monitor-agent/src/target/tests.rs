@@ -38,7 +38,11 @@ impl Machine {
     }
 
     fn resolve(&self, request: &TargetRequest) -> Result<Vec<Target>, TargetError> {
-        resolve(request, &self.roots)
+        let resolved = resolve(request, &self.roots)?;
+        match resolved.awaited.into_iter().next() {
+            Some(missing) => Err(missing),
+            None => Ok(resolved.targets),
+        }
     }
 
     fn labels(&self, request: &TargetRequest) -> Vec<String> {
@@ -192,4 +196,27 @@ fn a_target_is_called_the_same_when_its_cgroup_is_gone() {
         }
     }
     assert_eq!(machine.roots.label_of(Path::new("/")), "/");
+}
+
+#[test]
+fn what_is_missing_keeps_nothing_else_from_being_found() {
+    let machine = Machine::new();
+    machine.cgroup("web", &[]);
+    let request = TargetRequest {
+        units: vec!["nonexistent".to_owned()],
+        pids: vec![99],
+        ..cgroups(&["web"])
+    };
+    let resolved = resolve(&request, &machine.roots).unwrap();
+    assert_eq!(resolved.targets.len(), 1);
+    assert!(resolved.awaited.iter().all(TargetError::may_come));
+    assert_eq!(resolved.awaited.len(), 2);
+    let bad = TargetRequest {
+        units: vec!["nonexistent".to_owned()],
+        ..cgroups(&["/"])
+    };
+    assert!(matches!(
+        resolve(&bad, &machine.roots),
+        Err(TargetError::Root(_))
+    ));
 }

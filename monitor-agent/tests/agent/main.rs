@@ -25,10 +25,12 @@ use libtest_mimic::{Arguments, Completion, Trial};
 use monitor_agent::{
     cli::RunArgs,
     config::Config,
-    control, run,
+    control,
+    run::{self, Signals},
     source::{Opened, Opener},
+    target::{Resolved, Roots},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use self::{collector::Collector, disk::Disk, kernel::FakeKernel};
 
@@ -134,13 +136,25 @@ impl Agent {
             stopped.await.unwrap();
             "the test"
         };
-        let targets = vec![kernel.target()];
+        let resolved = Resolved {
+            targets: vec![kernel.target()],
+            awaited: vec![],
+        };
+        let roots = Roots {
+            proc: "/proc".into(),
+            cgroup: "/nonexistent".into(),
+        };
+        let (_hangup, reload) = mpsc::channel(1);
+        let signals = Signals {
+            stop: stopped,
+            reload,
+        };
         let open: Opener = Box::new(move |_, level| {
             kernel.attach();
             let source = Box::new(kernel.clone());
             Ok(Opened { source, level })
         });
-        let mut running = std::pin::pin!(run::run(config, targets, stopped, open));
+        let mut running = std::pin::pin!(run::run(config, (resolved, roots), signals, open));
         tokio::select! {
             ended_by_itself = &mut running => panic!("ended by itself: {ended_by_itself:?}"),
             end = ended => if end == Ok(End::Killed) { return },

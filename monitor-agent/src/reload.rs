@@ -1,0 +1,65 @@
+//! What a running agent reads again when it is told to (SIGHUP): the configuration
+//! file, the token, certificates and names.
+
+use std::sync::Arc;
+
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+
+use crate::{
+    config::Config, delivery::Destination, names::FollowedFiles, run::notify, sampler::Asker,
+};
+
+/// What is told of a change.
+#[derive(Debug)]
+pub(crate) struct Reload {
+    /// As it is in force.
+    pub(crate) config: Config,
+    pub(crate) destination: watch::Sender<Destination>,
+    pub(crate) names: Arc<FollowedFiles>,
+    pub(crate) asker: Asker,
+}
+
+impl Reload {
+    /// Reads all of it again.  What cannot be used leaves what was.
+    pub(crate) async fn again(&mut self) {
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            notify(&[NotifyState::Reloading, now]);
+        }
+        self.names.read_again();
+        match self.config.again() {
+            Ok(config) => self.take(config).await,
+            Err(error) => {
+                let error = crate::error_chain(&error);
+                tracing::warn!(
+                    error,
+                    "the configuration is not reloaded: what was read before holds"
+                );
+            }
+        }
+        notify(&[NotifyState::Ready]);
+    }
+
+    async fn take(&mut self, config: Config) {
+        let needs_restart = self.config.needs_restart(&config);
+        if config.level != self.config.level {
+            match self.asker.set_level(config.level).await {
+                Ok(()) => self.config.level = config.level,
+                Err(error) => {
+                    let error = crate::error_chain(&error);
+                    tracing::warn!(error, "the level stays as it is");
+                }
+            }
+        }
+        // The files may have changed where the settings have not.
+        self.destination
+            .send_replace(config.collector_destination());
+        self.config.report_interval = config.report_interval;
+        if needs_restart.is_empty() {
+            tracing::info!("reloaded");
+        } else {
+            let keys = needs_restart.join(", ");
+            tracing::warn!(keys, "reloaded, but for what needs a restart of the agent");
+        }
+    }
+}
