@@ -99,10 +99,12 @@ pub fn table(report: &v1::Report) -> String {
     let mut endpoints: Vec<_> = report.endpoints.iter().collect();
     endpoints.sort_by_key(|e| std::cmp::Reverse(bytes(e)));
     let width = target_width(report);
+    let widest = endpoints.iter().map(|e| label(e).chars().count()).max();
+    let labels = widest.unwrap_or(0).clamp(28, LABEL_MAX);
     let metrics = report.host_metrics.clone().unwrap_or_default();
     let percent = |g: Option<v1::Gauge>| g.map_or("-".to_owned(), |g| format!("{:.1} %", g.last));
     let mut table = format!(
-        "cpu {}   memory {}   disk {}   load {}\n\n{}{:<10} {:<28} {:>7} {:>9} {:>9} {:>11} {:>11} {:>9}\n",
+        "cpu {}   memory {}   disk {}   load {}\n\n{}{:<10} {:<labels$} {:>7} {:>9} {:>9} {:>11} {:>11} {:>9}\n",
         percent(metrics.cpu_usage),
         percent(metrics.memory_usage),
         percent(metrics.disk_usage),
@@ -111,7 +113,7 @@ pub fn table(report: &v1::Report) -> String {
             .map_or("-".to_owned(), |g| format!("{:.2}", g.last)),
         target_cell("TARGET", width),
         "ROLE",
-        "ADDRESS",
+        "ENDPOINT",
         "ACTIVE",
         "OPENED/s",
         "REQ/s",
@@ -121,7 +123,7 @@ pub fn table(report: &v1::Report) -> String {
     );
     for endpoint in endpoints {
         table += &target_cell(&endpoint.target, width);
-        table += &row(endpoint, seconds);
+        table += &row(endpoint, seconds, labels);
     }
     table
 }
@@ -151,7 +153,32 @@ fn bytes(endpoint: &v1::Endpoint) -> u64 {
     window.map_or(0, |w| w.bytes_received + w.bytes_sent)
 }
 
-fn row(endpoint: &v1::Endpoint, seconds: f64) -> String {
+/// Names come from files: what would move the cursor is shown as a mark.
+pub(crate) fn printable(text: &str) -> String {
+    let mark = |c: char| if c.is_control() { '·' } else { c };
+    text.chars().map(mark).collect()
+}
+
+/// The widest column of endpoints; a longer label pushes the figures of its own line.
+const LABEL_MAX: usize = 80;
+
+/// What an endpoint is called, as far as that says more than its address, and its
+/// address: `shop/first 10.0.0.1:80`.
+#[must_use]
+pub fn label(endpoint: &v1::Endpoint) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for name in [&endpoint.upstream, &endpoint.name] {
+        if !name.is_empty() && *name != endpoint.address && !parts.contains(&name.as_str()) {
+            parts.push(name);
+        }
+    }
+    match parts.as_slice() {
+        [] => endpoint.address.clone(),
+        parts => format!("{} {}", parts.join("/"), endpoint.address),
+    }
+}
+
+fn row(endpoint: &v1::Endpoint, seconds: f64, labels: usize) -> String {
     let role = match endpoint.role() {
         v1::Role::Downstream => "downstream",
         v1::Role::Upstream => "upstream",
@@ -167,8 +194,8 @@ fn row(endpoint: &v1::Endpoint, seconds: f64) -> String {
         .and_then(|h| monitor_proto::histogram::quantile_seconds(h, 0.99))
         .map_or_else(unknown, |s| format!("{:.2}", s * 1e3));
     format!(
-        "{role:<10} {:<28} {:>7} {:>9.1} {requests:>9} {:>11.0} {:>11.0} {p99:>9}\n",
-        endpoint.address,
+        "{role:<10} {:<labels$} {:>7} {:>9.1} {requests:>9} {:>11.0} {:>11.0} {p99:>9}\n",
+        printable(&label(endpoint)),
         endpoint.connections_active,
         rate(window.connections_opened),
         rate(window.bytes_received),
@@ -181,7 +208,10 @@ mod tests {
     use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
     use super::*;
-    use crate::kernel::{EndpointAddress, EndpointId, EndpointSample};
+    use crate::{
+        kernel::{EndpointAddress, EndpointId, EndpointSample},
+        names::{Name, Names},
+    };
 
     fn counted(opened: u64) -> KernelSample {
         let counters = EndpointCounters {
@@ -229,8 +259,36 @@ mod tests {
                 .iter()
                 .any(|r| r.contains("no agent"))
         );
-        let second = view.look(counted(7), Level::Tcp, &Arc::default());
+        let mut names = Names::default();
+        let name = Name {
+            name: "first\x1b".to_owned(),
+            upstream: "shop".to_owned(),
+            backend: "first".to_owned(),
+        };
+        names.add_peer(([127, 0, 0, 1], 80).into(), &name);
+        let names = Arc::new(TargetNames::from(names));
+        let second = view.look(counted(7), Level::Tcp, &names);
         assert_eq!((opened(&second), second.complete), ((2, 7), false));
+        assert_eq!(second.endpoints[0].backend, "first");
+        assert!(table(&second).contains("shop/first· 127.0.0.1:80 "));
+    }
+
+    #[test]
+    fn a_name_stands_before_the_address_where_it_says_more() {
+        let label = |upstream: &str, name: &str| {
+            label(&v1::Endpoint {
+                address: "10.0.0.1:80".to_owned(),
+                upstream: upstream.to_owned(),
+                name: name.to_owned(),
+                ..v1::Endpoint::default()
+            })
+        };
+        assert_eq!(label("", ""), "10.0.0.1:80");
+        assert_eq!(label("10.0.0.1:80", "10.0.0.1:80"), "10.0.0.1:80");
+        assert_eq!(label("shop", "10.0.0.1:80"), "shop 10.0.0.1:80");
+        assert_eq!(label("shop", "first"), "shop/first 10.0.0.1:80");
+        assert_eq!(label("app:80", "app:80"), "app:80 10.0.0.1:80");
+        assert_eq!(label("", "one.test"), "one.test 10.0.0.1:80");
     }
 
     #[test]

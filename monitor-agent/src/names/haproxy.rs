@@ -192,7 +192,17 @@ fn words(line: &str) -> Vec<String> {
             return words;
         }
         match (c, quote) {
-            ('\\', None | Some('"')) => word.get_or_insert_default().extend(escaped(&mut chars)),
+            ('\\', None | Some('"')) => {
+                let word = word.get_or_insert_default();
+                match escaped(chars.as_str()) {
+                    Some((escaped, length)) => {
+                        word.push(escaped);
+                        chars = chars.as_str().get(length..).unwrap_or_default().chars();
+                    }
+                    // Before any other character it stands for itself.
+                    None => word.push(c),
+                }
+            }
             (c, Some(open)) if c == open => quote = None,
             ('"' | '\'', None) => {
                 quote = Some(c);
@@ -207,24 +217,21 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// What a backslash and what follows it stand for.
-fn escaped(chars: &mut std::str::Chars<'_>) -> Option<char> {
-    let c = chars.next()?;
-    Some(match c {
+/// What a backslash before this text stands for, with how much of it.
+fn escaped(text: &str) -> Option<(char, usize)> {
+    let c = match text.chars().next()? {
         'n' => '\n',
         'r' => '\r',
         't' => '\t',
         'x' => {
-            let digits = chars.as_str().get(..2);
-            let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            let Some(code) = code else {
-                return Some(c);
-            };
-            chars.nth(1);
-            char::from(code)
+            let digits = text.get(1..3)?;
+            let code = u8::from_str_radix(digits, 16).ok()?;
+            return Some((char::from(code), 3));
         }
-        c => c,
-    })
+        c @ (' ' | '\\' | '#' | '"' | '\'') => c,
+        _ => return None,
+    };
+    Some((c, 1))
 }
 
 #[cfg(test)]
@@ -235,7 +242,8 @@ mod tests {
     fn words_are_told_apart_as_haproxy_does() {
         let text = r#"a "b c" 'd\n' e\ f\#g "h\"\x41\n" i#j"#;
         assert_eq!(words(text), ["a", "b c", r"d\n", "e f#g", "h\"A\n", "i"]);
-        assert_eq!(words(r#"\x4 "" \"#), ["x4", "", ""]);
+        assert_eq!(words(r#"\x4 "" \"#), [r"\x4", "", r"\"]);
+        assert_eq!(words(r#"\w+\.test "\d\\""#), [r"\w+\.test", r"\d\"]);
         assert_eq!(words(&"a ".repeat(1_000_000)).len(), LINE_WORDS_MAX);
     }
 }

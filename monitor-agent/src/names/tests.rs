@@ -246,7 +246,7 @@ fn variables_have_the_values_of_their_own_location() {
     let dir = tempfile::tempdir().unwrap();
     let text = "
         map $host $only { default 127.0.0.1; }
-        map $host $same { a 127.0.0.1:2; b 127.0.0.1:2; default 127.0.0.1:2; }
+        map $host $same { hostnames; a 127.0.0.1:2; b 127.0.0.1:2; default 127.0.0.1:2; }
         map $host $several { default 127.0.0.1:90; x 127.0.0.1:91; y 127.0.0.1:91; }
         map $host $more { default 127.0.0.1:92; include more.map; }
         map $host $without { x 127.0.0.1:93; }

@@ -235,15 +235,10 @@ fn endpoint(e: &v1::Endpoint, seconds: f64, end_ns: u64) -> Row {
     let http = window.http.as_ref();
     let durations = http.and_then(|h| h.exchange_duration.as_ref());
     let p99 = durations.and_then(|d| histogram::quantile_seconds(d, 0.99));
-    let label = if e.name.is_empty() {
-        e.address.clone()
-    } else {
-        format!("{} {}", e.name, e.address)
-    };
     Row {
         role: role(e.role()),
         target: e.target.clone(),
-        label,
+        label: crate::view::label(e),
         in_per_s: rate(window.bytes_received),
         out_per_s: rate(window.bytes_sent),
         srtt_us: e.srtt.as_ref().map(|s| s.mean_us),

@@ -10,7 +10,7 @@ use ratatui::{
 };
 
 use super::model::{Model, More, Page, Row, SortBy};
-use crate::view::has_several_targets;
+use crate::view::{has_several_targets, printable};
 
 const DIM: Style = Style::new().fg(Color::DarkGray);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
@@ -183,12 +183,6 @@ fn cells(row: &Row) -> Vec<String> {
             age,
         ],
     }
-}
-
-/// Names come from files: what would move the cursor is shown as a mark.
-fn printable(text: &str) -> String {
-    let mark = |c: char| if c.is_control() { '·' } else { c };
-    text.chars().map(mark).collect()
 }
 
 fn known(ms: Option<f64>) -> String {

@@ -39,7 +39,6 @@ fn main() -> ExitCode {
     let missing = missing_for_kernel_programs();
     let cases = [
         exactness::CASES,
-        names::CASES,
         outage::CASES,
         privileges::CASES,
         restart::CASES,
@@ -54,6 +53,12 @@ fn main() -> ExitCode {
     let installed = |program| Command::new(program).arg("-V").output().is_ok();
     for (program, is_there, cases) in [
         ("nginx", Nginx::program().is_some(), nginx::CASES),
+        ("nginx", Nginx::program().is_some(), names::NGINX_CASES),
+        (
+            "haproxy",
+            Haproxy::program().is_some(),
+            names::HAPROXY_CASES,
+        ),
         ("haproxy", Haproxy::program().is_some(), haproxy::CASES),
         ("ip (of iproute2)", installed("ip"), namespace::CASES),
     ] {

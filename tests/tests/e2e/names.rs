@@ -10,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 use testkit::{
     Cgroup, Process, eventually,
-    fixtures::{AgentPlan, Binaries, CollectorPlan},
+    fixtures::{AgentPlan, Binaries, CollectorPlan, Haproxy, Nginx},
     traffic::{Exchange, Load},
 };
 
@@ -19,14 +19,17 @@ use super::{
     scene::{REPORTS, origin_on, send},
 };
 
-pub(crate) const CASES: &[Case] = &[
+pub(crate) const NGINX_CASES: &[Case] = &[
     ("names_come_from_nginx_s_own_configuration", nginx),
-    ("names_come_from_haproxy_s_own_configuration", haproxy),
+    ("names_that_cannot_be_read_yet_stop_nothing", late),
 ];
+
+pub(crate) const HAPROXY_CASES: &[Case] =
+    &[("names_come_from_haproxy_s_own_configuration", haproxy)];
 
 /// A proxy that is started with a configuration of a test's own.
 struct Configured {
-    program: &'static str,
+    program: &'static Path,
     file: PathBuf,
     directory: TempDir,
     listens: SocketAddr,
@@ -44,7 +47,7 @@ fn free_address() -> SocketAddr {
 fn nginx() {
     named(
         |directory, listens, origin| Configured {
-            program: "/usr/sbin/nginx",
+            program: Nginx::program().unwrap(),
             file: directory.path().join("nginx.conf"),
             directory,
             listens,
@@ -69,7 +72,7 @@ fn nginx() {
 fn haproxy() {
     named(
         |directory, listens, origin| Configured {
-            program: "/usr/sbin/haproxy",
+            program: Haproxy::program().unwrap(),
             file: directory.path().join("haproxy.cfg"),
             directory,
             listens,
@@ -99,10 +102,6 @@ fn named(
     let origin = origin_on("127.0.0.1");
     let directory = TempDir::new().unwrap();
     let proxy = describe(directory, free_address(), origin.address());
-    if !Path::new(proxy.program).exists() {
-        eprintln!("skipped: {} is not installed", proxy.program);
-        return;
-    }
     let at = proxy.directory.path().to_str().unwrap();
     fs::write(&proxy.file, text(at, proxy.listens, proxy.origin)).unwrap();
 
@@ -132,25 +131,12 @@ fn named(
             .requests(20)
             .mix([Exchange::get(10)]),
     );
+    let seen = agent.snapshot().unwrap();
     agent.stop().unwrap();
     drop(running);
 
     let reports = collector.reports().unwrap();
-    let last = reports.last().unwrap();
-    let field = |endpoint: &serde_json::Value, name: &str| {
-        endpoint[name].as_str().unwrap_or_default().to_owned()
-    };
-    let mut found: Vec<Named> = last["endpoints"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|e| {
-            let [role, address, name, upstream, backend] =
-                ["role", "address", "name", "upstream", "backend"].map(|n| field(e, n));
-            (role, address, name, upstream, backend)
-        })
-        .collect();
-    found.sort();
+    let found = named_in(reports.last().unwrap());
     let none = String::new();
     let backend = backend(proxy.origin);
     let expected = [
@@ -170,5 +156,72 @@ fn named(
         ),
     ];
     assert_eq!(found, expected);
+    assert_eq!(named_in(&seen), expected, "`snapshot` asks the agent");
+    collector.stop().unwrap();
+}
+
+/// What a report calls its endpoints.
+fn named_in(report: &serde_json::Value) -> Vec<Named> {
+    let field = |endpoint: &serde_json::Value, name: &str| {
+        endpoint[name].as_str().unwrap_or_default().to_owned()
+    };
+    let endpoints = report["endpoints"].as_array().unwrap().iter();
+    let mut found: Vec<Named> = endpoints
+        .map(|e| {
+            let [role, address, name, upstream, backend] =
+                ["role", "address", "name", "upstream", "backend"].map(|n| field(e, n));
+            (role, address, name, upstream, backend)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// The agent starts without the file, says so in its reports, and reads it once it
+/// is there.
+fn late() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("nginx.conf");
+    let binaries = Binaries::of_this_build().unwrap();
+    let cgroup = Cgroup::create("names").unwrap();
+    let origin = origin_on("127.0.0.1");
+    let nginx = Nginx::start(&cgroup, origin.address()).unwrap();
+    let collector = CollectorPlan::new(&binaries).unwrap().start().unwrap();
+    let agent = AgentPlan::watching(&binaries, &cgroup).unwrap();
+    let agent = agent
+        .reporting_to(&collector)
+        .with(["--names-from".as_ref(), file.as_os_str()])
+        .start()
+        .unwrap();
+    let newest = |what: &str, fits: &dyn Fn(&serde_json::Value) -> bool| {
+        eventually(what, REPORTS, || {
+            let reports = collector.reports().ok()?;
+            reports.last().filter(|report| fits(report)).cloned()
+        })
+    };
+    let noted = newest("a note", &|report| report["notes"].is_array());
+    let note = noted["notes"][0].as_str().unwrap();
+    assert!(note.contains("nginx.conf cannot be read"), "{note}");
+    let status = agent.ask(&["status"]).unwrap();
+    assert!(status["names"][0]["problem"].is_string(), "{status}");
+    let port = nginx.address().port();
+    let text = format!("server {{ listen {port}; server_name late.test; }}");
+    fs::write(&file, text).unwrap();
+    send(
+        Load::on(nginx.address())
+            .connections(1)
+            .requests(3)
+            .mix([Exchange::get(10)]),
+    );
+    let called = |report: &serde_json::Value| {
+        let named = named_in(report);
+        named.iter().any(|(_, _, name, ..)| name == "late.test")
+    };
+    let named = newest("the name", &called);
+    assert_eq!(named["notes"], serde_json::Value::Null, "{named}");
+    let status = agent.ask(&["status"]).unwrap();
+    assert_eq!(status["names"][0]["names"], 1, "{status}");
+    agent.stop().unwrap();
+    nginx.stop().unwrap();
     collector.stop().unwrap();
 }

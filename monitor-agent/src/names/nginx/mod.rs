@@ -64,8 +64,10 @@ pub(super) fn parse(text: &str, path: &Path, sources: &mut Sources) -> Found {
 fn is_wanted(around: &[String], words: &[String], before: &[Directive]) -> bool {
     let name = words.first().map_or("", String::as_str);
     if around.first().is_some_and(|around| around == "map") {
-        let other = || before.iter().all(|d| d.words.get(1) != words.get(1));
-        return ["default", "include"].contains(&name) || before.len() < 2 && other();
+        // Two values that differ tell as much as all of them.
+        let is_new = || before.iter().all(|d| d.words.get(1) != words.get(1));
+        let is_value = words.len() == 2;
+        return ["default", "include"].contains(&name) || is_value && before.len() < 2 && is_new();
     }
     const KEPT: [&str; 7] = [
         "break",
