@@ -238,6 +238,19 @@ fn wide() -> v1::Report {
         }
         e.connections_active = 123_456 + i as u64;
     }
+    // A listener with TLS: all that is seen are the turns of its streams.
+    let mut tls = r.endpoints[0].clone();
+    tls.address = "127.0.0.1:8443".into();
+    for counters in [tls.window.as_mut(), tls.totals.as_mut()] {
+        let http = counters.unwrap().http.as_mut().unwrap();
+        let exchange_duration = http.exchange_duration.take();
+        *http = v1::HttpCounters {
+            exchanges: 50,
+            exchange_duration,
+            ..Default::default()
+        };
+    }
+    r.endpoints.push(tls);
     for i in 0..3_u64 {
         backend.address = format!("[2001:db8:85a3:8d3:1319:8a2e:370:734{i}]:58081");
         backend.backend = format!("checkout-{i}-eu-west-1b");
@@ -274,6 +287,15 @@ async fn the_page_at_every_width(packages: &Path) {
         assert_eq!(at["errors"], serde_json::json!([]), "at {width} px");
         assert!(at["figures"].as_u64().unwrap() > 50, "at {width} px: {at}");
     }
+    let unseen = &answer["unseen"];
+    let cell = |column: usize, part: usize| unseen[column][part].as_str().unwrap();
+    assert_eq!(
+        (cell(2, 0), cell(3, 0)),
+        ("– (10/s turns)", "–"),
+        "{unseen}"
+    );
+    assert!(cell(3, 1).starts_with("Not HTTP/1 (TLS"), "{unseen}");
+    assert!(cell(8, 0).ends_with(" *") && cell(8, 1).contains("turns"));
     assert!(!answer["labels"].as_array().unwrap().is_empty(), "{answer}");
     assert!(
         answer["cpu"].as_str().unwrap().contains("42.0 %"),
@@ -285,7 +307,7 @@ async fn the_page_at_every_width(packages: &Path) {
         endpoints[0].as_str().unwrap().contains("checkout-2"),
         "{answer}"
     );
-    assert_eq!(answer["search"][0]["caption"], "1 of 5 endpoints match");
+    assert_eq!(answer["search"][0]["caption"], "1 of 6 endpoints match");
     assert!(answer["nothing"].as_str().unwrap().contains("nowhere"));
     assert!(answer["unknown"]["text"].as_str().unwrap().contains("gone"));
     assert_eq!(answer["unknown"]["history"], false);

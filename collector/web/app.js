@@ -112,13 +112,25 @@ async function load() {
       return answer.json();
     }));
   partial(hosts.partial ?? reports.partial);
-  const seen = new Map(hosts.hosts.map((h) => [h.host.id, Date.parse(h.last_seen)]));
-  for (const report of reports.reports) fleet.add(report, seen.get(report.host.id) ?? 0);
+  for (const host of hosts.hosts) fleet.know(host, Date.now() + clockAheadMs);
+  for (const report of reports.reports) fleet.add(report);
   loaded = true;
   drawSoon();
 }
 
 const reload = () => load().catch(() => connection("no answer", "bad"));
+
+/// Many hosts may be new at once: they are asked for together.
+const RELOAD_AFTER_MS = 1000;
+let reloading = false;
+function reloadSoon() {
+  if (reloading) return;
+  reloading = true;
+  setTimeout(() => {
+    reloading = false;
+    reload();
+  }, RELOAD_AFTER_MS);
+}
 
 function watch() {
   const events = new EventSource("/api/v1/live");
@@ -130,7 +142,8 @@ function watch() {
   events.addEventListener("skipped", reload);
   events.addEventListener("partial", (event) => partial(JSON.parse(event.data).partial));
   events.addEventListener("report", (event) => {
-    fleet.add(JSON.parse(event.data), Date.now() + clockAheadMs);
+    // A host that is new, or whose windows are of another length.
+    if (fleet.add(JSON.parse(event.data), Date.now() + clockAheadMs)) reloadSoon();
     drawSoon();
   });
 }

@@ -1,7 +1,8 @@
 // A host at a glance: its health, its gauges, its endpoints.
 
 import { badge, bar, element, label, svg, table } from "/dom.js";
-import { age, bytesPerSecond, count, known, milliseconds, percent, perSecond, printable } from "/format.js";
+import { duration, requests, seen } from "/unseen.js";
+import { age, bytesPerSecond, count, known, percent, printable } from "/format.js";
 import { row } from "/model.js";
 
 function gauge(name, value) {
@@ -29,10 +30,10 @@ function endpointTable(report, endpoints) {
     rows: endpoints.map((endpoint) => {
       const r = row(endpoint, report);
       return [
-        r.role, label(r.label), known(r.requests, perSecond),
-        { className: r.errors > 0 ? "alarm" : "", content: [known(r.errors, count)] },
+        r.role, label(r.label), requests(r),
+        { className: r.errors > 0 ? "alarm" : "", content: [seen(r, r.errors, count)] },
         bytesPerSecond(r.received), bytesPerSecond(r.sent), count(r.active),
-        known(r.p50, milliseconds), known(r.p99, milliseconds),
+        duration(r, r.p50), duration(r, r.p99),
       ];
     }),
   });

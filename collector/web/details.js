@@ -2,13 +2,14 @@
 // sockets, losses, and what the host itself does.
 
 import { bar, element, label, table } from "/dom.js";
-import { age, bytes, bytesPerSecond, count, known, microseconds, milliseconds, percent, perSecond, printable } from "/format.js";
+import { duration, requests, seen } from "/unseen.js";
+import { age, bytes, bytesPerSecond, count, known, microseconds, milliseconds, percent, printable } from "/format.js";
 import { backends, rate, SOCKET_ORDERS, socketsBy } from "/model.js";
 
 /// A figure, and how it stands next to the largest of its column.
 function compared(value, largest, format) {
   const share = value === null || largest <= 0 ? null : 100 * value / largest;
-  return { className: "compared", content: [bar(share), known(value, format)] };
+  return { className: "compared", content: [bar(share), format(value)] };
 }
 
 function upstreamTable(group) {
@@ -21,10 +22,10 @@ function upstreamTable(group) {
     words: 1,
     rows: group.rows.map((r) => [
       label(r.label),
-      compared(r.requests, top.requests, perSecond),
-      { className: r.errorPercent > 0 ? "alarm" : "", content: [known(r.errorPercent, percent)] },
-      compared(r.p50, top.p50, milliseconds),
-      compared(r.p99, top.p99, milliseconds),
+      compared(r.requests, top.requests, () => requests(r)),
+      { className: r.errorPercent > 0 ? "alarm" : "", content: [seen(r, r.errorPercent, percent)] },
+      compared(r.p50, top.p50, () => duration(r, r.p50)),
+      compared(r.p99, top.p99, () => duration(r, r.p99)),
       compared(r.active, top.active, count),
       { className: r.failed > 0 ? "alarm" : "", content: [count(r.failed)] },
       known(r.connect, milliseconds),

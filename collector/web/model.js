@@ -1,24 +1,16 @@
 // What is known of the fleet, and what follows from it.  No page in here.
 
-const LATE_AFTER_S = 15;
-const SILENT_AFTER_S = 60;
-/// Where windows are long, so many of them without a report: the collector's limit, too.
-const SILENT_AFTER_WINDOWS = 2.5;
-const LATE_AFTER_WINDOWS = 1.5;
 const HISTORY_MAX = 120;
 
 const seconds = (report) => report.window_duration_ns / 1e9;
 export const rate = (n, report) => (seconds(report) > 0 ? n / seconds(report) : 0);
 
-const lateAfterS = (report) => Math.max(LATE_AFTER_S, LATE_AFTER_WINDOWS * seconds(report));
-const silentAfterS = (report) => Math.max(SILENT_AFTER_S, SILENT_AFTER_WINDOWS * seconds(report));
-
 /// Whether one report of a host is newer than another, as the collector has it: of two
 /// agents, that whose spool was made later, until it is silent.
-function isNewer(a, b) {
+function isNewer(a, b, silentAfterMs) {
   if (a.agent.epoch === b.agent.epoch) return a.sequence > b.sequence;
-  const laterS = (Date.parse(a.window_end) - Date.parse(b.window_end)) / 1000;
-  return laterS >= (a.agent.epoch > b.agent.epoch ? 0 : silentAfterS(b));
+  const laterMs = Date.parse(a.window_end) - Date.parse(b.window_end);
+  return laterMs >= (a.agent.epoch > b.agent.epoch ? 0 : silentAfterMs);
 }
 
 /// Sums what was measured; null where nothing was.
@@ -27,27 +19,42 @@ function sum(values) {
   return measured.length === 0 ? null : measured.reduce((a, b) => a + b, 0);
 }
 
+const newHost = (id) => ({ id, seenAtMs: 0, report: null, history: [], lateAfterMs: Infinity, silentAfterMs: Infinity });
+
 export class Fleet {
   constructor() {
     this.hosts = new Map();
   }
 
-  /// Takes a report unless a newer one is known.
-  add(report, seenAtMs) {
+  /// Takes what the collector says of a host: when it was seen, and at which age
+  /// it is late and silent.
+  know({ host: { id }, age_ms: ageMs, late_after_ms: lateAfterMs, silent_after_ms: silentAfterMs }, nowMs) {
+    const host = this.hosts.get(id) ?? newHost(id);
+    host.seenAtMs = Math.max(host.seenAtMs, nowMs - ageMs);
+    Object.assign(host, { lateAfterMs, silentAfterMs });
+    this.hosts.set(id, host);
+  }
+
+  /// Takes a report unless a newer one is known; tells whether the collector has
+  /// to be asked what it says of the host.
+  add(report, seenAtMs = 0) {
     const id = report.host.id;
-    const host = this.hosts.get(id) ?? { id, seenAtMs: 0, report: null, history: [] };
+    const host = this.hosts.get(id) ?? newHost(id);
     host.seenAtMs = Math.max(host.seenAtMs, seenAtMs);
-    if (host.report === null || isNewer(report, host.report)) {
+    const before = host.report;
+    if (host.report === null || isNewer(report, host.report, host.silentAfterMs)) {
       host.report = report;
       host.history.push(requestRate(report) ?? 0);
       if (host.history.length > HISTORY_MAX) host.history.shift();
     }
     this.hosts.set(id, host);
+    return host.lateAfterMs === Infinity || seconds(before ?? report) !== seconds(report);
   }
 
   /// Worst first, then by name.
   sorted(nowMs) {
     return [...this.hosts.values()]
+      .filter((host) => host.report !== null)
       .map((host) => ({ ...host, health: health(host, nowMs) }))
       .sort((a, b) => b.health.rank - a.health.rank
         || a.report.host.name.localeCompare(b.report.host.name)
@@ -64,9 +71,9 @@ export function requestRate(report) {
 }
 
 export function health(host, nowMs) {
-  const silentFor = (nowMs - host.seenAtMs) / 1000;
-  if (silentFor > silentAfterS(host.report)) return { word: "silent", tone: "bad", rank: 3 };
-  if (silentFor > lateAfterS(host.report)) return { word: "late", tone: "warn", rank: 2 };
+  const ageMs = nowMs - host.seenAtMs;
+  if (ageMs >= host.silentAfterMs) return { word: "silent", tone: "bad", rank: 3 };
+  if (ageMs >= host.lateAfterMs) return { word: "late", tone: "warn", rank: 2 };
   if (Object.values(host.report.losses).some((n) => n > 0)) {
     return { word: "losses", tone: "warn", rank: 2 };
   }
@@ -87,6 +94,7 @@ export function endpointsMatching(report, words) {
   return found.length > 0 ? found : null;
 }
 
+const known = (value) => value !== null && value !== undefined;
 const named = (name, address) => (name ? `${name} (${address})` : address);
 
 /// The figures of an endpoint's row.
@@ -100,6 +108,10 @@ export function row(endpoint, report) {
     received: rate(endpoint.bytes_received, report),
     sent: rate(endpoint.bytes_sent, report),
     active: endpoint.connections_active,
+    // What is not HTTP/1 (TLS, HTTP/2) shows the turns of its streams alone.
+    unseen: endpoint.protocol === "other",
+    turns: endpoint.protocol === "other" || endpoint.protocol === "mixed",
+    exchanges: known(endpoint.exchanges) ? rate(endpoint.exchanges, report) : null,
     p50: endpoint.exchange_duration?.p50_ms ?? null,
     p99: endpoint.exchange_duration?.p99_ms ?? null,
   };

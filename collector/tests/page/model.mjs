@@ -27,6 +27,9 @@ const report = (epoch, sequence, endS) => ({
 // Of two agents the later is shown until it is silent.
 {
   const fleet = new Fleet();
+  assert.equal(fleet.add(report(2, 0, -5), T0), true, "the collector is to be asked for its bounds");
+  fleet.know({ host: { id: "a" }, age_ms: 0, late_after_ms: 15000, silent_after_ms: 60000 }, T0);
+  assert.equal(fleet.add(report(2, 0, -5), T0), false);
   for (const [shown, next] of [
     [[2, 1], report(2, 1, 0)],
     [[2, 1], report(1, 8, 59)],
@@ -40,14 +43,16 @@ const report = (epoch, sequence, endS) => ({
   }
 }
 
-// Silence is judged by the host's own windows.
-for (const [windowS, words] of [
-  [5, { 14: "healthy", 16: "late", 61: "silent" }],
-  [120, { 179: "healthy", 181: "late", 299: "late", 301: "silent" }],
+// Silence is judged by what the collector says of the host.
+for (const [bounds, words] of [
+  [[15000, 60000], { 14999: "healthy", 15000: "late", 59999: "late", 60000: "silent" }],
+  [[180000, 300000], { 179999: "healthy", 180000: "late", 300000: "silent" }],
+  [[Infinity, Infinity], { 9e9: "healthy" }],
 ]) {
-  for (const [ageS, word] of Object.entries(words)) {
-    const host = { seenAtMs: T0, report: { ...report(1, 1, 0), window_duration_ns: windowS * 1e9 } };
-    assert.equal(health(host, T0 + ageS * 1000).word, word, `${windowS} s, ${ageS} s`);
+  for (const [ageMs, word] of Object.entries(words)) {
+    const [lateAfterMs, silentAfterMs] = bounds;
+    const host = { seenAtMs: T0, report: report(1, 1, 0), lateAfterMs, silentAfterMs };
+    assert.equal(health(host, T0 + Number(ageMs)).word, word, `${bounds}, ${ageMs} ms`);
   }
 }
 

@@ -51,6 +51,8 @@ try {
     await heat.locator("canvas").waitFor();
     found[width] = { cut: await cutOff(page), figures: await page.locator("#details td:visible, .host td:visible").count(), errors };
     found.labels = await page.evaluate(() => [...new Set(window.written.filter((text) => text.endsWith("µs")))].sort());
+    found.unseen = await page.locator("article.host tbody tr", { hasText: "8443" })
+      .evaluate((row) => [...row.cells].map((cell) => [cell.innerText, cell.querySelector("abbr")?.title ?? ""]));
     found.cpu = await page.locator(".gauge", { hasText: "CPU" }).innerText();
     await shot(page, `host-${width}`);
     await page.goto(new URL("/", url).href);

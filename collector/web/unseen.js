@@ -1,0 +1,31 @@
+// Figures of HTTP where they can be seen, and why not where they cannot.
+
+import { element } from "/dom.js";
+import { known, milliseconds, perSecond } from "/format.js";
+
+const UNSEEN = "Not HTTP/1 (TLS, HTTP/2 or another protocol): requests and responses cannot be seen";
+const TURNS = "Time between the turns of streams that are not HTTP/1, not of requests";
+const MIXED = "HTTP/1 requests, and the turns of streams that are not HTTP/1";
+
+/// A short text with its reason, for eyes that hover and for screen readers.
+function because(text, reason) {
+  const made = element("abbr", "", text);
+  made.title = reason;
+  return made;
+}
+
+/// A figure of requests or responses; a dash with its reason where none is seen.
+export const seen = (r, value, format) => (r.unseen ? because("–", UNSEEN) : known(value, format));
+
+/// Requests a second, or the turns of what is not HTTP/1.
+export function requests(r) {
+  if (!r.unseen) return known(r.requests, perSecond);
+  return because(`– (${known(r.exchanges, perSecond)} turns)`, UNSEEN);
+}
+
+/// A duration; of turns it says so.
+export function duration(r, ms) {
+  const text = known(ms, milliseconds);
+  if (!r.turns || ms === null) return text;
+  return because(`${text} *`, r.unseen ? TURNS : MIXED);
+}
