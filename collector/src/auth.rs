@@ -308,7 +308,6 @@ mod tests {
                 hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
                 reads,
             })),
-            ..Peer::default()
         };
         let header = bearer(GENERAL);
         let unbound = access.write(Some(&header), &Peer::default()).unwrap();

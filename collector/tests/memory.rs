@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{Agent, Collector, bulky, report};
-use monitor_proto::v1::{self, ExportOutcome};
+use monitor_proto::v1::{self, ExportOutcome, query_service_client::QueryServiceClient};
 use prost::{Message, bytes::Bytes};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -117,6 +117,46 @@ async fn readers_that_do_not_read_are_refused_and_others_are_served() {
     // Another reader, and the agent, notice nothing of it.
     let all = collector.all_reports("limit=100");
     assert_eq!(all.len() as u64, REPORTS);
+    let outcome = agent.export(report("web", REPORTS + 1)).await;
+    assert_eq!(outcome, ExportOutcome::Stored);
+    stays_within_its_limit(&collector);
+}
+
+/// The same by gRPC: there is no room for what is asked at such a peer, so that its
+/// answers wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_that_take_nothing_are_told_and_others_are_served() {
+    const REPORTS: u64 = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let collector = started(dir.path());
+    let mut agent = collector.agent().await;
+    for sequence in 1..=REPORTS {
+        let outcome = agent.export(bulky("web", sequence)).await;
+        assert_eq!(outcome, ExportOutcome::Stored);
+    }
+    let (told, mut refusals) = mpsc::channel(100);
+    for _ in 0..20 {
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(format!("http://{}", collector.grpc));
+        let endpoint = endpoint.unwrap().initial_stream_window_size(0);
+        let mut client = QueryServiceClient::new(endpoint.connect().await.unwrap());
+        let told = told.clone();
+        tokio::spawn(async move {
+            let request = v1::GetReportsRequest {
+                limit: 1000,
+                ..Default::default()
+            };
+            if let Err(status) = client.get_reports(request).await {
+                drop(told.send(status).await);
+            }
+        });
+    }
+    let refusal = tokio::time::timeout(common::DEADLINE, refusals.recv());
+    let refusal = refusal.await.unwrap().unwrap();
+    assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
+    assert!(refusal.message().contains("--memory-limit"), "{refusal}");
+    let (status, _) = ask("127.0.0.2", &collector, "/api/v1/reports?limit=50");
+    assert_eq!(status, 200);
     let outcome = agent.export(report("web", REPORTS + 1)).await;
     assert_eq!(outcome, ExportOutcome::Stored);
     stays_within_its_limit(&collector);
@@ -384,7 +424,8 @@ async fn scrapes_that_are_not_read_are_bounded_and_agents_go_on() {
     };
     let mut statuses = Vec::new();
     let mut open = Vec::new();
-    for sequence in 1..=6 {
+    // What is held of one round fits several times, and of all of them it does not.
+    for sequence in 1..=20 {
         for host in 0..HOSTS {
             let outcome = agent.export(wide(host, sequence)).await;
             assert_eq!(outcome, ExportOutcome::Stored);
@@ -392,12 +433,15 @@ async fn scrapes_that_are_not_read_are_bounded_and_agents_go_on() {
         let (status, stream) = ask("127.0.0.2", &collector, "/metrics");
         statuses.push(status);
         open.push(stream);
+        if status == 503 {
+            break;
+        }
     }
     assert_eq!(statuses[0], 200);
     assert!(statuses.contains(&503), "{statuses:?}");
     open.clear();
     common::eventually("there is room again", || {
-        collector.get("/metrics").status == 200
+        ask("127.0.0.1", &collector, "/metrics").0 == 200
     });
     stays_within_its_limit(&collector);
 }

@@ -12,13 +12,18 @@ mod promql;
 mod reports;
 mod series;
 
-use std::{io::Read, sync::Arc, time::Duration};
+use std::{
+    io::Read,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use self::answer::{Answer, BadAnswer, Series};
 use crate::{
-    budget::{Budget, Held, Use},
+    budget::{Budget, Exhausted, Held, Use},
     remote_write::RemoteUrl,
     time::now_ns,
 };
@@ -30,7 +35,11 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// It is read so much at a time, and what it becomes is so many times as much: each
 /// series has labels of its own.
 const PART_BYTES: u64 = 256 << 10;
-const GROWTH: u64 = 6;
+const GROWTH: u64 = 4;
+/// How long room for it is waited for, and how often it is looked for: others have
+/// theirs for a moment.
+const ROOM_MAX: Duration = Duration::from_secs(5);
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 /// Questions that are on their way at once; others wait.
 const QUESTIONS_MAX: usize = 16;
 
@@ -42,6 +51,8 @@ pub(crate) enum EngineError {
     NoAnswer { url: String, why: String },
     #[error("the collector is stopping")]
     Stopping,
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     #[error("too many {0}")]
     TooMuch(&'static str),
 }
@@ -175,38 +186,65 @@ impl Engine {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let _place = place.map_err(|_| EngineError::Stopping)?;
         let agent = self.agent.clone();
-        let room = self.budget.open(Use::Answers, &url.to_string().into());
+        let asked: Vec<&str> = question.form.iter().map(|(_, text)| &**text).collect();
+        let room = self.budget.open(Use::Answers, &asked.join(" ").into());
         #[expect(
             clippy::disallowed_methods,
             reason = "bounded: each holds one of QUESTIONS_MAX places"
         )]
         let asked = tokio::task::spawn_blocking(move || {
             let target = format!("{}{}", url.as_str().trim_end_matches('/'), question.path);
-            post(&agent, &target, question.form, room).map_err(|why| EngineError::NoAnswer {
-                url: url.to_string(),
-                why,
+            post(&agent, &target, question.form, room).map_err(|failure| match failure {
+                Failure::Exhausted(exhausted) => exhausted.into(),
+                Failure::NoAnswer(why) => EngineError::NoAnswer {
+                    url: url.to_string(),
+                    why,
+                },
             })
         });
         asked.await.map_err(|_| EngineError::Stopping)?
     }
 }
 
+/// Why a question has no answer.
+enum Failure {
+    NoAnswer(String),
+    Exhausted(Exhausted),
+}
+
+impl Failure {
+    fn of(error: &dyn std::fmt::Display) -> Self {
+        Self::NoAnswer(error.to_string())
+    }
+}
+
+/// Holds so many bytes, once there is room.
+fn resize(room: &mut Held, bytes: u64) -> Result<(), Failure> {
+    let started = Instant::now();
+    loop {
+        match room.resize(bytes) {
+            Err(_) if started.elapsed() < ROOM_MAX => thread::sleep(ROOM_PAUSE),
+            done => return done.map_err(Failure::Exhausted),
+        }
+    }
+}
+
 /// Reads an answer as far as there is room for what it becomes.
-fn read(mut from: impl Read, room: &mut Held) -> Result<Vec<u8>, String> {
+fn read(mut from: impl Read, room: &mut Held) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
     let mut part = from.by_ref().take(PART_BYTES);
     while part
         .read_to_end(&mut body)
-        .map_err(|error| error.to_string())?
+        .map_err(|error| Failure::of(&error))?
         > 0
     {
         let bytes = body.len() as u64;
         if bytes > ANSWER_BYTES_MAX {
             let most = ANSWER_BYTES_MAX >> 20;
-            return Err(format!("it is larger than {most} MiB: choose a host"));
+            let words = format!("it is larger than {most} MiB: choose a host");
+            return Err(Failure::NoAnswer(words));
         }
-        room.resize(bytes * GROWTH)
-            .map_err(|error| error.to_string())?;
+        resize(room, bytes * GROWTH)?;
         part.set_limit(PART_BYTES);
     }
     Ok(body)
@@ -217,16 +255,18 @@ fn post(
     url: &str,
     form: Vec<(&'static str, String)>,
     mut room: Held,
-) -> Result<Answer, String> {
+) -> Result<Answer, Failure> {
     let mut response = agent
         .post(url)
         .send_form(form)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| Failure::of(&error))?;
     let status = response.status().as_u16();
     let reader = response.body_mut().with_config().limit(u64::MAX).reader();
     let body = read(reader, &mut room)?;
     answer::parse(&body).map_err(|error| match error {
-        BadAnswer::NotOfTheApi(_) if status != 200 => format!("its status was {status}"),
-        error => error.to_string(),
+        BadAnswer::NotOfTheApi(_) if status != 200 => {
+            Failure::NoAnswer(format!("its status was {status}"))
+        }
+        error => Failure::of(&error),
     })
 }

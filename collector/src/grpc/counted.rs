@@ -8,14 +8,17 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{
     Status,
     body::Body,
-    codegen::{BoxFuture, Bytes, Service, http},
+    codegen::{
+        BoxFuture, Bytes, Service,
+        http::{self, HeaderMap},
+    },
     server::NamedService,
 };
 
@@ -80,6 +83,7 @@ where
                     waiting: None,
                     budget,
                     peer,
+                    ended: false,
                     _room: room,
                 })
             }))
@@ -93,6 +97,8 @@ struct CountedBody {
     waiting: Option<Waiting>,
     budget: Budget,
     peer: Arc<str>,
+    // There was no room for the rest.
+    ended: bool,
     _room: Option<Room>,
 }
 
@@ -108,6 +114,14 @@ impl CountedBody {
         let held = held.map_err(|error| Status::resource_exhausted(error.to_string()))?;
         Ok(Frame::data(held.around(data)))
     }
+
+    /// The answer ends with this status, as the peer is told.
+    fn end(&mut self, status: &Status) -> Result<Frame<Bytes>, Status> {
+        self.ended = true;
+        let mut trailers = HeaderMap::new();
+        status.add_header(&mut trailers)?;
+        Ok(Frame::trailers(trailers))
+    }
 }
 
 impl HttpBody for CountedBody {
@@ -118,17 +132,24 @@ impl HttpBody for CountedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
         let poll = Pin::new(&mut self.body).poll_frame(context);
         if poll.is_ready() {
             self.waiting = None;
         } else if self.waiting.is_none() {
             self.waiting = Some(self.streams.begin());
         }
-        poll.map(|next| next.map(|frame| self.hold(frame?)))
+        let Some(frame) = ready!(poll) else {
+            return Poll::Ready(None);
+        };
+        let held = self.hold(frame?);
+        Poll::Ready(Some(held.or_else(|status| self.end(&status))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.ended || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -241,6 +241,9 @@ fn reading_status(error: &ReadingError) -> Status {
         ReadingError::Engine(error @ EngineError::TooMuch(_)) => {
             Status::invalid_argument(error.to_string())
         }
+        ReadingError::Engine(error @ EngineError::Exhausted(_)) => {
+            Status::resource_exhausted(error.to_string())
+        }
         ReadingError::Engine(error) => Status::unavailable(error.to_string()),
     }
 }

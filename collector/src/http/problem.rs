@@ -97,7 +97,9 @@ impl From<ReadingError> for Problem {
                 let status = match error {
                     EngineError::NoAnswer { .. } => StatusCode::BAD_GATEWAY,
                     EngineError::TooMuch(_) => StatusCode::BAD_REQUEST,
-                    EngineError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+                    EngineError::Stopping | EngineError::Exhausted(_) => {
+                        StatusCode::SERVICE_UNAVAILABLE
+                    }
                 };
                 Self::new(status, error.to_string())
             }
