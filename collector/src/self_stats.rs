@@ -157,6 +157,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forward::Rejection;
 
     #[test]
     fn places_are_bounded_and_given_back() {
@@ -167,6 +168,16 @@ mod tests {
         drop(first);
         assert!(take().is_some());
         assert_eq!(stats.streams_active.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn every_reason_is_documented() {
+        let page = include_str!("../../docs/metrics.md");
+        let refusals = Refusal::ALL.map(|(_, reason)| reason);
+        let rejections = Rejection::ALL.map(|(_, reason)| reason);
+        for reason in refusals.iter().chain(&rejections) {
+            assert!(page.contains(&format!("\n| `{reason}` |")), "{reason}");
+        }
     }
 
     #[test]

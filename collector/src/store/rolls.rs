@@ -7,8 +7,9 @@ use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
 
 use super::{from_sql, to_sql};
-use crate::rollup::{
-    Bucket, EndpointId, EndpointRoll, GAUGES, GaugeRoll, HostRoll, Rolling, TIERS_S,
+use crate::{
+    log_limit,
+    rollup::{Bucket, EndpointId, EndpointRoll, GAUGES, GaugeRoll, HostRoll, Rolling, TIERS_S},
 };
 
 /// Endpoints of one host that have roll-ups; a proxy has tens.  Of a host that names
@@ -217,10 +218,7 @@ fn endpoint_roll(row: &Row<'_>, columns: &Columns) -> rusqlite::Result<EndpointR
         None => Ok(0),
     };
     let histogram = |i: usize| match columns.places[i] {
-        // Written by this program; what was damaged since is no histogram.
-        Some(place) => Ok::<_, rusqlite::Error>(
-            v1::Histogram::decode(row.get_ref(place)?.as_blob()?).unwrap_or_default(),
-        ),
+        Some(place) => Ok::<_, rusqlite::Error>(histogram_of(row.get_ref(place)?.as_blob()?)),
         None => Ok(v1::Histogram::default()),
     };
     let active = match columns.places[3] {
@@ -249,6 +247,20 @@ fn endpoint_roll(row: &Row<'_>, columns: &Columns) -> rusqlite::Result<EndpointR
         ],
         exchange_duration: histogram(20)?,
         connect_duration: histogram(21)?,
+    })
+}
+
+/// Written by this program: what does not decode was damaged since.
+fn histogram_of(column: &[u8]) -> v1::Histogram {
+    v1::Histogram::decode(column).unwrap_or_else(|error| {
+        if let Some(left_out) = log_limit::line("damaged roll-up", "") {
+            tracing::error!(
+                %error,
+                left_out,
+                "a histogram in the roll-ups is damaged and left out: check the disk"
+            );
+        }
+        v1::Histogram::default()
     })
 }
 
