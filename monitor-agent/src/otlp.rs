@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     delivery::{DeliveryError, Progress, SharedSpool, backoff, lock},
+    logging::once_a_minute,
     spool::Pending,
 };
 
@@ -163,12 +164,16 @@ impl OtlpDelivery {
                     message,
                 } => {
                     self.progress.answered();
-                    tracing::warn!(rejected_points, message, "the receiver refused points");
+                    if once_a_minute("refused points") {
+                        tracing::warn!(rejected_points, message, "the receiver refused points");
+                    }
                     return Ok(false);
                 }
                 Answer::Never { message } => {
                     self.progress.answered();
-                    tracing::warn!(message, "the receiver refused a report");
+                    if once_a_minute(&message) {
+                        tracing::warn!(message, "the receiver refused a report");
+                    }
                     return Ok(false);
                 }
                 Answer::Later { message, after } => {

@@ -3,9 +3,12 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
 use tonic::metadata::{Ascii, MetadataValue};
+
+use crate::{delivery::lock, logging::once_a_minute};
 
 /// A token is short.
 const TOKEN_BYTES_MAX: usize = 4_096;
@@ -30,7 +33,8 @@ pub enum TokenError {
 #[derive(Clone)]
 pub struct Token {
     file: Option<PathBuf>,
-    last: Option<MetadataValue<Ascii>>,
+    // What was read last, by this one or by a clone of it.
+    last: Arc<Mutex<Option<MetadataValue<Ascii>>>>,
 }
 
 impl fmt::Debug for Token {
@@ -53,18 +57,23 @@ impl Token {
             (None, Some(text)) => Some(value(&text, "SPEEDMIMI_TOKEN")?),
             (None, None) => None,
         };
+        let last = Arc::new(Mutex::new(last));
         Ok(Self { file, last })
     }
 
     /// What is sent as `authorization`.  The file is read again, so that a new
     /// token needs no restart; while it cannot be read the last one is used.
-    pub fn authorization(&mut self) -> Option<MetadataValue<Ascii>> {
+    #[must_use]
+    pub fn authorization(&self) -> Option<MetadataValue<Ascii>> {
+        let mut last = lock(&self.last);
         match self.file.as_deref().map(read) {
-            Some(Ok(token)) => self.last = Some(token),
-            Some(Err(error)) => tracing::warn!(%error, "the last token is used"),
-            None => {}
+            Some(Ok(token)) => *last = Some(token),
+            Some(Err(error)) if once_a_minute("the token") => {
+                tracing::warn!(%error, "the last token is used");
+            }
+            Some(Err(_)) | None => {}
         }
-        self.last.clone()
+        last.clone()
     }
 }
 
@@ -99,7 +108,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         fs::write(&path, "one\n").unwrap();
-        let mut token = Token::new(Some(path.clone()), None).unwrap();
+        let token = Token::new(Some(path.clone()), None).unwrap();
         assert_eq!(token.authorization().unwrap(), "Bearer one");
         fs::write(&path, "two\n").unwrap();
         assert_eq!(token.authorization().unwrap(), "Bearer two");

@@ -55,7 +55,8 @@ impl Answer {
     }
 
     /// OTLP/HTTP: 429, 502, 503 and 504 are tried again, everything else that
-    /// is no success is final.
+    /// is no success is final.  404 and 405 come of no receiver of OTLP: the address
+    /// is wrong, and what was to be sent waits until it is mended.
     pub(crate) fn of_http(status: u16, retry_after: Option<&str>, body: &[u8]) -> Self {
         let message = format!("HTTP status {status}");
         match status {
@@ -64,6 +65,10 @@ impl Answer {
                 message,
                 after: retry_after.and_then(self::retry_after),
             },
+            404 | 405 => Self::unanswered(format!(
+                "{message}: nothing takes OTLP at this path; give the whole URL of metrics, like \
+                 http://HOST:4318/v1/metrics"
+            )),
             _ => Self::Never { message },
         }
     }
@@ -125,12 +130,16 @@ mod tests {
     }
 
     #[test]
-    fn over_http_four_statuses_are_tried_again() {
+    fn over_http_four_statuses_and_a_wrong_path_are_tried_again() {
         for status in 100..600 {
             let answer = Answer::of_http(status, Some("7"), b"");
             match status {
                 200..=299 => assert!(matches!(answer, Answer::Taken { .. }), "{status}"),
                 429 | 502 | 503 | 504 => assert_eq!(after(&answer), Some(Some(7)), "{status}"),
+                404 | 405 => {
+                    assert_eq!(after(&answer), Some(None), "{status}");
+                    assert!(format!("{answer:?}").contains("/v1/metrics"));
+                }
                 _ => assert!(matches!(answer, Answer::Never { .. }), "{status}"),
             }
         }

@@ -5,6 +5,7 @@
 //! stream is made anew after a while, and everything unanswered is sent again:
 //! to the collector that is a duplicate.
 
+mod advice;
 pub mod backoff;
 mod stream;
 mod tls;
@@ -45,8 +46,18 @@ pub const REPORTS_BYTES_MAX: usize = 8 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
     /// No connection.
-    #[error("the collector cannot be reached")]
+    #[error(
+        "the collector cannot be reached{}",
+        advice::advice(.0).map(|advice| format!("; {advice}")).unwrap_or_default()
+    )]
     Connect(#[source] tonic::transport::Error),
+    /// What listens there did not answer as gRPC does.
+    #[error(
+        "what listens there does not speak gRPC, or ended the connection: --collector wants the \
+         collector's gRPC port (7600 unless told otherwise, not its HTTP port), and https:// where \
+         it takes TLS"
+    )]
+    NoGrpc(#[source] Box<tonic::Status>),
     /// No connection, or no acknowledgement, in time.
     #[error("the collector did not answer within {} s", TIMEOUT.as_secs())]
     Timeout,

@@ -107,10 +107,9 @@ impl Delivery {
         export(channel, request).await.map(drop)
     }
 
-    fn request<T>(&mut self, reports: T) -> Request<T> {
+    fn request<T>(&self, reports: T) -> Request<T> {
         let mut request = Request::new(reports);
-        let mut token = self.destination.borrow().token.clone();
-        if let Some(token) = token.authorization() {
+        if let Some(token) = self.destination.borrow().token.authorization() {
             request.metadata_mut().insert(AUTHORIZATION, token);
         }
         request
@@ -258,7 +257,7 @@ async fn export(
         ReportServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
     let answer = timeout(TIMEOUT, client.export(request)).await;
     let answer = answer.map_err(|_| DeliveryError::Timeout)?;
-    Ok(answer.map_err(status)?.into_inner())
+    Ok(answer.map_err(no_answer)?.into_inner())
 }
 
 fn tokio_channel() -> (
@@ -266,6 +265,17 @@ fn tokio_channel() -> (
     tokio::sync::mpsc::Receiver<v1::ExportRequest>,
 ) {
     channel(SENDING_MAX)
+}
+
+/// Of a connection that was just made: a status that nobody sent has its cause here,
+/// and one without gRPC's own fields is of another program.
+fn no_answer(status: tonic::Status) -> DeliveryError {
+    let is_own = std::error::Error::source(&status).is_some();
+    if is_own || status.message().contains("grpc-status header missing") {
+        DeliveryError::NoGrpc(Box::new(status))
+    } else {
+        self::status(status)
+    }
 }
 
 fn status(status: tonic::Status) -> DeliveryError {

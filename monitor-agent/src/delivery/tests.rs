@@ -618,3 +618,65 @@ async fn over_tls_both_sides_show_who_they_are() {
     let error = mismatch.endpoint(&url).unwrap_err().to_string();
     assert!(error.contains("own.pem"), "{error}");
 }
+
+/// Each says what is wrong, and what to write.
+#[tokio::test]
+async fn a_port_or_a_certificate_that_cannot_serve_is_told_with_what_to_do() {
+    use std::io::{Read as _, Write as _};
+    let http = std::net::TcpListener::bind(anywhere()).unwrap();
+    let plain = http.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in http.incoming() {
+            let mut stream = stream.unwrap();
+            drop(stream.read(&mut [0; 1_024]));
+            drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"));
+            drop(stream.read(&mut [0; 1_024]));
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = |names: &[&str], is_ca| {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        if is_ca {
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        }
+        params.self_signed(&key).unwrap().pem()
+    };
+    let authority = made(&["127.0.0.1"], true);
+    let other_name = made(&["collector.example"], false);
+    let trusted = |name: &str, pem: &str| {
+        let ca_cert = Some(file(name, pem));
+        let client = None;
+        Some(Tls { ca_cert, client })
+    };
+    let serve = |pem: &str| Collector {
+        tls: Some(ServerTlsConfig::new().identity(Identity::from_pem(pem, key.serialize_pem()))),
+        ..Collector::default()
+    };
+    let of_authority = serve(&authority).start(anywhere()).await;
+    let of_other_name = serve(&other_name).start(anywhere()).await;
+    let stranger = certificate().0;
+    for (address, tls, told) in [
+        (plain, None, "not its HTTP port"),
+        (of_authority.address, None, "https:// where it takes TLS"),
+        (plain, trusted("a", &authority), "write http://"),
+        (of_authority.address, trusted("b", &authority), "CA:FALSE"),
+        (
+            of_other_name.address,
+            trusted("c", &other_name),
+            "subjectAltName",
+        ),
+        (of_other_name.address, trusted("d", &stranger), "--ca-cert"),
+    ] {
+        let agent = Agent::over(address, tls, None, 1, SPOOL_BYTES);
+        let error = || agent.progress.last_error().unwrap_or_default();
+        eventually("it is told", || !error().is_empty()).await;
+        assert!(error().contains(told), "{told}: {}", error());
+    }
+}
