@@ -331,6 +331,13 @@ mod tests {
     }
 
     #[test]
+    fn notes_are_bounded() {
+        let many = refused(|r| r.notes = vec![String::new(); NOTES_MAX + 1]);
+        assert_eq!(many, "notes has 65 entries, more than 64");
+        refused(|r| r.notes = vec!["x".repeat(LABEL_BYTES_MAX + 1)]);
+    }
+
+    #[test]
     fn what_does_not_fit_the_store_is_refused() {
         refused(|r| r.sequence = u64::MAX);
         refused(|r| r.agent.as_mut().unwrap().epoch = 1 << 63);

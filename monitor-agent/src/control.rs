@@ -270,6 +270,7 @@ pub(crate) fn names_file((file, state): (&FollowedFile, Arc<NamesState>)) -> Val
         "file": file.path,
         "names": state.names.len(),
         "hosts_to_look_up": state.pending,
+        "hosts_unknown": state.unknown,
         "problem": state.problem,
         "remarks": state.remarks,
     })

@@ -185,24 +185,23 @@ pub fn names(files: &NamesFiles, control_socket: &Path) -> Check {
 
 /// Judges what is known of configurations, in the form of `status`.
 fn read(files: &[Value]) -> Check {
-    let text = |file: &Value, key: &str| file[key].as_str().unwrap_or_default().to_owned();
-    let mut said = Vec::new();
+    let number = |file: &Value, key: &str| file[key].as_u64().unwrap_or(0);
+    let (mut said, mut remarks) = (Vec::new(), Vec::new());
     let mut ok = true;
     for file in files {
-        let (path, count) = (text(file, "file"), file["names"].as_u64().unwrap_or(0));
-        let mut one = format!("{count} of {path}");
-        let pending = file["hosts_to_look_up"].as_u64().unwrap_or(0);
+        let (path, pending) = (&file["file"], number(file, "hosts_to_look_up"));
+        let path = path.as_str().unwrap_or_default();
+        let mut one = format!("{} of {path}", number(file, "names"));
         if pending > 0 {
             one += &format!(" ({pending} hosts are being looked up)");
         }
-        let remarks = file["remarks"].as_array().into_iter().flatten();
-        let remarks = remarks.filter_map(Value::as_str).map(str::to_owned);
-        let problem = file["problem"].as_str().map(str::to_owned);
-        let all: Vec<_> = problem.into_iter().chain(remarks).collect();
-        ok &= all.is_empty();
-        said.push(one);
-        said.extend(all);
+        ok &= file["problem"].is_null() && number(file, "hosts_unknown") == 0;
+        said.push(file["problem"].as_str().map_or(one, str::to_owned));
+        let own = file["remarks"].as_array().into_iter().flatten();
+        remarks.extend(own.filter_map(Value::as_str).map(str::to_owned));
     }
+    // What is wrong comes before what is merely to be known.
+    said.append(&mut remarks);
     let detail = match said.as_slice() {
         [] => "of no configuration: endpoints are called by their addresses".to_owned(),
         _ => shown(said.into_iter()),
@@ -281,6 +280,14 @@ mod tests {
             "{missing:?}"
         );
         assert!(checked(&[]).ok);
+        let variable = dir.path().join("variable.conf");
+        fs::write(
+            &variable,
+            "server { location / { proxy_pass http://$host; } }",
+        )
+        .unwrap();
+        let told = checked(&[variable]);
+        assert!(told.ok && told.detail.contains("no constants"), "{told:?}");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct NamesState {
     pub remarks: Vec<String>,
     /// How many times it was read or tried.
     pub(super) tries: u64,
+    /// How many hosts have no address.
+    pub unknown: usize,
     /// How many hosts were not answered for yet.
     pub pending: usize,
 }
@@ -220,6 +222,7 @@ impl Follower {
         self.state.remarks = broken.into_iter().chain(remarks).collect();
         self.state.names = Arc::new(found.resolve(|host| self.hosts.addresses(host)));
         self.state.pending = self.hosts.pending();
+        self.state.unknown = self.hosts.unknown().count();
         let path = self.file.on_host();
         for remark in &self.state.remarks {
             if !self.told.contains(remark) {
