@@ -1,7 +1,6 @@
 //! What `run` was told, made sense of once: nothing here can be nonsense.
 
 use std::{
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -12,6 +11,7 @@ use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
 use crate::{
     capabilities::Needs,
     cli::{KernelLogName, LevelName, LogFormat, PIN_DIR, RunArgs},
+    config_file,
     delivery::{Destination, Tls, TlsError},
     kernel::KernelLog,
     names::{NamesError, NamesFiles},
@@ -21,9 +21,6 @@ use crate::{
     token::{Token, TokenError},
     units::{UnitError, parse_bytes, parse_duration},
 };
-
-/// A configuration file is small.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A spool must hold a report of the largest size, and one before it.
 const SPOOL_BYTES_MIN: u64 = 16 << 20;
@@ -52,10 +49,12 @@ pub enum ConfigError {
         what: &'static str,
     },
     /// The file's content is not understood.
-    #[error("configuration file {path}: {message}")]
+    #[error("configuration file {path}:{line}: {message}")]
     Syntax {
         /// Which file.
         path: PathBuf,
+        /// From 1 on.
+        line: u64,
         /// Where and why.
         message: String,
     },
@@ -207,7 +206,7 @@ impl Config {
     /// Where anything is not understood or out of its range.
     pub fn new(flags: RunArgs, environment_token: Option<String>) -> Result<Self, ConfigError> {
         let args = match &flags.config {
-            Some(path) => flags.clone().over(read_file(path)?),
+            Some(path) => flags.clone().over(config_file::read(path)?),
             None => flags.clone(),
         };
         let merged = args.clone();
@@ -407,35 +406,6 @@ fn beside(pin_dir: &Path, suffix: &str) -> PathBuf {
     Path::new("/run").join(file)
 }
 
-fn read_file(path: &Path) -> Result<RunArgs, ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    if fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
-        return Err(ConfigError::File {
-            path: path.to_owned(),
-            what: "is larger than 1MiB",
-        });
-    }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
-    let parsed = match path.extension().and_then(|e| e.to_str()) {
-        Some("toml") => toml::from_str(&text).map_err(|e| e.to_string()),
-        Some("yaml" | "yml") if text.trim().is_empty() => Ok(RunArgs::default()),
-        Some("yaml" | "yml") => serde_saphyr::from_str(&text).map_err(|e| e.to_string()),
-        _ => {
-            return Err(ConfigError::File {
-                path: path.to_owned(),
-                what: "must end in .toml, .yaml or .yml",
-            });
-        }
-    };
-    parsed.map_err(|message| ConfigError::Syntax {
-        path: path.to_owned(),
-        message,
-    })
-}
-
 fn refuse(url: &str, what: &'static str) -> ConfigError {
     ConfigError::Collector {
         url: url.to_owned(),
@@ -505,6 +475,8 @@ fn check(holds: bool, flag: &'static str, range: &'static str) -> Result<(), Con
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn written(name: &str, text: &str) -> Result<Config, ConfigError> {

@@ -9,6 +9,7 @@ pub mod capabilities;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod config_file;
 pub mod control;
 pub mod delivery;
 pub mod doctor;
