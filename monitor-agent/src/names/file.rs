@@ -19,6 +19,11 @@ use super::{
 /// How often one that cannot be read is tried again, changed or not.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
+/// How often files are looked at for changes, and how many of them at such a pace:
+/// more are looked at less often, so that it costs the same.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+const LOOKED_AT: usize = 1_000;
+
 /// A configuration, with the files that it is made of.
 #[derive(Debug)]
 pub(super) struct NamesFile {
@@ -27,6 +32,7 @@ pub(super) struct NamesFile {
     stamps: BTreeMap<PathBuf, Stamp>,
     /// When it was last tried, and whether it could be read.
     tried: Option<(Instant, bool)>,
+    looked: Instant,
 }
 
 impl NamesFile {
@@ -39,6 +45,7 @@ impl NamesFile {
             path,
             stamps: BTreeMap::new(),
             tried: None,
+            looked: Instant::now(),
         }
     }
 
@@ -49,12 +56,17 @@ impl NamesFile {
 
     /// Whether it was never read, is worth another try, or it or a file that it
     /// includes has changed.
-    pub(super) fn is_due(&self) -> bool {
-        let changed = |(path, was): (&PathBuf, &Stamp)| sources::stamp(&self.root, path) != *was;
+    pub(super) fn is_due(&mut self) -> bool {
+        let pace = LOOK * (1 + u32::try_from(self.stamps.len() / LOOKED_AT).unwrap_or(0));
         match self.tried {
             None => true,
             Some((at, false)) if at.elapsed() >= TRY_AGAIN => true,
-            Some(_) => self.stamps.iter().any(changed),
+            Some(_) if self.looked.elapsed() < pace => false,
+            Some(_) => {
+                self.looked = Instant::now();
+                let mut stamps = self.stamps.iter();
+                stamps.any(|(path, was)| sources::stamp(&self.root, path) != *was)
+            }
         }
     }
 

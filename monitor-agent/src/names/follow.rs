@@ -14,14 +14,11 @@ use std::{
 
 use super::{
     Names,
-    file::NamesFile,
+    file::{LOOK, NamesFile},
     found::Found,
     hosts::Hosts,
     lookups::{LookUp, Lookups},
 };
-
-/// How often a file is looked at for changes.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// How many hosts without an address are named.
 const UNKNOWN_SHOWN: usize = 20;
