@@ -125,7 +125,7 @@ fn orphans_of_a_service() {
     fs::create_dir(&cgroup).unwrap();
     eventually("the agent's attention", REPORTS, || {
         let log = scene.agent.process().log();
-        log.contains("was made again; it is counted").then_some(())
+        log.contains("has come; it is counted").then_some(())
     });
     let next = scene.proxy_to(origin.address());
     let counted = |agent: &Agent, of: SocketAddr| -> [u64; 3] {
