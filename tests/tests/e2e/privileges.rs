@@ -152,7 +152,7 @@ fn three_capabilities() {
     fs::create_dir(cgroup.path()).unwrap();
     eventually("the agent's attention", SOON, || {
         let log = agent.process().log();
-        log.contains("was made again; it is counted").then_some(())
+        log.contains("has come; it is counted").then_some(())
     });
     connect(&cgroup, to);
     eventually("the second connection", SOON, || {
