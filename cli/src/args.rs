@@ -5,12 +5,15 @@
 )]
 
 use std::{
+    convert::Infallible,
     io::{self, Write},
     path::PathBuf,
 };
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+use crate::time;
 
 /// Shows what a SpeedMimi collector knows of hosts, proxies and backends.
 #[derive(Debug, Parser)]
@@ -74,12 +77,19 @@ pub enum Command {
         /// The line, up to the cursor.
         line: String,
     },
-    /// Print the manual page (roff).
-    Man,
+    /// Print a manual page (roff).
+    Man {
+        /// Of this command; of speedmimi itself without it.
+        #[arg(value_name = "COMMAND", value_parser = command_name)]
+        command: Option<String>,
+    },
 }
 
 const TOP_KEYS: &str = "\
-Keys: up and down (or k and j) choose a host, q or Esc ends.";
+Keys: Tab goes from the hosts to the endpoints of the chosen one and back; up, down, k, j, Page up,
+Page down, Home and End choose; n, r, e, l, b and a sort endpoints by name, requests, 5xx, p99,
+bytes and active connections, i inverts; q or Esc ends.
+On a narrow terminal columns are left out; figures are always whole.";
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -89,6 +99,7 @@ Examples:
 const REPORTS_EXAMPLES: &str = "\
 Examples:
   speedmimi reports --since 10m
+  speedmimi reports --since 00:05 --until 00:20
   speedmimi reports --since 2026-01-31T12:00:00Z --until 2026-01-31T13:00:00Z --output json
   speedmimi reports --follow --host web-1";
 
@@ -136,12 +147,15 @@ pub struct Reports {
     /// Only of this host, by id or name.
     #[arg(long, value_name = "HOST")]
     pub host: Option<String>,
-    /// From this time (RFC 3339) or age (10m, 24h, 7d) on; all that are kept
-    /// without it, or with --follow only new ones.
-    #[arg(long, value_name = "TIME")]
+    /// From this time or age on; all that are kept without it, or with --follow
+    /// only new ones.
+    ///
+    /// An age (10m, 24h, 7d), a local time of day (00:05: when it was last), a
+    /// local date or date and time (2026-01-31, "2026-01-31 12:00"), or RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<String>,
-    /// Up to this time or age.
-    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    /// Up to this time or age, in the same forms.
+    #[arg(long, value_name = "TIME", conflicts_with = "follow", value_parser = time)]
     pub until: Option<String>,
     /// At most so many.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -163,11 +177,14 @@ pub struct Export {
     /// Only of this host, by id or name.
     #[arg(long, value_name = "HOST")]
     pub host: Option<String>,
-    /// From this time (RFC 3339) or age (10m, 24h, 7d) on.
-    #[arg(long, value_name = "TIME")]
+    /// From this time or age on.
+    ///
+    /// An age (10m, 24h, 7d), a local time of day (00:05: when it was last), a
+    /// local date or date and time (2026-01-31, "2026-01-31 12:00"), or RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<String>,
-    /// Up to this time or age.
-    #[arg(long, value_name = "TIME")]
+    /// Up to this time or age, in the same forms.
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub until: Option<String>,
     /// Which collector.
     #[command(flatten)]
@@ -205,12 +222,25 @@ pub enum Color {
     Never,
 }
 
-/// Writes the manual page.
+fn time(text: &str) -> Result<String, Infallible> {
+    Ok(time::absolute(text, &jiff::Zoned::now()))
+}
+
+fn command_name(name: &str) -> Result<String, &'static str> {
+    let command = Args::command();
+    let found = command.find_subcommand(name).map(|_| name.to_owned());
+    found.ok_or("there is no such command")
+}
+
+/// Writes the manual page of a command, or of the program.
 ///
 /// # Errors
 /// Where it cannot be written.
-pub fn print_man(out: &mut dyn Write) -> io::Result<()> {
-    clap_mangen::Man::new(Args::command()).render(&mut { out })
+pub fn print_man(command: Option<&str>, out: &mut dyn Write) -> io::Result<()> {
+    let mut program = Args::command();
+    program.build();
+    let page = command.and_then(|name| program.find_subcommand(name));
+    clap_mangen::Man::new(page.unwrap_or(&program).clone()).render(&mut { out })
 }
 
 #[cfg(test)]

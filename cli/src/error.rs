@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use crate::text::printable;
+use monitor_proto::display::printable;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ mod error;
 mod output;
 mod sse;
 mod targets;
-mod text;
+mod time;
 mod top;
 
 use std::{io, process::ExitCode};
@@ -72,6 +72,8 @@ fn dispatch(args: &Args, output: &mut Output) -> Result<(), CliError> {
         }
         Command::Completions { shell } => completion::print(*shell, output),
         Command::CompleteHosts { line } => completion::print_hosts(line, output),
-        Command::Man => args::print_man(output).map_err(CliError::Output),
+        Command::Man { command } => {
+            args::print_man(command.as_deref(), output).map_err(CliError::Output)
+        }
     }
 }

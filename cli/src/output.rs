@@ -3,8 +3,9 @@
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use anstyle::{AnsiColor, Style};
+use monitor_proto::display;
 
-use crate::{CliError, args::Color, text::printable};
+use crate::{CliError, args::Color};
 
 /// What a cell means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub(crate) struct Cell {
 impl Cell {
     pub(crate) fn text(text: &str) -> Self {
         Self {
-            text: printable(text).into_owned(),
+            text: display::printable(text).into_owned(),
             tone: Tone::Plain,
             right: false,
         }
@@ -55,9 +56,9 @@ impl Cell {
         }
     }
 
-    /// A dash stands for what was not measured.
+    /// A figure, where there is one.
     pub(crate) fn known(text: Option<String>) -> Self {
-        Self::figure(text.unwrap_or_else(|| "-".to_owned()))
+        Self::figure(display::known(text))
     }
 
     pub(crate) fn tone(mut self, tone: Tone) -> Self {

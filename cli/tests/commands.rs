@@ -8,7 +8,7 @@ use std::{
     process::Stdio,
 };
 
-use common::{Collector, report, speedmimi, stderr, stdout};
+use common::{Collector, answering, report, speedmimi, stderr, stdout};
 use serde_json::Value;
 
 async fn collector(dir: &std::path::Path, reports: u64) -> Collector {
@@ -66,6 +66,15 @@ async fn reports_are_chosen_by_host_time_and_number() {
         "2025-11-23T01:07:05Z",
     ];
     assert_eq!(sequences(&range), [2, 3]);
+    // Local times; in the tests' environment they are those of UTC.
+    let range = [
+        "--since",
+        "2025-11-23 01:06:55",
+        "--until",
+        "2025-11-23T01:07:05",
+    ];
+    assert_eq!(sequences(&range), [2, 3]);
+    assert_eq!(sequences(&["--until", "00:00"]).len(), 6, "last midnight");
 }
 
 #[tokio::test]
@@ -102,9 +111,45 @@ async fn tables_hold_the_figures_and_no_colour_in_a_pipe() {
         line.strip_prefix(name).unwrap().trim().to_owned()
     };
     assert_eq!(row("CPU"), "12.5 %");
-    assert_eq!(row("Memory"), "-", "it was not measured");
-    assert_eq!(row("Load"), "- - -");
-    assert_eq!(row("Network in"), "-");
+    assert_eq!(row("Memory"), "–", "it was not measured");
+    assert_eq!(row("Load"), "– – –");
+    assert_eq!(row("Network in"), "–");
+}
+
+const SILENT: &[(&str, &str)] = &[
+    ("/api/v1/hosts", include_str!("silent/hosts.json")),
+    (
+        "/api/v1/reports?latest=true",
+        include_str!("silent/latest.json"),
+    ),
+    ("/api/v1/hosts/web/stats", include_str!("silent/stats.json")),
+];
+
+#[test]
+fn a_silent_host_is_marked_wherever_its_figures_are() {
+    let url = answering(SILENT);
+    let shown = |args: &[&str]| stdout(&[args, &["--collector", &url]].concat());
+    for args in [&["hosts"][..], &["top", "--once"], &["stats", "web"]] {
+        let table = shown(args);
+        let marked = table.lines().filter(|line| line.contains("silent"));
+        assert_eq!(marked.count(), 1, "{table}");
+    }
+    assert!(shown(&["hosts"]).contains("3 h ago"));
+    assert!(shown(&["stats", "web"]).contains("silent for 3 h"));
+    assert!(shown(&["top", "--once"]).contains("silent for 3 h"));
+}
+
+#[tokio::test]
+async fn a_host_that_reports_is_live() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = collector(dir.path(), 1).await;
+    for args in [&["hosts"][..], &["stats", "web"]] {
+        let table = stdout(&[args, &["--collector", &c.url]].concat());
+        assert!(
+            table.contains("live") && !table.contains("silent"),
+            "{table}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -242,6 +287,20 @@ async fn errors_say_what_to_do() {
             1,
             "speedmimi hosts",
         ),
+        (
+            &[
+                "reports",
+                "--since",
+                "10m",
+                "--until",
+                "2025-11-23",
+                "--collector",
+                &c.url,
+            ],
+            64,
+            "is after until",
+        ),
+        (&["man", "nothing"], 64, "nothing"),
         (&["reports", "--limit", "0"], 64, "--limit"),
         (&["reports", "--follow", "--until", "now"], 64, "--until"),
         (&["nothing"], 64, "nothing"),
@@ -259,7 +318,14 @@ fn help_version_completions_and_man_are_there() {
     assert!(stdout(&["--help"]).contains("Examples:"));
     assert!(stdout(&["--version"]).contains("0.1.0"));
     assert!(stdout(&["completions", "zsh"]).contains("speedmimi"));
-    assert!(stdout(&["man"]).contains(".TH"));
+    assert!(stdout(&["man"]).contains(".TH speedmimi "));
+    for command in ["hosts", "reports", "stats", "top", "export"] {
+        let page = stdout(&["man", command]);
+        assert!(
+            page.contains(&format!(".TH speedmimi-{command} ")),
+            "{page}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -68,8 +68,12 @@ pub enum Command {
         /// For which shell.
         shell: Shell,
     },
-    /// Print the manual page (roff).
-    Man,
+    /// Print a manual page (roff).
+    Man {
+        /// Of this command; of speedmimi-collector itself without it.
+        #[arg(value_name = "COMMAND", value_parser = command_name)]
+        command: Option<String>,
+    },
 }
 
 const DATA_DIR: &str = "/var/lib/speedmimi-collector";
@@ -266,12 +270,21 @@ pub fn print_completions(shell: Shell) {
     );
 }
 
-/// Writes the manual page to stdout.
+fn command_name(name: &str) -> Result<String, &'static str> {
+    let command = Args::command();
+    let found = command.find_subcommand(name).map(|_| name.to_owned());
+    found.ok_or("there is no such command")
+}
+
+/// Writes the manual page of a command, or of the program, to stdout.
 ///
 /// # Errors
-/// Where stdout cannot be written to.
-pub fn print_man() -> io::Result<()> {
-    clap_mangen::Man::new(Args::command()).render(&mut io::stdout())
+/// Where stdout is closed.
+pub fn print_man(command: Option<&str>) -> io::Result<()> {
+    let mut program = Args::command();
+    program.build();
+    let page = command.and_then(|name| program.find_subcommand(name));
+    clap_mangen::Man::new(page.unwrap_or(&program).clone()).render(&mut io::stdout())
 }
 
 #[cfg(test)]

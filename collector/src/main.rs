@@ -62,7 +62,7 @@ fn main() -> ExitCode {
             collector::args::print_completions(shell);
             ExitCode::SUCCESS
         }
-        Command::Man => match collector::args::print_man() {
+        Command::Man { command } => match collector::args::print_man(command.as_deref()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(1, &error.into()),
         },

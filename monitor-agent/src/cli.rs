@@ -1,8 +1,13 @@
 //! The command line, as it was written; `config` makes sense of it.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -75,8 +80,12 @@ pub enum Command {
         /// Which shell
         shell: Shell,
     },
-    /// Prints the manual page
-    Man,
+    /// Prints a manual page
+    Man {
+        /// Of this command; of speedmimi-agent itself without it
+        #[arg(value_name = "COMMAND", value_parser = command_name)]
+        command: Option<String>,
+    },
 }
 
 /// How much is measured.
@@ -455,14 +464,42 @@ impl From<LevelName> for crate::source::Level {
     }
 }
 
+fn command_name(name: &str) -> Result<String, &'static str> {
+    let command = Cli::command();
+    let found = command.find_subcommand(name).map(|_| name.to_owned());
+    found.ok_or("there is no such command")
+}
+
+/// Writes the manual page of a command, or of the program.
+///
+/// # Errors
+/// The writer's error.
+pub fn man(command: Option<&str>, out: &mut dyn Write) -> io::Result<()> {
+    let mut program = Cli::command();
+    program.build();
+    let page = command.and_then(|name| program.find_subcommand(name));
+    clap_mangen::Man::new(page.unwrap_or(&program).clone()).render(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_a_manual_page() {
+        for name in ["run", "top", "status", "doctor"] {
+            let mut page = Vec::new();
+            man(Some(name), &mut page).unwrap();
+            let text = String::from_utf8(page).unwrap();
+            let head = format!(".TH speedmimi-agent-{name} ");
+            assert!(text.contains(&head), "{text}");
+        }
+        assert!(Cli::try_parse_from(["speedmimi-agent", "man", "nothing"]).is_err());
     }
 
     #[test]

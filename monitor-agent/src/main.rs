@@ -87,9 +87,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut command, "speedmimi-agent", &mut script);
             write(&script)?;
         }
-        Command::Man => {
+        Command::Man { command } => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            monitor_agent::cli::man(command.as_deref(), &mut page)?;
             write(&page)?;
         }
     }

@@ -4,6 +4,7 @@
 //! Architecture invariant: types and conversions only.  No I/O, no clock, no
 //! business rule lives here, so that every other crate can depend on it.
 
+pub mod display;
 pub mod figures;
 pub mod histogram;
 pub mod json;

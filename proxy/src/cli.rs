@@ -41,8 +41,12 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print a manual page
+    Man {
+        /// Of this command; of speedmimi-proxy itself without it
+        #[arg(value_name = "COMMAND", value_parser = command_name)]
+        command: Option<String>,
+    },
 }
 
 /// How to run.
@@ -82,12 +86,21 @@ pub fn completions(shell: clap_complete::Shell, out: &mut dyn Write) {
     clap_complete::generate(shell, &mut Cli::command(), "speedmimi-proxy", out);
 }
 
-/// Writes the manual page.
+fn command_name(name: &str) -> Result<String, &'static str> {
+    let command = Cli::command();
+    let found = command.find_subcommand(name).map(|_| name.to_owned());
+    found.ok_or("there is no such command")
+}
+
+/// Writes the manual page of a command, or of the program.
 ///
 /// # Errors
 /// The writer's error.
-pub fn man(out: &mut dyn Write) -> io::Result<()> {
-    clap_mangen::Man::new(Cli::command()).render(out)
+pub fn man(command: Option<&str>, out: &mut dyn Write) -> io::Result<()> {
+    let mut program = Cli::command();
+    program.build();
+    let page = command.and_then(|name| program.find_subcommand(name));
+    clap_mangen::Man::new(page.unwrap_or(&program).clone()).render(out)
 }
 
 #[cfg(test)]
@@ -102,12 +115,15 @@ mod tests {
     #[test]
     fn the_manual_and_completions_name_the_commands() {
         let mut page = Vec::new();
-        man(&mut page).unwrap();
+        man(None, &mut page).unwrap();
+        man(Some("check"), &mut page).unwrap();
         completions(clap_complete::Shell::Bash, &mut page);
         let text = String::from_utf8(page).unwrap();
         assert!(
             text.contains("example\\-config") && text.contains("speedmimi-proxy"),
             "{text}"
         );
+        assert!(text.contains(".TH speedmimi-proxy-check"), "{text}");
+        assert!(Cli::try_parse_from(["speedmimi-proxy", "man", "nothing"]).is_err());
     }
 }

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             cli::completions(shell, &mut out);
             Ok(())
         }
-        Command::Man => cli::man(&mut out),
+        Command::Man { command } => cli::man(command.as_deref(), &mut out),
     };
     match done.and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,

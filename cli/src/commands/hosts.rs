@@ -1,20 +1,19 @@
 //! `speedmimi hosts`.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use jiff::Timestamp;
-use monitor_proto::json;
+use monitor_proto::{
+    display::{self, UNKNOWN},
+    json,
+    state::HostState,
+};
 
 use crate::{
     CliError,
     args::Format,
     client::Client,
     output::{Cell, Output, Table, Tone},
-    text,
 };
-
-/// Reports come every 5 s: three missing in a row are a sign.
-const STALE_AFTER: Duration = Duration::from_secs(20);
 
 pub(crate) fn hosts(client: &Client, format: Format, out: &mut Output) -> Result<(), CliError> {
     let (text, hosts): (_, json::Hosts) = client.get("/api/v1/hosts", &[])?;
@@ -30,17 +29,14 @@ pub(crate) fn hosts(client: &Client, format: Format, out: &mut Output) -> Result
         return Ok(());
     }
     let rows: Vec<_> = hosts.hosts.iter().map(row).collect();
-    let head = ["NAME", "ID", "LEVEL", "AGENT"].map(Cell::text);
+    let head = ["NAME", "ID", "STATE", "LEVEL", "AGENT"].map(Cell::text);
     let figures = ["LAST SEEN", "REPORTS", "MISSING", "CONFLICTS"].map(Cell::figure);
     Table::new(head.into_iter().chain(figures).collect()).print(&rows, out)
 }
 
 fn row(host: &json::HostSummary) -> Vec<Cell> {
-    let age = age(&host.last_seen);
-    let tone = match age {
-        Some(age) if age < STALE_AFTER => Tone::Good,
-        _ => Tone::Warn,
-    };
+    let tone = tone(host.state);
+    let age = host.age_ms.map(Duration::from_millis);
     let count = |n: u64| {
         let tone = if n == 0 { Tone::Plain } else { Tone::Warn };
         Cell::figure(n.to_string()).tone(tone)
@@ -48,18 +44,28 @@ fn row(host: &json::HostSummary) -> Vec<Cell> {
     vec![
         Cell::text(&host.host.name),
         Cell::text(&host.host.id),
+        Cell::text(host.state.map_or(UNKNOWN, HostState::word)).tone(tone),
         Cell::text(&host.agent.level),
         Cell::text(&host.agent.version),
-        Cell::known(age.map(|age| format!("{} ago", text::age(age)))).tone(tone),
+        Cell::known(age.map(|age| format!("{} ago", display::age(age)))).tone(tone),
         Cell::figure(host.reports.to_string()),
         count(host.missing_reports),
         count(host.conflicts),
     ]
 }
 
-/// How long ago a time of a collector is.
-pub(crate) fn age(time: &str) -> Option<Duration> {
-    let then: SystemTime = time.parse::<Timestamp>().ok()?.into();
-    // A clock that is ahead of ours makes it now.
-    Some(then.elapsed().unwrap_or_default())
+fn tone(state: Option<HostState>) -> Tone {
+    match state {
+        Some(HostState::Live) => Tone::Good,
+        Some(HostState::Late) => Tone::Warn,
+        Some(HostState::Silent) => Tone::Bad,
+        None => Tone::Plain,
+    }
+}
+
+/// What there is to say of a host that does not report: `silent for 5 min`.
+pub(super) fn silence(host: &json::HostSummary) -> Option<String> {
+    let state = host.state.filter(|state| *state != HostState::Live)?;
+    let age = display::age(Duration::from_millis(host.age_ms?));
+    Some(format!("{} for {age}", state.word()))
 }

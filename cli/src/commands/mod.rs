@@ -9,7 +9,7 @@ mod stats;
 mod top_once;
 
 pub(crate) use export::export;
-pub(crate) use hosts::{age, hosts};
+pub(crate) use hosts::hosts;
 pub(crate) use reports::reports;
 pub(crate) use stats::stats;
 pub(crate) use top_once::top_once;

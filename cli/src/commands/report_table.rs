@@ -1,11 +1,15 @@
 //! Reports as rows: one an endpoint.
 
-use monitor_proto::json::{Endpoint, Report};
-
-use crate::{
-    output::{Cell, Table, Tone},
-    text,
+use monitor_proto::{
+    display::{self, UNKNOWN},
+    json::{Endpoint, Report},
 };
+
+use crate::output::{Cell, Table, Tone};
+
+const FIGURES: [&str; 9] = [
+    "ACTIVE", "OPENED", "REQ/S", "EXCH/S", "5XX", "IN/S", "OUT/S", "P50", "P99",
+];
 
 /// The table that rows of `rows` fit into, with or without their targets.
 pub(super) fn table(targets: bool) -> Table {
@@ -13,10 +17,7 @@ pub(super) fn table(targets: bool) -> Table {
     let sequence = [Cell::figure("SEQ")];
     let target = targets.then(|| Cell::text("TARGET"));
     let endpoint = ["ROLE", "ENDPOINT"].map(Cell::text);
-    let figures = [
-        "ACTIVE", "OPENED", "REQ/S", "5XX", "IN/S", "OUT/S", "P50", "P99",
-    ]
-    .map(Cell::figure);
+    let figures = FIGURES.map(Cell::figure);
     let note = [Cell::text("NOTE")];
     let head = left
         .into_iter()
@@ -28,36 +29,32 @@ pub(super) fn table(targets: bool) -> Table {
     Table::new(head.collect())
 }
 
-/// The rows of a report; one with dashes where it has no endpoint.
-pub(super) fn rows(report: &Report, targets: bool) -> Vec<Vec<Cell>> {
+/// The rows of a report; one with dashes where it has no endpoint.  `silence`
+/// says that its host no longer reports.
+pub(super) fn rows(report: &Report, targets: bool, silence: Option<&str>) -> Vec<Vec<Cell>> {
     let seconds = report.window_duration_ns as f64 / 1e9;
-    let figures: Vec<Vec<Cell>> = if report.endpoints.is_empty() {
-        let dash = || Cell::known(None);
-        let texts = (0..2 + usize::from(targets)).map(|_| Cell::text("-"));
-        vec![texts.chain((0..8).map(|_| dash())).collect()]
-    } else {
-        report
-            .endpoints
-            .iter()
-            .map(|e| {
-                let target = targets.then(|| Cell::text(&e.target));
-                target.into_iter().chain(endpoint(e, seconds)).collect()
-            })
-            .collect()
+    let row = |endpoint: Option<&Endpoint>| {
+        let mut row = vec![
+            Cell::text(&time(&report.window_end)),
+            Cell::text(name(report)),
+            Cell::figure(report.sequence.to_string()),
+        ];
+        if let Some(e) = endpoint {
+            row.extend(targets.then(|| Cell::text(&e.target)));
+            row.extend(self::endpoint(e, seconds));
+        } else {
+            let texts = 2 + usize::from(targets);
+            row.extend((0..texts).map(|_| Cell::text(UNKNOWN)));
+            row.extend(FIGURES.map(|_| Cell::known(None)));
+        }
+        row.push(note(report, endpoint, silence));
+        row
     };
-    figures
-        .into_iter()
-        .map(|cells| {
-            let mut row = vec![
-                Cell::text(&time(&report.window_end)),
-                Cell::text(name(report)),
-                Cell::figure(report.sequence.to_string()),
-            ];
-            row.extend(cells);
-            row.push(note(report));
-            row
-        })
-        .collect()
+    if report.endpoints.is_empty() {
+        vec![row(None)]
+    } else {
+        report.endpoints.iter().map(Some).map(row).collect()
+    }
 }
 
 fn endpoint(e: &Endpoint, seconds: f64) -> Vec<Cell> {
@@ -70,7 +67,7 @@ fn endpoint(e: &Endpoint, seconds: f64) -> Vec<Cell> {
     };
     let w = &e.window;
     let errors = w.responses.map(|r| r.server_error);
-    let quantile = |ms: Option<f64>| Cell::known(ms.map(text::milliseconds));
+    let quantile = |ms| Cell::figure(display::exchange_duration(ms, e.protocol));
     let durations = w.exchange_duration.as_ref();
     let tone = match errors {
         Some(n) if n > 0 => Tone::Bad,
@@ -85,10 +82,11 @@ fn endpoint(e: &Endpoint, seconds: f64) -> Vec<Cell> {
         }),
         Cell::figure(e.connections_active.to_string()),
         Cell::figure(w.connections_opened.to_string()),
-        Cell::known(w.requests.map(|n| text::count(per_second(n)))),
+        Cell::known(w.requests.map(|n| display::count(per_second(n)))),
+        Cell::known(w.exchanges.map(|n| display::count(per_second(n)))),
         Cell::known(errors.map(|n| n.to_string())).tone(tone),
-        Cell::figure(text::bytes(per_second(w.bytes_received))),
-        Cell::figure(text::bytes(per_second(w.bytes_sent))),
+        Cell::figure(display::bytes(per_second(w.bytes_received))),
+        Cell::figure(display::bytes(per_second(w.bytes_sent))),
         quantile(durations.and_then(|d| d.p50_ms)),
         quantile(durations.and_then(|d| d.p99_ms)),
     ]
@@ -102,13 +100,18 @@ fn name(report: &Report) -> &str {
     }
 }
 
-fn note(report: &Report) -> Cell {
+fn note(report: &Report, endpoint: Option<&Endpoint>, silence: Option<&str>) -> Cell {
+    let not_http = endpoint.and_then(|e| display::note(e.protocol));
+    if let Some(silence) = silence {
+        return Cell::text(silence).tone(Tone::Bad);
+    }
     if report.complete {
-        return Cell::text("");
+        return Cell::text(not_http.unwrap_or(""));
     }
     let why = report.incomplete_reasons.join(", ");
-    let text = if why.is_empty() { "incomplete" } else { &why };
-    Cell::text(text).tone(Tone::Warn)
+    let why = if why.is_empty() { "incomplete" } else { &why };
+    let notes: Vec<&str> = not_http.into_iter().chain([why]).collect();
+    Cell::text(&notes.join("; ")).tone(Tone::Warn)
 }
 
 /// Whole seconds: the day matters as much as the time, fractions do not.

@@ -129,7 +129,7 @@ impl<'a> Printer<'a> {
                     self.table = report_table::table(true);
                 }
                 let rows = reports.iter();
-                let rows = rows.flat_map(|r| report_table::rows(r, self.targets));
+                let rows = rows.flat_map(|r| report_table::rows(r, self.targets, None));
                 self.table.print(&rows.collect::<Vec<_>>(), self.out)
             }
         }

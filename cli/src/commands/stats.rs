@@ -1,13 +1,17 @@
 //! `speedmimi stats HOST`.
 
-use monitor_proto::json;
+use monitor_proto::{
+    display::{self, UNKNOWN},
+    json,
+    state::HostState,
+};
 
+use super::hosts;
 use crate::{
     CliError,
     args::Format,
     client::{Client, percent_encoded},
     output::{Cell, Output, Table},
-    text,
 };
 
 pub(crate) fn stats(
@@ -22,8 +26,17 @@ pub(crate) fn stats(
         return out.line(&text);
     }
     let s = answer.stats;
+    let (_, all): (_, json::Hosts) = client.get("/api/v1/hosts", &[])?;
+    let found = all
+        .hosts
+        .iter()
+        .find(|h| h.host.id == host || h.host.name == host);
+    let state = found.map_or_else(
+        || UNKNOWN.to_owned(),
+        |found| hosts::silence(found).unwrap_or_else(|| HostState::Live.word().to_owned()),
+    );
     let percent = |value| known(value, |v| format!("{v:.1} %"));
-    let per_second = |value| known(value, |v| format!("{}/s", text::bytes(v)));
+    let per_second = |value| known(value, |v| format!("{}/s", display::bytes(v)));
     let loads = [s.load_avg_1, s.load_avg_5, s.load_avg_15];
     let rows = [
         ("CPU", percent(s.cpu_usage)),
@@ -38,14 +51,14 @@ pub(crate) fn stats(
         ("Network in", per_second(s.network_in)),
         ("Network out", per_second(s.network_out)),
         ("Measured", time(s.timestamp)),
+        ("Host", state),
     ]
     .map(|(name, value)| vec![Cell::text(name), Cell::figure(value)]);
     Table::new(vec![Cell::text("FIGURE"), Cell::figure("NEWEST")]).print(&rows, out)
 }
 
-/// A dash stands for what was not measured.
 fn known(value: Option<f64>, text: impl FnOnce(f64) -> String) -> String {
-    value.map_or_else(|| "-".to_owned(), text)
+    value.map_or_else(|| UNKNOWN.to_owned(), text)
 }
 
 fn time(unix_s: u64) -> String {

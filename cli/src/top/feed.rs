@@ -10,7 +10,7 @@ use std::{
 use monitor_proto::json;
 
 use super::News;
-use crate::{CliError, client::Client, commands};
+use crate::{CliError, client::Client};
 
 /// News that wait to be drawn; then those behind them wait.
 const QUEUE_MAX: usize = 1024;
@@ -42,7 +42,7 @@ fn newest(client: &Client) -> Result<Vec<News>, CliError> {
     let now = Instant::now();
     // The newest report of a host that is gone is old.
     let ages: HashMap<_, _> = (known.hosts.into_iter())
-        .filter_map(|known| Some((known.host.id, commands::age(&known.last_seen)?)))
+        .filter_map(|known| Some((known.host.id, Duration::from_millis(known.age_ms?))))
         .collect();
     let news = answer.reports.into_iter().map(|report| {
         let age = ages.get(&report.host.id).copied().unwrap_or_default();
@@ -96,7 +96,6 @@ mod tests {
     use std::{
         io::{Read as _, Write as _},
         net::TcpListener,
-        time::SystemTime,
     };
 
     use super::*;
@@ -105,18 +104,15 @@ mod tests {
         top::model::{Health, Model},
     };
 
-    /// A collector that knows so many hosts, whose last reports came at this time.
-    fn collector(hosts: usize, last_seen: SystemTime) -> Client {
+    /// A collector that knows so many hosts, whose last reports came so long ago.
+    fn collector(hosts: usize, age: Duration) -> Client {
         let hosts = (0..hosts).map(|n| json::Host {
             id: format!("id-{n}"),
             ..json::Host::default()
         });
-        let last_seen = last_seen
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .expect("it is past 1970");
         let known = hosts.clone().map(|host| json::HostSummary {
             host,
-            last_seen: json::rfc3339(last_seen.as_nanos() as u64),
+            age_ms: Some(age.as_millis() as u64),
             ..json::HostSummary::default()
         });
         let newest = hosts.map(|host| json::Report {
@@ -158,15 +154,15 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_is_gone_is_late_from_the_first_screen_on() {
-        let hour = Duration::from_secs(3600);
-        // A clock that is ahead of ours makes it now.
-        for (last_seen, wanted) in [
-            (SystemTime::now() - hour, Health::Late),
-            (SystemTime::now() + hour, Health::Good),
+    fn a_host_that_is_gone_is_silent_from_the_first_screen_on() {
+        for (age_s, wanted) in [
+            (3600, Health::Silent),
+            (30, Health::Late),
+            (0, Health::Good),
         ] {
             let asked = Instant::now();
-            let mut news = newest(&collector(1, last_seen)).expect("it answers");
+            let age = Duration::from_secs(age_s);
+            let mut news = newest(&collector(1, age)).expect("it answers");
             let Some(News::Report(report, seen)) = news.pop() else {
                 panic!("a report");
             };
@@ -180,7 +176,7 @@ mod tests {
     #[test]
     fn a_fleet_beyond_the_queue_is_on_the_first_screen() {
         let hosts = QUEUE_MAX + 100;
-        let queue = start(collector(hosts, SystemTime::now())).expect("it answers");
+        let queue = start(collector(hosts, Duration::ZERO)).expect("it answers");
         let reports = queue
             .iter()
             .take_while(|news| matches!(news, News::Report(..)));

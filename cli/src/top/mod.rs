@@ -2,6 +2,8 @@
 
 mod feed;
 mod model;
+mod order;
+mod table;
 mod view;
 
 use std::{
@@ -10,13 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use crate::{CliError, client::Client};
-use model::Model;
+use model::{Key, Model};
 
 /// How often it is drawn where nothing happens: ages go on.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How many rows a page is.
+const PAGE: isize = 10;
 
 /// What the feeding thread says.
 pub(crate) enum News {
@@ -57,17 +62,30 @@ fn show(
         }
         terminal.draw(|frame| view::draw(frame, &model, Instant::now()))?;
         if event::poll(TICK)?
-            && let Event::Key(key) = event::read()?
-            && key.kind == KeyEventKind::Press
+            && let Event::Key(pressed) = event::read()?
+            && !key(pressed).is_none_or(|key| model.press(key))
         {
-            let interrupted = key.modifiers.contains(KeyModifiers::CONTROL);
-            match key.code {
-                KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                KeyCode::Char('c') if interrupted => return Ok(()),
-                KeyCode::Down | KeyCode::Char('j') => model.choose_next(),
-                KeyCode::Up | KeyCode::Char('k') => model.choose_previous(),
-                _ => {}
-            }
+            return Ok(());
         }
+    }
+}
+
+fn key(pressed: KeyEvent) -> Option<Key> {
+    if pressed.kind != KeyEventKind::Press {
+        return None;
+    }
+    let control = pressed.modifiers.contains(KeyModifiers::CONTROL);
+    match pressed.code {
+        KeyCode::Char('c') if control => Some(Key::Quit),
+        KeyCode::Char(letter) => Some(Key::Letter(letter)),
+        KeyCode::Esc => Some(Key::Quit),
+        KeyCode::Tab | KeyCode::BackTab => Some(Key::OtherTable),
+        KeyCode::Down => Some(Key::Move(1)),
+        KeyCode::Up => Some(Key::Move(-1)),
+        KeyCode::PageDown => Some(Key::Move(PAGE)),
+        KeyCode::PageUp => Some(Key::Move(-PAGE)),
+        KeyCode::Home => Some(Key::Move(isize::MIN)),
+        KeyCode::End => Some(Key::Move(isize::MAX)),
+        _ => None,
     }
 }

@@ -6,25 +6,24 @@ use std::{
 };
 
 use jiff::Timestamp;
-use monitor_proto::json::Report;
+use monitor_proto::{
+    json::{Endpoint, Report},
+    state::{HostState, silent_after_ns},
+};
+
+use super::order::{self, SortBy};
 
 /// Points of a sparkline.
 const HISTORY_MAX: usize = 120;
-/// Reports come every 5 s: three missing in a row are a sign, and where windows
-/// are long, one.
-const LATE_AFTER: Duration = Duration::from_secs(20);
-const LATE_AFTER_WINDOWS: f64 = 1.5;
-/// An agent without a report in this time gives its place to another of its host.
-const SILENT_AFTER: Duration = Duration::from_secs(60);
-const SILENT_AFTER_WINDOWS: f64 = 2.5;
 
 /// A host.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) report: Report,
     pub(super) seen: Instant,
-    /// Requests a second of the last reports, in tenths.
-    pub(super) history: VecDeque<u64>,
+    /// Requests a second of the last reports, in tenths; `None` where none could
+    /// be seen.
+    pub(super) history: VecDeque<Option<u64>>,
 }
 
 /// How a host is.
@@ -33,20 +32,37 @@ pub(super) enum Health {
     Good,
     Incomplete,
     Late,
+    Silent,
 }
 
 impl Host {
     pub(super) fn health(&self, now: Instant) -> Health {
-        if now.saturating_duration_since(self.seen)
-            > at_least(LATE_AFTER, LATE_AFTER_WINDOWS, &self.report)
-        {
-            Health::Late
-        } else if !self.report.complete || self.report.losses.values().any(|&n| n > 0) {
-            Health::Incomplete
-        } else {
-            Health::Good
+        let age = now.saturating_duration_since(self.seen).as_nanos();
+        let age_ns = u64::try_from(age).unwrap_or(u64::MAX);
+        let is_lossy = self.report.losses.values().any(|&n| n > 0);
+        match HostState::new(age_ns, self.report.window_duration_ns) {
+            HostState::Silent => Health::Silent,
+            HostState::Late => Health::Late,
+            HostState::Live if is_lossy || !self.report.complete => Health::Incomplete,
+            HostState::Live => Health::Good,
         }
     }
+}
+
+/// The table whose rows are chosen from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Focus {
+    Hosts,
+    Endpoints,
+}
+
+/// What the user does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Letter(char),
+    Move(isize),
+    OtherTable,
+    Quit,
 }
 
 /// The fleet and what is chosen.
@@ -57,6 +73,12 @@ pub(super) struct Model {
     /// By name, then id.
     pub(super) hosts: BTreeMap<(String, String), Host>,
     chosen: Option<(String, String)>,
+    /// The place of the chosen endpoint.
+    pub(super) endpoint: usize,
+    /// `None` until the user says it.
+    focus: Option<Focus>,
+    pub(super) sort_by: SortBy,
+    pub(super) inverted: bool,
 }
 
 impl Model {
@@ -66,6 +88,10 @@ impl Model {
             connected: true,
             hosts: BTreeMap::new(),
             chosen: None,
+            endpoint: 0,
+            focus: None,
+            sort_by: SortBy::default(),
+            inverted: false,
         }
     }
 
@@ -75,7 +101,7 @@ impl Model {
         // A host that was renamed is not shown twice.
         self.hosts
             .retain(|(_, id), _| *id != key.1 || report.host.name == key.0);
-        let rate = request_rate(&report).unwrap_or(0.0);
+        let rate = request_rate(&report);
         match self.hosts.get_mut(&key) {
             Some(host) if !is_newer(&report, &host.report) => {}
             Some(host) => {
@@ -103,23 +129,66 @@ impl Model {
             .unwrap_or(0)
     }
 
-    pub(super) fn choose_next(&mut self) {
-        self.choose((self.chosen() + 1).min(self.hosts.len().saturating_sub(1)));
+    /// Of several hosts one is chosen first, of one its endpoints.
+    pub(super) fn focus(&self) -> Focus {
+        self.focus.unwrap_or(if self.hosts.len() > 1 {
+            Focus::Hosts
+        } else {
+            Focus::Endpoints
+        })
     }
 
-    pub(super) fn choose_previous(&mut self) {
-        self.choose(self.chosen().saturating_sub(1));
+    /// The endpoints of the chosen host, sorted.
+    pub(super) fn endpoints(&self) -> Vec<&Endpoint> {
+        let host = self.hosts.values().nth(self.chosen());
+        host.map_or_else(Vec::new, |host| {
+            order::sorted(&host.report, self.sort_by, self.inverted)
+        })
     }
 
-    /// By its name: hosts that come later do not move the choice.
-    fn choose(&mut self, place: usize) {
-        self.chosen = self.hosts.keys().nth(place).cloned();
+    /// Does what a key says; false to end.
+    pub(super) fn press(&mut self, key: Key) -> bool {
+        match key {
+            Key::Quit | Key::Letter('q') => return false,
+            Key::OtherTable => {
+                self.focus = Some(match self.focus() {
+                    Focus::Hosts => Focus::Endpoints,
+                    Focus::Endpoints => Focus::Hosts,
+                });
+            }
+            Key::Letter('i') => self.inverted = !self.inverted,
+            Key::Letter('j') => self.go(1),
+            Key::Letter('k') => self.go(-1),
+            Key::Move(by) => self.go(by),
+            Key::Letter(letter) => {
+                let by = SortBy::ALL.iter().find(|(l, _, _)| *l == letter);
+                if let Some((_, _, by)) = by {
+                    self.sort_by = *by;
+                }
+            }
+        }
+        true
+    }
+
+    fn go(&mut self, by: isize) {
+        let moved =
+            |from: usize, rows: usize| from.saturating_add_signed(by).min(rows.saturating_sub(1));
+        match self.focus() {
+            // By its name: hosts that come later do not move the choice.
+            Focus::Hosts => {
+                let place = moved(self.chosen(), self.hosts.len());
+                self.chosen = self.hosts.keys().nth(place).cloned();
+                self.endpoint = 0;
+            }
+            Focus::Endpoints => self.endpoint = moved(self.endpoint, self.endpoints().len()),
+        }
     }
 }
 
 impl Host {
-    fn push(&mut self, rate: f64) {
-        self.history.push_back((rate * 10.0) as u64);
+    fn push(&mut self, rate: Option<f64>) {
+        self.history
+            .push_back(rate.map(|rate| (rate * 10.0) as u64));
         if self.history.len() > HISTORY_MAX {
             self.history.pop_front();
         }
@@ -136,17 +205,12 @@ fn is_newer(a: &Report, b: &Report) -> bool {
     let patience = if a.agent.epoch > b.agent.epoch {
         Duration::ZERO
     } else {
-        at_least(SILENT_AFTER, SILENT_AFTER_WINDOWS, b)
+        Duration::from_nanos(silent_after_ns(b.window_duration_ns))
     };
     end(a).duration_since(end(b)).as_secs_f64() >= patience.as_secs_f64()
 }
 
-/// A time, or so many windows of the report where they are longer.
-fn at_least(time: Duration, windows: f64, report: &Report) -> Duration {
-    time.max(Duration::from_nanos(report.window_duration_ns).mul_f64(windows))
-}
-
-/// Requests a second that clients made; `None` where they are not counted.
+/// Requests a second that clients made; `None` where none can be seen.
 pub(super) fn request_rate(report: &Report) -> Option<f64> {
     let mut sum = None;
     for endpoint in report.endpoints.iter().filter(|e| e.role == "downstream") {
@@ -167,6 +231,8 @@ pub(super) fn per_second(n: u64, report: &Report) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use monitor_proto::v1;
+
     use super::*;
 
     fn report(name: &str, sequence: u64) -> Report {
@@ -187,15 +253,44 @@ mod tests {
         for name in ["b", "d"] {
             model.add(report(name, 5), now);
         }
-        model.choose_next();
+        model.press(Key::Move(1));
         assert_eq!(model.chosen(), 1);
         model.add(report("a", 1), now);
         model.add(report("b", 4), now);
         assert_eq!(model.chosen(), 2, "still d");
         let b = &model.hosts[&("b".to_owned(), "id-b".to_owned())];
         assert_eq!((b.report.sequence, b.history.len()), (5, 1));
-        model.choose_next();
+        model.press(Key::Letter('j'));
         assert_eq!(model.chosen(), 2, "d is the last");
+        assert!(!model.press(Key::Letter('q')) && !model.press(Key::Quit));
+    }
+
+    #[test]
+    fn every_endpoint_can_be_reached() {
+        let mut wide = report("a", 1);
+        let endpoint = |n| {
+            Endpoint::from(&v1::Endpoint {
+                address: format!("10.0.0.{n}:80"),
+                ..v1::Endpoint::default()
+            })
+        };
+        wide.endpoints = (0..60).map(endpoint).collect();
+        let mut model = Model::new(String::new());
+        model.add(wide, Instant::now());
+        assert_eq!(model.focus(), Focus::Endpoints, "there is one host");
+        for (key, place) in [
+            (Key::Move(20), 20),
+            (Key::Move(isize::MAX), 59),
+            (Key::Letter('k'), 58),
+            (Key::Move(isize::MIN), 0),
+        ] {
+            model.press(key);
+            assert_eq!(model.endpoint, place, "{key:?}");
+        }
+        model.add(report("b", 1), Instant::now());
+        assert_eq!(model.focus(), Focus::Hosts, "there are two");
+        model.press(Key::OtherTable);
+        assert_eq!(model.focus(), Focus::Endpoints);
     }
 
     #[test]
@@ -230,20 +325,18 @@ mod tests {
         model.add(lossy, now);
         let health: Vec<_> = model.hosts.values().map(|h| h.health(now)).collect();
         assert_eq!(health, [Health::Good, Health::Incomplete]);
+        for (after_s, health) in [(15, Health::Late), (60, Health::Silent)] {
+            let later = now + Duration::from_secs(after_s);
+            assert!(model.hosts.values().all(|h| h.health(later) == health));
+        }
         let later = now + Duration::from_secs(60);
-        assert!(
-            model
-                .hosts
-                .values()
-                .all(|h| h.health(later) == Health::Late)
-        );
         let mut slow = report("a", 2);
         slow.window_duration_ns = 60_000_000_000;
         model.add(slow, now);
         let health: Vec<_> = model.hosts.values().map(|h| h.health(later)).collect();
         assert_eq!(
             health,
-            [Health::Good, Health::Late],
+            [Health::Good, Health::Silent],
             "its window is a minute"
         );
     }

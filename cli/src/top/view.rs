@@ -2,27 +2,64 @@
 
 use std::time::Instant;
 
-use monitor_proto::json::{Endpoint, Gauge, Report};
+use monitor_proto::{
+    display::{self, Column, UNKNOWN, known},
+    json::{Endpoint, Gauge, Report},
+    protocol::Protocol,
+};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
     text::{Line, Span},
-    widgets::{Block, Cell, Row, Sparkline, Table, TableState},
+    widgets::{Block, Sparkline},
 };
 
-use super::model::{Health, Host, Model, per_second, request_rate};
-use crate::{targets, text};
+use super::{
+    model::{Focus, Health, Host, Model, per_second, request_rate},
+    order::{self, SortBy},
+    table::{self, Cell},
+};
+use crate::targets;
 
 const DIM: Style = Style::new().fg(Color::DarkGray);
 const HEAD: Style = Style::new().add_modifier(Modifier::BOLD);
 
+/// The columns of hosts, the dispensable ones with a rank.
+const HOSTS: [Column; 7] = [
+    Column::name("HOST", 0, 12),
+    Column::name("HEALTH", 0, 10),
+    Column::figure("SEEN", 2),
+    Column::figure("CPU", 1),
+    Column::figure("MEMORY", 3),
+    Column::figure("LOAD", 4),
+    Column::figure("REQ/S", 0),
+];
+
+/// The columns of endpoints, in the same way.
+const ENDPOINTS: [Column; 12] = [
+    Column::name("TARGET", 7, 10),
+    Column::name("ROLE", 5, 4),
+    Column::name("ENDPOINT", 0, 16),
+    Column::figure("ACTIVE", 3),
+    Column::figure("REQ/S", 0),
+    Column::figure("EXCH/S", 1),
+    Column::figure("5XX", 0),
+    Column::figure("IN/S", 4),
+    Column::figure("OUT/S", 4),
+    Column::figure("P50", 6),
+    Column::figure("P99", 0),
+    Column::name("NOTE", 8, 38),
+];
+
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now: Instant) {
     let hosts = u16::try_from(model.hosts.len()).unwrap_or(u16::MAX);
+    // However many hosts there are, endpoints have half of what is left.
+    let half = frame.area().height.saturating_sub(7) / 2;
     let rows = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Max(hosts.saturating_add(3)),
+        Constraint::Length(hosts.saturating_add(3).min(half.max(4))),
         Constraint::Min(5),
         Constraint::Length(5),
         Constraint::Length(1),
@@ -31,10 +68,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now: Instant) {
     frame.render_widget(title_line(model), title);
     draw_hosts(frame, hosts, model, now);
     if let Some(host) = model.hosts.values().nth(model.chosen()) {
-        draw_endpoints(frame, endpoints, host);
+        draw_endpoints(frame, endpoints, model, host);
         draw_spark(frame, spark, host);
     }
-    frame.render_widget(Line::styled(" ↑↓ choose a host   q end", DIM), keys);
+    frame.render_widget(key_line(model), keys);
 }
 
 fn title_line(model: &Model) -> Line<'_> {
@@ -45,123 +82,142 @@ fn title_line(model: &Model) -> Line<'_> {
     };
     Line::from(vec![
         Span::styled(" SpeedMimi ", HEAD),
-        Span::styled(text::printable(&model.url).into_owned(), DIM),
+        Span::styled(display::printable(&model.url).into_owned(), DIM),
         Span::raw("  "),
         Span::styled(word, Style::new().fg(color)),
     ])
 }
 
-fn draw_hosts(frame: &mut Frame<'_>, area: Rect, model: &Model, now: Instant) {
-    let rows = model.hosts.values().map(|host| host_row(host, now));
-    let widths = [
-        Constraint::Min(12),
-        Constraint::Length(11),
-        Constraint::Length(9),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(7),
-        Constraint::Length(9),
-    ];
-    let head = ["HOST", "HEALTH", "SEEN", "CPU", "MEMORY", "LOAD", "REQ/S"];
-    let table = Table::new(rows, widths)
-        .header(Row::new(head).style(HEAD))
-        .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
-        .block(Block::bordered().border_style(DIM).title("Hosts"));
-    let mut state = TableState::new().with_selected(model.chosen());
-    frame.render_stateful_widget(table, area, &mut state);
+/// The keys, with the one that sorts now in bold.
+fn key_line(model: &Model) -> Line<'static> {
+    let mut spans = vec![Span::styled(" sort:", DIM)];
+    for (letter, name, by) in SortBy::ALL {
+        let style = if by == model.sort_by { HEAD } else { DIM };
+        spans.push(Span::styled(format!(" {letter} {name}"), style));
+    }
+    let other = match model.focus() {
+        Focus::Hosts => "endpoints",
+        Focus::Endpoints => "hosts",
+    };
+    let rest = format!(" i invert Tab {other} q end");
+    spans.push(Span::styled(rest, DIM));
+    Line::from(spans)
 }
 
-fn host_row(host: &Host, now: Instant) -> Row<'static> {
+fn block(title: String, focused: bool) -> Block<'static> {
+    let border = if focused { Style::new() } else { DIM };
+    Block::bordered().border_style(border).title(title)
+}
+
+fn draw_hosts(frame: &mut Frame<'_>, area: Rect, model: &Model, now: Instant) {
+    let rows: Vec<_> = model.hosts.values().map(|h| host_row(h, now)).collect();
+    let title = format!("Hosts {}", place(model.chosen(), rows.len()));
+    let block = block(title, model.focus() == Focus::Hosts);
+    table::draw(frame, area, block, &HOSTS, &rows, model.chosen());
+}
+
+/// Which of how many is chosen.
+fn place(chosen: usize, all: usize) -> String {
+    format!("{}/{all}", (chosen + 1).min(all))
+}
+
+fn host_row(host: &Host, now: Instant) -> Vec<Cell> {
     let (word, color) = match host.health(now) {
         Health::Good => ("healthy", Color::Green),
         Health::Incomplete => ("incomplete", Color::Yellow),
-        Health::Late => ("late", Color::Red),
+        Health::Late => ("late", Color::Yellow),
+        Health::Silent => ("silent", Color::Red),
     };
     let m = &host.report.host_metrics;
     let percent = |gauge: Option<Gauge>| known(gauge.map(|g| format!("{:.1} %", g.last)));
-    Row::new([
-        Cell::from(name(&host.report)),
-        Cell::from(word).style(Style::new().fg(color)),
-        Cell::from(text::age(now.saturating_duration_since(host.seen))),
-        Cell::from(percent(m.cpu_usage)),
-        Cell::from(percent(m.memory_usage)),
-        Cell::from(known(m.load_avg_1.map(|g| format!("{:.2}", g.last)))),
-        Cell::from(known(request_rate(&host.report).map(text::count))),
-    ])
+    let plain = |text| (text, Style::new());
+    vec![
+        plain(name(&host.report)),
+        (word.to_owned(), Style::new().fg(color)),
+        plain(display::age(now.saturating_duration_since(host.seen))),
+        plain(percent(m.cpu_usage)),
+        plain(percent(m.memory_usage)),
+        plain(known(m.load_avg_1.map(|g| format!("{:.2}", g.last)))),
+        plain(known(request_rate(&host.report).map(display::count))),
+    ]
 }
 
-fn draw_endpoints(frame: &mut Frame<'_>, area: Rect, host: &Host) {
+fn draw_endpoints(frame: &mut Frame<'_>, area: Rect, model: &Model, host: &Host) {
     let report = &host.report;
+    let endpoints = model.endpoints();
+    // Columns that would say nothing are not there.
     let several = targets::several(report);
-    let target = |e: &Endpoint| Cell::from(targets::shortened(&text::printable(&e.target)));
-    let rows = report.endpoints.iter().map(|e| {
-        let target = several.then(|| target(e));
-        Row::new(target.into_iter().chain(endpoint_cells(e, report)))
-    });
-    let width = Constraint::Min(targets::width(report));
-    let widths = [
-        Constraint::Length(10),
-        Constraint::Min(16),
-        Constraint::Length(7),
-        Constraint::Length(8),
-        Constraint::Length(5),
-        Constraint::Length(11),
-        Constraint::Length(11),
-        Constraint::Length(8),
-        Constraint::Length(8),
-    ];
-    let head = [
-        "ROLE", "ENDPOINT", "ACTIVE", "REQ/S", "5XX", "IN/S", "OUT/S", "P50", "P99",
-    ];
-    let title = format!("{} report {}", name(report), report.sequence);
-    let widths = several.then_some(width).into_iter().chain(widths);
-    let head = several.then_some("TARGET").into_iter().chain(head);
-    let table = Table::new(rows, widths)
-        .header(Row::new(head).style(HEAD))
-        .block(Block::bordered().border_style(DIM).title(title));
-    frame.render_widget(table, area);
+    let exchanges = endpoints.iter().any(|e| has_exchanges(e));
+    let is_there = |column: &Column| match column.head {
+        "TARGET" => several,
+        "EXCH/S" | "NOTE" => exchanges,
+        _ => true,
+    };
+    let kept: Vec<usize> = (0..ENDPOINTS.len())
+        .filter(|i| is_there(&ENDPOINTS[*i]))
+        .collect();
+    let columns: Vec<Column> = kept.iter().map(|i| ENDPOINTS[*i]).collect();
+    let row = |e: &&Endpoint| -> Vec<Cell> {
+        let mut cells: Vec<_> = endpoint_cells(e, report).map(Some).into();
+        kept.iter().filter_map(|i| cells[*i].take()).collect()
+    };
+    let rows: Vec<Vec<Cell>> = endpoints.iter().map(row).collect();
+    let chosen = model.endpoint.min(rows.len().saturating_sub(1));
+    let title = format!(
+        "{} report {}, endpoints {}",
+        name(report),
+        report.sequence,
+        place(chosen, rows.len())
+    );
+    let block = block(title, model.focus() == Focus::Endpoints);
+    table::draw(frame, area, block, &columns, &rows, chosen);
 }
 
-fn endpoint_cells(e: &Endpoint, report: &Report) -> [Cell<'static>; 9] {
+fn has_exchanges(e: &Endpoint) -> bool {
+    matches!(e.protocol, Some(Protocol::Other | Protocol::Mixed))
+}
+
+fn endpoint_cells(e: &Endpoint, report: &Report) -> [Cell; ENDPOINTS.len()] {
     let w = &e.window;
     let rate = |n| per_second(n, report);
-    let label = if e.name.is_empty() {
-        &e.address
-    } else {
-        &e.name
-    };
     let errors = w.responses.map(|r| r.server_error);
     let error_style = match errors {
         Some(1..) => Style::new().fg(Color::Red),
         Some(0) | None => Style::new(),
     };
     let durations = w.exchange_duration.as_ref();
-    let quantile = |ms: Option<f64>| known(ms.map(text::milliseconds));
+    let duration = |ms| display::exchange_duration(ms, e.protocol);
+    let plain = |text| (text, Style::new());
     [
-        Cell::from(text::printable(&e.role).into_owned()),
-        Cell::from(text::printable(label).into_owned()),
-        Cell::from(e.connections_active.to_string()),
-        Cell::from(known(w.requests.map(|n| text::count(rate(n))))),
-        Cell::from(known(errors.map(|n| n.to_string()))).style(error_style),
-        Cell::from(text::bytes(rate(w.bytes_received))),
-        Cell::from(text::bytes(rate(w.bytes_sent))),
-        Cell::from(quantile(durations.and_then(|d| d.p50_ms))),
-        Cell::from(quantile(durations.and_then(|d| d.p99_ms))),
+        plain(display::printable(&e.target).into_owned()),
+        plain(display::printable(&e.role).into_owned()),
+        plain(display::printable(&order::label(e)).into_owned()),
+        plain(e.connections_active.to_string()),
+        plain(known(w.requests.map(|n| display::count(rate(n))))),
+        plain(known(w.exchanges.map(|n| display::count(rate(n))))),
+        (known(errors.map(|n| n.to_string())), error_style),
+        plain(display::bytes(rate(w.bytes_received))),
+        plain(display::bytes(rate(w.bytes_sent))),
+        plain(duration(durations.and_then(|d| d.p50_ms))),
+        plain(duration(durations.and_then(|d| d.p99_ms))),
+        (display::note(e.protocol).unwrap_or("").to_owned(), DIM),
     ]
 }
 
 fn draw_spark(frame: &mut Frame<'_>, area: Rect, host: &Host) {
     let width = usize::from(area.width.saturating_sub(2));
     let skipped = host.history.len().saturating_sub(width);
-    let data: Vec<u64> = host.history.iter().skip(skipped).copied().collect();
+    let data: Vec<Option<u64>> = host.history.iter().skip(skipped).copied().collect();
+    let title = if data.iter().any(Option::is_some) {
+        "Requests per second"
+    } else {
+        "Requests per second: none can be seen"
+    };
     let spark = Sparkline::default()
         .data(data)
+        .absent_value_symbol(UNKNOWN)
         .style(Style::new().fg(Color::Cyan))
-        .block(
-            Block::bordered()
-                .border_style(DIM)
-                .title("Requests per second"),
-        );
+        .block(block(title.to_owned(), false));
     frame.render_widget(spark, area);
 }
 
@@ -171,12 +227,7 @@ fn name(report: &Report) -> String {
     } else {
         &report.host.name
     };
-    text::printable(name).into_owned()
-}
-
-/// A dash stands for what was not measured.
-fn known(text: Option<String>) -> String {
-    text.unwrap_or_else(|| "-".to_owned())
+    display::printable(name).into_owned()
 }
 
 #[cfg(test)]
@@ -185,11 +236,16 @@ mod tests {
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::*;
+    use crate::top::model::Key;
 
-    fn screen(model: &Model, now: Instant) -> String {
-        let mut terminal = Terminal::new(TestBackend::new(110, 24)).unwrap();
+    fn screen_of(model: &Model, now: Instant, width: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, 24)).unwrap();
         terminal.draw(|frame| draw(frame, model, now)).unwrap();
         terminal.backend().to_string()
+    }
+
+    fn screen(model: &Model, now: Instant) -> String {
+        screen_of(model, now, 110)
     }
 
     #[test]
@@ -252,9 +308,106 @@ mod tests {
         };
         let mut model = Model::new(String::new());
         model.add(Report::from(&report), now);
-        let text = screen(&model, now);
-        for shown in ["TARGET", "/a ", "…a-long-name.service "] {
+        let text = screen_of(&model, now, 80);
+        for shown in ["TARGET", "/a ", "…long-name.service "] {
             assert!(text.contains(shown), "{shown}:\n{text}");
         }
+    }
+
+    /// 60 backends and a TLS listener.
+    fn wide() -> Report {
+        let endpoint = |role: v1::Role, address: String, requests, exchanges| v1::Endpoint {
+            role: role.into(),
+            address,
+            connections_active: 1234,
+            window: Some(v1::Counters {
+                bytes_received: 5 * 12_600,
+                bytes_sent: 5 * 1_260_000,
+                http: Some(v1::HttpCounters {
+                    requests,
+                    exchanges,
+                    exchange_duration: Some(v1::Histogram {
+                        count: 5,
+                        scale: 2,
+                        offset: -47,
+                        buckets: vec![5],
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let backend = |n| endpoint(v1::Role::Upstream, format!("10.0.0.{n}:8080"), 6170, 0);
+        let tls = endpoint(v1::Role::Downstream, "10.0.0.1:443".into(), 0, 1195);
+        Report::from(&v1::Report {
+            complete: true,
+            window_duration_ns: 5_000_000_000,
+            endpoints: (100..160).map(backend).chain([tls]).collect(),
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn a_narrow_screen_has_fewer_columns_and_whole_figures() {
+        let now = Instant::now();
+        let mut model = Model::new(String::new());
+        model.add(wide(), now);
+        for (width, shown, left_out) in [
+            (
+                80,
+                &["REQ/S", "EXCH/S", "5XX", "P99"][..],
+                &["P50", "NOTE"][..],
+            ),
+            (200, &["REQ/S", "P50", "P99", "NOTE", "12.3 KiB"], &[]),
+        ] {
+            let text = screen_of(&model, now, width);
+            for head in shown {
+                assert!(text.contains(head), "{head} at {width}:\n{text}");
+            }
+            for head in left_out {
+                assert!(!text.contains(head), "{head} at {width}:\n{text}");
+            }
+            let row = text.lines().find(|line| line.contains("10.0.0.101:8080"));
+            let row = row.unwrap();
+            for figure in ["1.2k", "0.34 ms"] {
+                assert!(row.contains(figure), "{figure} at {width}: {row}");
+            }
+            assert!(text.contains("q end"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_no_zero_and_turns_are_marked() {
+        let now = Instant::now();
+        let mut model = Model::new(String::new());
+        model.add(wide(), now);
+        let text = screen_of(&model, now, 200);
+        let row = text
+            .lines()
+            .find(|line| line.contains("10.0.0.1:443"))
+            .unwrap();
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        let at = cells.iter().position(|cell| *cell == "1234").unwrap();
+        assert_eq!(cells[at + 1..at + 4], ["–", "239", "–"], "{row}");
+        assert!(
+            row.contains("0.34 ms*") && row.contains("not HTTP/1"),
+            "{row}"
+        );
+    }
+
+    #[test]
+    fn the_last_of_many_backends_is_reached() {
+        let now = Instant::now();
+        let mut model = Model::new(String::new());
+        model.add(wide(), now);
+        assert!(!screen(&model, now).contains("10.0.0.159:8080"));
+        model.press(Key::Move(isize::MAX));
+        let text = screen(&model, now);
+        assert!(
+            text.contains("10.0.0.159:8080") && text.contains("61/61"),
+            "{text}"
+        );
     }
 }

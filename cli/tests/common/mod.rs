@@ -8,12 +8,13 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::{Once, mpsc},
+    sync::{OnceLock, mpsc},
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use monitor_proto::v1::{self, report_service_client::ReportServiceClient};
@@ -29,48 +30,30 @@ pub struct Collector {
     token: String,
 }
 
-/// Builds the collector where what is there is older than its sources: its
-/// binary belongs to another crate, which this one must not depend on.
-pub fn collector_binary() -> PathBuf {
-    static BUILD: Once = Once::new();
-    let path = Path::new(env!("CARGO_BIN_EXE_speedmimi")).with_file_name("speedmimi-collector");
-    BUILD.call_once(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let sources = [
-            "collector/src",
-            "collector/web",
-            "monitor-proto/src",
-            "Cargo.lock",
-        ];
-        let newest = sources
-            .iter()
-            .filter_map(|source| newest(&root.join(source)))
-            .max();
-        let built = fs::metadata(&path)
-            .and_then(|binary| binary.modified())
-            .ok();
-        if built >= newest {
-            return;
-        }
+/// The collector as its sources are now.  Its binary belongs to another crate,
+/// which this one must not depend on, so cargo is asked: it alone knows what a
+/// binary is made of, and builds nothing where all of that is unchanged.
+pub fn collector_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let built = Path::new(env!("CARGO_BIN_EXE_speedmimi")).parent().unwrap();
+        let profile = match built.file_name().unwrap().to_str().unwrap() {
+            "debug" => "dev",
+            other => other,
+        };
+        // With the features that a build of the whole workspace has: after one,
+        // nothing is left to do.
         let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "collector"])
-            .current_dir(root)
+            .args(["build", "--quiet", "--workspace"])
+            .args(["--bin", "speedmimi-collector", "--profile", profile])
+            .arg("--target-dir")
+            .arg(built.parent().unwrap())
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
             .status()
             .unwrap();
         assert!(status.success(), "the collector cannot be built");
-    });
-    assert!(path.exists(), "{} was not built", path.display());
-    path
-}
-
-/// When anything below was last changed.
-fn newest(path: &Path) -> Option<SystemTime> {
-    let own = fs::metadata(path).ok()?;
-    if own.is_file() {
-        return own.modified().ok();
-    }
-    let entries = fs::read_dir(path).ok()?.flatten();
-    entries.filter_map(|entry| newest(&entry.path())).max()
+        built.join("speedmimi-collector")
+    })
 }
 
 impl Collector {
@@ -145,11 +128,36 @@ fn ready_line(child: &mut Child) -> String {
         .expect("a ready line on stderr")
 }
 
+/// A collector of these very answers: the URL of one that says what no real one
+/// can be made to say at once.
+pub fn answering(answers: &'static [(&'static str, &'static str)]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let mut question = [0; 4096];
+            let n = socket.read(&mut question).unwrap_or(0);
+            let question = String::from_utf8_lossy(&question[..n]);
+            let path = question.split_whitespace().nth(1).unwrap_or("");
+            let found = answers.iter().find(|(asked, _)| *asked == path);
+            let (status, body) =
+                found.map_or(("404 Not Found", "{}"), |(_, body)| ("200 OK", *body));
+            let length = body.len();
+            drop(write!(
+                socket,
+                "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            ));
+        }
+    });
+    format!("http://{address}")
+}
+
 pub fn speedmimi(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_speedmimi"));
     command
         .args(args)
         .env_remove("SPEEDMIMI_COLLECTOR")
+        .env("TZ", "UTC")
         .stdin(Stdio::null());
     command
 }

@@ -302,13 +302,18 @@ fn selection(fleet: &Fleet, request: &v1::GetReportsRequest) -> Result<Selection
                 .map_err(|error| Status::invalid_argument(format!("{error}")))?,
         ),
     };
+    let until_ns = match request.until_unix_ns {
+        0 => u64::MAX,
+        until => until,
+    };
+    if request.since_unix_ns > until_ns {
+        let why = "since_unix_ns is after until_unix_ns: exchange them";
+        return Err(Status::invalid_argument(why));
+    }
     Ok(Selection {
         filter,
         since_ns: request.since_unix_ns,
-        until_ns: match request.until_unix_ns {
-            0 => u64::MAX,
-            until => until,
-        },
+        until_ns,
         after,
         limit,
         bytes_max: PAGE_BYTES_MAX,

@@ -213,10 +213,17 @@ fn selection(state: &State, query: &ReportsQuery) -> Result<Selection, Problem> 
         let hosts = state.fleet.find(&query.host);
         Filter::Hosts(hosts.iter().map(|host| host.row.key).collect())
     };
+    let (since_ns, until_ns) = (at(&query.since, 0)?, at(&query.until, u64::MAX)?);
+    if since_ns > until_ns {
+        return Err(Problem::bad_request(format!(
+            "since={:?} is after until={:?}: exchange them",
+            query.since, query.until
+        )));
+    }
     Ok(Selection {
         filter,
-        since_ns: at(&query.since, 0)?,
-        until_ns: at(&query.until, u64::MAX)?,
+        since_ns,
+        until_ns,
         after: match query.cursor.as_str() {
             "" => None,
             text => Some(
