@@ -188,7 +188,8 @@ fn row(endpoint: &v1::Endpoint, seconds: f64, labels: usize) -> String {
     let http = window.http.as_ref();
     let rate = |n: u64| n as f64 / seconds;
     let unknown = || "-".to_owned();
-    let requests = http.map_or_else(unknown, |h| format!("{:.1}", rate(h.requests)));
+    let seen = monitor_proto::protocol::seen_in_window(endpoint);
+    let requests = seen.map_or_else(unknown, |h| format!("{:.1}", rate(h.requests)));
     let p99 = http
         .and_then(|h| h.exchange_duration.as_ref())
         .and_then(|h| monitor_proto::histogram::quantile_seconds(h, 0.99))

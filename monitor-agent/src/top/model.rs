@@ -4,7 +4,7 @@
 
 use std::{cmp::Ordering, collections::HashMap};
 
-use monitor_proto::{histogram, v1};
+use monitor_proto::{histogram, protocol, v1};
 
 use super::Look;
 
@@ -247,7 +247,7 @@ fn endpoint(e: &v1::Endpoint, seconds: f64, end_ns: u64) -> Row {
         more: More::Endpoint {
             active: e.connections_active,
             opened_per_s: rate(window.connections_opened),
-            requests_per_s: http.map(|h| rate(h.requests)),
+            requests_per_s: protocol::seen_in_window(e).map(|h| rate(h.requests)),
             p99_ms: p99.map(|s| s * 1e3),
         },
     }

@@ -83,7 +83,7 @@ const PURE: &[Pure] = &[
         reason: "the codec takes bytes and gives bytes, so that any driver can use it",
     },
     Pure {
-        prefix: "cli/src/text.rs",
+        prefix: "cli/src/time.rs",
         forbidden: &[RUNTIMES, EFFECTS],
         reason: "tables are made of values, wherever these come from",
     },
