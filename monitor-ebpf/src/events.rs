@@ -12,7 +12,10 @@ use aya_ebpf::{
         BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock,
         bpf_sock_ops,
     },
-    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, generated::{bpf_get_netns_cookie, bpf_jiffies64}},
+    helpers::{
+        bpf_get_socket_cookie, bpf_ktime_get_ns,
+        generated::{bpf_get_netns_cookie, bpf_jiffies64},
+    },
     macros::sock_ops,
     programs::SockOpsContext,
 };

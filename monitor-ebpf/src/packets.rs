@@ -138,7 +138,10 @@ fn to_server(
         let [own, other] = next_seqs(sk, segment, ingress);
         exchange.begin_anew(maps::generation(), own, other);
     }
-    let payload = Packet { ctx, offset: segment.offset };
+    let payload = Packet {
+        ctx,
+        offset: segment.offset,
+    };
     let Some(seen) = admit(&payload, exchange, Direction::Request, sk, segment, ingress) else {
         return;
     };
@@ -194,8 +197,18 @@ fn to_client(
     if exchange.generation != maps::generation() {
         return;
     }
-    let payload = Packet { ctx, offset: segment.offset };
-    let Some(seen) = admit(&payload, exchange, Direction::Response, sk, segment, ingress) else {
+    let payload = Packet {
+        ctx,
+        offset: segment.offset,
+    };
+    let Some(seen) = admit(
+        &payload,
+        exchange,
+        Direction::Response,
+        sk,
+        segment,
+        ingress,
+    ) else {
         return;
     };
     responses(&payload, exchange, seen, segment.len, ingress);
