@@ -126,6 +126,50 @@ async fn figures_are_those_of_the_reports() {
 }
 
 #[tokio::test]
+async fn requests_within_tls_are_unknown_and_those_of_an_idle_listener_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    let base_ns = now_ns() / 60_000_000_000 * 60_000_000_000;
+    // A minute of TLS, and before it one in which nothing happened.
+    for sequence in 1..=24 {
+        let mut r = ago(base_ns, sequence, sequence - 1);
+        let window = r.endpoints[0].window.as_mut().unwrap();
+        let counted = window.http.take().unwrap();
+        let mut http = v1::HttpCounters::default();
+        if sequence <= 12 {
+            http.exchanges = 5;
+            http.exchange_duration = counted.exchange_duration;
+        }
+        window.http = Some(http);
+        agent.export(r).await;
+    }
+    for (metric, minutes) in [
+        ("requests", [Some(0.0), None]),
+        ("responses_2xx", [Some(0.0), None]),
+        ("responses_5xx", [Some(0.0), None]),
+        ("exchanges", [Some(0.0), Some(1.0)]),
+    ] {
+        for (step, steps) in [("30s", 2), ("1m", 1)] {
+            let query = format!("metric={metric}&{DOWNSTREAM}&step={step}");
+            let covered = || -> Vec<Value> {
+                let answer = series(&collector, &query);
+                let points = answer["series"][0]["points"].as_array();
+                let points = points.cloned().unwrap_or_default();
+                points
+                    .into_iter()
+                    .filter(|p| p["coverage"] == 1.0)
+                    .collect()
+            };
+            eventually("it is rolled up", || covered().len() == 2 * steps);
+            let values: Vec<_> = covered().iter().map(|p| p["value"].as_f64()).collect();
+            let expected = minutes.map(|value| vec![value; steps]).concat();
+            assert_eq!(values, expected, "{metric} by {step}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn bad_questions_are_answered_in_words() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());

@@ -62,6 +62,13 @@ impl EndpointRoll {
         self
     }
 
+    /// Whether requests and responses can be seen in it, as `protocol::seen` has it of
+    /// one window: where there were exchanges of streams that are not HTTP/1 alone,
+    /// nobody knows how many they held.
+    pub(crate) fn http1_is_seen(&self) -> bool {
+        self.exchanges == 0 || self.requests > 0 || self.responses.iter().any(|&n| n > 0)
+    }
+
     fn count(&mut self, w: &v1::Counters) {
         self.connections_opened = w.connections_opened;
         let failed = w.connections_failed.as_ref();

@@ -31,6 +31,8 @@ enum Read {
     Rate(fn(&EndpointRoll) -> u64),
     /// Measured only where HTTP is counted.
     HttpRate(fn(&EndpointRoll) -> u64),
+    /// Of requests and responses: measured only where HTTP/1 can be seen, too.
+    Http1Rate(fn(&EndpointRoll) -> u64),
     /// A duration in ms.
     Quantile(f64, fn(&EndpointRoll) -> &v1::Histogram),
 }
@@ -77,32 +79,32 @@ const ALL: [Metric; 29] = [
     ),
     metric("bytes_sent", BYTES_PER_SECOND, Read::Rate(|r| r.bytes_sent)),
     metric("retransmits", PER_SECOND, Read::Rate(|r| r.retransmits)),
-    metric("requests", PER_SECOND, Read::HttpRate(|r| r.requests)),
+    metric("requests", PER_SECOND, Read::Http1Rate(|r| r.requests)),
     metric("exchanges", PER_SECOND, Read::HttpRate(|r| r.exchanges)),
     metric(
         "responses_1xx",
         PER_SECOND,
-        Read::HttpRate(|r| r.responses[0]),
+        Read::Http1Rate(|r| r.responses[0]),
     ),
     metric(
         "responses_2xx",
         PER_SECOND,
-        Read::HttpRate(|r| r.responses[1]),
+        Read::Http1Rate(|r| r.responses[1]),
     ),
     metric(
         "responses_3xx",
         PER_SECOND,
-        Read::HttpRate(|r| r.responses[2]),
+        Read::Http1Rate(|r| r.responses[2]),
     ),
     metric(
         "responses_4xx",
         PER_SECOND,
-        Read::HttpRate(|r| r.responses[3]),
+        Read::Http1Rate(|r| r.responses[3]),
     ),
     metric(
         "responses_5xx",
         PER_SECOND,
-        Read::HttpRate(|r| r.responses[4]),
+        Read::Http1Rate(|r| r.responses[4]),
     ),
     metric(
         "exchange_duration_p50",
@@ -154,9 +156,7 @@ impl Metric {
     pub(crate) fn scope(&self) -> Scope {
         match self.read {
             Read::HostGauge(_) => Scope::Host,
-            Read::Active | Read::Rate(_) | Read::HttpRate(_) | Read::Quantile(..) => {
-                Scope::Endpoint
-            }
+            _ => Scope::Endpoint,
         }
     }
 
@@ -184,7 +184,7 @@ impl Metric {
         };
         match self.read {
             Read::HostGauge(i) => figure.with_gauge(&roll.gauges[i]),
-            Read::Active | Read::Rate(_) | Read::HttpRate(_) | Read::Quantile(..) => figure,
+            _ => figure,
         }
     }
 
@@ -200,6 +200,14 @@ impl Metric {
             Read::Active => figure.with_gauge(&roll.active),
             Read::Rate(read) => figure.with(rate(read(roll), roll.covered_ns)),
             Read::HttpRate(read) => figure.with(rate(read(roll), roll.http_ns)),
+            Read::Http1Rate(read) => {
+                let seen_ns = if roll.http1_is_seen() {
+                    roll.http_ns
+                } else {
+                    0
+                };
+                figure.with(rate(read(roll), seen_ns))
+            }
             Read::Quantile(q, read) => {
                 figure.with(histogram::quantile_seconds(read(roll), q).map(|s| s * 1e3))
             }

@@ -85,7 +85,7 @@ fn spread<'a>(plan: &Plan, latest_first: impl Iterator<Item = &'a mut Figure>) {
         let covered_ns = figure.covered_ns.saturating_add(over_ns);
         figure.covered_ns = covered_ns.min(step_ns);
         over_ns = covered_ns - figure.covered_ns;
-        (value, incomplete) = (figure.value.or(value), figure.incomplete);
+        (value, incomplete) = (figure.value, figure.incomplete);
     }
 }
 

@@ -83,6 +83,62 @@ fn rates_divide_by_the_covered_time_and_gaps_stay_gaps() {
 }
 
 #[test]
+fn requests_that_cannot_be_seen_are_no_zero() {
+    let values = |metric: &str, requests, ok, exchanges| {
+        let roll = |requests, ok, exchanges| EndpointRoll {
+            covered_ns: 10_000_000_000,
+            http_ns: 10_000_000_000,
+            requests,
+            responses: [0, ok, 0, 0, 0],
+            exchanges,
+            ..EndpointRoll::default()
+        };
+        // An idle step, and the one that is looked at.
+        let samples = vec![(604, roll(0, 0, 0)), (614, roll(requests, ok, exchanges))];
+        let plan = plan(metric, 600, 620, Some(10)).unwrap();
+        let points = points(&plan, &Samples::Endpoint(samples));
+        [points[0].value, points[1].value]
+    };
+    for (requests, ok, exchanges, seen) in [
+        (20, 10, 0, true),
+        (0, 10, 0, true),
+        (0, 0, 0, true),
+        (0, 0, 30, false),
+        (20, 0, 30, true),
+        // The responses to requests of the step before.
+        (0, 10, 30, true),
+    ] {
+        let of = |metric| values(metric, requests, ok, exchanges);
+        let rate = |n: u64| Some(n as f64 / 10.0);
+        for (metric, n) in [
+            ("requests", requests),
+            ("responses_2xx", ok),
+            ("responses_5xx", 0),
+        ] {
+            let expected = [Some(0.0), rate(n).filter(|_| seen)];
+            assert_eq!(of(metric), expected, "{metric} {requests} {ok} {exchanges}");
+        }
+        assert_eq!(of("exchanges"), [Some(0.0), rate(exchanges)]);
+    }
+}
+
+#[test]
+fn what_cannot_be_seen_in_a_long_window_is_not_taken_from_a_later_one() {
+    let roll = |s: u64, requests, exchanges| EndpointRoll {
+        covered_ns: s * 1_000_000_000,
+        http_ns: s * 1_000_000_000,
+        requests,
+        exchanges,
+        ..EndpointRoll::default()
+    };
+    let samples = vec![(625, roll(26, 0, 9)), (635, roll(10, 70, 0))];
+    let plan = plan("requests", 600, 640, Some(10)).unwrap();
+    let points = points(&plan, &Samples::Endpoint(samples));
+    let values: Vec<_> = points.iter().map(|point| point.value).collect();
+    assert_eq!(values, [None, None, None, Some(7.0)]);
+}
+
+#[test]
 fn the_report_after_a_time_without_an_agent_ends_the_gap() {
     const S: u64 = 1_000_000_000;
     let roll = |s: u64| EndpointRoll {

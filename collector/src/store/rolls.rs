@@ -161,9 +161,12 @@ impl Columns {
     pub(super) fn of(metric: &str) -> Self {
         // Time covered, time with HTTP, reports that were not complete.
         const ALWAYS: usize = 3;
+        // Of these each is needed to tell whether the others can be seen.
+        let of_http1 = |name: &str| name == "requests" || name.starts_with("responses_");
         Self::which(|i, column| {
             i < ALWAYS
                 || metric.starts_with(column)
+                || (of_http1(metric) && (of_http1(column) || column == "exchanges"))
                 || (metric == "connections_active" && column.starts_with("active_"))
         })
     }
@@ -603,13 +606,20 @@ mod tests {
 
     #[test]
     fn a_metric_reads_its_own_columns_and_no_other() {
-        let of_requests = Columns::of("requests");
+        let of_bytes = Columns::of("bytes_sent");
         assert_eq!(
-            of_requests.names,
-            "covered_ns, http_ns, incomplete, requests"
+            of_bytes.names,
+            "covered_ns, http_ns, incomplete, bytes_sent"
         );
-        assert_eq!(of_requests.places[13], Some(3));
-        assert_eq!(of_requests.places[12], None);
+        assert_eq!(of_bytes.places[11], Some(3));
+        assert_eq!(of_bytes.places[12], None);
+        for metric in ["requests", "responses_5xx"] {
+            assert_eq!(
+                Columns::of(metric).names,
+                "covered_ns, http_ns, incomplete, requests, exchanges, responses_1xx, \
+                 responses_2xx, responses_3xx, responses_4xx, responses_5xx"
+            );
+        }
         let of_active = Columns::of("connections_active").names;
         assert!(of_active.ends_with("active_min, active_mean, active_max, active_ns"));
         let of_p99 = Columns::of("exchange_duration_p99").names;
