@@ -141,9 +141,9 @@ impl Backend {
         // In one order with the look that a request takes once it waits: either
         // it sees the place, or it is seen.
         self.live.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if self.in_flight_max != u32::MAX {
-            self.queue.wake_first();
-        }
+        // Also where this one has no limit: the place may have been taken before a
+        // reload that brought one.
+        self.queue.wake_first();
     }
 
     /// Whether new exchanges may go there: it is switched on, connected and

@@ -126,3 +126,42 @@ impl Conn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::state::{Backend, Table};
+
+    fn table(limit: u32, earlier: Option<&Table>) -> Table {
+        let text = format!(
+            "backends: {{u: [{{id: a, host: 127.0.0.1, port: 1, max_conn: {limit}}}]}}"
+        );
+        Table::build(Config::parse(&text).unwrap(), earlier).unwrap()
+    }
+
+    /// Whether a request that waits in the queue of `table` is woken by `change`.
+    fn wakes(table: &Table, change: impl FnOnce(&Backend), of: &Backend) -> bool {
+        let queue = &table.queues[0];
+        let _waiting = queue.enter(1).unwrap();
+        let mut freed = std::pin::pin!(queue.freed.notified());
+        freed.as_mut().enable();
+        change(of);
+        freed
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    }
+
+    #[test]
+    fn a_place_taken_before_there_was_a_limit_is_given_to_who_waits_since() {
+        let unlimited = table(0, None);
+        let earlier = &unlimited.upstreams[0][0];
+        assert!(earlier.try_acquire());
+        let limited = table(1, Some(&unlimited));
+        assert!(!limited.upstreams[0][0].try_acquire());
+        assert!(wakes(&limited, Backend::release, earlier));
+        assert!(limited.upstreams[0][0].try_acquire());
+    }
+}
