@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use super::client::Conn;
 use super::exchange::Exchange;
 use super::io::Io;
-use super::pool::{Lease, LocalBackend};
+use super::pool::LocalBackend;
 use super::shortage::TOLD_TICKS;
 use crate::descriptors::is_own_shortage;
 use crate::http::reject::{Reject, Side};
@@ -138,10 +138,12 @@ impl Conn {
             }
             exchange.attempts += 1;
         }
-        let Some(failed) = exchange.lease.take() else {
+        // Its place stays taken until there is another, for it may be the last one
+        // and needed again.
+        let Some(held) = exchange.lease.take() else {
             return false;
         };
-        let failed = Rc::clone(&failed.backend);
+        let failed = Rc::clone(&held.backend);
         let (_, algorithm, client) = exchange.route;
         // A reload may have given the upstream another place.
         let local = self.worker.table();
@@ -153,12 +155,7 @@ impl Conn {
         let lease = match chosen {
             Ok(lease) => lease,
             // There is no other backend, but perhaps another of its addresses.
-            Err(_) if !unsent || failed.shared.addresses.len() > 1 => {
-                let Some(lease) = Lease::acquire(&failed) else {
-                    return false;
-                };
-                lease
-            }
+            Err(_) if !unsent || failed.shared.addresses.len() > 1 => held,
             Err(_) => return false,
         };
         exchange.lease = Some(lease);

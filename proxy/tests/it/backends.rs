@@ -85,6 +85,27 @@ fn a_full_backend_is_told_apart_from_a_missing_one() {
 }
 
 #[test]
+fn a_request_that_is_sent_again_keeps_its_place() {
+    // Each connection is closed as its second request comes.
+    let used = Mutex::new(Vec::new());
+    let backend = Backend::new(move |request, peer| {
+        let mut used = used.lock().unwrap();
+        if used.contains(&request.connection) {
+            return peer.close();
+        }
+        used.push(request.connection);
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    });
+    let list = [("b", backend.address.port(), ", max_conn: 1")];
+    let proxy = Proxy::with(&config(&list, "routing: {r: {upstream: u}}"));
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    assert_eq!(backend.received().len(), 5);
+}
+
+#[test]
 fn weights_and_client_addresses_decide() {
     let (a, b) = (named("a"), named("b"));
     let list = [
