@@ -4,7 +4,7 @@
 //! reloads for as long as it is named, so its counts in flight stay true.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -177,6 +177,9 @@ impl Backend {
         if turns {
             self.live.checks.store(0, Ordering::Relaxed);
             self.live.healthy.store(passed, Ordering::Relaxed);
+            if passed {
+                self.wake_waiting();
+            }
         }
         turns
     }
@@ -192,6 +195,23 @@ impl Backend {
         self.live
             .disconnected
             .store(disconnected, Ordering::Relaxed);
+        if !disconnected {
+            self.wake_waiting();
+        }
+    }
+
+    /// Has who waits look again, once this one may be used again. Who takes a place
+    /// passes it on, for as long as there are places.
+    fn wake_waiting(&self) {
+        // In one order with the look that a request takes once it waits, as above.
+        fence(Ordering::SeqCst);
+        self.queue.wake_first();
+    }
+
+    /// Whether a place is free.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.in_flight() < self.in_flight_max
     }
 
     /// Whether it failed too often of late.
@@ -218,6 +238,7 @@ impl Backend {
         if over {
             self.live.outcomes.forget();
             self.live.ejected.store(false, Ordering::Relaxed);
+            self.wake_waiting();
         }
         over
     }

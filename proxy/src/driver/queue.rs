@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::task::Poll;
 
 use tokio::sync::Notify;
@@ -86,7 +86,7 @@ impl Conn {
         ) else {
             return Err(Unplaced::Refused(Reject::NoBackend));
         };
-        let Some((_waiting, mut look)) = queue.enter(configured.queue) else {
+        let Some((waiting, mut look)) = queue.enter(configured.queue) else {
             return Err(Unplaced::Refused(Reject::BackendsFull));
         };
         self.timer.arm(ticks(configured.queue_timeout));
@@ -96,6 +96,8 @@ impl Conn {
             freed.as_mut().enable();
             // Who finds others waiting does not overtake them.
             if std::mem::replace(&mut look, true) {
+                // After it has entered: what changes from now on wakes it.
+                fence(Ordering::SeqCst);
                 // A reload may have changed the backends, and where they stand.
                 let local = worker.table();
                 let at = local
@@ -105,7 +107,15 @@ impl Conn {
                     .position(|one| Arc::ptr_eq(one, &queue));
                 let upstream = at.unwrap_or(usize::MAX);
                 match worker.choose(&local, upstream, algorithm, client, None) {
-                    Ok(lease) => return Ok(lease),
+                    Ok(lease) => {
+                        drop(waiting);
+                        // One was woken, but more may have become free. In vain it
+                        // would lose its turn.
+                        if local.has_room(upstream) {
+                            queue.wake_first();
+                        }
+                        return Ok(lease);
+                    }
                     Err(Reject::BackendsFull) => {}
                     Err(reject) => {
                         queue.wake_first();
@@ -130,15 +140,14 @@ impl Conn {
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Waker};
+    use std::time::{Duration, Instant};
 
-    use super::*;
     use crate::config::Config;
     use crate::state::{Backend, Table};
 
     fn table(limit: u32, earlier: Option<&Table>) -> Table {
-        let text = format!(
-            "backends: {{u: [{{id: a, host: 127.0.0.1, port: 1, max_conn: {limit}}}]}}"
-        );
+        let text =
+            format!("backends: {{u: [{{id: a, host: 127.0.0.1, port: 1, max_conn: {limit}}}]}}");
         Table::build(Config::parse(&text).unwrap(), earlier).unwrap()
     }
 
@@ -163,5 +172,23 @@ mod tests {
         assert!(!limited.upstreams[0][0].try_acquire());
         assert!(wakes(&limited, Backend::release, earlier));
         assert!(limited.upstreams[0][0].try_acquire());
+    }
+
+    #[test]
+    fn a_backend_that_may_be_used_again_is_looked_for_by_who_waits() {
+        let table = table(1, None);
+        let backend = &table.upstreams[0][0];
+        backend.set_disconnected(true);
+        assert!(wakes(&table, |one| one.set_disconnected(false), backend));
+        assert!(backend.note_check(false, 1));
+        assert!(wakes(
+            &table,
+            |one| assert!(one.note_check(true, 1)),
+            backend
+        ));
+        let now = Instant::now();
+        let lasts = backend.eject(now, Duration::from_secs(1));
+        let readmit = |one: &Backend| assert!(one.readmit(now + lasts, Duration::from_secs(1)));
+        assert!(wakes(&table, readmit, backend));
     }
 }

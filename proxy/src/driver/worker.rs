@@ -148,6 +148,18 @@ impl LocalTable {
         all.iter().position(|upstream| upstream.name == name)
     }
 
+    /// Whether a place is free at a backend of an upstream that would be chosen.
+    pub(super) fn has_room(&self, upstream: usize) -> bool {
+        let backends = self.table.upstreams.get(upstream);
+        let mut usable = backends.into_iter().flatten().filter(|one| one.is_usable());
+        let mut preferred = usable.clone().filter(|one| one.is_preferred()).peekable();
+        if preferred.peek().is_some() {
+            preferred.any(|one| one.has_room())
+        } else {
+            usable.any(|one| one.has_room())
+        }
+    }
+
     fn backends(&self) -> impl Iterator<Item = &Rc<LocalBackend>> {
         self.upstreams.iter().flatten()
     }

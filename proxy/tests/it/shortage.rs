@@ -197,6 +197,40 @@ fn requests_wait_for_a_place_first_come_first_served() {
 }
 
 #[test]
+fn who_waits_goes_on_once_a_backend_may_be_used_again() {
+    let (backend, go) = slow();
+    let other = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let second = format!(
+        ", max_conn: 1}}, {{id: c, host: 127.0.0.1, port: {}",
+        other.address.port()
+    );
+    let more = "admin: {enabled: true, port: 0}\nupstreams: {u: {queue: 2, queue_timeout: 1h}}";
+    let proxy = Proxy::with(&config(&backend, "", &second, more));
+    let which = r#"{"upstream": "u", "backend_id": "c"}"#;
+    let set = |change: &str| {
+        let path = format!("/api/v1/backends/{change}");
+        assert_eq!(proxy.admin("POST", &path, which).0, 200);
+    };
+    set("disconnect");
+    let mut busy = asking(&proxy, &backend);
+    let (answered, statuses) = channel();
+    std::thread::scope(|scope| {
+        for mut client in [proxy.client(), proxy.client(), proxy.client()] {
+            let answered = answered.clone();
+            scope.spawn(move || answered.send(client.get("/").status()).unwrap());
+        }
+        // The one that finds the queue full; then the other two wait.
+        assert_eq!(statuses.recv().unwrap(), 503);
+        set("reconnect");
+        assert_eq!(statuses.recv().unwrap(), 200);
+        assert_eq!(statuses.recv().unwrap(), 200);
+    });
+    assert_eq!(other.received().len(), 2);
+    go.send(()).unwrap();
+    assert_eq!(busy.response().status(), 200);
+}
+
+#[test]
 fn who_waits_goes_on_once_a_reload_makes_room() {
     let (backend, go) = slow();
     let text = config(
