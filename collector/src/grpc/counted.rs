@@ -3,7 +3,9 @@
 //!
 //! A message that is there waits for the peer, and the next one is asked for once
 //! the peer has room for it: a stream of which nothing is taken is not counted.
-//! What of it waits counts against the budget of memory instead.
+//! What readers let wait counts against the budget of memory instead.  An agent's
+//! acknowledgements do not: each stream holds one of some bytes, and readers that
+//! have the whole room would keep agents from being told.
 
 use std::{
     pin::Pin,
@@ -30,7 +32,29 @@ use crate::{
 
 /// A service whose streams are counted so.
 #[derive(Clone, Debug)]
-pub(super) struct Counted<S>(pub(super) S, pub(super) Budget);
+pub(super) struct Counted<S> {
+    service: S,
+    /// Of what waits to be taken, where that counts.
+    budget: Option<Budget>,
+}
+
+impl<S> Counted<S> {
+    /// Answers with acknowledgements.
+    pub(super) fn acknowledgements(service: S) -> Self {
+        Self {
+            service,
+            budget: None,
+        }
+    }
+
+    /// Answers with what readers ask for.
+    pub(super) fn answers(service: S, budget: Budget) -> Self {
+        Self {
+            service,
+            budget: Some(budget),
+        }
+    }
+}
 
 /// The room that an answer's parts have until it has ended, as an extension of it.
 #[derive(Clone, Debug)]
@@ -60,7 +84,7 @@ where
     type Future = BoxFuture<S::Response, S::Error>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
+        self.service.poll_ready(context)
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
@@ -68,9 +92,9 @@ where
         let streams = origin.map(|origin| origin.streams.clone());
         let streams = streams.unwrap_or_default();
         let peer = origin.map(|origin| origin.peer.name()).unwrap_or_default();
-        let budget = self.1.clone();
+        let budget = self.budget.clone();
         let waiting = streams.begin();
-        let answer = self.0.call(request);
+        let answer = self.service.call(request);
         Box::pin(async move {
             let answer = answer.await;
             drop(waiting);
@@ -95,7 +119,7 @@ struct CountedBody {
     body: Body,
     streams: Streams,
     waiting: Option<Waiting>,
-    budget: Budget,
+    budget: Option<Budget>,
     peer: Arc<str>,
     // There was no room for the rest.
     ended: bool,
@@ -105,12 +129,15 @@ struct CountedBody {
 impl CountedBody {
     /// The frame, counted until all of it is sent.
     fn hold(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
+        let Some(budget) = &self.budget else {
+            return Ok(frame);
+        };
         let data = match frame.into_data() {
             Ok(data) => data,
             Err(trailers) => return Ok(trailers),
         };
         let bytes = data.len() as u64;
-        let held = self.budget.take(Use::Answers, &self.peer, bytes);
+        let held = budget.take(Use::Answers, &self.peer, bytes);
         let held = held.map_err(|error| Status::resource_exhausted(error.to_string()))?;
         Ok(Frame::data(held.around(data)))
     }

@@ -43,8 +43,8 @@ pub(crate) async fn serve(
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .initial_stream_window_size(Some(WINDOW_BYTES))
         .initial_connection_window_size(Some(WINDOW_BYTES))
-        .add_service(Counted(reports, budget.clone()))
-        .add_service(Counted(questions, budget))
+        .add_service(Counted::acknowledgements(reports))
+        .add_service(Counted::answers(questions, budget))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(connections).map(Ok::<_, io::Error>),
             async move { stopped(&mut stopping).await },
@@ -68,12 +68,12 @@ mod tests {
         sync::{Semaphore, watch},
         time::{sleep, timeout},
     };
-    use tonic::{Request, Streaming, transport::Endpoint};
+    use tonic::{Code, Request, Streaming, transport::Endpoint};
 
     use super::*;
     use crate::{
         auth::Access,
-        budget::Budget,
+        budget::{Budget, Use},
         fleet::Fleet,
         listen::{Bounds, Listener},
         live::Live,
@@ -93,8 +93,8 @@ mod tests {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0pingpong";
 
-    /// A whole server that allows so much idleness; its address and figures.
-    async fn started(dir: &Path, stopping: Stopping) -> (String, Arc<SelfStats>) {
+    /// A whole server that allows so much idleness; its address, figures and budget.
+    async fn started(dir: &Path, stopping: Stopping) -> (String, Arc<SelfStats>, Budget) {
         let store = dir.join("collector.db");
         let budget = Budget::new(64 << 20);
         let told = Told {
@@ -123,7 +123,7 @@ mod tests {
             reading: Reading::Store(told.fleet, Readers::start(&store, Arc::default()).unwrap()),
             live: told.live,
             stats: Arc::clone(&told.stats),
-            budget,
+            budget: budget.clone(),
             pool: Pool::start().unwrap(),
             stopping: stopping.clone(),
             access: None,
@@ -144,7 +144,7 @@ mod tests {
         };
         let connections = listener.connections(stopping.clone());
         tokio::spawn(serve(connections, ingest, query, stopping));
-        (address, told.stats)
+        (address, told.stats, budget)
     }
 
     /// Until it is closed.
@@ -172,21 +172,29 @@ mod tests {
         asked.unwrap_err();
     }
 
-    #[tokio::test]
-    async fn connections_without_a_stream_that_waits_are_closed_and_a_quiet_agent_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let (_stop, stopping) = watch::channel(false);
-        let (address, stats) = started(dir.path(), stopping).await;
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-
+    /// An agent's stream, and its answers.
+    async fn exporting(
+        endpoint: &Endpoint,
+    ) -> (
+        mpsc::Sender<v1::ExportRequest>,
+        Streaming<v1::ExportResponse>,
+    ) {
         let mut client = ReportServiceClient::new(endpoint.connect().await.unwrap());
         let (reports, queue) = mpsc::channel(1);
         let mut export = Request::new(ReceiverStream::new(queue));
         let authorization = format!("Bearer {TOKEN}").parse().unwrap();
         export.metadata_mut().insert("authorization", authorization);
-        let mut answers: Streaming<v1::ExportResponse> =
-            client.export(export).await.unwrap().into_inner();
+        (reports, client.export(export).await.unwrap().into_inner())
+    }
 
+    #[tokio::test]
+    async fn connections_without_a_stream_that_waits_are_closed_and_a_quiet_agent_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_stop, stopping) = watch::channel(false);
+        let (address, stats, _) = started(dir.path(), stopping).await;
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+
+        let (reports, mut answers) = exporting(&endpoint).await;
         timeout(DEADLINE, only_pings(&address)).await.unwrap();
         timeout(DEADLINE, takes_nothing(endpoint)).await.unwrap();
         sleep(2 * IDLE_MAX).await;
@@ -194,5 +202,28 @@ mod tests {
         reports.send(v1::ExportRequest::default()).await.unwrap();
         let answer = timeout(DEADLINE, answers.message()).await.unwrap();
         assert!(answer.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn agents_are_acknowledged_while_readers_have_all_the_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_stop, stopping) = watch::channel(false);
+        let (address, _, budget) = started(dir.path(), stopping).await;
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        // The share is a quarter, of which each of two readers has one half.
+        let half = budget.limit() / 8;
+        let readers = ["127.0.0.2", "127.0.0.3"];
+        let _held = readers.map(|peer| budget.take(Use::Answers, &peer.into(), half).unwrap());
+
+        let mut reader = QueryServiceClient::new(endpoint.connect().await.unwrap());
+        let refused = reader.list_hosts(v1::ListHostsRequest::default()).await;
+        assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
+        let (reports, mut answers) = exporting(&endpoint).await;
+        for _ in 0..2 {
+            reports.send(v1::ExportRequest::default()).await.unwrap();
+            let answer = timeout(DEADLINE, answers.message()).await.unwrap();
+            assert!(answer.unwrap().is_some());
+        }
+        assert_eq!(budget.used(Use::Answers), 2 * half);
     }
 }
