@@ -5,7 +5,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use monitor_proto::v1;
+use monitor_proto::{
+    display::{Column, UNKNOWN, fitting, known, note, printable},
+    histogram,
+    protocol::{Protocol, seen_in_window},
+    v1,
+};
 
 use crate::{
     host::{HostReader, HostSample, gauges},
@@ -92,40 +97,70 @@ fn targets(labels: &[&str]) -> Vec<Target> {
     Roots::detect().map_or_else(|_| Vec::new(), |roots| roots.of_labels(labels))
 }
 
+/// The columns of the table.  It goes into files and pipes as well: nothing is
+/// cut, and figures have their unit in the head.
+const COLUMNS: [Column; 11] = [
+    Column::name("TARGET", 0, 0),
+    Column::name("ROLE", 0, 0),
+    Column::name("ENDPOINT", 0, 0),
+    Column::figure("ACTIVE", 0),
+    Column::figure("OPENED/s", 0),
+    Column::figure("REQ/s", 0),
+    Column::figure("EXCH/s", 0),
+    Column::figure("IN B/s", 0),
+    Column::figure("OUT B/s", 0),
+    Column::figure("P99 ms", 0),
+    Column::name("NOTE", 0, 0),
+];
+
 /// A report as a table, for `top`: what carried most first.
 #[must_use]
 pub fn table(report: &v1::Report) -> String {
     let seconds = (report.window_duration_ns as f64 / 1e9).max(1e-9);
     let mut endpoints: Vec<_> = report.endpoints.iter().collect();
     endpoints.sort_by_key(|e| std::cmp::Reverse(bytes(e)));
-    let width = target_width(report);
-    let widest = endpoints.iter().map(|e| label(e).chars().count()).max();
-    let labels = widest.unwrap_or(0).clamp(28, LABEL_MAX);
-    let metrics = report.host_metrics.clone().unwrap_or_default();
-    let percent = |g: Option<v1::Gauge>| g.map_or("-".to_owned(), |g| format!("{:.1} %", g.last));
-    let mut table = format!(
-        "cpu {}   memory {}   disk {}   load {}\n\n{}{:<10} {:<labels$} {:>7} {:>9} {:>9} {:>11} {:>11} {:>9}\n",
+    let exchanges = endpoints
+        .iter()
+        .any(|e| note(Protocol::of_window(e)).is_some());
+    let is_there = |head| match head {
+        "TARGET" => has_several_targets(report),
+        "EXCH/s" | "NOTE" => exchanges,
+        _ => true,
+    };
+    let rows: Vec<_> = endpoints.iter().map(|e| row(e, seconds)).collect();
+    let widest: Vec<usize> = (0..COLUMNS.len())
+        .map(|i| {
+            let cells = rows.iter().map(|row| row[i].chars().count());
+            cells.max().unwrap_or(0)
+        })
+        .collect();
+    let mut shown = fitting(&COLUMNS, &widest, usize::MAX);
+    shown.retain(|(i, _)| is_there(COLUMNS[*i].head));
+    let line = |cell: &dyn Fn(usize) -> String| {
+        let cells = shown.iter().map(|&(i, width)| match COLUMNS[i].cut_to {
+            Some(_) => format!("{:<width$}", cell(i)),
+            None => format!("{:>width$}", cell(i)),
+        });
+        let cells: Vec<String> = cells.collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    let mut table = host_line(&report.host_metrics.clone().unwrap_or_default());
+    table += &line(&|i| COLUMNS[i].head.to_owned());
+    for row in &rows {
+        table += &line(&|i| row[i].clone());
+    }
+    table
+}
+
+fn host_line(metrics: &v1::HostMetrics) -> String {
+    let percent = |g: Option<v1::Gauge>| known(g.map(|g| format!("{:.1} %", g.last)));
+    format!(
+        "cpu {}   memory {}   disk {}   load {}\n\n",
         percent(metrics.cpu_usage),
         percent(metrics.memory_usage),
         percent(metrics.disk_usage),
-        metrics
-            .load_avg_1
-            .map_or("-".to_owned(), |g| format!("{:.2}", g.last)),
-        target_cell("TARGET", width),
-        "ROLE",
-        "ENDPOINT",
-        "ACTIVE",
-        "OPENED/s",
-        "REQ/s",
-        "IN B/s",
-        "OUT B/s",
-        "P99 ms",
-    );
-    for endpoint in endpoints {
-        table += &target_cell(&endpoint.target, width);
-        table += &row(endpoint, seconds, labels);
-    }
-    table
+        known(metrics.load_avg_1.map(|g| format!("{:.2}", g.last))),
+    )
 }
 
 /// Whether a report is of more than one target: then endpoints of one address have
@@ -137,30 +172,10 @@ pub fn has_several_targets(report: &v1::Report) -> bool {
     report.targets.len() > 1 || targets.any(|target| Some(target) != first)
 }
 
-/// The width of the targets' column, where there is one.
-fn target_width(report: &v1::Report) -> Option<usize> {
-    let endpoints = report.endpoints.iter();
-    let widest = endpoints.map(|e| e.target.chars().count()).max();
-    has_several_targets(report).then(|| widest.unwrap_or(0).max("TARGET".len()))
-}
-
-fn target_cell(text: &str, width: Option<usize>) -> String {
-    width.map_or_else(String::new, |width| format!("{text:<width$} "))
-}
-
 fn bytes(endpoint: &v1::Endpoint) -> u64 {
     let window = endpoint.window.as_ref();
     window.map_or(0, |w| w.bytes_received + w.bytes_sent)
 }
-
-/// Names come from files: what would move the cursor is shown as a mark.
-pub(crate) fn printable(text: &str) -> String {
-    let mark = |c: char| if c.is_control() { '·' } else { c };
-    text.chars().map(mark).collect()
-}
-
-/// The widest column of endpoints; a longer label pushes the figures of its own line.
-const LABEL_MAX: usize = 80;
 
 /// What an endpoint is called, as far as that says more than its address, and its
 /// address: `shop/first 10.0.0.1:80`.
@@ -178,30 +193,36 @@ pub fn label(endpoint: &v1::Endpoint) -> String {
     }
 }
 
-fn row(endpoint: &v1::Endpoint, seconds: f64, labels: usize) -> String {
-    let role = match endpoint.role() {
+/// A role, as every table of the agent calls it.
+pub(crate) fn role(role: v1::Role) -> &'static str {
+    match role {
         v1::Role::Downstream => "downstream",
         v1::Role::Upstream => "upstream",
-        v1::Role::Unspecified => "-",
-    };
+        v1::Role::Unspecified => UNKNOWN,
+    }
+}
+
+fn row(endpoint: &v1::Endpoint, seconds: f64) -> [String; COLUMNS.len()] {
     let window = endpoint.window.clone().unwrap_or_default();
     let http = window.http.as_ref();
     let rate = |n: u64| n as f64 / seconds;
-    let unknown = || "-".to_owned();
-    let seen = monitor_proto::protocol::seen_in_window(endpoint);
-    let requests = seen.map_or_else(unknown, |h| format!("{:.1}", rate(h.requests)));
-    let p99 = http
-        .and_then(|h| h.exchange_duration.as_ref())
-        .and_then(|h| monitor_proto::histogram::quantile_seconds(h, 0.99))
-        .map_or_else(unknown, |s| format!("{:.2}", s * 1e3));
-    format!(
-        "{role:<10} {:<labels$} {:>7} {:>9.1} {requests:>9} {:>11.0} {:>11.0} {p99:>9}\n",
-        printable(&label(endpoint)),
-        endpoint.connections_active,
-        rate(window.connections_opened),
-        rate(window.bytes_received),
-        rate(window.bytes_sent),
-    )
+    let note = note(Protocol::of_window(endpoint));
+    let mark = if note.is_some() { "*" } else { "" };
+    let durations = http.and_then(|h| h.exchange_duration.as_ref());
+    let p99 = durations.and_then(|d| histogram::quantile_seconds(d, 0.99));
+    [
+        printable(&endpoint.target).into_owned(),
+        role(endpoint.role()).to_owned(),
+        printable(&label(endpoint)).into_owned(),
+        endpoint.connections_active.to_string(),
+        format!("{:.1}", rate(window.connections_opened)),
+        known(seen_in_window(endpoint).map(|h| format!("{:.1}", rate(h.requests)))),
+        known(http.map(|h| format!("{:.1}", rate(h.exchanges)))),
+        format!("{:.0}", rate(window.bytes_received)),
+        format!("{:.0}", rate(window.bytes_sent)),
+        known(p99.map(|s| format!("{:.2}{mark}", s * 1e3))),
+        note.unwrap_or("").to_owned(),
+    ]
 }
 
 #[cfg(test)]
@@ -271,7 +292,7 @@ mod tests {
         let second = view.look(counted(7), Level::Tcp, &names);
         assert_eq!((opened(&second), second.complete), ((2, 7), false));
         assert_eq!(second.endpoints[0].backend, "first");
-        assert!(table(&second).contains("shop/first· 127.0.0.1:80 "));
+        assert!(table(&second).contains("shop/first\u{fffd} 127.0.0.1:80 "));
     }
 
     #[test]
@@ -305,9 +326,67 @@ mod tests {
         let cells: Vec<_> = row.split_whitespace().collect();
         assert_eq!(
             cells,
-            ["upstream", "127.0.0.1:80", "6", "3.0", "-", "0", "0", "-"]
+            ["upstream", "127.0.0.1:80", "6", "3.0", "–", "0", "0", "–"]
         );
         assert!(!table.contains("TARGET"), "there is one");
+    }
+
+    #[test]
+    fn a_table_of_top_marks_durations_that_are_not_of_requests() {
+        let endpoint = |address: &str, requests, exchanges| v1::Endpoint {
+            address: address.to_owned(),
+            window: Some(v1::Counters {
+                http: Some(v1::HttpCounters {
+                    requests,
+                    exchanges,
+                    exchange_duration: Some(v1::Histogram {
+                        count: 5,
+                        scale: 2,
+                        offset: -47,
+                        buckets: vec![5],
+                        ..v1::Histogram::default()
+                    }),
+                    ..v1::HttpCounters::default()
+                }),
+                ..v1::Counters::default()
+            }),
+            ..v1::Endpoint::default()
+        };
+        let mut report = v1::Report {
+            window_duration_ns: 5_000_000_000,
+            endpoints: vec![
+                endpoint("10.0.0.1:80", 5, 0),
+                endpoint("10.0.0.1:443", 0, 1_195),
+            ],
+            ..v1::Report::default()
+        };
+        let shown = |report: &v1::Report| -> Vec<Vec<String>> {
+            let table = table(report);
+            let lines = table.lines().skip(2);
+            lines
+                .map(|line| line.split_whitespace().map(str::to_owned).collect())
+                .collect()
+        };
+        let table = shown(&report);
+        assert_eq!(
+            table[0][4..],
+            [
+                "REQ/s", "EXCH/s", "IN", "B/s", "OUT", "B/s", "P99", "ms", "NOTE"
+            ]
+        );
+        assert_eq!(table[1][2..], ["0", "0.0", "1.0", "0.0", "0", "0", "0.34"]);
+        assert_eq!(
+            table[2][2..11],
+            [
+                "0", "0.0", "–", "239.0", "0", "0", "0.34*", "not", "HTTP/1:"
+            ]
+        );
+        report.endpoints.pop();
+        let head = shown(&report)[0].join(" ");
+        assert_eq!(
+            head,
+            "ROLE ENDPOINT ACTIVE OPENED/s REQ/s IN B/s OUT B/s P99 ms"
+        );
     }
 
     #[test]
@@ -320,7 +399,7 @@ mod tests {
         let report =
             View::new(v1::Host::default(), &labels).look(sample, Level::Tcp, &Arc::default());
         let table = table(&report);
-        let columns: Vec<_> = table.lines().skip(2).map(|l| l.split_at(13)).collect();
+        let columns: Vec<_> = table.lines().skip(2).map(|l| l.split_at(14)).collect();
         let targets: Vec<_> = columns.iter().map(|(target, _)| target.trim()).collect();
         assert_eq!(targets, ["TARGET", "/nonexistent", "/other"]);
         assert!(columns[1].1 == columns[2].1 && columns[0].1.starts_with("ROLE "));

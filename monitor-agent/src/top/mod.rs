@@ -1,6 +1,7 @@
 //! `top` on a terminal: endpoints and sockets, live.
 
 mod model;
+mod table;
 mod view;
 
 use std::{

@@ -4,7 +4,11 @@
 
 use std::{cmp::Ordering, collections::HashMap};
 
-use monitor_proto::{histogram, protocol, v1};
+use monitor_proto::{
+    histogram,
+    protocol::{self, Protocol},
+    v1,
+};
 
 use super::Look;
 
@@ -69,7 +73,9 @@ pub(super) enum More {
         active: u64,
         opened_per_s: f64,
         requests_per_s: Option<f64>,
+        exchanges_per_s: Option<f64>,
         p99_ms: Option<f64>,
+        protocol: Option<Protocol>,
     },
     Socket {
         state: String,
@@ -195,7 +201,7 @@ impl Model {
         let (received, sent) = *self.carried.get(&s.cookie).unwrap_or(&first);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
         Row {
-            role: role(s.role()),
+            role: crate::view::role(s.role()),
             target: s.target.clone(),
             label: format!("{} {}", s.local, s.remote),
             in_per_s: rate(s.bytes_received, received),
@@ -236,7 +242,7 @@ fn endpoint(e: &v1::Endpoint, seconds: f64, end_ns: u64) -> Row {
     let durations = http.and_then(|h| h.exchange_duration.as_ref());
     let p99 = durations.and_then(|d| histogram::quantile_seconds(d, 0.99));
     Row {
-        role: role(e.role()),
+        role: crate::view::role(e.role()),
         target: e.target.clone(),
         label: crate::view::label(e),
         in_per_s: rate(window.bytes_received),
@@ -248,16 +254,10 @@ fn endpoint(e: &v1::Endpoint, seconds: f64, end_ns: u64) -> Row {
             active: e.connections_active,
             opened_per_s: rate(window.connections_opened),
             requests_per_s: protocol::seen_in_window(e).map(|h| rate(h.requests)),
+            exchanges_per_s: http.map(|h| rate(h.exchanges)),
             p99_ms: p99.map(|s| s * 1e3),
+            protocol: Protocol::of_window(e),
         },
-    }
-}
-
-fn role(role: v1::Role) -> &'static str {
-    match role {
-        v1::Role::Downstream => "downstream",
-        v1::Role::Upstream => "upstream",
-        v1::Role::Unspecified => "-",
     }
 }
 
