@@ -1,8 +1,10 @@
 //! Who gives way where descriptors or places run out: connections that nobody
 //! uses, to backends first, then those of clients that wait between two requests.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -22,15 +24,50 @@ pub(super) const TOLD_TICKS: u32 = 1200;
 /// What some workers need and others may have to give.
 #[derive(Debug, Default)]
 pub struct Wanted {
-    descriptors: AtomicUsize,
-    places: AtomicUsize,
+    descriptors: AtomicBool,
+    places: Mutex<Places>,
 }
 
-/// Takes one off, unless that was done already.
-fn settle(wanted: &AtomicUsize) {
-    let less = |count: usize| count.checked_sub(1);
-    if let Err(none) = wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
-        debug_assert_eq!(none, 0, "another worker has given it");
+/// Who wants a place, by number.
+#[derive(Debug, Default)]
+struct Places {
+    wanted: BTreeSet<u64>,
+    latest: u64,
+}
+
+impl Wanted {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        // What a panic left behind is whole.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a place until that is given or dropped.
+    fn ask(&self) -> Asking<'_> {
+        let mut places = self.places();
+        places.latest += 1;
+        let number = places.latest;
+        places.wanted.insert(number);
+        Asking { of: self, number }
+    }
+
+    /// Gives places for as long as they are wanted and `give` has one.
+    fn give_places(&self, mut give: impl FnMut() -> bool) {
+        let mut places = self.places();
+        while !places.wanted.is_empty() && give() {
+            places.wanted.pop_first();
+        }
+    }
+}
+
+/// One that wants a place; nobody is asked for it any more once this is dropped.
+struct Asking<'a> {
+    of: &'a Wanted,
+    number: u64,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.of.places().wanted.remove(&self.number);
     }
 }
 
@@ -40,7 +77,10 @@ impl Worker {
     pub fn give_way(&self) -> bool {
         let given = self.give_way_here();
         if !given {
-            self.shared.wanted.descriptors.store(1, Ordering::Relaxed);
+            self.shared
+                .wanted
+                .descriptors
+                .store(true, Ordering::Relaxed);
         }
         given
     }
@@ -52,12 +92,10 @@ impl Worker {
     /// Gives what other workers want, where this one has it.
     pub fn give_wanted(&self) {
         let wanted = &self.shared.wanted;
-        if wanted.descriptors.load(Ordering::Relaxed) > 0 && self.give_way_here() {
-            settle(&wanted.descriptors);
+        if wanted.descriptors.load(Ordering::Relaxed) && self.give_way_here() {
+            wanted.descriptors.store(false, Ordering::Relaxed);
         }
-        while wanted.places.load(Ordering::Relaxed) > 0 && self.timers.fire_oldest(Wait::Next) {
-            settle(&wanted.places);
-        }
+        wanted.give_places(|| self.timers.fire_oldest(Wait::Next));
     }
 
     /// Waits until a client that was accepted may keep its descriptor. The
@@ -84,14 +122,40 @@ impl Worker {
 
 /// Waits for a place that an idle client of another worker gives up.
 pub async fn place_soon(worker: &Rc<Worker>, admission: &mut Admission) -> bool {
-    let wanted = &worker.shared.wanted.places;
-    wanted.fetch_add(1, Ordering::Relaxed);
+    let _asking = worker.shared.wanted.ask();
     for _ in 0..LOOKS_MAX {
         tokio::time::sleep(PAUSE).await;
         if admission.take_place() {
             return true;
         }
     }
-    settle(wanted);
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_place_is_given_to_who_does_not_ask_any_more() {
+        let wanted = Wanted::default();
+        let given = || {
+            let mut given = 0;
+            wanted.give_places(|| {
+                given += 1;
+                given <= 5
+            });
+            given
+        };
+        let (left, first, second) = (wanted.ask(), wanted.ask(), wanted.ask());
+        drop(left);
+        assert_eq!(given(), 2);
+        drop((first, wanted.ask()));
+        assert_eq!(given(), 0);
+        let third = wanted.ask();
+        // One that was given its place takes nobody else's back.
+        drop(second);
+        assert_eq!(given(), 1);
+        drop(third);
+    }
 }
