@@ -21,6 +21,11 @@ const CONNECTIONS_MAX: usize = 64;
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// The longest wait for a request, and for its answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What is read behind a request that ends its connection: in all, at once, and for
+/// how long.
+const DISCARDED_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
+const DISCARDED_AT_ONCE: usize = 16 << 10;
+const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves the API until it is aborted; its connections end by the sign.
 pub(super) async fn serve(listener: TcpListener, control: Arc<Control>, sign: Arc<Sign>) {
@@ -67,9 +72,26 @@ async fn converse(mut stream: TcpStream, control: &Control, sign: &Sign) {
         let sent = tokio::time::timeout(PATIENCE, stream.write_all(&bytes)).await;
         if !matches!(sent, Ok(Ok(()))) || !keep_alive {
             drop(stream.shutdown().await);
+            discard(&mut stream).await;
             return;
         }
     }
+}
+
+/// Reads what still comes, without a look at it: the answer to a request whose
+/// body was not read would be lost to a reset.
+async fn discard(stream: &mut TcpStream) {
+    let reading = async {
+        let mut input = vec![0; DISCARDED_AT_ONCE];
+        let mut left = DISCARDED_BYTES_MAX;
+        while let Ok(bytes @ 1..) = stream.read(&mut input).await
+            && left > bytes
+        {
+            left -= bytes;
+        }
+    };
+    // Whether it came to its end makes no difference.
+    drop(tokio::time::timeout(DISCARD_PATIENCE, reading).await);
 }
 
 /// Reads one request; `None` at the end of the connection. What follows it

@@ -390,3 +390,19 @@ fn the_token_is_asked_for_before_the_body_is_read() {
     assert_eq!(client.response().status(), 401);
     assert!(client.ends());
 }
+
+/// Who sends all of a body before it looks at the answer.
+#[test]
+fn a_refusal_reaches_who_sends_its_body_all_the_same() {
+    let proxy = Proxy::with(&config(&[("a", &named("a"))], ""));
+    for (token, bytes, status) in [("wrong", 200 << 10, 401), (TOKEN, (1 << 20) + 1, 413)] {
+        let mut client = Client::connect(proxy.admin.unwrap());
+        client.send(format!(
+            "PUT /api/v1/config HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {bytes}\r\n\r\n"
+        ));
+        client.send(vec![b' '; bytes]);
+        assert_eq!(client.response().status(), status);
+        assert!(client.ends());
+    }
+}
