@@ -1,7 +1,7 @@
 //! Watching over backends: active checks, the return of ejected ones, and the
 //! load of their hosts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -26,6 +26,25 @@ pub struct Watch {
     /// the same: one that is begun anew at each change may never come to its end.
     checks: Vec<(Arc<Backend>, JoinSet<()>)>,
     others: JoinSet<()>,
+    window: Arc<Window>,
+}
+
+/// When the outcomes that are counted now began to be; goes on over changes of the
+/// table: where it were begun anew at each, it might never come to its end.
+#[derive(Debug, Default)]
+struct Window(Mutex<Option<Instant>>);
+
+impl Window {
+    /// Whether it is over, and another begins.
+    fn ends(&self, now: Instant, lasts: Duration) -> bool {
+        let mut began = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = now.saturating_duration_since(*began.get_or_insert(now));
+        let ends = since >= lasts;
+        if ends {
+            *began = Some(now);
+        }
+        ends
+    }
 }
 
 impl Watch {
@@ -63,7 +82,8 @@ impl Watch {
                 }
             }
         }
-        self.others.spawn(tend_forever(Arc::clone(table)));
+        let window = Arc::clone(&self.window);
+        self.others.spawn(tend_forever(Arc::clone(table), window));
     }
 }
 
@@ -156,7 +176,7 @@ async fn follow_load(
 }
 
 /// Leaves backends out and brings them back, and forgets loads that are too old.
-async fn tend_forever(table: Arc<Table>) {
+async fn tend_forever(table: Arc<Table>, window: Arc<Window>) {
     let passive = &table.config.raw.passive_health;
     let rules = Rules {
         failures: passive.failures,
@@ -167,14 +187,10 @@ async fn tend_forever(table: Arc<Table>) {
     let expiry = table.config.raw.collector.report_expiry.0;
     let mut interval = tokio::time::interval(WATCH_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut window = Instant::now();
     loop {
         interval.tick().await;
         let now = Instant::now();
-        let window_ended = now.saturating_duration_since(window) >= passive.interval.0;
-        if window_ended {
-            window = now;
-        }
+        let window_ended = window.ends(now, passive.interval.0);
         for backends in &table.upstreams {
             tend(backends, &rules, window_ended, now, passive.eject_for.0);
             for backend in backends {

@@ -273,6 +273,29 @@ fn what_a_client_asks_for_ejects_nobody() {
 }
 
 #[test]
+fn the_share_of_errors_is_looked_at_however_often_the_configuration_changes() {
+    let (a, b) = (
+        Backend::fixed("HTTP/1.1 500 Bad\r\nContent-Length: 1\r\n\r\na"),
+        named("b"),
+    );
+    let list = [("a", a.address.port(), ""), ("b", b.address.port(), "")];
+    let more = "admin: {enabled: true, host: 127.0.0.1, port: 0}\nrouting: {r: {upstream: u}}\n\
+                passive_health: {failures: 0, answers_min: 20, interval: 3s, eject_for: 1h}";
+    let proxy = Proxy::with(&config(&list, more));
+    let (_, text) = proxy.admin("GET", "/api/v1/config", "");
+    let text = text.to_string();
+    let mut client = proxy.client();
+    eventually("the ejection", || {
+        for _ in 0..10 {
+            client.get("/");
+        }
+        assert_eq!(proxy.admin("PUT", "/api/v1/config", &text).0, 200);
+        let (_, list) = proxy.admin("GET", "/api/v1/backends?upstream=u", "");
+        (list["backends"][0]["ejected"] == true).then_some(())
+    });
+}
+
+#[test]
 fn a_backend_with_more_errors_than_its_siblings_is_ejected() {
     let bad = Backend::fixed("HTTP/1.1 503 Bad\r\nContent-Length: 1\r\n\r\na");
     let good = named("b");
