@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
@@ -550,12 +550,40 @@ impl Fingerprint {
     }
 }
 
-/// Time of the last change, and size.
-pub type Seen = (SystemTime, u64);
+/// Time of the last change, size, and the time of the last change of its mode or
+/// owner too, in seconds and nanoseconds.
+pub type Seen = (SystemTime, u64, i64, i64);
 
 /// What can be seen of one file.
 #[must_use]
 pub fn seen(path: &Path) -> Option<Seen> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    Some((
+        metadata.modified().ok()?,
+        metadata.len(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_be_read_again_looks_new() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let before = seen(file.path()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // Within one tick of the kernel's clock two changes have the same time.
+        while seen(file.path()) == Some(before) {
+            assert!(Instant::now() < deadline, "{before:?}");
+            file.as_file()
+                .set_permissions(Permissions::from_mode(0o640))
+                .unwrap();
+        }
+    }
 }
