@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -57,6 +58,8 @@ pub struct Control {
     reloading: tokio::sync::Mutex<()>,
     /// Held by who looks the names in use up again.
     resolving: tokio::sync::Mutex<()>,
+    /// Whether they are to be looked up once more, by whoever holds the above.
+    resolve_again: AtomicBool,
     /// Where the admin API's token comes from.
     sources: Sources,
     workers: usize,
@@ -147,6 +150,7 @@ impl Control {
             turns: tokio::sync::Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             resolving: tokio::sync::Mutex::default(),
+            resolve_again: AtomicBool::default(),
             state,
             sources,
             workers,
@@ -334,9 +338,19 @@ impl Control {
     /// Looks the backends' host names up again, and has the workers use what is
     /// new. A name that cannot be resolved keeps its addresses.
     pub async fn resolve(&self) {
-        let Ok(_alone) = self.resolving.try_lock() else {
-            return;
-        };
+        self.resolve_again.store(true, Ordering::SeqCst);
+        // Who asks while they are looked up is served by who does so, afterwards.
+        while self.resolve_again.load(Ordering::SeqCst) {
+            let Ok(_alone) = self.resolving.try_lock() else {
+                return;
+            };
+            if self.resolve_again.swap(false, Ordering::SeqCst) {
+                self.resolve_once().await;
+            }
+        }
+    }
+
+    async fn resolve_once(&self) {
         let names = Names::of_soon(&self.table().config).await;
         self.tell_unresolved(&names);
         let turn = self.turn().await;
