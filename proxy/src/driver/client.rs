@@ -75,6 +75,8 @@ pub struct Conn {
     /// Whether the deadline of the current wait is set.
     armed: bool,
     first: bool,
+    /// Whether its place is another's already: its next answer is the last one.
+    leaving: bool,
     /// Whether all that it has to say has been written.
     said: bool,
     /// What the access log will say, where there is one.
@@ -137,6 +139,7 @@ impl Conn {
             ahead_count: 0,
             armed: false,
             first: true,
+            leaving: false,
             said: false,
             draft: None,
             status: 0,
@@ -204,6 +207,7 @@ impl Conn {
         let limits = worker.table().table.config.limits.head;
         loop {
             let late = self.armed && self.timer.fired();
+            self.leaving |= late;
             if late && !self.left.is_empty() {
                 return Poll::Ready(Head::Refuse(Refusal::close(Reject::RequestTimeout)));
             }
@@ -336,7 +340,7 @@ impl Conn {
         let config = &local.table.config;
         let mut exchange = worker.exchange();
         exchange.prepare(head, worker.draining.get());
-        exchange.keep_alive &= self.ahead_count < config.limits.pipeline_depth_max;
+        exchange.keep_alive &= !self.leaving && self.ahead_count < config.limits.pipeline_depth_max;
         exchange.request.forbid_trailer(&config.real_ip_header);
         let rest = &input[head.head_bytes..];
         exchange.content_bytes = 0;

@@ -57,6 +57,32 @@ fn at_max_conn_an_idle_client_gives_way_to_a_new_one() {
 }
 
 #[test]
+fn a_client_that_gives_way_with_a_request_on_its_way_gets_its_last_answer() {
+    let (backend, _go) = slow();
+    let text = config(&backend, ", max_conn: 1", "", "");
+    let proxy = Proxy::with_arguments(&text, &["--workers", "1"]);
+    let mut idle = proxy.client();
+    assert_eq!(idle.get("/").status(), 200);
+    proxy.signal("STOP");
+    eventually("the stop of all threads", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", proxy.pid())).unwrap();
+        let mut stats =
+            tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
+        stats.all(|stat| stat.contains(") T ")).then_some(())
+    });
+    // The new one is seen first, and the request of the other right behind it.
+    let mut next = proxy.client();
+    next.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    idle.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    proxy.signal("CONT");
+    let response = idle.response();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.field("connection").as_deref(), Some("close"));
+    assert!(idle.ends());
+    assert_eq!(next.response().status(), 200);
+}
+
+#[test]
 fn at_max_conn_the_idle_clients_of_all_workers_give_way() {
     let (backend, _go) = slow();
     let text = config(&backend, ", max_conn: 4", "", "");
