@@ -456,3 +456,26 @@ fn tokens_are_listed_without_themselves_and_unknown_ones_are_told() {
         Some(64)
     );
 }
+
+/// A proxy with `option httpchk GET /healthz` asks so (RFC 1945): without a Host field.
+#[test]
+fn health_checks_by_http_1_0_need_no_host_where_any_name_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = open_to_the_world(dir.path(), &["--insecure".to_owned()]);
+    let checked = |collector: &Collector, path: &str| {
+        let mut stream = TcpStream::connect(&collector.http).unwrap();
+        stream.set_read_timeout(Some(common::DEADLINE)).unwrap();
+        let question = format!("GET {path} HTTP/1.0\r\n\r\n");
+        stream.write_all(question.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(checked(&open, "/healthz"), "200");
+    assert_eq!(checked(&open, "/metrics"), "200");
+    drop(open);
+    // On loopback the name tells whether a web page may ask.
+    let dir = tempfile::tempdir().unwrap();
+    let local = Collector::start(dir.path());
+    assert_eq!(checked(&local, "/healthz"), "421");
+}

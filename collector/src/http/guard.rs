@@ -135,7 +135,12 @@ fn refusal(guard: &Guard, peer: &Peer, request: &Request) -> Option<Response> {
     // Of a request for a whole URL the field does not count (RFC 9112, 3.2.2).
     let authority = request.uri().authority().map(Authority::as_str);
     let host = authority.or_else(|| field.and_then(|value| value.to_str().ok()));
-    if !host.is_some_and(|host| guard.names.hold(host)) {
+    // HTTP/1.0 needs no Host, and health checks of load balancers send none.
+    let ours = match host {
+        Some(host) => guard.names.hold(host),
+        None => guard.names.any,
+    };
+    if !ours {
         let problem = Problem::new(
             StatusCode::MISDIRECTED_REQUEST,
             "the Host field must be localhost, an IP address, or a name that the collector was \
