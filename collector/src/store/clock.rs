@@ -41,8 +41,15 @@ impl Now {
 #[derive(Debug)]
 struct Trusted {
     at: Now,
-    /// Since when the clock is ahead, by the steady one.
-    ahead_since_ns: Option<u64>,
+    ahead: Option<Ahead>,
+}
+
+/// One jump of the clock.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    /// By the steady clock.
+    since_ns: u64,
+    by_ns: u64,
 }
 
 /// What became of the clock.
@@ -63,18 +70,23 @@ impl Trusted {
         let ahead_ns = now.wall_ns.saturating_sub(expected_ns);
         if ahead_ns <= JUMP_NS {
             self.at = now;
-            self.ahead_since_ns = None;
+            self.ahead = None;
             return (now.wall_ns, Judged::AsBefore);
         }
-        let Some(since_ns) = self.ahead_since_ns else {
-            self.ahead_since_ns = Some(now.steady_ns);
+        // What jumps again has not held: each jump has its own hour.
+        let same = |ahead: &Ahead| ahead.by_ns.abs_diff(ahead_ns) <= JUMP_NS;
+        let Some(ahead) = self.ahead.filter(same) else {
+            self.ahead = Some(Ahead {
+                since_ns: now.steady_ns,
+                by_ns: ahead_ns,
+            });
             return (expected_ns, Judged::Ahead(ahead_ns));
         };
-        if now.steady_ns.saturating_sub(since_ns) < HELD_NS {
+        if now.steady_ns.saturating_sub(ahead.since_ns) < HELD_NS {
             return (expected_ns, Judged::AsBefore);
         }
         self.at = now;
-        self.ahead_since_ns = None;
+        self.ahead = None;
         (now.wall_ns, Judged::Held)
     }
 }
@@ -91,17 +103,14 @@ impl Clock {
         if let Some(kept_ns) = kept_ns.filter(|_| !accept) {
             at.wall_ns = at.wall_ns.min(kept_ns);
         }
-        Self(Mutex::new(Trusted {
-            at,
-            ahead_since_ns: None,
-        }))
+        Self(Mutex::new(Trusted { at, ahead: None }))
     }
 
     /// The clock is right as it is.
     pub(super) fn accept(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Trusted {
             at: Now::read(),
-            ahead_since_ns: None,
+            ahead: None,
         };
     }
 
@@ -136,7 +145,7 @@ mod tests {
     fn trusted() -> Trusted {
         Trusted {
             at: at(0, 0),
-            ahead_since_ns: None,
+            ahead: None,
         }
     }
 
@@ -180,6 +189,23 @@ mod tests {
         assert_eq!(held, (3_610 + off_s, Judged::Held));
         let next = judged(&mut trusted, at(3_615, off_s));
         assert_eq!(next, (3_615 + off_s, Judged::AsBefore));
+    }
+
+    #[test]
+    fn a_second_jump_within_the_hour_of_the_first_has_its_own_hour() {
+        const MINUTE_S: u64 = 60;
+        let mut trusted = trusted();
+        let (first_s, second_s) = (15 * MINUTE_S, 40 * DAY_S);
+        judged(&mut trusted, at(0, first_s));
+        let second = judged(&mut trusted, at(59 * MINUTE_S, second_s));
+        assert_eq!(second, (59 * MINUTE_S, Judged::Ahead(second_s * S)));
+        for minute in [60, 61, 118] {
+            let s = minute * MINUTE_S;
+            assert_eq!(judged(&mut trusted, at(s, second_s)), (s, Judged::AsBefore));
+        }
+        let s = 119 * MINUTE_S;
+        let held = judged(&mut trusted, at(s, second_s));
+        assert_eq!(held, (s + second_s, Judged::Held));
     }
 
     #[test]
