@@ -276,6 +276,7 @@ async fn serve(
     let mut reload = Reload {
         given,
         flags,
+        data_dir: config.data_dir,
         access: Arc::clone(&access),
         names: names.clone(),
         writer: writer.clone(),

@@ -3,7 +3,7 @@
 //!
 //! Certificates and the tokens that were given out are followed without it.
 
-use std::{ffi::OsString, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use crate::{
     auth::Access,
@@ -29,6 +29,8 @@ pub(crate) struct Reload {
     pub(crate) given: Vec<OsString>,
     /// As they count now.
     pub(crate) flags: Flags,
+    /// The one in use: another needs a restart, and nothing is made in it before.
+    pub(crate) data_dir: PathBuf,
     pub(crate) access: Arc<Access>,
     pub(crate) names: Names,
     pub(crate) writer: Writer,
@@ -62,7 +64,8 @@ impl Reload {
 
     /// The new configuration, and which of its changes need a restart.
     fn reread(&mut self) -> Result<(Config, Vec<String>), String> {
-        let (args, flags) = parse_run(&self.given).map_err(|error| error.to_string())?;
+        let (mut args, flags) = parse_run(&self.given).map_err(|error| error.to_string())?;
+        args.data_dir.clone_from(&self.data_dir);
         let config = Config::try_new(&args).map_err(|error| crate::error_chain(&error))?;
         // They are compared with what the start had: until the restart it counts.
         let mut restart = self.flags.differing(&flags);

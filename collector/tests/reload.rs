@@ -107,6 +107,30 @@ fn what_cannot_be_used_changes_nothing() {
     assert_eq!(collector.terminate(), Some(0));
 }
 
+#[tokio::test]
+async fn another_data_directory_waits_for_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, other) = (dir.path().join("data"), dir.path().join("other"));
+    let file = dir.path().join("collector.toml");
+    let configure = |data: &Path| fs::write(&file, format!("data-dir = {data:?}")).unwrap();
+    configure(&data);
+    let args = [
+        "--listen-grpc",
+        "127.0.0.1:0",
+        "--listen-http",
+        "127.0.0.1:0",
+    ];
+    let config = ["--config", file.to_str().unwrap()];
+    let collector = Collector::start_args(&[&args[..], &config].concat(), &data);
+
+    configure(&other);
+    reloaded(&collector, AGAIN);
+    assert!(collector.log().contains("restart=\"data-dir\""));
+    assert!(!other.exists());
+    let mut agent = collector.agent().await;
+    assert_eq!(agent.export(report("web", 1)).await, ExportOutcome::Stored);
+}
+
 #[test]
 fn a_hangup_before_it_is_ready_does_not_end_it() {
     let dir = tempfile::tempdir().unwrap();
