@@ -8,6 +8,8 @@ use std::{
 };
 
 const INTERVAL: Duration = Duration::from_secs(60);
+/// How long a peer that is silent has a line of its own for what is still to be told.
+const KEPT: Duration = INTERVAL.saturating_mul(10);
 /// Causes and peers that are told apart; those beyond it share a line a cause.
 const KEYS_MAX: usize = 1024;
 /// Of a peer's name, which may be its own choice.
@@ -52,14 +54,36 @@ impl Lines {
         if self.0.len() < KEYS_MAX || self.0.contains_key(&key) {
             return key;
         }
-        // What is still to be told is kept.
-        self.0.retain(|_, said| {
-            said.left_out > 0 || now.saturating_duration_since(said.at) < INTERVAL
-        });
+        self.forget(now);
         if self.0.len() < KEYS_MAX {
             key
         } else {
             (cause, OTHERS.to_owned())
+        }
+    }
+
+    /// Makes room.  What is still to be told of a peer is kept for a while, and then
+    /// told with the others.
+    fn forget(&mut self, now: Instant) {
+        let mut untold: HashMap<&'static str, Said> = HashMap::new();
+        self.0.retain(|(cause, peer), said| {
+            let age = now.saturating_duration_since(said.at);
+            if age < INTERVAL || (said.left_out > 0 && (age < KEPT || peer == OTHERS)) {
+                return true;
+            }
+            if said.left_out > 0 {
+                let (at, left_out) = (said.at, 0);
+                let others = untold.entry(cause).or_insert(Said { at, left_out });
+                others.left_out += said.left_out;
+            }
+            false
+        });
+        for (cause, said) in untold {
+            let key = (cause, OTHERS.to_owned());
+            match self.0.get_mut(&key) {
+                Some(others) => others.left_out += said.left_out,
+                None => drop(self.0.insert(key, said)),
+            }
         }
     }
 }
@@ -110,5 +134,27 @@ mod tests {
             Some(2 * KEYS_MAX as u64 - 1)
         );
         assert_eq!(peers(&mut lines, later, 10 * KEYS_MAX), KEYS_MAX - 1);
+    }
+
+    #[test]
+    fn peers_that_are_gone_make_room_and_what_was_left_out_is_told_with_the_others() {
+        let mut lines = Lines::default();
+        let start = Instant::now();
+        for n in 0..KEYS_MAX {
+            let peer = n.to_string();
+            assert_eq!(lines.take(start, "a", &peer), Some(0));
+            assert_eq!(lines.take(start, "a", &peer), None);
+        }
+        let before = start + KEPT - Duration::from_secs(1);
+        assert_eq!(lines.take(before, "b", "new"), Some(0));
+        assert_eq!(lines.0.len(), KEYS_MAX + 1, "shared: none is forgotten");
+        assert_eq!(lines.take(start + KEPT, "a", "new"), Some(0));
+        assert_eq!(
+            lines.0.len(),
+            3,
+            "the new one, and the others of both causes"
+        );
+        let untold = lines.take(start + KEPT, "a", OTHERS);
+        assert_eq!(untold, Some(KEYS_MAX as u64));
     }
 }
