@@ -74,9 +74,20 @@ pub(crate) struct Newest {
 pub(crate) struct HostState {
     pub(crate) row: HostRow,
     pub(crate) newest: Newest,
-    /// What `/metrics` was written from the last time, and whether the host was up.
-    figures: Mutex<Option<(bool, Arc<Figures>)>>,
+    /// What `/metrics` was written from the last time.
+    figures: Mutex<Option<Written>>,
 }
+
+#[derive(Debug)]
+struct Written {
+    up: bool,
+    last_seen_ns: u64,
+    figures: Arc<Figures>,
+}
+
+/// A host's last report came at another time only if the clock was set by more: read
+/// one after the other, two clocks are never quite as far apart as before.
+const SAME_NS: u64 = 1_000_000_000;
 
 impl HostState {
     /// The newest report; `None`, said in the log, where it is unreadable.
@@ -98,32 +109,46 @@ impl HostState {
     /// it.  `None`, said in the log, where it is unreadable.
     pub(crate) fn figures(
         &self,
-        steady_ns: u64,
+        (now_ns, steady_ns): (u64, u64),
         mut room: Held,
     ) -> Result<Option<Arc<Figures>>, Exhausted> {
         let up = !self.row.silent(steady_ns);
+        let last_seen_ns = self.row.last_seen_ns(now_ns, steady_ns);
+        let same =
+            |last: &&Written| last.up == up && last.last_seen_ns.abs_diff(last_seen_ns) < SAME_NS;
         let mut last = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, figures)) = last.as_ref().filter(|(was_up, _)| *was_up == up) {
-            return Ok(Some(Arc::clone(figures)));
+        if let Some(last) = last.as_ref().filter(same) {
+            return Ok(Some(Arc::clone(&last.figures)));
         }
         let Some(report) = self.report(&mut room)? else {
             return Ok(None);
         };
-        let figures = Figures::of(&HostSample::new(report, self.summary(), up));
+        let figures = Figures::of(&HostSample::new(
+            report,
+            self.summary_at(now_ns, steady_ns),
+            up,
+        ));
         room.resize(figures.bytes())?;
         let figures = Arc::new(figures.in_room(room));
-        *last = Some((up, Arc::clone(&figures)));
+        *last = Some(Written {
+            up,
+            last_seen_ns,
+            figures: Arc::clone(&figures),
+        });
         Ok(Some(figures))
     }
 
     /// The host as the API lists it.
     pub(crate) fn summary(&self) -> v1::HostSummary {
-        let steady_ns = steady_ns();
+        self.summary_at(now_ns(), steady_ns())
+    }
+
+    fn summary_at(&self, now_ns: u64, steady_ns: u64) -> v1::HostSummary {
         v1::HostSummary {
             host: Some(self.newest.host.clone()),
             agent: Some(self.newest.agent.clone()),
             first_seen_unix_ns: self.row.first_seen_ns,
-            last_seen_unix_ns: self.row.last_seen_ns(now_ns(), steady_ns),
+            last_seen_unix_ns: self.row.last_seen_ns(now_ns, steady_ns),
             last_window_end_unix_ns: self.newest.window_end_ns,
             last_sequence: self.row.sequence_last,
             reports: self.row.reports,
@@ -215,7 +240,7 @@ mod tests {
             },
             agent: v1::Agent::default(),
             window_end_ns: 0,
-            body: Arc::from([]),
+            body: codec::encode(&v1::Report::default()).unwrap().into(),
             facts: Facts::default(),
         };
         let row = HostRow {
@@ -233,6 +258,27 @@ mod tests {
             made: Default::default(),
         };
         fleet.publish(row, Some(newest));
+    }
+
+    #[test]
+    fn figures_are_made_anew_where_the_clock_was_set_and_only_there() {
+        use crate::budget::{Budget, Use};
+        let fleet = Fleet::default();
+        publish(&fleet, "id-1", "web");
+        let state = fleet.all().remove(0);
+        let budget = Budget::new(64 << 20);
+        let figures = |clocks| {
+            let room = budget.open(Use::Scrapes, &"".into());
+            state.figures(clocks, room).unwrap().unwrap()
+        };
+        const S: u64 = 1_000_000_000;
+        let first = figures((5 * S, 5 * S));
+        assert!(Arc::ptr_eq(&first, &figures((6 * S, 6 * S))));
+        let set = figures((3600 * S, 7 * S));
+        assert!(!Arc::ptr_eq(&first, &set));
+        assert!(Arc::ptr_eq(&set, &figures((3601 * S + 9, 8 * S))));
+        let back = figures((9 * S, 9 * S));
+        assert!(!Arc::ptr_eq(&set, &back));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     fleet::HostState,
     metrics::{self, Figures},
     reading::Reading,
-    time::steady_ns,
+    time::{now_ns, steady_ns},
 };
 
 /// Every series, sent in chunks as they are made.
@@ -43,7 +43,7 @@ pub(super) async fn scrape(Shared(state): Shared<State>) -> Result<Response, Pro
 
 /// Of all hosts as of now; one after another, so that others have their turn.
 async fn figures(state: &State, hosts: Vec<Arc<HostState>>) -> Result<Vec<Arc<Figures>>, Problem> {
-    let now = steady_ns();
+    let now = (now_ns(), steady_ns());
     let mut all = Vec::with_capacity(hosts.len());
     for host in hosts {
         let room = state.budget.open(Use::Scrapes, &"scrapes".into());
