@@ -134,6 +134,24 @@ async fn of_a_host_whose_newest_report_is_damaged_the_one_before_is_shown() {
 }
 
 #[tokio::test]
+async fn a_host_whose_reports_are_all_damaged_is_named_and_logged_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let all: Vec<u64> = (1..=REPORTS).collect();
+    let collector = damaged_store(dir.path(), &all).await;
+    for _ in 0..3 {
+        let newest = collector.json("/api/v1/reports?latest=true");
+        assert_eq!(newest["reports"].as_array().unwrap().len(), 0);
+        let partial = "host id-web: its newest report is damaged and left out";
+        assert_eq!(newest["partial"][0], partial);
+    }
+    let lines = collector
+        .log()
+        .matches("a kept report is unreadable")
+        .count();
+    assert_eq!(lines, 1);
+}
+
+#[tokio::test]
 async fn a_body_under_another_reports_key_is_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let collector = damaged_store(dir.path(), &[]).await;

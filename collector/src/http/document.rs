@@ -13,6 +13,7 @@ use crate::{
     budget::{Exhausted, Held},
     codec::{self, CodecError},
     fleet::HostState,
+    log_limit,
 };
 
 /// Room for one report of ordinary size while it is written, which every answer has
@@ -32,16 +33,24 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// The next report, where it fits; a body that cannot be read leaves a gap.
+    /// The next report, where it fits, and whose it is where that is known without it;
+    /// a body that cannot be read leaves a gap.
     fn next(
         &mut self,
         fit: impl FnOnce(u64) -> Result<(), Exhausted>,
-    ) -> Option<Result<v1::Report, CodecError>> {
-        match self {
-            Self::Kept(bodies) => Some(codec::decode_where(&bodies.next()?, fit)),
-            Self::Newest(hosts) => Some(codec::decode_where(&hosts.next()?.newest.body, fit)),
-            Self::Made(reports) => reports.next().map(Ok),
-        }
+    ) -> Option<(String, Result<v1::Report, CodecError>)> {
+        Some(match self {
+            Self::Kept(bodies) => {
+                let body = bodies.next()?;
+                (String::new(), codec::decode_where(&body, fit))
+            }
+            Self::Newest(hosts) => {
+                let host = hosts.next()?;
+                let report = codec::decode_where(&host.newest.body, fit);
+                (host.row.id.clone(), report)
+            }
+            Self::Made(reports) => (String::new(), Ok(reports.next()?)),
+        })
     }
 }
 
@@ -51,6 +60,9 @@ pub(super) struct Form {
     pub(super) write: fn(&json::Report) -> String,
     pub(super) between: &'static str,
 }
+
+/// What comes behind the last report, where those of these hosts cannot be read.
+type After = Box<dyn FnOnce(&[String]) -> String + Send>;
 
 /// The text in chunks.
 pub(super) struct Document {
@@ -63,8 +75,9 @@ pub(super) struct Document {
     stream: Arc<Held>,
     /// What comes before the next report.
     before: String,
-    /// What comes behind the last one; `None` once it has come.
-    after: Option<String>,
+    /// `None` once it has come.
+    after: Option<After>,
+    unreadable: Vec<String>,
 }
 
 impl Document {
@@ -73,7 +86,7 @@ impl Document {
         form: Form,
         (room, stream): (Held, Held),
         before: &str,
-        after: String,
+        after: impl FnOnce(&[String]) -> String + Send + 'static,
     ) -> Self {
         Self {
             source,
@@ -82,7 +95,8 @@ impl Document {
             room,
             stream: Arc::new(stream),
             before: before.to_owned(),
-            after: Some(after),
+            after: Some(Box::new(after)),
+            unreadable: Vec::new(),
         }
     }
 
@@ -94,11 +108,15 @@ impl Document {
                 let bytes = own + COPIES * decoded;
                 room.resize(bytes.max(room.bytes()))
             });
-            let report = match report? {
+            let (host, report) = report?;
+            let report = match report {
                 Ok(report) => report,
                 Err(CodecError::Exhausted(exhausted)) => return Some(Err(exhausted)),
                 Err(error) => {
-                    tracing::error!(%error, "a kept report is unreadable");
+                    if let Some(left_out) = log_limit::line("unreadable report", &host) {
+                        tracing::error!(host, %error, left_out, "a kept report is unreadable");
+                    }
+                    self.unreadable.push(host);
                     continue;
                 }
             };
@@ -124,7 +142,9 @@ impl Document {
                     if self.before != self.form.between {
                         out.push_str(&self.before);
                     }
-                    out.push_str(&self.after.take().unwrap_or_default());
+                    if let Some(after) = self.after.take() {
+                        out.push_str(&after(&self.unreadable));
+                    }
                 }
             }
         }
@@ -154,7 +174,7 @@ mod tests {
             write: |report| serde_json::to_string(report).unwrap(),
             between: ",",
         };
-        let after = r#"],"next_cursor":null}"#.to_owned();
+        let after = |_: &[String]| r#"],"next_cursor":null}"#.to_owned();
         Document::new(
             Source::Made(reports.into_iter()),
             form,
@@ -186,7 +206,7 @@ mod tests {
         let room = (open(), open());
         let form = document(Vec::new()).form;
         let source = Source::Kept(vec![body].into_iter());
-        let mut document = Document::new(source, form, room, "[", "]".into());
+        let mut document = Document::new(source, form, room, "[", |_| "]".into());
         assert_eq!(document.next(), Some(Err(Exhausted)));
     }
 }

@@ -89,13 +89,18 @@ impl Chosen {
             write: |report| serde_json::to_string(report).unwrap_or_default(),
             between: ",",
         };
-        let after = if self.partial.is_empty() {
-            format!("],\"next_cursor\":{}}}", json!(self.next_cursor))
-        } else {
-            let cursor = json!(self.next_cursor);
+        let (cursor, mut partial) = (json!(self.next_cursor), self.partial);
+        let after = move |unreadable: &[String]| {
+            partial.extend(unreadable.iter().map(|host| match host.as_str() {
+                "" => "a kept report is damaged and left out".to_owned(),
+                host => format!("host {host}: its newest report is damaged and left out"),
+            }));
+            if partial.is_empty() {
+                return format!("],\"next_cursor\":{cursor}}}");
+            }
             format!(
                 "],\"next_cursor\":{cursor},\"partial\":{}}}",
-                json!(self.partial)
+                json!(partial)
             )
         };
         let room = (self.room, self.stream);
@@ -108,7 +113,7 @@ impl Chosen {
             between: "",
         };
         let room = (self.room, self.stream);
-        Document::new(self.source, form, room, &csv::head(), String::new())
+        Document::new(self.source, form, room, &csv::head(), |_| String::new())
     }
 }
 
