@@ -33,6 +33,7 @@ use crate::{
     sampler::{Asker, Newest, Shared},
     source::Level,
     target::Awaited,
+    uncounted::Uncounted,
 };
 
 /// The longest question.
@@ -61,6 +62,8 @@ pub struct Control {
     pub metrics: Option<SocketAddr>,
     /// What is not there yet.
     pub awaited: Awaited,
+    /// What of it is not counted.
+    pub uncounted: Uncounted,
     /// What its endpoints are called.
     pub names: Arc<FollowedFiles>,
 }
@@ -243,6 +246,8 @@ impl Control {
             "version": env!("CARGO_PKG_VERSION"),
             "targets": self.shared.targets(),
             "waiting_for": self.awaited.names(),
+            "uncounted_listeners": self.uncounted.listeners(),
+            "unix_sockets": self.uncounted.unix(),
             "collector": self.collector,
             "metrics": self.metrics,
             "connected": progress.connected.load(Ordering::Relaxed),
@@ -364,6 +369,7 @@ mod tests {
             collector: String::new(),
             metrics: None,
             awaited: Awaited::default(),
+            uncounted: Uncounted::default(),
             names: Arc::default(),
         }
     }

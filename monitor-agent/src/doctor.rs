@@ -15,7 +15,7 @@ use crate::{
         doctor::{self, Check},
     },
     names::NamesFiles,
-    target::{self, FOREIGN_ADVICE, Roots, TargetError, TargetRequest},
+    target::{self, FOREIGN_ADVICE, Roots, TargetError, TargetRequest, UNIX_ADVICE},
 };
 
 /// How many findings of a kind are shown.
@@ -46,6 +46,7 @@ pub fn checks(pin_dir: &Path, request: &TargetRequest) -> Result<Vec<Check>, Tar
             }
         };
         checks.push(listeners(&targets, roots));
+        checks.push(unix(&targets, roots));
     }
     // Of what may not be read nothing can be told.
     if !matches!(pinned, Err(KernelError::Denied { .. })) {
@@ -120,6 +121,17 @@ fn listeners(targets: &[Target], roots: &Roots) -> Check {
         (_, some) => shown(some.iter().map(ToString::to_string)),
     };
     check("listeners", foreign.is_empty(), detail, FOREIGN_ADVICE)
+}
+
+/// Unix sockets of the targets' processes, which nothing counts.
+fn unix(targets: &[Target], roots: &Roots) -> Check {
+    let (ok, detail) = match (targets, target::unix(targets, roots)) {
+        ([], _) => (true, "nothing is watched".to_owned()),
+        (_, Err(error)) => (false, format!("the kernel does not tell of them: {error}")),
+        (_, Ok(some)) if some.is_empty() => (true, "the targets use none".to_owned()),
+        (_, Ok(some)) => (false, shown(some.iter().map(ToString::to_string))),
+    };
+    check("unix sockets", ok, detail, UNIX_ADVICE)
 }
 
 /// Targets that are counted without an agent while one runs for others.  Where none

@@ -31,6 +31,7 @@ pub mod spool;
 pub mod target;
 pub mod token;
 pub mod top;
+pub mod uncounted;
 pub mod units;
 pub mod view;
 pub mod window;

@@ -35,6 +35,7 @@ use crate::{
     source::{Level, Opener},
     spool::{Spool, SpoolError, checkpoint::Checkpoint},
     target::{Awaited, Resolved, Roots},
+    uncounted::Uncounted,
 };
 
 /// How long the last report may take to be acknowledged.
@@ -183,7 +184,15 @@ pub async fn run(
         losses: reporter.losses(),
     };
     let metrics = metrics.map(|at| tokio::spawn(metrics::serve(at, metrics_source)));
+    let uncounted = Uncounted::default();
+    uncounted
+        .follow(sampler.shared())
+        .map_err(|source| RunError::System {
+            what: "a thread",
+            source,
+        })?;
     let control = Control {
+        uncounted,
         asker: sampler.asker(),
         shared: sampler.shared(),
         spool: Arc::clone(&spool),

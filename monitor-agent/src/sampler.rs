@@ -70,7 +70,7 @@ pub struct Shared {
     /// One atomic pointer; readers never wait.
     pub newest: ArcSwapOption<Newest>,
     failures: AtomicU64,
-    watched: Mutex<Vec<Arc<str>>>,
+    watched: Mutex<Vec<Target>>,
 }
 
 impl Shared {
@@ -83,13 +83,18 @@ impl Shared {
     /// What is watched.
     #[must_use]
     pub fn targets(&self) -> Vec<String> {
-        let watched = lock(&self.watched);
-        watched.iter().map(ToString::to_string).collect()
+        let watched = self.watched();
+        watched.iter().map(|t| t.label.to_string()).collect()
+    }
+
+    /// The same with their places.
+    #[must_use]
+    pub fn watched(&self) -> Vec<Target> {
+        lock(&self.watched).clone()
     }
 
     fn watches(&self, targets: &[Target]) {
-        let labels = targets.iter().map(|t| Arc::clone(&t.label));
-        *lock(&self.watched) = labels.collect();
+        *lock(&self.watched) = targets.to_vec();
     }
 }
 

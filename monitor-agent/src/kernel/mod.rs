@@ -34,6 +34,7 @@ mod slots;
 mod sockets;
 mod syscall;
 mod uninstall;
+mod unix_diag;
 mod watched;
 
 pub use bpffs::make_dir as make_pin_dir;
@@ -46,3 +47,4 @@ pub use pinned::{PinnedTarget, pinned, unwatched};
 pub use sample::{EndpointAddress, EndpointId, EndpointSample, KernelSample, SocketSample};
 pub use sockets::LiveSocket;
 pub use uninstall::{Removed, uninstall, uninstall_targets};
+pub use unix_diag::{UnixSocket, unix_sockets};

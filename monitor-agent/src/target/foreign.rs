@@ -7,18 +7,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fmt,
-    fs::{self, File},
-    io,
+    fmt, fs,
     net::SocketAddr,
-    os::{fd::AsFd as _, unix::fs::MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    thread,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-
-use super::{Roots, candidates, processes};
+use super::{Roots, candidates, network::in_network_of, processes};
 use crate::kernel::{Listener, Target, listeners};
 
 /// How many are told of.
@@ -78,7 +73,7 @@ pub fn foreign_listeners(targets: &[Target], roots: &Roots) -> Vec<Foreign> {
             };
             let listening = namespaces
                 .entry(namespace.ino())
-                .or_insert_with(|| listeners_of(&process).unwrap_or_default());
+                .or_insert_with(|| in_network_of(&process, listeners).unwrap_or_default());
             for inode in candidates::socket_inodes(&process) {
                 let Some(listener) = listening.get(&inode) else {
                     continue;
@@ -119,23 +114,6 @@ pub fn in_other_namespaces(targets: &[Target], roots: &Roots) -> bool {
         .collect();
     let mut others = pids.iter().map(|pid| roots.proc.join(pid.to_string()));
     others.any(|process| namespace(&process).is_ok_and(|id| id != own))
-}
-
-/// The listeners of a process's network namespace.
-fn listeners_of(process: &Path) -> io::Result<HashMap<u64, Listener>> {
-    let namespace = File::open(process.join("ns/net"))?;
-    let own = fs::metadata("/proc/self/ns/net")?;
-    if namespace.metadata()?.ino() == own.ino() {
-        return listeners();
-    }
-    // A thread that is in another namespace stays there: one for this alone.
-    let there = move || {
-        let kind = Some(LinkNameSpaceType::Network);
-        move_into_link_name_space(namespace.as_fd(), kind)?;
-        listeners()
-    };
-    let joined = thread::Builder::new().spawn(there)?.join();
-    joined.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
 }
 
 /// The ids of a cgroup and of those below it.

@@ -8,7 +8,9 @@ mod candidates;
 mod foreign;
 mod mount;
 pub mod names;
+mod network;
 mod processes;
+mod unix;
 
 use std::{
     fs, io,
@@ -20,6 +22,8 @@ pub use awaited::Awaited;
 pub use candidates::{Candidate, candidates};
 pub use foreign::{ADVICE as FOREIGN_ADVICE, Foreign, foreign_listeners, in_other_namespaces};
 pub use mount::cgroup2_mount;
+pub use processes::may_be_looked_into;
+pub use unix::{ADVICE as UNIX_ADVICE, Unix, unix};
 
 use crate::kernel::Target;
 

@@ -27,6 +27,16 @@ pub(super) fn command(proc: &Path, pid: u32) -> String {
     comm.unwrap_or_default().trim_end().to_owned()
 }
 
+/// Whether every process of a cgroup shows which sockets it has: it takes
+/// `CAP_SYS_PTRACE` for those of others.
+#[must_use]
+pub fn may_be_looked_into(proc: &Path, cgroup: &Path) -> bool {
+    pids_below(cgroup).into_iter().all(|pid| {
+        let looked = fs::read_dir(proc.join(pid.to_string()).join("fd"));
+        looked.map_or_else(|e| e.kind() != io::ErrorKind::PermissionDenied, |_| true)
+    })
+}
+
 /// Some of the processes in a cgroup that have nothing to do with `pid`, as
 /// `command (pid)`.  Related are its descendants and, because a server's master
 /// and workers run the same program, its ancestors of the same executable with
