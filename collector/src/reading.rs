@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 
-use monitor_proto::v1;
+use monitor_proto::{labels, v1};
+use serde::Serialize;
 
 use crate::{
-    budget::Held,
+    budget::{Exhausted, Held},
     engine::{Engine, EngineError, Partly},
     fleet::Fleet,
     pool::Pool,
@@ -39,7 +40,48 @@ pub(crate) struct NamedSeries {
     pub(crate) host_name: String,
     pub(crate) host_id: String,
     pub(crate) endpoint: Option<EndpointId>,
+    pub(crate) names: EndpointNames,
     pub(crate) samples: Samples,
+}
+
+/// What the proxy's configuration calls an endpoint; empty where it is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct EndpointNames {
+    /// Of a listener.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) upstream: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) backend: String,
+}
+
+impl From<&v1::Endpoint> for EndpointNames {
+    fn from(e: &v1::Endpoint) -> Self {
+        Self {
+            name: labels::listener(e).to_owned(),
+            upstream: e.upstream.clone(),
+            backend: e.backend.clone(),
+        }
+    }
+}
+
+impl EndpointNames {
+    fn bytes(&self) -> u64 {
+        (self.name.len() + self.upstream.len() + self.backend.len()) as u64
+    }
+}
+
+/// Gives the series of one host the names that its newest report has.
+fn name_of_host(series: &mut [NamedSeries], newest: &v1::Report) {
+    let endpoints = newest.endpoints.iter();
+    let names: HashMap<EndpointId, &v1::Endpoint> =
+        endpoints.map(|e| (EndpointId::from(e), e)).collect();
+    for one in series {
+        if let Some(e) = one.endpoint.as_ref().and_then(|id| names.get(id)) {
+            one.names = EndpointNames::from(*e);
+        }
+    }
 }
 
 impl Reading {
@@ -121,6 +163,7 @@ impl Reading {
                 host_name: host.newest.host.name.clone(),
                 host_id: host.newest.host.id.clone(),
                 endpoint: one.endpoint,
+                names: EndpointNames::default(),
                 samples: one.samples,
             })
         });
@@ -129,5 +172,39 @@ impl Reading {
             partial,
         };
         Ok((named, read.held))
+    }
+
+    /// Gives series of endpoints the names that their hosts' newest reports have; those
+    /// of an engine have theirs already.
+    pub(crate) async fn name(
+        &self,
+        mut series: Partly<Vec<NamedSeries>>,
+        pool: &Pool,
+        mut room: Held,
+    ) -> Result<(Partly<Vec<NamedSeries>>, Held), ReadingError> {
+        let fleet = match self {
+            Self::Store(fleet, _) => fleet.clone(),
+            Self::Engine(_) => return Ok((series, room)),
+        };
+        let named = pool.run(move || {
+            // The series of a host stand together: its report is decoded once.
+            for of_host in series.value.chunk_by_mut(|a, b| a.host_id == b.host_id) {
+                let [first, ..] = of_host else { continue };
+                if first.endpoint.is_none() {
+                    continue;
+                }
+                let before = room.bytes();
+                for host in fleet.find(&first.host_id) {
+                    if let Some(newest) = host.report(&mut room)? {
+                        name_of_host(of_host, &newest);
+                    }
+                }
+                let names: u64 = of_host.iter().map(|one| one.names.bytes()).sum();
+                room.resize(before + names)?;
+            }
+            Ok::<_, Exhausted>((series, room))
+        });
+        let named = named.await.map_err(|_| ReadError::Busy)?;
+        Ok(named.map_err(ReadError::from)?)
     }
 }

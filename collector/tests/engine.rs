@@ -47,6 +47,8 @@ fn ago(host: &str, base_ns: u64, sequence: u64, windows: u64) -> v1::Report {
         mean_us: 100 + sequence,
         max_us: 2_000_001,
     });
+    r.endpoints[0].name = "public".into();
+    (r.endpoints[1].upstream, r.endpoints[1].backend) = ("api".into(), "api-1".into());
     r.complete = sequence != 20;
     r
 }
@@ -150,7 +152,9 @@ fn compare(store: &Collector, engine: &Collector, name: &str, range: &str) {
         assert_eq!(s.len(), e.len(), "{name}: {metric}: {e:?}");
         let mut compared = 0;
         for (s, e) in s.iter().zip(&e) {
-            for key in ["host", "role", "endpoint", "target"] {
+            for key in [
+                "host", "role", "endpoint", "target", "name", "upstream", "backend",
+            ] {
                 assert_eq!(s[key], e[key], "{name}: {metric} {key}");
             }
             let points = |of: &Value| of["points"].as_array().unwrap().clone();

@@ -409,6 +409,12 @@ async fn the_page(packages: &Path) {
         charts["requests"],
         "Requests from clients, newest 127.0.0.1:8080: 1/s"
     );
+    let backends = charts["backends"].as_str().unwrap();
+    assert!(
+        backends.starts_with("Requests to backends, newest ")
+            && backends.contains("api/api-1 (127.0.0.1:8081): 1/s"),
+        "{backends}"
+    );
     let connections = charts["connections"].as_str().unwrap();
     assert!(
         connections.contains("Connections of clients, newest"),

@@ -170,6 +170,39 @@ async fn requests_within_tls_are_unknown_and_those_of_an_idle_listener_are_none(
 }
 
 #[tokio::test]
+async fn series_have_the_names_of_the_newest_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    let base_ns = now_ns();
+    for (sequence, backend) in [(1, "old"), (2, "api-1")] {
+        let mut r = ago(base_ns, sequence, 3 - sequence);
+        r.endpoints[0].name = "public".into();
+        (r.endpoints[1].upstream, r.endpoints[1].backend) = ("api".into(), backend.into());
+        // A listener without a name.
+        let mut other = r.endpoints[0].clone();
+        (other.name, other.address) = (String::new(), "127.0.0.1:8090".into());
+        r.endpoints.push(other);
+        agent.export(r).await;
+    }
+    let answer = series(&collector, "metric=requests");
+    let names = answer["series"].as_array().unwrap().iter().map(|one| {
+        let of = |key: &str| one.get(key).map(|name| name.as_str().unwrap());
+        [of("endpoint"), of("name"), of("upstream"), of("backend")]
+    });
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        [
+            [Some("127.0.0.1:8080"), Some("public"), None, None],
+            [Some("127.0.0.1:8090"), None, None, None],
+            [Some("127.0.0.1:8081"), None, Some("api"), Some("api-1")],
+        ]
+    );
+    let of_host = series(&collector, "metric=cpu_usage");
+    assert!(of_host["series"][0].get("name").is_none(), "{of_host}");
+}
+
+#[tokio::test]
 async fn bad_questions_are_answered_in_words() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());

@@ -2,6 +2,7 @@
 
 import { bytesPerSecond, count, counted, known, milliseconds, percent, perSecond, printable } from "/format.js";
 import { heatPlot, inWords } from "/heat.js";
+import { named } from "/model.js";
 import { axes, cursor, moment } from "/plot.js";
 
 /// Series that one chart shows; more could not be told apart.
@@ -47,6 +48,12 @@ async function read(chart, host, range) {
 const largest = (series) => Math.max(...series.points.map((p) => p.value ?? -1));
 const hasValue = (series) => series.points.some((p) => p.value !== null);
 
+/// What a series is called: by the names of its endpoint as far as they are known.
+function called(series) {
+  if (!series.endpoint) return "host";
+  return named([series.upstream, series.backend].filter(Boolean).join("/") || series.name, series.endpoint);
+}
+
 /// Times and values as the chart wants them; gaps stay null.
 function columns(answer) {
   const shown = answer.series.filter(hasValue)
@@ -55,7 +62,7 @@ function columns(answer) {
   const times = shown[0].points.map((p) => Date.parse(p.time) / 1000);
   return {
     data: [times, ...shown.map((s) => s.points.map((p) => p.value))],
-    names: shown.map((s) => printable(s.endpoint ?? "host")),
+    names: shown.map((s) => printable(called(s))),
     more: answer.series.filter(hasValue).length - shown.length,
   };
 }

@@ -95,7 +95,7 @@ export function endpointsMatching(report, words) {
 }
 
 const known = (value) => value !== null && value !== undefined;
-const named = (name, address) => (name ? `${name} (${address})` : address);
+export const named = (name, address) => (name ? `${name} (${address})` : address);
 
 /// The figures of an endpoint's row.
 export function row(endpoint, report) {

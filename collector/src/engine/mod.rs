@@ -7,6 +7,7 @@
 //! the store.  Every answer has a bound in time and size.
 
 mod answer;
+mod endpoint_names;
 mod hosts;
 mod promql;
 mod reports;

@@ -69,6 +69,11 @@ pub(super) fn by_endpoint(expression: &str, split: &str) -> String {
     }
 }
 
+/// One value for each endpoint and the names that it has.
+pub(super) fn by_names(expression: &str) -> String {
+    format!("max by ({ENDPOINT}, listener, upstream, backend) ({expression})")
+}
+
 /// One value for each endpoint and boundary of a histogram.
 pub(super) fn by_boundary(expression: &str) -> String {
     format!("max by ({ENDPOINT}, le) ({expression})")

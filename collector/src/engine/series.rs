@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use monitor_proto::v1;
 
 use super::{
-    Engine, EngineError, Partly, Question, Series,
+    Engine, EngineError, Partly, Question, Series, endpoint_names,
     hosts::{SEEN, unix_ns},
     promql,
 };
 use crate::{
     names,
-    reading::NamedSeries,
+    reading::{EndpointNames, NamedSeries},
     rollup::{EndpointId, EndpointRoll, GaugeRoll, HostRoll},
     series::{Plan, Samples, Scope},
     store::EndpointFilter,
@@ -185,6 +185,8 @@ impl Engine {
             "speedmimi_host_report_complete",
             &of_host,
         ));
+        let named = over("last_over_time", endpoint_names::NAMED, &of_endpoint);
+        let labels = range(promql::by_names(&named));
         let asked = match source {
             Source::HostGauge(_, name, _) => {
                 let gauge = |function| range(over(function, name, &of_host));
@@ -245,16 +247,22 @@ impl Engine {
                 histogram_series(&Times::new(plan, time, complete), first, of)
             }
         };
-        let value: Vec<NamedSeries> = value;
+        let mut value: Vec<NamedSeries> = value;
         if value.len() > SERIES_MAX {
             return Err(EngineError::TooMuch(
                 "series: choose a host, a role or an endpoint",
             ));
         }
-        Ok(Partly {
-            value,
-            partial: asked.partial,
-        })
+        let mut partial = asked.partial;
+        if plan.metric.scope() == Scope::Endpoint && !value.is_empty() {
+            let named = self.ask([labels]).await?;
+            let [labels] = &named.value;
+            endpoint_names::give(&mut value, labels);
+            partial.extend(named.partial);
+            partial.sort();
+            partial.dedup();
+        }
+        Ok(Partly { value, partial })
     }
 }
 
@@ -561,16 +569,21 @@ pub(super) fn role(name: &str) -> i32 {
 }
 
 fn named(plan: &Plan, labels: &Series, samples: Samples) -> NamedSeries {
-    let endpoint = (plan.metric.scope() == Scope::Endpoint).then(|| EndpointId {
-        role: role(labels.label("role")),
-        target: labels.label("target").to_owned(),
-        address: labels.label("endpoint").to_owned(),
-    });
+    let endpoint = (plan.metric.scope() == Scope::Endpoint).then(|| endpoint_id(labels));
     NamedSeries {
         host_name: labels.label("host").to_owned(),
         host_id: labels.label("host_id").to_owned(),
         endpoint,
+        names: EndpointNames::default(),
         samples,
+    }
+}
+
+pub(super) fn endpoint_id(labels: &Series) -> EndpointId {
+    EndpointId {
+        role: role(labels.label("role")),
+        target: labels.label("target").to_owned(),
+        address: labels.label("endpoint").to_owned(),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     auth::Peer,
     budget::Use,
     names,
-    reading::{NamedSeries, Reading},
+    reading::{EndpointNames, NamedSeries, Reading},
     series::{self, Metric, Plan, Point, Scope},
     store::EndpointFilter,
     time,
@@ -75,6 +75,8 @@ struct EndpointName {
     role: &'static str,
     endpoint: String,
     target: String,
+    #[serde(flatten)]
+    names: EndpointNames,
 }
 
 /// The series of a metric, of one host or all.
@@ -87,10 +89,11 @@ pub(super) async fn read(
     let plan = plan_of(state.reading.hosts_meant(&query.host), &query)?;
     let filter = filter(&query, &plan)?;
     let room = state.budget.open(Use::Answers, &peer.name());
-    let (read, mut held) = state
+    let (read, held) = state
         .reading
         .series(&query.host, filter, plan, room)
         .await?;
+    let (read, mut held) = state.reading.name(read, &state.pool, held).await?;
     held.grow(series::points_bytes(&plan, read.value.len()))?;
     let (tier, error_ratio, note) = match &state.reading {
         Reading::Store(..) => (plan.tier.name(), plan.metric.error_ratio(), None),
@@ -132,6 +135,7 @@ fn name(one: &NamedSeries, plan: &Plan) -> Series {
             role: names::role(id.role),
             endpoint: id.address.clone(),
             target: id.target.clone(),
+            names: one.names.clone(),
         }),
         points: series::points(plan, &one.samples),
     }

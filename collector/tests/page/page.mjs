@@ -97,6 +97,7 @@ try {
     sorted: (await tables())["Sockets that stand out"],
     heat: await caption("Time to answer clients, all").getAttribute("aria-label"),
     requests: await caption("Requests from clients").getAttribute("aria-label"),
+    backends: await caption("Requests to backends").getAttribute("aria-label"),
     connections: await caption("Connections of clients").getAttribute("aria-label"),
   });
   await shot(hostPage, "host-light");
