@@ -626,7 +626,7 @@ mod tests {
         let complete = [by_step_of(&[1, 2, 3, 4, 5].map(|step| (step, 1.0)))];
         let times = Times::new(&plan, seen, &complete);
         let series = counter_series(&times, &by_step_of(totals), |r| &mut r.bytes_sent);
-        let points = crate::series::points(&plan, &series.samples);
+        let points = crate::series::points_of_growth(&plan, &series.samples);
         let points = points.into_iter().map(|point| {
             let point = serde_json::to_value(point).unwrap();
             let value = point["value"].as_f64()?;
@@ -654,17 +654,17 @@ mod tests {
 
     #[test]
     fn growth_over_a_gap_is_of_the_whole_gap_and_a_silent_host_has_no_rate() {
-        // No sample for two steps, which the growth seen then is of, too; a scrape that sees the same report.
+        // No sample for two steps; then a scrape that sees the same report.
         let times = [(0, 600.0), (1, 660.0), (4, 840.0), (5, 840.0)];
         let totals = times.map(|(step, at)| (step, at * 100.0));
         let full = Some((100.0, 1.0));
         assert_eq!(
             rates(&[by_step_of(&times)], &totals),
-            [full, full, full, full, None]
+            [full, None, None, full, None]
         );
         // Nothing tells when: the steps' own time.
         let unknown = rates(&[], &totals);
-        assert_eq!(unknown, [full, full, full, full, Some((0.0, 1.0))]);
+        assert_eq!(unknown, [full, None, None, full, Some((0.0, 1.0))]);
     }
 
     #[test]

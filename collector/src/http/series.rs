@@ -95,16 +95,25 @@ pub(super) async fn read(
         .await?;
     let (read, mut held) = state.reading.name(read, &state.pool, held).await?;
     held.grow(series::points_bytes(&plan, read.value.len()))?;
-    let (tier, error_ratio, note) = match &state.reading {
-        Reading::Store(..) => (plan.tier.name(), plan.metric.error_ratio(), None),
+    let (tier, error_ratio, note, points): (_, _, _, PointsOf) = match &state.reading {
+        Reading::Store(..) => (
+            plan.tier.name(),
+            plan.metric.error_ratio(),
+            None,
+            series::points,
+        ),
         Reading::Engine(_) => (
             "engine",
             plan.metric.engine_error_ratio(),
             Some(ENGINE_NOTE),
+            series::points_of_growth,
         ),
     };
     let told = move |read: Vec<NamedSeries>| {
-        let mut series: Vec<Series> = read.iter().map(|one| name(one, &plan)).collect();
+        let mut series: Vec<Series> = read
+            .iter()
+            .map(|one| name(one, points(&plan, &one.samples)))
+            .collect();
         series.sort_by(|a, b| (&a.host, &a.endpoint).cmp(&(&b.host, &b.endpoint)));
         Answer {
             metric: plan.metric.name,
@@ -125,7 +134,10 @@ pub(super) async fn read(
     hold::json(&state.pool, told).await
 }
 
-fn name(one: &NamedSeries, plan: &Plan) -> Series {
+/// How samples become points.
+type PointsOf = fn(&Plan, &series::Samples) -> Vec<Point>;
+
+fn name(one: &NamedSeries, points: Vec<Point>) -> Series {
     Series {
         host: HostName {
             name: one.host_name.clone(),
@@ -137,7 +149,7 @@ fn name(one: &NamedSeries, plan: &Plan) -> Series {
             target: id.target.clone(),
             names: one.names.clone(),
         }),
-        points: series::points(plan, &one.samples),
+        points,
     }
 }
 

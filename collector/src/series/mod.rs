@@ -51,8 +51,27 @@ struct Figure {
 
 /// The points of a series, one a step, gaps included.
 pub(crate) fn points(plan: &Plan, samples: &Samples) -> Vec<Point> {
+    let mut figures = figures(plan, samples);
+    spread(plan, figures.iter_mut().map(|(_, figure)| figure).rev());
+    shown(plan, &figures)
+}
+
+/// The same of an engine, whose samples are the growth of totals: it may lie over
+/// reports that were lost, which a window never does, so that it ends no gap.
+pub(crate) fn points_of_growth(plan: &Plan, samples: &Samples) -> Vec<Point> {
+    shown(plan, &figures(plan, samples))
+}
+
+fn shown(plan: &Plan, figures: &[(u64, Figure)]) -> Vec<Point> {
+    let figures = figures.iter();
+    figures
+        .map(|(start_s, figure)| point(plan, *start_s, figure))
+        .collect()
+}
+
+fn figures(plan: &Plan, samples: &Samples) -> Vec<(u64, Figure)> {
     let metric = &plan.metric;
-    let mut figures: Vec<(u64, Figure)> = match samples {
+    match samples {
         Samples::Host(samples) => steps(plan, samples)
             .into_iter()
             .map(|(start_s, roll)| (start_s, metric.of_host(&roll)))
@@ -61,12 +80,7 @@ pub(crate) fn points(plan: &Plan, samples: &Samples) -> Vec<Point> {
             .into_iter()
             .map(|(start_s, roll)| (start_s, metric.of_endpoint(&roll)))
             .collect(),
-    };
-    spread(plan, figures.iter_mut().map(|(_, figure)| figure).rev());
-    let figures = figures.iter();
-    figures
-        .map(|(start_s, figure)| point(plan, *start_s, figure))
-        .collect()
+    }
 }
 
 /// A window that is longer than a step, as after a time without an agent, covers
