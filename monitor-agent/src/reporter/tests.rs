@@ -122,3 +122,19 @@ async fn a_report_that_cannot_be_kept_is_held_back_and_its_window_covered_by_the
     assert_eq!(report.losses["no_socket"], 1);
     assert_eq!(report.losses_totals["no_socket"], 4);
 }
+
+#[test]
+fn every_reason_of_a_loss_is_documented() {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let document = fs::read_to_string(document).unwrap();
+    let running = start();
+    let own = running.reporter.losses().by_reason();
+    let kernel = monitor_common::losses::Loss::ALL.map(|loss| loss.name());
+    for reason in kernel.into_iter().chain(own.map(|(reason, _)| reason)) {
+        let row = format!("\n| `{reason}` | ");
+        assert!(
+            document.contains(&row),
+            "docs/metrics.md has no row for {reason}"
+        );
+    }
+}
