@@ -74,7 +74,10 @@ fn capabilities(agent: &mut Agent) -> u64 {
     let threads = fs::read_dir(tasks.join("task")).unwrap();
     let mut found = Vec::new();
     for thread in threads {
-        let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        // One that looked a name up may have ended meanwhile.
+        let Ok(status) = fs::read_to_string(thread.unwrap().path().join("status")) else {
+            continue;
+        };
         let value = |name: &str| {
             let line = status.lines().find_map(|l| l.strip_prefix(name));
             line.unwrap_or_else(|| panic!("no {name}"))
