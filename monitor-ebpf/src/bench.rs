@@ -8,10 +8,7 @@
 //! is what runs, and five stores.
 
 use aya_ebpf::{Global, bindings::bpf_sock, macros::cgroup_skb, programs::SkBuffContext};
-use monitor_common::{
-    http::{Exchange, expects},
-    socket::Socket,
-};
+use monitor_common::{http::Exchange, socket::Socket};
 
 use crate::maps;
 
@@ -41,14 +38,6 @@ pub(crate) fn socket(sk: *mut bpf_sock, seq: u32) -> Option<*mut Socket> {
     exchange.role = role;
     exchange.method = method;
     exchange.protocol = Exchange::HTTP1;
-    exchange.request_expects = if open == 0 {
-        expects::START
-    } else {
-        expects::BODY
-    };
-    exchange.body_left = u64::from(u32::MAX);
-    // Not the first.
-    exchange.responses |= 1 << 31;
     exchange.requests = exchange.responses.wrapping_add(u32::from(open));
     exchange.request_next_seq = seq;
     exchange.response_next_seq = seq;

@@ -236,8 +236,9 @@ fn handshake_data(ops: &bpf_sock_ops, socket: *mut Socket, counters: *mut Endpoi
     };
     let exchange = packets::exchange(socket);
     exchange.request_next_seq = key.seq.wrapping_add(kept.len);
-    let event = exchange.read_request_start(kept.start, kept.len, || kept.seen_at_ns);
-    packets::count_request(counters, event, exchange.method);
+    let looked_at = if kept.len < 16 { kept.len } else { 16 };
+    let event = exchange.on_request(kept.start, looked_at, kept.seen_at_ns);
+    packets::count_request(counters, event);
 }
 
 /// Both ports in one word, the remote one in network byte order.

@@ -26,7 +26,6 @@ mod endpoint;
 mod events;
 mod maps;
 mod packets;
-mod payload;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
