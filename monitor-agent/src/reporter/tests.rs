@@ -129,7 +129,7 @@ fn every_reason_of_a_loss_is_documented() {
     let document = fs::read_to_string(document).unwrap();
     let running = start();
     let own = running.reporter.losses().by_reason();
-    let kernel = monitor_common::losses::Loss::ALL.map(|loss| loss.name());
+    let kernel = monitor_common::losses::Loss::ALL.map(monitor_common::losses::Loss::name);
     for reason in kernel.into_iter().chain(own.map(|(reason, _)| reason)) {
         let row = format!("\n| `{reason}` | ");
         assert!(
