@@ -182,7 +182,7 @@ impl Ejection {
     pub fn begin(&mut self, now: Instant, base: Duration) -> Duration {
         let is_calm = self
             .ended
-            .is_some_and(|ended| now.saturating_duration_since(ended) >= base * CALM);
+            .is_some_and(|ended| now.saturating_duration_since(ended) >= base.saturating_mul(CALM));
         self.times = if is_calm {
             1
         } else {
@@ -204,7 +204,8 @@ impl Ejection {
     }
 
     fn lasts(&self, base: Duration) -> Duration {
-        (base * self.times.clamp(1, 1000)).min(EJECTION_MAX.max(base))
+        base.saturating_mul(self.times.clamp(1, 1000))
+            .min(EJECTION_MAX.max(base))
     }
 }
 
@@ -318,5 +319,7 @@ mod tests {
         assert_eq!(ejection.begin(calm, base), EJECTION_MAX);
         let long = Duration::from_secs(3600);
         assert_eq!(ejection.begin(calm, long), long);
+        assert_eq!(ejection.begin(calm, Duration::MAX), Duration::MAX);
+        assert!(!ejection.end(calm + long, Duration::MAX));
     }
 }
