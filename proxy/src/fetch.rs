@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::http::body::Body;
-use crate::http::request::header_slots;
-use crate::http::response::{Asked, parse_response};
-use crate::http::{Framing, HeadLimits};
+use http1::body::Body;
+use http1::request::header_slots;
+use http1::response::{Asked, parse_response};
+use http1::{Framing, HeadLimits};
 
 /// Bytes of an answer that are read at most.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -30,10 +30,10 @@ pub enum FetchError {
     Io(#[from] std::io::Error),
     /// What came is not HTTP/1.
     #[error("{0}")]
-    Invalid(#[from] crate::http::reject::Reject),
+    Invalid(#[from] http1::reject::Reject),
     /// The body is not in the chunked coding.
     #[error("{0}")]
-    Chunk(#[from] crate::http::chunked::ChunkError),
+    Chunk(#[from] http1::chunked::ChunkError),
     /// The answer is larger than is read.
     #[error("the answer is larger than {ANSWER_BYTES_MAX} bytes")]
     TooLarge,

@@ -16,7 +16,6 @@ pub mod driver;
 pub mod explain;
 pub mod fetch;
 pub mod health;
-pub mod http;
 pub mod names;
 pub mod outliers;
 pub mod serve;

@@ -11,9 +11,9 @@ use super::api;
 use super::door::Sign;
 use super::reply::{Reply, Request, split_target};
 use crate::control::Control;
-use crate::http::body::Body;
-use crate::http::request::{RequestHead, header_slots, parse_request};
-use crate::http::{Framing, HeadLimits};
+use http1::body::Body;
+use http1::request::{RequestHead, header_slots, parse_request};
+use http1::{Framing, HeadLimits};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;

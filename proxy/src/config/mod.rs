@@ -14,8 +14,8 @@ use std::time::Duration;
 pub use self::cidr::Cidr;
 pub use self::error::ConfigError;
 pub use self::raw::{Algorithm, RawConfig, Scheme};
-use crate::http::request::is_authority;
-use crate::http::{HEADERS_MAX, HeadLimits};
+use http1::request::is_authority;
+use http1::{HEADERS_MAX, HeadLimits};
 
 /// The configuration that `example-config` prints; it also is the test that the
 /// original's file loads unchanged.

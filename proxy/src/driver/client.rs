@@ -13,13 +13,13 @@ use super::timers::{Timer, Wait};
 use super::worker::{Admission, Scratch, Worker};
 use crate::access_log::Entry;
 use crate::config::{Algorithm, Config, Route};
-use crate::http::Version;
-use crate::http::body::Body;
-use crate::http::fields::list_members;
-use crate::http::forward::{self, Client};
-use crate::http::reject::{self, Reject};
-use crate::http::request::{RequestHead, header_slots, is_idempotent, parse_request};
-use crate::http::response::Asked;
+use http1::Version;
+use http1::body::Body;
+use http1::fields::list_members;
+use http1::forward::{self, Client};
+use http1::reject::{self, Reject};
+use http1::request::{RequestHead, header_slots, is_idempotent, parse_request};
+use http1::response::Asked;
 
 /// How long a closed connection is read from, so that the answer is not lost to
 /// a reset, in ticks: while nothing comes, and in all. A client may send much of

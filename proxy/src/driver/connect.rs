@@ -10,9 +10,9 @@ use std::sync::Arc;
 use super::client::{Conn, Head};
 use super::exchange::{Exchange, Next};
 use super::io::Pending;
-use crate::http::forward;
-use crate::http::reject::Reject;
-use crate::http::request::RequestHead;
+use http1::forward;
+use http1::reject::Reject;
+use http1::request::RequestHead;
 
 impl Conn {
     /// Takes a place at a backend for a tunnel. What the client sent behind its

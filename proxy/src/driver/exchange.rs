@@ -14,10 +14,10 @@ use super::repeat::{Ending, Repeat};
 use super::splice::{PUT_BYTES_MAX, Splice};
 use super::worker::Scratch;
 use crate::config::Algorithm;
-use crate::http::Version;
-use crate::http::body::Body;
-use crate::http::reject::Reject;
-use crate::http::response::Asked;
+use http1::Version;
+use http1::body::Body;
+use http1::reject::Reject;
+use http1::response::Asked;
 
 /// What is kept of a request while it is answered.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use super::client::Conn;
 use super::exchange::Exchange;
 use super::pool::Lease;
 use super::timers::ticks;
-use crate::http::reject::Reject;
+use http1::reject::Reject;
 
 /// The queue of one upstream; kept over reloads.
 #[derive(Debug, Default)]

@@ -11,12 +11,12 @@ use super::pool::After;
 use super::repeat::Repeat;
 use super::splice::{SPLICE_BYTES_MIN, Splice};
 use super::timers::ticks;
-use crate::http::body::Body;
-use crate::http::forward::{self, Answer};
-use crate::http::reject::Reject;
-use crate::http::request::header_slots;
-use crate::http::response::{ResponseHead, parse_response};
-use crate::http::{Framing, Version};
+use http1::body::Body;
+use http1::forward::{self, Answer};
+use http1::reject::Reject;
+use http1::request::header_slots;
+use http1::response::{ResponseHead, parse_response};
+use http1::{Framing, Version};
 
 /// Most interim responses to one request.
 const INTERIM_MAX: u8 = 32;

@@ -17,7 +17,7 @@ use super::io::Io;
 use super::pool::LocalBackend;
 use super::shortage::TOLD_TICKS;
 use crate::descriptors::is_own_shortage;
-use crate::http::reject::{Reject, Side};
+use http1::reject::{Reject, Side};
 
 /// How many others may give way to one connection.
 const GIVE_WAY_MAX: u32 = 3;

@@ -17,8 +17,8 @@ use crate::access_log::AccessLog;
 use crate::balance::{self, Candidate, Choice, Draw};
 use crate::config::{Algorithm, Timeouts, Upstream};
 use crate::descriptors::Room;
-use crate::http::reject::Reject;
 use crate::state::Table;
+use http1::reject::Reject;
 
 /// Bytes of the buffer that everything is read into. Larger than two heads, so
 /// that what is left of one read never keeps the next from fitting.

@@ -3,9 +3,10 @@
 use super::{Finding, Tree};
 
 /// What each package may use of this repository.
-const LOCAL: [(&str, &[&str]); 10] = [
+const LOCAL: [(&str, &[&str]); 11] = [
     ("cli", &["monitor-proto"]),
     ("collector", &["monitor-otlp", "monitor-proto"]),
+    ("http1", &[]),
     (
         "monitor-agent",
         &["monitor-common", "monitor-otlp", "monitor-proto"],
@@ -14,7 +15,7 @@ const LOCAL: [(&str, &[&str]); 10] = [
     ("monitor-ebpf", &["monitor-common"]),
     ("monitor-otlp", &["monitor-proto"]),
     ("monitor-proto", &[]),
-    ("proxy", &["monitor-proto"]),
+    ("proxy", &["http1", "monitor-proto"]),
     (
         "tests",
         &[

@@ -78,7 +78,7 @@ const PURE: &[Pure] = &[
         reason: "a choice is made of loads and weights alone",
     },
     Pure {
-        prefix: "proxy/src/http/",
+        prefix: "crates/http1/src/",
         forbidden: &[RUNTIMES, EFFECTS],
         reason: "the codec takes bytes and gives bytes, so that any driver can use it",
     },
@@ -177,13 +177,13 @@ mod tests {
     use super::*;
 
     const MODULE: &[Pure] = &[Pure {
-        prefix: "proxy/src/http/",
+        prefix: "crates/http1/src/",
         forbidden: &[RUNTIMES, EFFECTS],
         reason: "because",
     }];
 
     fn places(text: &str) -> Vec<String> {
-        let tree = Tree::of_files(&[("proxy/src/http/head.rs", text)]);
+        let tree = Tree::of_files(&[("crates/http1/src/head.rs", text)]);
         let found = check_against(&tree, MODULE);
         found.into_iter().map(|finding| finding.place).collect()
     }
@@ -194,9 +194,9 @@ mod tests {
         assert_eq!(
             places(text),
             [
-                "proxy/src/http/head.rs:1",
-                "proxy/src/http/head.rs:3",
-                "proxy/src/http/head.rs:4"
+                "crates/http1/src/head.rs:1",
+                "crates/http1/src/head.rs:3",
+                "crates/http1/src/head.rs:4"
             ]
         );
     }

@@ -1,4 +1,4 @@
-//! The HTTP/1.1 core: bytes in, decisions and bytes out, no I/O.
+//! HTTP/1.1 as a reverse proxy needs it: bytes in, decisions and bytes out, no I/O.
 //!
 //! Nothing here knows of sockets, tasks or time, so the same code is driven by
 //! the proxy, by property tests that split streams at every byte, and by fuzz

@@ -3,10 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxy::http::HeadLimits;
-use proxy::http::body::Body;
-use proxy::http::forward::{Client, write_request};
-use proxy::http::request::{header_slots, parse_request};
+use http1::HeadLimits;
+use http1::body::Body;
+use http1::forward::{Client, write_request};
+use http1::request::{header_slots, parse_request};
 
 const CLIENT: Client<'_> = Client {
     peer: "192.0.2.1",

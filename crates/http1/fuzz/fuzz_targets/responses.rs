@@ -2,10 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxy::http::HeadLimits;
-use proxy::http::body::Body;
-use proxy::http::request::header_slots;
-use proxy::http::response::{Asked, parse_response};
+use http1::HeadLimits;
+use http1::body::Body;
+use http1::request::header_slots;
+use http1::response::{Asked, parse_response};
 
 fuzz_target!(|input: (bool, bool, Vec<u8>)| {
     let (head, upgrade, bytes) = input;
