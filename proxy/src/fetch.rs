@@ -1,23 +1,25 @@
-//! A small HTTP client for what the proxy asks on its own: health checks and
-//! the collector's statistics. One request a connection, everything bounded.
+//! The HTTP client for what the proxy asks on its own: health checks and the
+//! collector's statistics. One request a connection, everything bounded.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header;
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use http1::body::Body;
-use http1::request::header_slots;
-use http1::response::{Asked, parse_response};
-use http1::{Framing, HeadLimits};
-
-/// Bytes of an answer that are read at most.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a body that are read at most.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes that are buffered at most; a head has to fit.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -28,18 +30,27 @@ pub enum FetchError {
     /// The connection failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// What came is not HTTP/1.
-    #[error("{0}")]
-    Invalid(#[from] http1::reject::Reject),
-    /// The body is not in the chunked coding.
-    #[error("{0}")]
-    Chunk(#[from] http1::chunked::ChunkError),
+    /// The request cannot be written.
+    #[error("the request is not valid: {0}")]
+    Request(#[from] hyper::http::Error),
+    /// The answer is not HTTP/1, or is cut off.
+    #[error("{}", with_causes(.0))]
+    Http(#[from] hyper::Error),
     /// The answer is larger than is read.
-    #[error("the answer is larger than {ANSWER_BYTES_MAX} bytes")]
+    #[error("the body of the answer is larger than {BODY_BYTES_MAX} bytes")]
     TooLarge,
-    /// The answer ended early.
-    #[error("the answer is cut off")]
-    CutOff,
+}
+
+/// An error and what caused it; hyper's messages leave the cause out.
+fn with_causes(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 /// What is asked for.
@@ -99,72 +110,119 @@ pub async fn get(
 }
 
 /// Asks over a connection that is open.
-///
-/// # Errors
-/// [`FetchError`] where there is no whole answer.
-pub async fn exchange(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     question: Question<'_>,
 ) -> Result<(u16, Vec<u8>), FetchError> {
-    let Question { host, path, token } = question;
-    let authorization = token.map_or_else(String::new, |token| {
-        format!("Authorization: Bearer {token}\r\n")
-    });
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: speedmimi-proxy\r\nAccept: */*\r\n{authorization}Connection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    stream.flush().await?;
-    let mut input = Vec::new();
-    let mut ended = false;
-    loop {
-        if let Some(answer) = complete(&input, ended)? {
-            return Ok(answer);
-        }
-        if ended {
-            return Err(FetchError::CutOff);
-        }
-        if input.len() > ANSWER_BYTES_MAX {
-            return Err(FetchError::TooLarge);
-        }
-        ended = stream.read_buf(&mut input).await? == 0;
+    let mut request = hyper::Request::get(question.path)
+        .header(header::HOST, question.host)
+        .header(header::USER_AGENT, "speedmimi-proxy")
+        .header(header::ACCEPT, "*/*")
+        .header(header::CONNECTION, "close");
+    if let Some(token) = question.token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
-}
-
-/// The answer, once all of it is in `input`.
-fn complete(input: &[u8], ended: bool) -> Result<Option<(u16, Vec<u8>)>, FetchError> {
-    let mut at = 0;
-    loop {
-        let mut slots = header_slots();
-        let limits = HeadLimits::default();
-        let Some(head) = parse_response(&input[at..], &mut slots, limits, Asked::default())? else {
-            return Ok(None);
-        };
-        at += head.head_bytes;
-        if head.is_interim() {
-            continue;
-        }
-        let mut body = Body::new(head.framing);
-        let mut decoded = Vec::new();
-        body.decode(&input[at..], &mut decoded)?;
-        let done = body.is_done() || (ended && head.framing == Framing::UntilClose);
-        return Ok(done.then_some((head.status, decoded)));
+    let request = request.body(Empty::<Bytes>::new())?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    let mut answering = std::pin::pin!(async {
+        let answer = sender.send_request(request).await?;
+        let status = answer.status().as_u16();
+        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX);
+        let body = body.collect().await.map_err(|error| {
+            let error = error.downcast::<hyper::Error>();
+            error.map_or(FetchError::TooLarge, |error| FetchError::Http(*error))
+        })?;
+        Ok((status, body.to_bytes().to_vec()))
+    });
+    // The connection has to be polled for the answer to come, and may end before
+    // all of it was looked at.
+    tokio::select! {
+        answer = &mut answering => answer,
+        _ = connection => answering.await,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
     use super::*;
+
+    /// What is made of an answer that comes in pieces of so many bytes, and the
+    /// request.
+    fn ask_in(pieces: usize, answer: &[u8]) -> (Result<(u16, Vec<u8>), FetchError>, String) {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.build().unwrap();
+        runtime.block_on(async {
+            let (near, mut far) = duplex(pieces);
+            let question = Question {
+                host: "h:1",
+                path: "/a?b",
+                token: Some("t"),
+            };
+            let serving = async {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(far.read_u8().await.unwrap());
+                }
+                // Who has read enough closes.
+                drop(far.write_all(answer).await);
+                drop(far);
+                String::from_utf8(request).unwrap()
+            };
+            tokio::join!(exchange(near, question), serving)
+        })
+    }
+
+    fn ask(answer: &[u8]) -> (Result<(u16, Vec<u8>), FetchError>, String) {
+        ask_in(1, answer)
+    }
 
     #[test]
     fn an_answer_is_whole_once_its_framing_says_so() {
-        let text = b"HTTP/1.1 100 C\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
-        for end in 0..text.len() {
-            assert!(complete(&text[..end], false).unwrap().is_none(), "{end}");
+        let (answer, request) = ask(b"HTTP/1.1 100 C\r\n\r\nHTTP/1.1 200 OK\r\n\
+            Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
+        assert_eq!(answer.unwrap(), (200, b"hi".to_vec()));
+        let (line, fields) = request.split_once("\r\n").unwrap();
+        assert_eq!(line, "GET /a?b HTTP/1.1");
+        let fields = fields.to_ascii_lowercase();
+        for field in ["host: h:1", "authorization: bearer t", "connection: close"] {
+            assert!(fields.contains(field), "{request}");
         }
-        assert_eq!(complete(text, false).unwrap(), Some((200, b"hi".to_vec())));
-        let open = b"HTTP/1.1 200 OK\r\n\r\nabc";
-        assert!(complete(open, false).unwrap().is_none());
-        assert_eq!(complete(open, true).unwrap(), Some((200, b"abc".to_vec())));
+        let (answer, _) = ask(b"HTTP/1.1 404 N\r\nContent-Length: 3\r\n\r\nabc");
+        assert_eq!(answer.unwrap(), (404, b"abc".to_vec()));
+        let (answer, _) = ask(b"HTTP/1.1 200 OK\r\n\r\nuntil the end");
+        assert_eq!(answer.unwrap(), (200, b"until the end".to_vec()));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_no_answer() {
+        for cut in [
+            &b"HTTP/1.1 200 OK\r\nContent-Le"[..],
+            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n",
+            b"",
+            b"SSH-2.0-x\r\n\r\n",
+        ] {
+            assert!(matches!(ask(cut).0, Err(FetchError::Http(_))), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn endless_answers_are_given_up() {
+        let head = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+        let body = [head, vec![b'x'; BODY_BYTES_MAX + 1]].concat();
+        assert!(matches!(ask_in(4096, &body).0, Err(FetchError::TooLarge)));
+        let head = [
+            b"HTTP/1.1 200 OK\r\nA: ".to_vec(),
+            vec![b'x'; 2 * BUFFER_BYTES_MAX],
+        ];
+        assert!(matches!(
+            ask_in(4096, &head.concat()).0,
+            Err(FetchError::Http(_))
+        ));
     }
 }

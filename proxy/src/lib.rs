@@ -21,3 +21,4 @@ pub mod outliers;
 pub mod serve;
 pub mod state;
 pub mod tls;
+pub mod token;

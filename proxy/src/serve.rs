@@ -8,11 +8,10 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin::door::Closed;
-use crate::admin::token::{Sources, Token, TokenError};
+use crate::admin;
 use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError};
-use crate::control::{self, Control, Fingerprint};
+use crate::control::{self, BoundAdmin, Control, Fingerprint};
 use crate::descriptors;
 use crate::driver::listener::{self, ListenError};
 use crate::driver::run::{Orders, spawn_workers};
@@ -20,6 +19,7 @@ use crate::driver::steer;
 use crate::explain;
 use crate::names::Names;
 use crate::state::{BuildError, Table};
+use crate::token::{Sources, Token, TokenError};
 
 /// Why the proxy could not start, or ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +96,7 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     let workers = args.workers.map_or_else(default_workers, usize::from);
     let (host, port) = &config.listen;
     let address = listener::resolve(host, *port)?;
-    let (admin, token) = admin(&config, address, &sources)?;
+    let (bound_admin, token) = bind_admin(&config, address, &sources)?;
     let names = runtime.block_on(async {
         tokio::select! {
             () = signals.stop() => None,
@@ -121,11 +121,11 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         .map_err(ServeError::system("cannot start the workers"))?;
     drop(received);
     runtime.block_on(async {
-        let control = Control::new(&args.config, orders, held, workers, sources);
-        match admin {
-            Some(admin) => {
-                let address = admin.address();
-                control.open_admin(admin, token)?;
+        let control = Control::new(&args.config, orders, held, workers, sources, admin::spawn);
+        match bound_admin {
+            Some(bound) => {
+                let address = bound.address();
+                control.open_admin(bound, token)?;
                 tracing::info!(%listen, admin = %address, workers, "ready");
             }
             None => tracing::info!(%listen, workers, "ready"),
@@ -144,18 +144,18 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
 }
 
 /// The admin API's listener and its token, where it is enabled.
-fn admin(
+fn bind_admin(
     config: &Config,
     traffic: SocketAddr,
     sources: &Sources,
-) -> Result<(Option<Closed>, Option<Token>), ServeError> {
+) -> Result<(Option<BoundAdmin>, Option<Token>), ServeError> {
     let Some(place) = &config.admin else {
         return Ok((None, None));
     };
     listener::check_apart(traffic, listener::resolve(&place.0, place.1)?)?;
-    let closed = Closed::listen(place)?;
-    let token = sources.find(&config.raw.admin, closed.address().ip().is_loopback())?;
-    Ok((Some(closed), token))
+    let bound = BoundAdmin::bind(place)?;
+    let token = sources.find(&config.raw.admin, bound.address().ip().is_loopback())?;
+    Ok((Some(bound), token))
 }
 
 /// What the process is told from outside.

@@ -2,10 +2,11 @@
 
 use std::iter;
 
+use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::reply::{Reply, Request};
+use super::message::{Reply, Request};
 use super::stats;
 use crate::balance;
 use crate::config::raw::{RawBackend, RawConfig};
@@ -98,7 +99,7 @@ const PATHS: [&str; 11] = [
 ];
 
 fn is_reading(request: &Request) -> bool {
-    request.method == "GET"
+    request.method == Method::GET
 }
 
 /// Reading is open on loopback; everything else needs the token. Asked before the

@@ -4,8 +4,8 @@
 //! client waits for it.
 
 mod api;
-pub mod door;
-mod reply;
+mod message;
 mod server;
 mod stats;
-pub mod token;
+
+pub use server::spawn;

@@ -1,34 +1,83 @@
 //! Connections of the admin API.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt::set_tcp_user_timeout;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::api;
-use super::door::Sign;
-use super::reply::{Reply, Request, split_target};
-use crate::control::Control;
-use http1::body::Body;
-use http1::request::{RequestHead, header_slots, parse_request};
-use http1::{Framing, HeadLimits};
+use super::message::{Reply, Request};
+use crate::control::{AdminSocket, Control};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
+/// Bytes and fields of a request's head.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+const FIELDS_MAX: usize = 100;
+/// Bytes that a connection buffers.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a body.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// The longest wait for a request, and for its answer to be taken.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// What is read behind a request that ends its connection: in all, at once, and for
 /// how long.
 const DISCARDED_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 const DISCARDED_AT_ONCE: usize = 16 << 10;
-const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the API until it is aborted; its connections end by the sign.
-pub(super) async fn serve(listener: TcpListener, control: Arc<Control>, sign: Arc<Sign>) {
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+struct Timeouts {
+    /// To send a head, and to send a body.
+    read: Duration,
+    /// To acknowledge anything of an answer.
+    write: Duration,
+}
+
+const TIMEOUTS: Timeouts = Timeouts {
+    read: Duration::from_secs(10),
+    write: Duration::from_secs(10),
+};
+
+/// Serves the API on `socket` until that closes. Must be called within a runtime.
+pub fn spawn(control: Arc<Control>, socket: AdminSocket) {
+    drop(tokio::spawn(async move {
+        let AdminSocket {
+            listener,
+            is_loopback,
+            mut closing,
+        } = socket;
+        let api = Api {
+            control,
+            is_loopback,
+            closing: closing.clone(),
+        };
+        tokio::select! {
+            () = accept(listener, api) => {}
+            _ = closing.changed() => {}
+        }
+    }));
+}
+
+/// What a connection needs to answer requests.
+#[derive(Clone)]
+struct Api {
+    control: Arc<Control>,
+    is_loopback: bool,
+    closing: watch::Receiver<()>,
+}
+
+async fn accept(listener: TcpListener, api: Api) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -36,46 +85,43 @@ pub(super) async fn serve(listener: TcpListener, control: Arc<Control>, sign: Ar
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (control, sign) = (Arc::clone(&control), Arc::clone(&sign));
+                let api = api.clone();
                 tokio::spawn(async move {
-                    converse(stream, &control, &sign).await;
+                    let service = service_fn(|request| api.answer(request));
+                    serve(stream, service, TIMEOUTS).await;
                     drop(place);
                 });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an admin connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn converse(mut stream: TcpStream, control: &Control, sign: &Sign) {
-    let mut input = Vec::new();
-    loop {
-        let admit = |request: &Request| api::admit(control, sign.is_loopback, request);
-        let reading = read_request(&mut stream, &mut input, admit);
-        let read = tokio::time::timeout(PATIENCE, reading).await;
-        if !sign.is_open() {
-            return;
-        }
-        let (reply, keep_alive) = match read {
-            Err(_) | Ok(Ok(None)) => return,
-            Ok(Ok(Some((request, keep_alive)))) => {
-                let handled = api::handle(control, &request).await;
-                let reply = handled.unwrap_or_else(|reply| reply);
-                (reply, keep_alive && sign.is_open())
-            }
-            Ok(Err(reply)) => (reply, false),
-        };
-        let bytes = reply.bytes(keep_alive);
-        let sent = tokio::time::timeout(PATIENCE, stream.write_all(&bytes)).await;
-        if !matches!(sent, Ok(Ok(()))) || !keep_alive {
-            drop(stream.shutdown().await);
-            discard(&mut stream).await;
-            return;
-        }
+/// Serves one connection until it ends.
+async fn serve<S>(mut stream: TcpStream, service: S, timeouts: Timeouts)
+where
+    S: HttpService<Incoming, ResBody = Full<Bytes>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let write_ms = u32::try_from(timeouts.write.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = set_tcp_user_timeout(&stream, write_ms) {
+        tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
     }
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeouts.read)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_headers(FIELDS_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(&mut stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "an admin connection failed");
+    }
+    discard(&mut stream).await;
 }
 
 /// Reads what still comes, without a look at it: the answer to a request whose
@@ -91,181 +137,114 @@ async fn discard(stream: &mut TcpStream) {
         }
     };
     // Whether it came to its end makes no difference.
-    drop(tokio::time::timeout(DISCARD_PATIENCE, reading).await);
+    drop(tokio::time::timeout(DISCARD_TIMEOUT, reading).await);
 }
 
-/// Reads one request; `None` at the end of the connection. What follows it
-/// stays in `input`. Its body is read only once `admit` has seen its head.
-async fn read_request(
-    stream: &mut TcpStream,
-    input: &mut Vec<u8>,
-    admit: impl Fn(&Request) -> Result<(), Reply>,
-) -> Result<Option<(Request, bool)>, Reply> {
-    let (mut request, mut framing, keep_alive) = loop {
-        if let Some(head) = take_head(input)? {
-            break head;
+impl Api {
+    /// Answers one request; `Err` ends the connection without an answer.
+    async fn answer(
+        &self,
+        request: hyper::Request<Incoming>,
+    ) -> io::Result<hyper::Response<Full<Bytes>>> {
+        let read = self.read(request).await;
+        if self.is_closing() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        if !read_more(stream, input).await {
-            return Ok(None);
-        }
-    };
-    admit(&request)?;
-    let mut wire_bytes = 0;
-    loop {
-        wire_bytes += take_body(input, &mut framing, &mut request.body)?;
-        if request.body.len() > BODY_BYTES_MAX || wire_bytes > 2 * BODY_BYTES_MAX {
-            return Err(too_large());
-        }
-        if framing.is_done() {
-            return Ok(Some((request, keep_alive)));
-        }
-        if !read_more(stream, input).await {
-            return Ok(None);
-        }
+        Ok(match read {
+            // The rest of the request is not read, so nothing can follow it.
+            Err(refusal) => refusal.into_response(true),
+            Ok(request) => {
+                let reply = api::handle(&self.control, &request).await;
+                let reply = reply.unwrap_or_else(|reply| reply);
+                reply.into_response(self.is_closing())
+            }
+        })
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.has_changed().is_err()
+    }
+
+    /// Reads a request. Its body is read only once its head was admitted.
+    async fn read(&self, request: hyper::Request<Incoming>) -> Result<Request, Reply> {
+        let (head, body) = request.into_parts();
+        let mut request = Request::new(&head)?;
+        api::admit(&self.control, self.is_loopback, &request)?;
+        request.body = read_body(body, TIMEOUTS.read).await?;
+        Ok(request)
     }
 }
 
-/// Whether there was more.
-async fn read_more(stream: &mut TcpStream, input: &mut Vec<u8>) -> bool {
-    matches!(stream.read_buf(input).await, Ok(1..))
-}
-
-fn too_large() -> Reply {
-    Reply::error(413, format!("a body may have {BODY_BYTES_MAX} bytes"))
-}
-
-/// Takes the head at the beginning of `input`, once it is whole: a request
-/// without its body, where that ends, and whether the connection lives on.
-fn take_head(input: &mut Vec<u8>) -> Result<Option<(Request, Body, bool)>, Reply> {
-    let mut slots = header_slots();
-    let head = parse_request(input, &mut slots, HeadLimits::default())
-        .map_err(|reject| Reply::error(reject.status(), reject.detail()))?;
-    let Some(head) = head else { return Ok(None) };
-    if !is_own_host(head.host) {
-        return Err(Reply::error(
-            403,
-            "the Host field must name this server: use its address",
-        ));
-    }
-    if matches!(head.framing, Framing::Length(bytes) if bytes > BODY_BYTES_MAX as u64) {
+async fn read_body(body: Incoming, within: Duration) -> Result<Bytes, Reply> {
+    let too_large = || Reply::error(413, format!("a body may have {BODY_BYTES_MAX} bytes"));
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
-    let taken = (request(&head), Body::new(head.framing), head.keep_alive);
-    let head_bytes = head.head_bytes;
-    input.drain(..head_bytes);
-    Ok(Some(taken))
-}
-
-/// Takes what `input` begins with of a body; gives how many bytes of the wire.
-fn take_body(input: &mut Vec<u8>, framing: &mut Body, body: &mut Vec<u8>) -> Result<usize, Reply> {
-    let used = framing
-        .decode(input, body)
-        .map_err(|error| Reply::error(400, error.to_string()))?;
-    input.drain(..used);
-    Ok(used)
-}
-
-/// What the API looks at of a head.
-fn request(head: &RequestHead<'_, '_>) -> Request {
-    let value = |name: &str| {
-        let header = head
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case(name));
-        header.map(|header| header.value)
-    };
-    let (path, query) = split_target(head.target);
-    let bearer = value("authorization").and_then(|value| {
-        let (scheme, token) = value.split_at_checked(7)?;
-        scheme
-            .eq_ignore_ascii_case(b"bearer ")
-            .then(|| token.trim_ascii().to_vec())
-    });
-    let content_type = value("content-type").unwrap_or_default();
-    let content_type = content_type
-        .split(|byte| *byte == b';')
-        .next()
-        .unwrap_or_default();
-    Request {
-        method: head.method.to_owned(),
-        path,
-        query,
-        bearer,
-        content_type: String::from_utf8_lossy(content_type)
-            .trim()
-            .to_ascii_lowercase(),
-        body: Vec::new(),
+    let reading = Limited::new(body, BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(within, reading).await {
+        Err(_) => Err(Reply::error(
+            408,
+            format!("the body did not arrive within {within:?}"),
+        )),
+        Ok(Err(error)) if error.is::<hyper::Error>() => Err(Reply::error(
+            400,
+            format!("the body cannot be read: {error}"),
+        )),
+        Ok(Err(_)) => Err(too_large()),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
     }
-}
-
-/// Whether a request was addressed to an address rather than to a name that
-/// anyone could point here: what keeps a web page from speaking to the API
-/// through its visitor's browser.
-fn is_own_host(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
-    #[test]
-    fn only_addresses_and_localhost_are_own_hosts() {
-        for own in [
-            "localhost",
-            "LOCALHOST:1",
-            "127.0.0.1:9091",
-            "[::1]:9091",
-            "[::1]",
-            "10.0.0.1",
-        ] {
-            assert!(is_own_host(own), "{own}");
-        }
-        for other in [
-            "evil.example",
-            "localhost.evil.example:9091",
-            "",
-            "127.0.0.1.evil.example",
-        ] {
-            assert!(!is_own_host(other), "{other}");
-        }
+    const SHORT: Timeouts = Timeouts {
+        read: Duration::from_millis(100),
+        write: Duration::from_millis(100),
+    };
+
+    /// Serves one connection with answers of so many bytes, until it ends, while
+    /// its client sends `request` and reads nothing.
+    fn serves_until_the_end(request: &'static str, answer_bytes: usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(request.as_bytes()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = service_fn(|_| async move {
+                let body = Full::from(vec![b'x'; answer_bytes]);
+                Ok::<_, Infallible>(hyper::Response::new(body))
+            });
+            let serving = serve(stream, service, SHORT);
+            let ended = tokio::time::timeout(Duration::from_secs(60), serving).await;
+            assert!(ended.is_ok(), "the connection is served for ever");
+            drop(client);
+        });
     }
 
     #[test]
-    fn a_request_is_taken_once_it_is_whole() {
-        let head = "PUT /a?b=c HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer t\r\n\
-                     Content-Type: application/json; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n";
-        for end in 0..head.len() {
-            let mut input = head.as_bytes()[..end].to_vec();
-            assert!(take_head(&mut input).unwrap().is_none(), "{end}");
-        }
-        let mut input = head.as_bytes().to_vec();
-        let (mut request, mut framing, keep_alive) = take_head(&mut input).unwrap().unwrap();
-        assert!(keep_alive && input.is_empty());
-        assert_eq!(request.bearer.as_deref(), Some(b"t".as_slice()));
-        assert_eq!(request.content_type, "application/json");
-        let mut wire = 0;
-        for byte in *b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n" {
-            assert!(!framing.is_done());
-            input.push(byte);
-            wire += take_body(&mut input, &mut framing, &mut request.body).unwrap();
-        }
-        assert!(framing.is_done() && input.is_empty());
-        assert_eq!((request.body.as_slice(), wire), (b"{}".as_slice(), 17));
+    fn a_client_that_takes_no_answer_is_given_up() {
+        // More than the kernel buffers for both sides.
+        serves_until_the_end("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 64 << 20);
     }
 
     #[test]
-    fn endless_bodies_are_refused() {
-        let text = format!(
-            "PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
-            2 << 20
-        );
-        let refused = take_head(&mut text.into_bytes()).err();
-        assert_eq!(refused.map(|reply| reply.status), Some(413));
+    fn a_head_that_does_not_end_is_given_up() {
+        serves_until_the_end("GET / HTTP/1.1\r\nHost: loc", 0);
+    }
+
+    #[test]
+    fn a_client_without_a_further_request_is_given_up() {
+        serves_until_the_end("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::reply::{Reply, Request};
+use super::message::{Reply, Request};
 use crate::collector::{self, CollectorError};
 use crate::control::Control;
 use crate::state::Table;

@@ -409,3 +409,35 @@ fn a_refusal_reaches_who_sends_its_body_all_the_same() {
         }
     }
 }
+
+/// What is not HTTP, or too much of it, gets an answer and the end.
+#[test]
+fn malformed_and_oversized_requests_are_refused() {
+    let proxy = Proxy::with(&config(&[("a", &named("a"))], ""));
+    let bearer = format!("Authorization: Bearer {TOKEN}\r\nContent-Type: application/json");
+    let put = format!("PUT /api/v1/config HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\n");
+    let get = "GET /api/v1/config HTTP/1.1\r\nHost: localhost\r\n";
+    let filler = "x".repeat(17 << 10);
+    for (request, status) in [
+        (format!("{put}Transfer-Encoding: chunked\r\n\r\nx\r\n"), 400),
+        (format!("{put}Transfer-Encoding: gzip\r\n\r\n"), 400),
+        (format!("{put}Content-Length: 1, 2\r\n\r\n"), 400),
+        (format!("{get}Host: localhost\r\n\r\n"), 400),
+        (format!("{get}A : b\r\n\r\n"), 400),
+        (format!("{get}A: {filler}\r\n\r\n"), 431),
+        (format!("{get}{}\r\n", "A: b\r\n".repeat(101)), 431),
+    ] {
+        let mut client = Client::connect(proxy.admin.unwrap());
+        client.send(&request);
+        let head = client.response().head;
+        let line = request.lines().last().unwrap_or_default();
+        let wanted = format!("HTTP/1.1 {status} ");
+        assert!(
+            head.starts_with(&wanted),
+            "{head}\n{}",
+            &line[..line.len().min(80)]
+        );
+        assert!(client.ends());
+    }
+    assert_eq!(proxy.admin("GET", "/api/v1/config", "").0, 200);
+}

@@ -1,20 +1,24 @@
 //! The control side: who changes the configuration, and how it reaches the
 //! workers. Nothing is applied before all of it has been checked.
+//!
+//! The admin API is a client of this module. What serves it is given to
+//! [`Control::new`] as a function, so that nothing here knows of it.
+
+mod admin_listener;
+mod files;
 
 use std::collections::BTreeSet;
-use std::fs::{OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::admin::door::{Closed, Door};
-use crate::admin::token::{Sources, Token, TokenError};
+use self::admin_listener::AdminListener;
+pub use self::admin_listener::{AdminSocket, BoundAdmin};
+pub use self::files::{Fingerprint, Seen, Staged, seen};
 use crate::config::raw::RawConfig;
 use crate::config::{Config, ConfigError};
 use crate::descriptors;
@@ -24,6 +28,7 @@ use crate::explain;
 use crate::health::Watch;
 use crate::names::{self, Names};
 use crate::state::{Backend, BuildError, Table};
+use crate::token::{Sources, Token, TokenError};
 
 /// Why a change is not made.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +68,13 @@ pub struct Control {
     /// Where the admin API's token comes from.
     sources: Sources,
     workers: usize,
-    /// Itself, for whoever answers requests of the admin API.
+    serve_admin: ServeAdmin,
+    /// Itself, for `serve_admin`.
     own: Weak<Self>,
 }
+
+/// Begins to serve the admin API on a socket.
+pub type ServeAdmin = fn(Arc<Control>, AdminSocket);
 
 #[derive(Debug)]
 struct State {
@@ -73,7 +82,7 @@ struct State {
     watch: Watch,
     /// A hold on the first listener; see [`Control::take_listener`].
     listener: Option<TcpListener>,
-    admin: Option<Door>,
+    admin: Option<AdminListener>,
     token: Option<Token>,
     /// Names that were looked up for changes to come.
     learned: Names,
@@ -113,11 +122,11 @@ impl Turn<'_> {
     }
 }
 
-/// What happens to the admin API's door.
-enum Move {
-    Stays,
-    Closes,
-    Opens(Door),
+/// What happens to the admin API's listener.
+enum AdminChange {
+    Keep,
+    Close,
+    Open(AdminListener),
 }
 
 impl Control {
@@ -131,6 +140,7 @@ impl Control {
         listener: TcpListener,
         workers: usize,
         sources: Sources,
+        serve_admin: ServeAdmin,
     ) -> Arc<Self> {
         let table = Arc::clone(&orders.borrow().table);
         let mut watch = Watch::default();
@@ -154,6 +164,7 @@ impl Control {
             state,
             sources,
             workers,
+            serve_admin,
             own: Weak::clone(own),
         })
     }
@@ -162,16 +173,17 @@ impl Control {
     ///
     /// # Errors
     /// [`ListenError`] where the listener cannot be used.
-    pub fn open_admin(&self, closed: Closed, token: Option<Token>) -> Result<(), ListenError> {
-        let door = self.open(closed)?;
+    pub fn open_admin(&self, bound: BoundAdmin, token: Option<Token>) -> Result<(), ListenError> {
+        let listener = self.start_admin(bound)?;
         let mut state = self.state();
-        (state.admin, state.token) = (door, token);
+        (state.admin, state.token) = (listener, token);
         Ok(())
     }
 
-    fn open(&self, closed: Closed) -> Result<Option<Door>, ListenError> {
+    fn start_admin(&self, bound: BoundAdmin) -> Result<Option<AdminListener>, ListenError> {
         let own = self.own.upgrade();
-        own.map(|own| closed.open(own)).transpose()
+        own.map(|own| bound.start(|socket| (self.serve_admin)(own, socket)))
+            .transpose()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -267,14 +279,14 @@ impl Control {
         if let Some((change, token)) = admin {
             state.token = token;
             match change {
-                Move::Stays => {}
-                Move::Closes => {
+                AdminChange::Keep => {}
+                AdminChange::Close => {
                     tracing::info!("the admin API is closed");
                     state.admin = None;
                 }
-                Move::Opens(door) => {
-                    tracing::info!(admin = %door.address(), "the admin API is at a new address");
-                    state.admin = Some(door);
+                AdminChange::Open(listener) => {
+                    tracing::info!(admin = %listener.address, "the admin API is at a new address");
+                    state.admin = Some(listener);
                 }
             }
         }
@@ -292,21 +304,25 @@ impl Control {
         Ok(())
     }
 
-    /// Opens the admin API where `config` wants it, and finds its token. The door
-    /// in use closes when another takes its place.
-    fn admin(&self, state: &State, config: &Config) -> Result<(Move, Option<Token>), ApplyError> {
+    /// Opens the admin API where `config` wants it, and finds its token. The
+    /// listener in use closes when another takes its place.
+    fn admin(
+        &self,
+        state: &State,
+        config: &Config,
+    ) -> Result<(AdminChange, Option<Token>), ApplyError> {
         let Some(place) = &config.admin else {
-            return Ok((Move::Closes, None));
+            return Ok((AdminChange::Close, None));
         };
         let find = |is_loopback| self.sources.find(&config.raw.admin, is_loopback);
         let stays = state.table.config.admin.as_ref() == Some(place);
-        if let Some(door) = state.admin.as_ref().filter(|_| stays) {
-            return Ok((Move::Stays, find(door.is_loopback())?));
+        if let Some(listener) = state.admin.as_ref().filter(|_| stays) {
+            return Ok((AdminChange::Keep, find(listener.is_loopback)?));
         }
-        let closed = Closed::listen(place)?;
-        let token = find(closed.address().ip().is_loopback())?;
-        let opened = self.open(closed)?;
-        Ok((opened.map_or(Move::Closes, Move::Opens), token))
+        let bound = BoundAdmin::bind(place)?;
+        let token = find(bound.address().ip().is_loopback())?;
+        let opened = self.start_admin(bound)?;
+        Ok((opened.map_or(AdminChange::Close, AdminChange::Open), token))
     }
 
     /// Reads the admin API's token again. Where it cannot be read now, that must
@@ -412,18 +428,7 @@ impl Control {
     /// # Errors
     /// The file system's; then nothing is left behind.
     pub fn stage(&self, text: &str) -> io::Result<Staged> {
-        // Beside the file, so that renaming it is one step; with its mode, as it
-        // may hold a token.
-        let path = std::fs::canonicalize(&self.path)?;
-        let mut name = path.as_os_str().to_owned();
-        name.push(".new");
-        let mode = std::fs::metadata(&path)?.permissions();
-        let staged = Staged {
-            beside: PathBuf::from(name),
-            path,
-        };
-        write_synced(&staged.beside, text.as_bytes(), mode)?;
-        Ok(staged)
+        Staged::write(&self.path, text)
     }
 
     /// Has the workers stop once what is in flight has ended.
@@ -474,10 +479,10 @@ fn check_apart(state: &State, config: &Config) -> Result<(), ListenError> {
     let Some(place) = &config.admin else {
         return Ok(());
     };
-    let door = state.admin.as_ref().map(Door::address);
+    let admin_now = state.admin.as_ref().map(|listener| listener.address);
     let listener = state.listener.as_ref();
     let listens = listener.and_then(|listener| listener.local_addr().ok());
-    let admin = address(place, door.filter(|_| now.admin == config.admin))?;
+    let admin = address(place, admin_now.filter(|_| now.admin == config.admin))?;
     let traffic = address(
         &config.listen,
         listens.filter(|_| now.listen == config.listen),
@@ -491,113 +496,4 @@ fn address(
     now: Option<SocketAddr>,
 ) -> Result<SocketAddr, ListenError> {
     now.map_or_else(|| listener::resolve(host, *port), Ok)
-}
-
-/// A configuration that stands beside its file; dropped, it goes away.
-#[derive(Debug)]
-pub struct Staged {
-    path: PathBuf,
-    beside: PathBuf,
-}
-
-impl Staged {
-    /// Takes the file's place.
-    ///
-    /// # Errors
-    /// The file system's; then the file is as it was.
-    pub fn commit(self) -> io::Result<()> {
-        std::fs::rename(&self.beside, &self.path)
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.beside)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::debug!(%error, "cannot remove {}", self.beside.display());
-        }
-    }
-}
-
-fn write_synced(path: &Path, bytes: &[u8], mode: Permissions) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(path)?;
-    file.set_permissions(mode)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// What can be seen of the files that matter, to notice a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fingerprint {
-    config: Option<Seen>,
-    tls: Option<(Option<Seen>, Option<Seen>)>,
-    /// The admin API's and the collector's tokens, and the authorities of the
-    /// collector and the backends.
-    others: Vec<Option<Seen>>,
-}
-
-impl Fingerprint {
-    /// To be taken before the files are read, so that no change is missed.
-    #[must_use]
-    pub fn new(file: Option<Seen>, config: &Config, sources: &Sources) -> Self {
-        let tls = config
-            .tls
-            .as_ref()
-            .map(|(cert, key)| (seen(cert), seen(key)));
-        let collector = &config.raw.collector;
-        let admin = config.admin.as_ref();
-        let token = admin.and_then(|_| sources.file(&config.raw.admin));
-        let backends = config.upstreams.iter().flat_map(|one| &one.backends);
-        let others = [&token, &collector.token_file, &collector.ca_file];
-        Self {
-            config: file,
-            tls,
-            others: others
-                .into_iter()
-                .chain(backends.map(|backend| &backend.ca_file))
-                .map(|path| path.as_deref().and_then(seen))
-                .collect(),
-        }
-    }
-}
-
-/// Time of the last change, size, and the time of the last change of its mode or
-/// owner too, in seconds and nanoseconds.
-pub type Seen = (SystemTime, u64, i64, i64);
-
-/// What can be seen of one file.
-#[must_use]
-pub fn seen(path: &Path) -> Option<Seen> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((
-        metadata.modified().ok()?,
-        metadata.len(),
-        metadata.ctime(),
-        metadata.ctime_nsec(),
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-    use std::time::{Duration, Instant};
-
-    use super::*;
-
-    #[test]
-    fn a_file_that_may_be_read_again_looks_new() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let before = seen(file.path()).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        // Within one tick of the kernel's clock two changes have the same time.
-        while seen(file.path()) == Some(before) {
-            assert!(Instant::now() < deadline, "{before:?}");
-            file.as_file()
-                .set_permissions(Permissions::from_mode(0o640))
-                .unwrap();
-        }
-    }
 }
