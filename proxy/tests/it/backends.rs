@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use super::support::{Backend, Proxy, eventually, unused_port};
+use super::support::{Backend, Peer, Proxy, eventually, unused_port};
 
 fn named(name: &'static str) -> Backend {
     Backend::new(move |_, peer| {
@@ -487,9 +487,9 @@ fn pooling_is_switched_off_for_one_upstream() {
     );
 }
 
-/// Answers the first request of a connection, and closes once it has read a
-/// second one.
-fn closing_after_the_first() -> Backend {
+/// Answers the first request of a connection, and ends it by `end` once it has read
+/// a second one.
+fn ending_after_the_first(end: fn(&Peer)) -> Backend {
     let served = Mutex::new(std::collections::HashSet::new());
     Backend::new(move |request, peer| {
         if served.lock().unwrap().insert(request.connection) {
@@ -497,9 +497,31 @@ fn closing_after_the_first() -> Backend {
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
             peer.send((head + &body).as_bytes());
         } else {
-            peer.close();
+            end(peer);
         }
     })
+}
+
+fn closing_after_the_first() -> Backend {
+    ending_after_the_first(Peer::close)
+}
+
+/// A kernel without the connection answers the same to a request that nobody read,
+/// and nothing tells both apart.
+#[test]
+fn what_met_a_reset_is_sent_again_only_where_it_is_idempotent() {
+    let backend = ending_after_the_first(Peer::reset);
+    let proxy = Proxy::before(&backend, "passive_health: {failures: 0}");
+    for (method, status, times) in [("GET", 200, 2), ("PUT", 200, 2), ("POST", 502, 1)] {
+        let mut client = proxy.client();
+        assert_eq!(client.get("/").status(), 200);
+        let before = backend.received().len();
+        client.send(format!(
+            "{method} / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx"
+        ));
+        assert_eq!(client.response().status(), status, "{method}");
+        assert_eq!(backend.received().len(), before + times, "{method}");
+    }
 }
 
 #[test]

@@ -219,6 +219,12 @@ impl Peer {
         drop(self.stream.shutdown(std::net::Shutdown::Both));
     }
 
+    /// Ends the connection by a reset.
+    pub(crate) fn reset(&self) {
+        // Whoever holds the socket too would put off the reset of a close.
+        rustix::net::connect_unspec(&self.stream).unwrap();
+    }
+
     pub(crate) fn read_some(&mut self) -> Vec<u8> {
         let mut buffer = vec![0; 65536];
         let read = self.stream.read(&mut buffer).unwrap_or(0);
@@ -465,6 +471,8 @@ impl Client {
                 true
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            // This side has reset it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => false,
             Err(error) => panic!("cannot read: {error}"),
         }
     }

@@ -47,6 +47,11 @@ fn main() -> ExitCode {
             names::backends_are_followed_to_new_addresses_and_kept_where_a_name_fails,
         ),
         trial(
+            "a_reload_while_names_are_looked_up_has_them_looked_up_again",
+            names::missing(),
+            names::a_reload_while_names_are_looked_up_has_them_looked_up_again,
+        ),
+        trial(
             "a_silent_resolver_holds_up_no_other_change",
             names::missing(),
             names::a_silent_resolver_holds_up_no_other_change,

@@ -1,11 +1,11 @@
 //! Host names whose addresses change, in a mount namespace with an `/etc/hosts`
 //! of its own.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::support::{BINARY, Backend, Proxy, eventually};
+use super::support::{BINARY, Backend, PATIENCE, Proxy, eventually};
 
 const NAME: &str = "backend.test";
 
@@ -58,21 +58,21 @@ pub(crate) fn backends_are_followed_to_new_addresses_and_kept_where_a_name_fails
     assert!(!a.received().is_empty() && !b.received().is_empty());
 }
 
-/// A name server that takes questions and keeps silent.
-pub(crate) fn a_silent_resolver_holds_up_no_other_change() {
+/// A name server of the test's own, and a command that becomes the proxy where
+/// that is the only one.
+fn name_server(host: u8, directory: &Path) -> (UdpSocket, Command) {
     let [high, low] = (std::process::id() as u16).to_be_bytes();
-    let silent =
-        std::net::UdpSocket::bind(((std::net::Ipv4Addr::new(127, 77, high, low)), 53)).unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let server = UdpSocket::bind((Ipv4Addr::new(127, host, high, low), 53)).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
     let file = |name: &str, text: String| {
-        let path = directory.path().join(name);
+        let path = directory.join(name);
         std::fs::write(&path, text).unwrap();
         path
     };
-    let server = silent.local_addr().unwrap().ip();
+    let address = server.local_addr().unwrap().ip();
     let resolver = file(
         "resolv.conf",
-        format!("nameserver {server}\noptions timeout:4 attempts:1\n"),
+        format!("nameserver {address}\noptions timeout:4 attempts:1\n"),
     );
     let names = file("nsswitch.conf", "hosts: dns\n".to_owned());
     let mut command = Command::new("unshare");
@@ -80,6 +80,81 @@ pub(crate) fn a_silent_resolver_holds_up_no_other_change() {
         "mount --bind \"$0\" /etc/resolv.conf && mount --bind \"$1\" /etc/nsswitch.conf && shift && exec \"$@\"",
     );
     command.arg(&resolver).arg(&names).arg(BINARY);
+    (server, command)
+}
+
+/// A resolver's questions for the two kinds of addresses of one name, not answered
+/// yet.
+struct Questions([(Vec<u8>, SocketAddr); 2]);
+
+impl Questions {
+    fn receive(server: &UdpSocket) -> Self {
+        Self([(); 2].map(|()| {
+            let mut question = vec![0; 512];
+            let (bytes, from) = server.recv_from(&mut question).expect("a question");
+            question.truncate(bytes);
+            (question, from)
+        }))
+    }
+
+    /// Answers with one IPv4 address (RFC 1035, section 4).
+    fn answer(self, server: &UdpSocket, address: [u8; 4]) {
+        const NAME_BEGINS: usize = 12;
+        for (question, from) in self.0 {
+            let name_bytes = question[NAME_BEGINS..].iter().position(|byte| *byte == 0);
+            let type_begins = NAME_BEGINS + name_bytes.unwrap() + 1;
+            let is_ipv4 = question[type_begins..type_begins + 2] == [0, 1];
+            let mut answer = question[..2].to_vec();
+            answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_ipv4), 0, 0, 0, 0]);
+            answer.extend(&question[NAME_BEGINS..type_begins + 4]);
+            if is_ipv4 {
+                answer.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+                answer.extend(address);
+            }
+            server.send_to(&answer, from).unwrap();
+        }
+    }
+}
+
+pub(crate) fn a_reload_while_names_are_looked_up_has_them_looked_up_again() {
+    let first = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = first.local_addr().unwrap().port();
+    let second = TcpListener::bind(("127.0.0.2", port)).unwrap();
+    let backend = |listener, text: &'static str| {
+        Backend::on(listener, move |_, peer| {
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{text}").as_bytes());
+        })
+    };
+    let (_a, _b) = (backend(first, "a"), backend(second, "b"));
+    let directory = tempfile::tempdir().unwrap();
+    let (server, command) = name_server(78, directory.path());
+    let config = format!(
+        "server: {{host: 127.0.0.1, port: 0}}\ndns: {{interval: 0s}}\n\
+         backends: {{u: [{{id: b, host: moving.test, port: {port}}}]}}\nrouting: {{r: {{upstream: u}}}}\n"
+    );
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| Questions::receive(&server).answer(&server, [127, 0, 0, 1]));
+        let proxy = Proxy::by(command, &config, &["--workers", "1"]);
+        asked.join().unwrap();
+        assert_eq!(proxy.client().get("/").text(), "a");
+        proxy.signal("HUP");
+        proxy.wait_for_line("configuration reloaded");
+        let early = Questions::receive(&server);
+        proxy.signal("HUP");
+        proxy.wait_for_line("configuration reloaded");
+        // What this says is older than the second reload.
+        early.answer(&server, [127, 0, 0, 1]);
+        Questions::receive(&server).answer(&server, [127, 0, 0, 2]);
+        eventually("the new address", || {
+            (proxy.client().get("/").text() == "b").then_some(())
+        });
+    });
+}
+
+/// A name server that takes questions and keeps silent.
+pub(crate) fn a_silent_resolver_holds_up_no_other_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let (silent, command) = name_server(77, directory.path());
     let config = "server: {host: 127.0.0.1, port: 0}\nadmin: {enabled: true, host: 127.0.0.1, port: 0}\n\
                   backends: {u: [{id: a, host: 127.0.0.1, port: 1}]}\nrouting: {r: {upstream: u}}\n";
     let proxy = Proxy::by(command, config, &["--workers", "1"]);
