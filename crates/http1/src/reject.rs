@@ -144,24 +144,36 @@ pub fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// Whether an `Accept` value asks for HTML.
-#[must_use]
-pub fn wants_html(accept: &[u8]) -> bool {
-    super::fields::list_members(accept).any(|range| {
-        let kind = range.split(|byte| *byte == b';').next().unwrap_or_default();
-        kind.trim_ascii().eq_ignore_ascii_case(b"text/html")
-    })
+/// What the body of an error is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorFormat {
+    /// JSON, unless asked otherwise.
+    Json,
+    /// HTML.
+    Html,
+}
+
+impl ErrorFormat {
+    /// The one that an `Accept` value asks for.
+    #[must_use]
+    pub fn wanted(accept: &[u8]) -> Self {
+        let html = super::fields::list_members(accept).any(|range| {
+            let kind = range.split(|byte| *byte == b';').next().unwrap_or_default();
+            kind.trim_ascii().eq_ignore_ascii_case(b"text/html")
+        });
+        if html { Self::Html } else { Self::Json }
+    }
 }
 
 /// Writes the whole answer for a rejection: head, `Proxy-Status` and a short
-/// body, HTML where the client asked for it and JSON otherwise.
+/// body in `format`.
 ///
 /// `head_only` leaves the body out (HEAD); `close` announces the end of the
 /// connection.
 pub fn write_rejection(
     out: &mut Vec<u8>,
     reject: Reject,
-    html: bool,
+    format: ErrorFormat,
     head_only: bool,
     close: bool,
     date: &[u8],
@@ -170,17 +182,20 @@ pub fn write_rejection(
     let status = reject.status();
     let reason = reason_phrase(status);
     let detail = reject.detail();
-    let (kind, body) = if html {
-        let body = format!(
-            "<!doctype html><title>{status} {reason}</title><h1>{status} {reason}</h1><p>{detail}.</p>\n"
-        );
-        ("text/html; charset=utf-8", body)
-    } else {
-        let body = format!(
-            "{{\"status\":{status},\"error\":\"{}\",\"detail\":\"{detail}\"}}\n",
-            reject.proxy_status()
-        );
-        ("application/json", body)
+    let (kind, body) = match format {
+        ErrorFormat::Html => {
+            let body = format!(
+                "<!doctype html><title>{status} {reason}</title><h1>{status} {reason}</h1><p>{detail}.</p>\n"
+            );
+            ("text/html; charset=utf-8", body)
+        }
+        ErrorFormat::Json => {
+            let body = format!(
+                "{{\"status\":{status},\"error\":\"{}\",\"detail\":\"{detail}\"}}\n",
+                reject.proxy_status()
+            );
+            ("application/json", body)
+        }
     };
     let side = match reject.side() {
         Side::Downstream => "downstream",
@@ -219,7 +234,7 @@ mod tests {
     fn every_rejection_says_which_side_failed_and_why() {
         for reject in Reject::ALL {
             let mut out = Vec::new();
-            write_rejection(&mut out, *reject, false, false, true, b"now");
+            write_rejection(&mut out, *reject, ErrorFormat::Json, false, true, b"now");
             let text = String::from_utf8(out).unwrap();
             assert!(
                 text.starts_with(&format!("HTTP/1.1 {} ", reject.status())),
@@ -242,9 +257,10 @@ mod tests {
 
     #[test]
     fn html_is_sent_only_where_it_is_asked_for() {
-        assert!(wants_html(b"text/html,application/xhtml+xml;q=0.9"));
-        assert!(wants_html(b"application/json, Text/HTML;q=0.1"));
-        assert!(!wants_html(b"*/*"));
-        assert!(!wants_html(b""));
+        let is_html = |accept: &[u8]| ErrorFormat::wanted(accept) == ErrorFormat::Html;
+        assert!(is_html(b"text/html,application/xhtml+xml;q=0.9"));
+        assert!(is_html(b"application/json, Text/HTML;q=0.1"));
+        assert!(!is_html(b"*/*"));
+        assert!(!is_html(b""));
     }
 }

@@ -3,7 +3,7 @@
 use std::task::Context;
 
 use super::client::Conn;
-use super::exchange::{End, Exchange, Step, upstream_ended, upstream_error};
+use super::exchange::{End, Exchange, Intake, Step, Transfer, upstream_ended, upstream_error};
 use super::io::Io;
 use super::splice::{PUT_BYTES_MAX, SPLICE_BYTES_MIN, SpliceError};
 
@@ -20,7 +20,7 @@ impl Conn {
         cx: &mut Context<'_>,
     ) -> Option<Step> {
         let wanted = exchange.request.opaque_remaining();
-        let (Io::Tcp(client), Some(Io::Tcp(up))) = (&self.io, &exchange.up) else {
+        let (Io::Tcp(client), Some(Io::Tcp(up))) = (&self.io, exchange.upstream.io()) else {
             return None;
         };
         if exchange.splice_in.is_none() {
@@ -48,7 +48,7 @@ impl Conn {
                 })
             }
             Err(SpliceError::To(_)) => {
-                exchange.request_failed = true;
+                exchange.intake = Intake::Failed;
                 Some(Ok(true))
             }
             Err(SpliceError::From(_)) => Some(Err(End::Broken)),
@@ -65,10 +65,13 @@ impl Conn {
         head: &mut Vec<u8>,
     ) -> Result<(), End> {
         let wanted = exchange.response.opaque_remaining();
-        let (Io::Tcp(_), Some(Io::Tcp(up))) = (&self.io, &exchange.up) else {
+        let (Io::Tcp(_), Some(Io::Tcp(up))) = (&self.io, exchange.upstream.io()) else {
             return Ok(());
         };
-        if wanted < SPLICE_BYTES_MIN || exchange.decode || exchange.splice_out.is_some() {
+        if wanted < SPLICE_BYTES_MIN
+            || exchange.transfer == Transfer::Dechunked
+            || exchange.splice_out.is_some()
+        {
             return Ok(());
         }
         let Some(mut splice) = self.worker.splice() else {
@@ -98,11 +101,12 @@ impl Conn {
         cx: &mut Context<'_>,
     ) -> Option<Step> {
         let wanted = exchange.response.opaque_remaining();
-        let (Io::Tcp(client), Some(Io::Tcp(up))) = (&self.io, &exchange.up) else {
+        let (Io::Tcp(client), Some(Io::Tcp(up))) = (&self.io, exchange.upstream.io()) else {
             return None;
         };
         if exchange.splice_out.is_none() {
-            if wanted < SPLICE_BYTES_MIN || !exchange.is_answered() || exchange.decode {
+            let as_received = exchange.transfer == Transfer::AsReceived;
+            if wanted < SPLICE_BYTES_MIN || !exchange.is_answered() || !as_received {
                 return None;
             }
             exchange.splice_out = Some(self.worker.splice()?);

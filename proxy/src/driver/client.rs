@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use super::exchange::{Exchange, Next};
 use super::io::{Io, Pending};
+use super::pool::Lease;
 use super::repeat::Repeat;
 use super::timers::{Timer, Wait};
 use super::worker::{Admission, Scratch, Worker};
@@ -17,7 +18,7 @@ use http1::Version;
 use http1::body::Body;
 use http1::fields::list_members;
 use http1::forward::{self, Client};
-use http1::reject::{self, Reject};
+use http1::reject::{self, ErrorFormat, Reject};
 use http1::request::{RequestHead, header_slots, is_idempotent, parse_request};
 use http1::response::Asked;
 
@@ -74,11 +75,7 @@ pub struct Conn {
     ahead_count: u32,
     /// Whether the deadline of the current wait is set.
     armed: bool,
-    first: bool,
-    /// Whether its place is another's already: its next answer is the last one.
-    leaving: bool,
-    /// Whether all that it has to say has been written.
-    said: bool,
+    stage: Stage,
     /// What the access log will say, where there is one.
     pub(super) draft: Option<Box<Entry>>,
     /// The status of the latest final answer.
@@ -88,6 +85,20 @@ pub struct Conn {
     pub(super) peer: IpAddr,
     peer_text: AddressText,
     _admission: Admission,
+}
+
+/// How far the connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// No request has come yet.
+    New,
+    /// It may have further requests.
+    Persistent,
+    /// Its idle time is over, or its place was given to another client: a request
+    /// that was under way by then is the last one.
+    LastRequest,
+    /// All answers have been written.
+    Closing,
 }
 
 /// What became of waiting for a request.
@@ -101,7 +112,7 @@ pub(super) enum Head {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refusal {
     pub(super) reject: Reject,
-    pub(super) html: bool,
+    pub(super) format: ErrorFormat,
     pub(super) head_only: bool,
     pub(super) keep_alive: bool,
 }
@@ -110,7 +121,7 @@ impl Refusal {
     fn close(reject: Reject) -> Self {
         Self {
             reject,
-            html: false,
+            format: ErrorFormat::Json,
             head_only: false,
             keep_alive: false,
         }
@@ -138,9 +149,7 @@ impl Conn {
             ahead: false,
             ahead_count: 0,
             armed: false,
-            first: true,
-            leaving: false,
-            said: false,
+            stage: Stage::New,
             draft: None,
             status: 0,
             secure,
@@ -207,7 +216,9 @@ impl Conn {
         let limits = worker.table().table.config.limits.head;
         loop {
             let late = self.armed && self.timer.fired();
-            self.leaving |= late;
+            if late {
+                self.stage = Stage::LastRequest;
+            }
             if late && !self.left.is_empty() {
                 return Poll::Ready(Head::Refuse(Refusal::close(Reject::RequestTimeout)));
             }
@@ -260,7 +271,7 @@ impl Conn {
         self.armed = true;
         let ticks = self.worker.ticks.get();
         let draining = self.worker.draining.get();
-        match (self.left.is_empty(), self.first) {
+        match (self.left.is_empty(), self.stage == Stage::New) {
             (true, false) if draining => self.timer.arm_for(Wait::Next, 0),
             (true, true) | (false, _) if draining => self.timer.arm_for(Wait::Head, LATE_TICKS),
             (true, false) => self.timer.arm_for(Wait::Next, ticks.keep_alive),
@@ -328,7 +339,9 @@ impl Conn {
         input: &[u8],
         out: &mut Vec<u8>,
     ) -> Head {
-        self.first = false;
+        if self.stage == Stage::New {
+            self.stage = Stage::Persistent;
+        }
         self.ahead_count += 1;
         self.worker.earn_retry();
         self.draft = self.draft_entry(head);
@@ -340,7 +353,8 @@ impl Conn {
         let config = &local.table.config;
         let mut exchange = worker.exchange();
         exchange.prepare(head, worker.draining.get());
-        exchange.keep_alive &= !self.leaving && self.ahead_count < config.limits.pipeline_depth_max;
+        let is_last = self.stage == Stage::LastRequest;
+        exchange.keep_alive &= !is_last && self.ahead_count < config.limits.pipeline_depth_max;
         exchange.request.forbid_trailer(&config.real_ip_header);
         let rest = &input[head.head_bytes..];
         exchange.content_bytes = 0;
@@ -361,12 +375,12 @@ impl Conn {
         let algorithm = algorithm(route, head, self.secure);
         let client = real_ip.unwrap_or(self.peer);
         exchange.route = (route.upstream, algorithm, client);
-        exchange.lease = match worker.choose_or_wait(&local, route.upstream, algorithm, client) {
+        let lease = match worker.choose_or_wait(&local, route.upstream, algorithm, client) {
             Ok(lease) => lease,
             Err(reject) => return self.refused(head, reject, keep_alive),
         };
         // Without a place yet, that of the first is as good as another's.
-        let leased = exchange.lease.as_ref().map(|lease| &lease.backend);
+        let leased = lease.as_ref().map(|lease| &lease.backend);
         let backend = leased
             .or_else(|| local.first(route.upstream))
             .map(Rc::clone);
@@ -387,7 +401,7 @@ impl Conn {
         };
         out.clear();
         forward::write_request(out, head, &client);
-        exchange.launch(cx, &worker, out, &rest[..body_here]);
+        exchange.launch(cx, &worker, lease, out, &rest[..body_here]);
         Head::Forward(exchange)
     }
 
@@ -399,7 +413,7 @@ impl Conn {
     ) -> Head {
         Head::Refuse(Refusal {
             reject,
-            html: reject::wants_html(head.accept),
+            format: ErrorFormat::wanted(head.accept),
             head_only: head.method == "HEAD",
             keep_alive: keep_alive && head.version == Version::Http11,
         })
@@ -440,7 +454,7 @@ impl Conn {
         reject::write_rejection(
             &mut answer,
             refusal.reject,
-            refusal.html,
+            refusal.format,
             refusal.head_only,
             !keep_alive,
             &self.worker.date.get(),
@@ -466,7 +480,7 @@ impl Conn {
     /// bytes would reset it and take the answer back. Takes `ticks_max` at most,
     /// and a worker that stops waits no longer than while nothing comes.
     async fn close(&mut self, ticks_max: u32) {
-        self.said = true;
+        self.stage = Stage::Closing;
         self.timer.arm(LINGER_TICKS);
         let start = self.worker.timers.now();
         let mut shut = false;
@@ -507,7 +521,7 @@ impl Drop for Conn {
     /// A worker that cuts off what has not ended does so by dropping it: the
     /// client must not take what it has for a whole.
     fn drop(&mut self) {
-        if self.worker.cutting.get() && !self.said {
+        if self.worker.cutting.get() && self.stage != Stage::Closing {
             self.io.abort();
         }
     }
@@ -527,13 +541,20 @@ impl Exchange {
         } else {
             Repeat::Untaken
         };
-        self.html = reject::wants_html(head.accept);
+        self.error_format = ErrorFormat::wanted(head.accept);
         self.keep_alive = head.keep_alive && !draining;
     }
 
     /// Sends the request on a pooled connection where there is one; otherwise,
     /// or as far as it may be needed again, keeps it.
-    fn launch(&mut self, cx: &mut Context<'_>, worker: &Worker, out: &mut Vec<u8>, body: &[u8]) {
+    fn launch(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        lease: Option<Lease>,
+        out: &mut Vec<u8>,
+        body: &[u8],
+    ) {
         let mut body = body;
         if body.len() <= COPY_BYTES_MAX {
             out.extend_from_slice(body);
@@ -541,18 +562,20 @@ impl Exchange {
         }
         let mut sent = 0;
         let sure = self.needs_live_connection();
-        let backend = self.lease.as_ref().map(|lease| &lease.backend);
-        let pooled = || backend?.checkout(worker.timers.now(), sure);
-        while let Some(mut io) = pooled() {
-            match io.poll_write(cx, [out, body]) {
-                // Nothing was taken, so trying the next one repeats nothing.
-                Poll::Ready(Err(_)) => continue,
-                Poll::Ready(Ok(bytes)) => sent = bytes,
-                Poll::Pending => {}
-            }
-            self.reused = true;
-            self.up = Some(io);
-            break;
+        if let Some(lease) = lease {
+            let pooled = loop {
+                let Some(mut io) = lease.backend.checkout(worker.timers.now(), sure) else {
+                    break None;
+                };
+                match io.poll_write(cx, [out, body]) {
+                    // Nothing was taken, so trying the next one repeats nothing.
+                    Poll::Ready(Err(_)) => continue,
+                    Poll::Ready(Ok(bytes)) => sent = bytes,
+                    Poll::Pending => {}
+                }
+                break Some(io);
+            };
+            self.upstream.place(lease, pooled);
         }
         let mut kept = worker.spare();
         kept.extend_from_slice(out);

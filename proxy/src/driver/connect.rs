@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::client::{Conn, Head};
-use super::exchange::{Exchange, Next};
+use super::exchange::{Exchange, Kind, Next};
 use super::io::Pending;
 use http1::forward;
 use http1::reject::Reject;
@@ -33,9 +33,11 @@ impl Conn {
         let mut exchange = worker.exchange();
         exchange.prepare(head, worker.draining.get());
         exchange.keep_alive = false;
-        exchange.connects = true;
+        exchange.kind = Kind::Tunnel;
         exchange.route = (upstream, algorithm, client);
-        exchange.lease = lease;
+        if let Some(lease) = lease {
+            exchange.upstream.place(lease, None);
+        }
         self.keep(ahead);
         Head::Forward(exchange)
     }
@@ -44,7 +46,7 @@ impl Conn {
     /// could be connected to does not excuse requests that failed there, so its
     /// count of failures stays.
     pub(super) async fn open_tunnel(&mut self, exchange: &mut Exchange) -> Next {
-        if let (Some(lease), Some(draft)) = (&exchange.lease, &mut self.draft) {
+        if let (Some(lease), Some(draft)) = (exchange.upstream.lease(), &mut self.draft) {
             draft.backend = Some(Arc::clone(&lease.backend.shared));
         }
         self.status = 200;

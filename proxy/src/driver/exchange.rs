@@ -16,18 +16,13 @@ use super::worker::Scratch;
 use crate::config::Algorithm;
 use http1::Version;
 use http1::body::Body;
-use http1::reject::Reject;
+use http1::reject::{ErrorFormat, Reject};
 use http1::response::Asked;
 
 /// What is kept of a request while it is answered.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each says one thing about one exchange"
-)]
 pub struct Exchange {
-    pub(super) lease: Option<Lease>,
-    pub(super) up: Option<Io>,
+    pub(super) upstream: Upstream,
     /// Upstream, algorithm and client, to choose again.
     pub(super) route: (usize, Algorithm, IpAddr),
     /// The request's body, as read from the client.
@@ -48,19 +43,16 @@ pub struct Exchange {
     pub(super) version: Version,
     /// When the request may be sent again as it stands in `to_up`.
     pub(super) repeat: Repeat,
-    /// Whether the connection came from the pool.
-    pub(super) reused: bool,
     pub(super) progress: Progress,
-    /// Whether the client asked for a tunnel (CONNECT).
-    pub(super) connects: bool,
-    /// Whether the response's body is passed on without its coding.
-    pub(super) decode: bool,
-    pub(super) html: bool,
+    pub(super) kind: Kind,
+    pub(super) transfer: Transfer,
+    /// How the client wants errors of the proxy to look.
+    pub(super) error_format: ErrorFormat,
+    /// Whether the client's connection persists (RFC 9112, section 9.3).
     pub(super) keep_alive: bool,
     /// What becomes of the backend's connection.
     pub(super) up_after: After,
-    /// Whether the backend no longer takes the request.
-    pub(super) request_failed: bool,
+    pub(super) intake: Intake,
     /// The request's body on its way within the kernel.
     pub(super) splice_in: Option<Splice>,
     /// The response's body on its way within the kernel.
@@ -73,8 +65,7 @@ pub struct Exchange {
 impl Default for Exchange {
     fn default() -> Self {
         Self {
-            lease: None,
-            up: None,
+            upstream: Upstream::Queued,
             route: (0, Algorithm::default(), IpAddr::from([0, 0, 0, 0])),
             request: Body::Done,
             body_bytes: 0,
@@ -86,14 +77,13 @@ impl Default for Exchange {
             asked: Asked::default(),
             version: Version::Http11,
             repeat: Repeat::Never,
-            reused: false,
             progress: Progress::Awaited,
-            connects: false,
-            decode: false,
-            html: false,
+            kind: Kind::Request,
+            transfer: Transfer::AsReceived,
+            error_format: ErrorFormat::Json,
             keep_alive: false,
             up_after: After::Close,
-            request_failed: false,
+            intake: Intake::Open,
             splice_in: None,
             splice_out: None,
             client: Watch::On,
@@ -101,6 +91,119 @@ impl Default for Exchange {
             attempts: 0,
         }
     }
+}
+
+/// How far the request is on its way to a backend.
+#[derive(Debug, Default)]
+pub(super) enum Upstream {
+    /// It has no place at a backend yet.
+    #[default]
+    Queued,
+    /// It has a place, and no connection.
+    Placed(Lease),
+    /// It has a connection.
+    Connected {
+        lease: Lease,
+        io: Io,
+        origin: Origin,
+    },
+}
+
+/// Where a connection to a backend came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    New,
+    /// It served a request before, and its backend may end it at any time.
+    Pooled,
+}
+
+impl Upstream {
+    pub(super) fn lease(&self) -> Option<&Lease> {
+        match self {
+            Self::Queued => None,
+            Self::Placed(lease) | Self::Connected { lease, .. } => Some(lease),
+        }
+    }
+
+    pub(super) fn into_lease(self) -> Option<Lease> {
+        match self {
+            Self::Queued => None,
+            Self::Placed(lease) | Self::Connected { lease, .. } => Some(lease),
+        }
+    }
+
+    pub(super) fn io(&self) -> Option<&Io> {
+        match self {
+            Self::Queued | Self::Placed(_) => None,
+            Self::Connected { io, .. } => Some(io),
+        }
+    }
+
+    pub(super) fn io_mut(&mut self) -> Option<&mut Io> {
+        match self {
+            Self::Queued | Self::Placed(_) => None,
+            Self::Connected { io, .. } => Some(io),
+        }
+    }
+
+    fn is_pooled(&self) -> bool {
+        matches!(
+            self,
+            Self::Connected {
+                origin: Origin::Pooled,
+                ..
+            }
+        )
+    }
+
+    /// Takes a place, with a pooled connection where there is one.
+    pub(super) fn place(&mut self, lease: Lease, pooled: Option<Io>) {
+        *self = match pooled {
+            None => Self::Placed(lease),
+            Some(io) => Self::Connected {
+                lease,
+                io,
+                origin: Origin::Pooled,
+            },
+        };
+    }
+
+    /// Uses a new connection to the backend at which it has a place.
+    fn connect(&mut self, io: Io) {
+        if let Some(lease) = std::mem::take(self).into_lease() {
+            *self = Self::Connected {
+                lease,
+                io,
+                origin: Origin::New,
+            };
+        }
+    }
+}
+
+/// What the client asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A response.
+    Request,
+    /// A tunnel (CONNECT).
+    Tunnel,
+}
+
+/// How the response's body is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transfer {
+    /// Byte for byte.
+    AsReceived,
+    /// Without the chunked coding, for a client that speaks HTTP/1.0.
+    Dechunked,
+}
+
+/// Whether the backend takes the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intake {
+    Open,
+    /// Writing to it has failed. It may have answered before.
+    Failed,
 }
 
 /// How far the response has come.
@@ -158,6 +261,18 @@ impl Exchange {
     }
 }
 
+/// Why another backend is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// There was no connection to the first.
+    Unsent,
+    /// The first ended the connection before it answered.
+    Unanswered,
+    /// The same on a pooled connection: it closed while the request was on its
+    /// way, which is no failure.
+    Stale,
+}
+
 /// What happens to the client's connection next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -188,78 +303,92 @@ pub(super) enum End {
 pub(super) type Step = Result<bool, End>;
 
 impl Conn {
-    /// Has the request answered.
+    /// Has the request answered: each state of its way to a backend does one thing,
+    /// and leads to the next or, after a failure, back.
     pub(super) async fn exchange(&mut self, exchange: &mut Exchange) -> Next {
         loop {
-            if exchange.lease.is_none() {
-                match Box::pin(self.wait_for_place(exchange)).await {
-                    Ok(lease) => self.take_up(exchange, lease),
+            match &exchange.upstream {
+                Upstream::Queued => match Box::pin(self.wait_for_place(exchange)).await {
+                    Ok(lease) => self.place(exchange, lease),
                     Err(Unplaced::Refused(reject)) => {
                         return Box::pin(self.give_up(exchange, reject)).await;
                     }
                     Err(Unplaced::Abandoned) => return Next::Abort,
-                }
-            }
-            if exchange.up.is_none() {
-                match Box::pin(self.connect(exchange)).await {
-                    Ok(io) => exchange.up = Some(io),
+                },
+                Upstream::Placed(_) => match Box::pin(self.connect(exchange)).await {
+                    Ok(io) => exchange.upstream.connect(io),
                     Err(reject @ Reject::Exhausted) => {
                         return Box::pin(self.give_up(exchange, reject)).await;
                     }
                     Err(reject) => {
                         Self::note_failure(exchange, reject);
-                        if !self.choose_again(exchange, true) {
+                        if !self.choose_again(exchange, Failure::Unsent) {
                             return Box::pin(self.give_up(exchange, reject)).await;
                         }
-                        continue;
+                    }
+                },
+                Upstream::Connected { .. } if exchange.kind == Kind::Tunnel => {
+                    return Box::pin(self.open_tunnel(exchange)).await;
+                }
+                Upstream::Connected { .. } => {
+                    self.arm_exchange(exchange);
+                    let end = poll_fn(|cx| self.poll_exchange(exchange, cx)).await;
+                    if let Some(next) = self.handle_end(exchange, end).await {
+                        return next;
                     }
                 }
-            }
-            if exchange.connects {
-                return Box::pin(self.open_tunnel(exchange)).await;
-            }
-            self.arm_exchange(exchange);
-            match poll_fn(|cx| self.poll_exchange(exchange, cx)).await {
-                End::Done => return self.finish(exchange),
-                End::Switched => return Box::pin(self.tunnel(exchange)).await,
-                End::Unanswered(ending) => {
-                    let reject = Reject::UpstreamClosed;
-                    if !exchange.reused {
-                        Self::note_failure(exchange, reject);
-                    }
-                    if !(exchange.may_repeat(ending) && self.choose_again(exchange, false)) {
-                        return Box::pin(self.give_up(exchange, reject)).await;
-                    }
-                }
-                End::Refused(reject) => {
-                    Self::note_failure(exchange, reject);
-                    return Box::pin(self.give_up(exchange, reject)).await;
-                }
-                End::Broken => return Next::Abort,
             }
         }
     }
 
+    /// Acts on the end of the exchange with one backend; `None` where it goes on
+    /// with another.
+    async fn handle_end(&mut self, exchange: &mut Exchange, end: End) -> Option<Next> {
+        Some(match end {
+            End::Done => self.finish(exchange),
+            End::Switched => Box::pin(self.tunnel(exchange)).await,
+            End::Unanswered(ending) => {
+                let reject = Reject::UpstreamClosed;
+                let failure = if exchange.upstream.is_pooled() {
+                    Failure::Stale
+                } else {
+                    Self::note_failure(exchange, reject);
+                    Failure::Unanswered
+                };
+                if exchange.may_repeat(ending) && self.choose_again(exchange, failure) {
+                    return None;
+                }
+                Box::pin(self.give_up(exchange, reject)).await
+            }
+            End::Refused(reject) => {
+                Self::note_failure(exchange, reject);
+                Box::pin(self.give_up(exchange, reject)).await
+            }
+            End::Broken => Next::Abort,
+        })
+    }
+
     /// Begins with a backend at which a place was waited for.
-    fn take_up(&self, exchange: &mut Exchange, lease: Lease) {
-        if !exchange.connects {
-            let (now, sure) = (self.worker.timers.now(), exchange.needs_live_connection());
-            exchange.up = lease.backend.checkout(now, sure);
-            exchange.reused = exchange.up.is_some();
-        }
-        exchange.lease = Some(lease);
+    fn place(&self, exchange: &mut Exchange, lease: Lease) {
+        let pooled = match exchange.kind {
+            Kind::Tunnel => None,
+            Kind::Request => {
+                let (now, sure) = (self.worker.timers.now(), exchange.needs_live_connection());
+                lease.backend.checkout(now, sure)
+            }
+        };
+        exchange.upstream.place(lease, pooled);
     }
 
     /// Tells the client that there will be no response.
     async fn give_up(&mut self, exchange: &mut Exchange, reject: Reject) -> Next {
-        exchange.up = None;
-        exchange.lease = None;
+        exchange.upstream = Upstream::Queued;
         if exchange.is_answered() {
             return Next::Abort;
         }
         let refusal = Refusal {
             reject,
-            html: exchange.html,
+            format: exchange.error_format,
             head_only: exchange.asked.head,
             keep_alive: exchange.keep_alive
                 && exchange.request.is_done()
@@ -275,12 +404,12 @@ impl Conn {
 
     /// Puts the backend's connection back and says what the client's does next.
     fn finish(&mut self, exchange: &mut Exchange) -> Next {
-        let whole = !exchange.is_sending() && !exchange.request_failed;
-        if let (Some(up), Some(lease)) = (exchange.up.take(), exchange.lease.take())
+        let whole = !exchange.is_sending() && exchange.intake == Intake::Open;
+        if let Upstream::Connected { lease, io, .. } = std::mem::take(&mut exchange.upstream)
             && whole
         {
             let now = self.worker.timers.now();
-            lease.backend.put_back(up, now, exchange.up_after);
+            lease.backend.put_back(io, now, exchange.up_after);
         }
         if whole && exchange.keep_alive {
             Next::KeepAlive
@@ -294,7 +423,7 @@ impl Conn {
             return Poll::Ready(self.exchange_timeout(exchange));
         }
         // TLS may hold back what it has taken; a failure shows when reading.
-        if let Some(up @ Io::Tls(_)) = &mut exchange.up {
+        if let Some(up @ Io::Tls(_)) = exchange.upstream.io_mut() {
             drop(up.poll_flush(cx));
         }
         let mut moved_once = false;
@@ -397,10 +526,10 @@ impl Conn {
 
     /// Moves the request on by one read and one write.
     fn step_request(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Step {
-        let Some(up) = exchange.up.as_mut() else {
+        let Some(up) = exchange.upstream.io_mut() else {
             return Ok(false);
         };
-        if exchange.request_failed {
+        if exchange.intake == Intake::Failed {
             return Ok(false);
         }
         if !exchange.to_up.is_empty() {
@@ -409,7 +538,7 @@ impl Conn {
                 Poll::Ready(Ok(())) => Ok(true),
                 Poll::Ready(Err(_)) => {
                     // The backend may have answered before it closed.
-                    exchange.request_failed = true;
+                    exchange.intake = Intake::Failed;
                     Ok(true)
                 }
             };
@@ -444,7 +573,7 @@ impl Conn {
         if !keeps {
             self.commit(exchange);
         }
-        let Some(up) = exchange.up.as_mut() else {
+        let Some(up) = exchange.upstream.io_mut() else {
             return Ok(false);
         };
         let body = &body[..here];
@@ -456,7 +585,7 @@ impl Conn {
                 .send(up, cx, [body, &[]], false, || worker.spare())
         };
         if sent.is_err() {
-            exchange.request_failed = true;
+            exchange.intake = Intake::Failed;
         }
         Ok(true)
     }
@@ -479,7 +608,7 @@ impl Conn {
             return step;
         }
         let is_answered = exchange.is_answered();
-        let Some(up) = exchange.up.as_mut() else {
+        let Some(up) = exchange.upstream.io_mut() else {
             return Ok(false);
         };
         let worker = Rc::clone(&self.worker);

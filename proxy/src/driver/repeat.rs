@@ -45,7 +45,7 @@ impl Exchange {
     /// Whether a further piece of the body, which has just been sent, is kept
     /// beside what was sent before.
     pub(super) fn keeps_piece(&self) -> bool {
-        let is_tls = self.up.as_ref().is_some_and(Io::is_tls);
+        let is_tls = self.upstream.io().is_some_and(Io::is_tls);
         let useful = match self.repeat {
             Repeat::Never => false,
             // See `is_untaken`.
@@ -71,7 +71,9 @@ impl Exchange {
     /// request. What its process read before it closed is acknowledged by the
     /// end itself; a reset acknowledges nothing, and tells nothing.
     fn is_untaken(&self) -> bool {
-        let Some(up) = &self.up else { return false };
+        let Some(up) = self.upstream.io() else {
+            return false;
+        };
         // By TLS a byte is more than one on the wire. Of one record that makes no
         // difference, because a part of it cannot be read.
         if up.is_tls() && self.to_up.sent() > RECORD_BYTES_MAX {

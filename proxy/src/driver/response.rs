@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::client::{COPY_BYTES_MAX, Conn};
-use super::exchange::{End, Exchange, Progress};
+use super::exchange::{End, Exchange, Progress, Transfer};
 use super::pool::After;
 use super::repeat::Repeat;
 use super::splice::{SPLICE_BYTES_MIN, Splice};
@@ -61,13 +61,14 @@ impl Conn {
         if fresh
             && filled
             && exchange.response.opaque_remaining() < here + SPLICE_BYTES_MIN
-            && let Some(up) = &mut exchange.up
+            && let Some(up) = exchange.upstream.io_mut()
             && let Poll::Ready(Ok(more)) = up.poll_read(cx, &mut buffer[len..])
         {
             len += more;
         }
         let rest = &buffer[at..len];
-        let taken = if exchange.decode {
+        let dechunked = exchange.transfer == Transfer::Dechunked;
+        let taken = if dechunked {
             exchange.response.decode(rest, out)
         } else {
             exchange.response.consume(rest)
@@ -86,7 +87,7 @@ impl Conn {
         if exchange.response.is_done() && taken < rest.len() {
             exchange.up_after = After::Close;
         }
-        let mut body = if exchange.decode { &[] } else { &rest[..taken] };
+        let mut body = if dechunked { &[] } else { &rest[..taken] };
         // One buffer costs the kernel less than two, up to what is cheap to copy.
         if !out.is_empty() && body.len() <= COPY_BYTES_MAX {
             out.extend_from_slice(body);
@@ -121,11 +122,11 @@ impl Conn {
             }
             return Ok(());
         }
-        if let Some(lease) = &exchange.lease {
+        if let Some(lease) = exchange.upstream.lease() {
             lease.backend.shared.outcomes().answered(head.status);
         }
         self.status = head.status;
-        if let (Some(draft), Some(lease)) = (&mut self.draft, &exchange.lease) {
+        if let (Some(draft), Some(lease)) = (&mut self.draft, exchange.upstream.lease()) {
             draft.backend = Some(Arc::clone(&lease.backend.shared));
         }
         exchange.progress = if head.status == 101 {
@@ -137,8 +138,11 @@ impl Conn {
         };
         exchange.response = Body::new(head.framing);
         exchange.up_after = after(exchange, head);
-        exchange.decode = head.framing == Framing::Chunked && exchange.version == Version::Http10;
-        let unending = head.framing == Framing::UntilClose || exchange.decode;
+        if head.framing == Framing::Chunked && exchange.version == Version::Http10 {
+            exchange.transfer = Transfer::Dechunked;
+        }
+        let dechunked = exchange.transfer == Transfer::Dechunked;
+        let unending = head.framing == Framing::UntilClose || dechunked;
         // A client that is answered while it sends its body may or may not go
         // on with it, and bytes sent after an upgrade that was declined could be
         // taken for a request: in both cases the connection has no clear next byte.
@@ -179,7 +183,7 @@ impl Conn {
 
 /// What becomes of the backend's connection behind this answer.
 fn after(exchange: &Exchange, head: &ResponseHead<'_, '_>) -> After {
-    let Some(lease) = exchange.lease.as_ref().filter(|_| head.keep_alive) else {
+    let Some(lease) = exchange.upstream.lease().filter(|_| head.keep_alive) else {
         return After::Close;
     };
     let ours = lease.backend.idle_ticks();

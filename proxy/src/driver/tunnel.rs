@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::client::Conn;
-use super::exchange::{Exchange, Next};
+use super::exchange::{Exchange, Next, Upstream};
 use super::io::{Io, Pending};
 use super::worker::Worker;
 
@@ -70,7 +70,13 @@ impl Conn {
     /// its request was held back until now; what it has not been told yet goes
     /// first.
     pub(super) async fn tunnel(&mut self, exchange: &mut Exchange) -> Next {
-        let Some(mut up) = exchange.up.take() else {
+        // The place at the backend is taken until the tunnel ends.
+        let Upstream::Connected {
+            io: mut up,
+            lease: _lease,
+            ..
+        } = std::mem::take(&mut exchange.upstream)
+        else {
             return Next::Abort;
         };
         let worker = Rc::clone(&self.worker);

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::client::Conn;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Failure, Intake};
 use super::io::Io;
 use super::pool::LocalBackend;
 use super::shortage::TOLD_TICKS;
@@ -25,7 +25,9 @@ const GIVE_WAY_MAX: u32 = 3;
 impl Conn {
     /// Counts why the leased backend gave no answer.
     pub(super) fn note_failure(exchange: &Exchange, reject: Reject) {
-        let Some(lease) = &exchange.lease else { return };
+        let Some(lease) = exchange.upstream.lease() else {
+            return;
+        };
         let outcomes = lease.backend.shared.outcomes();
         match reject {
             Reject::ConnectFailed
@@ -39,7 +41,7 @@ impl Conn {
 
     /// A new connection to the leased backend.
     pub(super) async fn connect(&mut self, exchange: &Exchange) -> Result<Io, Reject> {
-        let Some(lease) = &exchange.lease else {
+        let Some(lease) = exchange.upstream.lease() else {
             return Err(Reject::NoBackend);
         };
         let backend = Rc::clone(&lease.backend);
@@ -124,13 +126,10 @@ impl Conn {
         .await
     }
 
-    /// Chooses another backend for a request that may be sent again: `unsent`
-    /// ones always, others once a stale pooled connection or a failure ended
-    /// them before an answer.
-    pub(super) fn choose_again(&mut self, exchange: &mut Exchange, unsent: bool) -> bool {
-        // The backend closed a pooled connection while the request was on its
-        // way: that is no failure, and the next connection is a new one.
-        let stale = exchange.reused && !unsent;
+    /// Chooses another backend for a request that may be sent again. After a stale
+    /// connection it may be the same one, by a new connection.
+    pub(super) fn choose_again(&mut self, exchange: &mut Exchange, failure: Failure) -> bool {
+        let stale = failure == Failure::Stale;
         if !stale {
             let attempts_max = self.worker.table().table.config.raw.retries.attempts;
             if exchange.attempts >= attempts_max || !self.worker.spend_retry() {
@@ -140,7 +139,7 @@ impl Conn {
         }
         // Its place stays taken until there is another, for it may be the last one
         // and needed again.
-        let Some(held) = exchange.lease.take() else {
+        let Some(held) = std::mem::take(&mut exchange.upstream).into_lease() else {
             return false;
         };
         let failed = Rc::clone(&held.backend);
@@ -155,13 +154,11 @@ impl Conn {
         let lease = match chosen {
             Ok(lease) => lease,
             // There is no other backend, but perhaps another of its addresses.
-            Err(_) if !unsent || failed.shared.addresses.len() > 1 => held,
+            Err(_) if failure != Failure::Unsent || failed.shared.addresses.len() > 1 => held,
             Err(_) => return false,
         };
-        exchange.lease = Some(lease);
-        exchange.up = None;
-        exchange.reused = false;
-        exchange.request_failed = false;
+        exchange.upstream.place(lease, None);
+        exchange.intake = Intake::Open;
         exchange.up_left.clear();
         exchange.to_up.rewind();
         true
