@@ -23,7 +23,7 @@ use crate::state::Backend;
 const QUEUE_MAX: usize = 8192;
 /// How often the writer looks whether its file was moved away, and tells of
 /// drops.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One answered request.
 #[derive(Debug)]
@@ -173,7 +173,7 @@ impl Writer {
             let written = match entries.try_recv() {
                 Ok(entry) => self.out.write(&line(&entry, self.format)),
                 // Nothing waits: what was written should be seen.
-                Err(_) => match (self.out.flush(), entries.recv_timeout(LOOK_INTERVAL)) {
+                Err(_) => match (self.out.flush(), entries.recv_timeout(CHECK_INTERVAL)) {
                     (Ok(()), Ok(entry)) => self.out.write(&line(&entry, self.format)),
                     (Ok(()), Err(RecvTimeoutError::Timeout)) => Ok(()),
                     (_, Err(RecvTimeoutError::Disconnected)) => return,
@@ -186,7 +186,7 @@ impl Writer {
                     "cannot write the access log: make room, or move the file away",
                 );
             }
-            if looked.elapsed() >= LOOK_INTERVAL {
+            if looked.elapsed() >= CHECK_INTERVAL {
                 looked = Instant::now();
                 self.look();
             }
@@ -201,7 +201,7 @@ impl Writer {
 
     fn look(&mut self) {
         if let Err(error) = self.out.follow() {
-            self.failed(&error, "cannot open the access log anew");
+            self.failed(&error, "cannot reopen the access log");
         }
         let dropped = self.dropped.load(Ordering::Relaxed);
         if dropped > self.told {

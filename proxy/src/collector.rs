@@ -16,7 +16,7 @@ use crate::fetch::{self, FetchError};
 use crate::tls::{self, TlsError};
 
 /// The longest wait for the collector.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the collector cannot be asked as configured.
 #[derive(Debug, thiserror::Error)]
@@ -134,12 +134,12 @@ impl Collector {
             .await
             .map_err(|error| failed(error.into()))?
             .collect();
-        let question = fetch::Question {
+        let target = fetch::Target {
             host: &self.authority,
             path: &format!("{}/api/v1/hosts/{}/stats", self.prefix, encode(host_id)),
             token: self.token.as_deref(),
         };
-        let (status, body) = fetch::get(&addresses, question, PATIENCE, self.tls.as_ref())
+        let (status, body) = fetch::get(&addresses, target, REQUEST_TIMEOUT, self.tls.as_ref())
             .await
             .map_err(failed)?;
         if status == 404 {

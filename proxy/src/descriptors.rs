@@ -19,12 +19,12 @@ const RESERVE_MAX: u64 = 128;
 
 /// The numbers from which on a descriptor is for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct DescriptorLimits {
     clients: u64,
     backends: u64,
 }
 
-impl Room {
+impl DescriptorLimits {
     /// That of a process which may have `limit` descriptors; `None`: any number.
     #[must_use]
     pub fn of(limit: Option<u64>) -> Self {
@@ -38,27 +38,27 @@ impl Room {
 
     /// That of this process.
     #[must_use]
-    pub fn here() -> Self {
+    pub fn of_process() -> Self {
         Self::of(getrlimit(Resource::Nofile).current)
     }
 
     /// Whether a client may keep this descriptor.
     #[must_use]
-    pub fn has_client(self, descriptor: impl AsFd) -> bool {
+    pub fn allows_client(self, descriptor: impl AsFd) -> bool {
         number(descriptor) < self.clients
     }
 
     /// Whether a connection to a backend may keep this descriptor.
     #[must_use]
-    pub fn has_backend(self, descriptor: impl AsFd) -> bool {
+    pub fn allows_backend(self, descriptor: impl AsFd) -> bool {
         number(descriptor) < self.backends
     }
 
     /// Whether a client that came now could keep its descriptor, of which this
     /// is a copy's source.
     #[must_use]
-    pub fn is_free_for_client(self, any: impl AsFd) -> bool {
-        rustix::io::fcntl_dupfd_cloexec(any, 0).is_ok_and(|lowest| self.has_client(lowest))
+    pub fn is_available_for_client(self, any: impl AsFd) -> bool {
+        rustix::io::fcntl_dupfd_cloexec(any, 0).is_ok_and(|lowest| self.allows_client(lowest))
     }
 }
 
@@ -69,7 +69,7 @@ fn number(descriptor: impl AsFd) -> u64 {
 /// Whether a connection could not be made for want of something of our own: a
 /// descriptor, a local port, or memory. That says nothing about the other side.
 #[must_use]
-pub fn is_own_shortage(error: &io::Error) -> bool {
+pub fn is_local_shortage(error: &io::Error) -> bool {
     let own = [
         Errno::MFILE,
         Errno::NFILE,
@@ -101,7 +101,7 @@ pub fn shortage(config: &Config) -> Option<String> {
 
 fn shortage_of(config: &Config, limit: Option<u64>) -> Option<String> {
     let limit = limit?;
-    let most = Room::of(Some(limit)).backends / 2;
+    let most = DescriptorLimits::of(Some(limit)).backends / 2;
     let wanted = config.connections_max.map(|max| max as u64);
     if wanted.is_some_and(|wanted| wanted <= most) {
         return None;
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn the_last_descriptors_are_for_backends_and_the_very_last_for_neither() {
         let room = |limit| {
-            let Room { clients, backends } = Room::of(limit);
+            let DescriptorLimits { clients, backends } = DescriptorLimits::of(limit);
             (clients, backends)
         };
         assert_eq!(room(Some(1 << 20)), (786_336, 1_048_448));
@@ -148,9 +148,9 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_here_is_an_own_shortage() {
-        let own = |errno: Errno| is_own_shortage(&errno.into());
+        let own = |errno: Errno| is_local_shortage(&errno.into());
         assert!(own(Errno::MFILE) && own(Errno::ADDRNOTAVAIL));
         assert!(!own(Errno::CONNREFUSED) && !own(Errno::HOSTUNREACH));
-        assert!(!is_own_shortage(&io::ErrorKind::TimedOut.into()));
+        assert!(!is_local_shortage(&io::ErrorKind::TimedOut.into()));
     }
 }

@@ -64,7 +64,7 @@ fn write_route(out: &mut String, config: &Config, route: &Route) -> std::fmt::Re
         )?;
     }
     if upstream.idle_timeout.is_none() {
-        writeln!(out, "  no connection is kept for another request")?;
+        writeln!(out, "  connections to backends are not reused")?;
     }
     for backend in &upstream.backends {
         let state = if backend.active { "" } else { ", switched off" };
@@ -114,7 +114,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
                 .iter()
                 .any(|target| target.upstream == index);
         if !routed {
-            warnings.push(format!("no route leads to upstream {}", upstream.name));
+            warnings.push(format!("no route uses upstream {}", upstream.name));
         }
         if !upstream.backends.iter().any(|backend| backend.active) {
             warnings.push(format!("upstream {} has no active backend", upstream.name));
@@ -171,10 +171,10 @@ mod tests {
         for expected in [
             "route r: paths beginning with /x go to u by least_connections_weight",
             "up to 9 requests wait for 5s while every backend is at its max_conn",
-            "no connection is kept for another request",
+            "connections to backends are not reused",
             "backend a: http://h:1, weight 100, switched off",
             "warning: no route takes /",
-            "warning: no route leads to upstream v",
+            "warning: no route uses upstream v",
             "warning: upstream u has no active backend",
             "/0 network",
             "warning: collector.token_file is sent in clear",

@@ -55,7 +55,7 @@ fn with_causes(error: &hyper::Error) -> String {
 
 /// What is asked for.
 #[derive(Clone, Copy)]
-pub struct Question<'a> {
+pub struct Target<'a> {
     /// The value of `Host`.
     pub host: &'a str,
     /// Path and query.
@@ -64,9 +64,9 @@ pub struct Question<'a> {
     pub token: Option<&'a str>,
 }
 
-impl std::fmt::Debug for Question<'_> {
+impl std::fmt::Debug for Target<'_> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Question")
+        out.debug_struct("Target")
             .field("host", &self.host)
             .field("path", &self.path)
             .finish_non_exhaustive()
@@ -90,17 +90,17 @@ pub fn authority(host: &str, port: impl std::fmt::Display) -> String {
 /// [`FetchError`] where there is no whole answer in time.
 pub async fn get(
     addresses: &[SocketAddr],
-    question: Question<'_>,
+    target: Target<'_>,
     timeout: Duration,
     tls: Option<&(Arc<ClientConfig>, ServerName<'static>)>,
 ) -> Result<(u16, Vec<u8>), FetchError> {
     let fetching = async {
         let stream = TcpStream::connect(addresses).await?;
         match tls {
-            None => exchange(stream, question).await,
+            None => exchange(stream, target).await,
             Some((config, name)) => {
                 let connector = TlsConnector::from(Arc::clone(config));
-                exchange(connector.connect(name.clone(), stream).await?, question).await
+                exchange(connector.connect(name.clone(), stream).await?, target).await
             }
         }
     };
@@ -112,14 +112,14 @@ pub async fn get(
 /// Asks over a connection that is open.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    question: Question<'_>,
+    target: Target<'_>,
 ) -> Result<(u16, Vec<u8>), FetchError> {
-    let mut request = hyper::Request::get(question.path)
-        .header(header::HOST, question.host)
+    let mut request = hyper::Request::get(target.path)
+        .header(header::HOST, target.host)
         .header(header::USER_AGENT, "speedmimi-proxy")
         .header(header::ACCEPT, "*/*")
         .header(header::CONNECTION, "close");
-    if let Some(token) = question.token {
+    if let Some(token) = target.token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let request = request.body(Empty::<Bytes>::new())?;
@@ -158,7 +158,7 @@ mod tests {
         let runtime = { runtime }.build().unwrap();
         runtime.block_on(async {
             let (near, mut far) = duplex(pieces);
-            let question = Question {
+            let target = Target {
                 host: "h:1",
                 path: "/a?b",
                 token: Some("t"),
@@ -173,7 +173,7 @@ mod tests {
                 drop(far);
                 String::from_utf8(request).unwrap()
             };
-            tokio::join!(exchange(near, question), serving)
+            tokio::join!(exchange(near, target), serving)
         })
     }
 

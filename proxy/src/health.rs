@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::collector::{self, Collector};
 use crate::config::raw::RawHealthCheck;
-use crate::descriptors::is_own_shortage;
+use crate::descriptors::is_local_shortage;
 use crate::fetch::{self, FetchError};
 use crate::outliers::{Rules, outliers};
 use crate::state::{Backend, Table};
@@ -17,11 +17,11 @@ use crate::state::{Backend, Table};
 /// of it every 5 s.
 const LOAD_INTERVAL: Duration = Duration::from_secs(5);
 /// How often ejected backends and old loads are looked for.
-const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The watch over a table's backends; ends when dropped.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct HealthMonitor {
     /// Checks go on over changes of the table, for as long as their backend is
     /// the same: one that is begun anew at each change may never come to its end.
     checks: Vec<(Arc<Backend>, JoinSet<()>)>,
@@ -47,10 +47,10 @@ impl Window {
     }
 }
 
-impl Watch {
+impl HealthMonitor {
     /// Watches over the backends of `table` from now on. Must be called within a
     /// runtime.
-    pub fn turn_to(&mut self, table: &Arc<Table>) {
+    pub fn set_table(&mut self, table: &Arc<Table>) {
         let mut earlier = std::mem::take(&mut self.checks);
         for backend in table.upstreams.iter().flatten() {
             match backend.config.health_check.clone() {
@@ -77,13 +77,18 @@ impl Watch {
             for backend in table.upstreams.iter().flatten() {
                 if let Some(host_id) = &backend.config.host_id {
                     let (backend, host_id) = (Arc::clone(backend), host_id.clone());
-                    self.others
-                        .spawn(follow_load(backend, Arc::clone(collector), host_id, expiry));
+                    self.others.spawn(poll_host_load(
+                        backend,
+                        Arc::clone(collector),
+                        host_id,
+                        expiry,
+                    ));
                 }
             }
         }
         let window = Arc::clone(&self.window);
-        self.others.spawn(tend_forever(Arc::clone(table), window));
+        self.others
+            .spawn(maintain_forever(Arc::clone(table), window));
     }
 }
 
@@ -111,7 +116,7 @@ async fn check_forever(backend: Arc<Backend>, check: RawHealthCheck) {
             Err(Failed::Here(error)) if was_possible => {
                 tracing::warn!(
                     %upstream, backend = %id, %error,
-                    "the backend cannot be checked, and stays as it is: raise the limit of open files (LimitNOFILE= of the unit)"
+                    "cannot run the health check, keeping the state of the backend: raise the limit of open files (LimitNOFILE= of the unit)"
                 );
             }
             Err(Failed::Here(_)) => {}
@@ -131,22 +136,22 @@ async fn check_once(backend: &Backend, check: &RawHealthCheck) -> Result<(), Fai
     let address = backend
         .address()
         .ok_or_else(|| Failed::There("it has no address".to_owned()))?;
-    let question = fetch::Question {
+    let target = fetch::Target {
         host: &backend.authority,
         path: &check.path,
         token: None,
     };
-    match fetch::get(&[address], question, check.timeout.0, backend.tls.as_ref()).await {
+    match fetch::get(&[address], target, check.timeout.0, backend.tls.as_ref()).await {
         Ok((200..=399, _)) => Ok(()),
         Ok((status, _)) => Err(Failed::There(format!("{} answered {status}", check.path))),
-        Err(FetchError::Io(error)) if is_own_shortage(&error) => Err(Failed::Here(error)),
+        Err(FetchError::Io(error)) if is_local_shortage(&error) => Err(Failed::Here(error)),
         Err(error) => Err(Failed::There(format!("{}: {error}", check.path))),
     }
 }
 
 /// Reads the load of a backend's host from the collector, for the balancer that
 /// looks at it. Values that are too old count as unknown.
-async fn follow_load(
+async fn poll_host_load(
     backend: Arc<Backend>,
     collector: Arc<Collector>,
     host_id: String,
@@ -168,7 +173,7 @@ async fn follow_load(
             }
             Err(error) => {
                 if std::mem::replace(&mut reachable, false) {
-                    tracing::warn!(backend = %backend.config.id, %error, "the load of the backend's host is unknown");
+                    tracing::warn!(backend = %backend.config.id, %error, "cannot read the load of the backend's host, balancing without it");
                 }
             }
         }
@@ -176,7 +181,7 @@ async fn follow_load(
 }
 
 /// Leaves backends out and brings them back, and forgets loads that are too old.
-async fn tend_forever(table: Arc<Table>, window: Arc<Window>) {
+async fn maintain_forever(table: Arc<Table>, window: Arc<Window>) {
     let passive = &table.config.raw.passive_health;
     let rules = Rules {
         failures: passive.failures,
@@ -185,14 +190,14 @@ async fn tend_forever(table: Arc<Table>, window: Arc<Window>) {
         ejected_percent_max: passive.ejected_percent_max,
     };
     let expiry = table.config.raw.collector.report_expiry.0;
-    let mut interval = tokio::time::interval(WATCH_INTERVAL);
+    let mut interval = tokio::time::interval(MAINTENANCE_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         let now = Instant::now();
         let window_ended = window.ends(now, passive.interval.0);
         for backends in &table.upstreams {
-            tend(backends, &rules, window_ended, now, passive.eject_for.0);
+            update_ejections(backends, &rules, window_ended, now, passive.eject_for.0);
             for backend in backends {
                 backend.expire_report(expiry);
             }
@@ -201,7 +206,7 @@ async fn tend_forever(table: Arc<Table>, window: Arc<Window>) {
 }
 
 /// Does so for one upstream.
-fn tend(
+fn update_ejections(
     backends: &[Arc<Backend>],
     rules: &Rules,
     window_ended: bool,
@@ -211,7 +216,7 @@ fn tend(
     for backend in backends.iter().filter(|one| one.is_ejected()) {
         if backend.readmit(now, eject_for) {
             let (id, upstream) = (&backend.config.id, &backend.upstream);
-            tracing::info!(%upstream, backend = %id, "the backend is tried again");
+            tracing::info!(%upstream, backend = %id, "the ejection of the backend has ended");
         }
     }
     let counted: Vec<_> = backends

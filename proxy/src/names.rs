@@ -24,17 +24,17 @@ pub struct Names(HashMap<String, io::Result<Vec<SocketAddr>>>);
 impl Names {
     /// Looks up the backends' names. Blocks until the slowest is found or not.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
+    pub fn resolve_blocking(config: &Config) -> Self {
         Self::look_up(&hosts(config), resolve)
     }
 
     /// The same for who must not block, on a thread of its own.
-    pub async fn of_soon(config: &Config) -> Self {
-        Self::of_hosts(hosts(config)).await
+    pub async fn resolve(config: &Config) -> Self {
+        Self::resolve_hosts(hosts(config)).await
     }
 
     /// Looks these hosts up, on a thread of its own.
-    pub async fn of_hosts(hosts: Vec<String>) -> Self {
+    pub async fn resolve_hosts(hosts: Vec<String>) -> Self {
         if hosts.is_empty() {
             return Self::default();
         }

@@ -14,8 +14,8 @@ use crate::config::{Config, ConfigError};
 use crate::control::{self, BoundAdmin, Control, Fingerprint};
 use crate::descriptors;
 use crate::driver::listener::{self, ListenError};
-use crate::driver::run::{Orders, spawn_workers};
-use crate::driver::steer;
+use crate::driver::reuseport;
+use crate::driver::run::{WorkerCommand, spawn_workers};
 use crate::explain;
 use crate::names::Names;
 use crate::state::{BuildError, Table};
@@ -45,7 +45,7 @@ pub enum ServeError {
         source: std::io::Error,
     },
     /// A worker panicked.
-    #[error("a worker thread has failed; its message is above")]
+    #[error("a worker thread panicked: see the message above")]
     Worker,
 }
 
@@ -78,7 +78,7 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         .map_err(ServeError::system("cannot start the control runtime"))?;
     // First: a signal that nobody awaits ends the process.
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let file = control::seen(&args.config);
+    let file = control::file_stamp(&args.config);
     let config = Config::load(&args.config)?;
     let sources = Sources {
         file: args.token_file.clone(),
@@ -100,19 +100,19 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
     let names = runtime.block_on(async {
         tokio::select! {
             () = signals.stop() => None,
-            names = Names::of_soon(&config) => Some(names),
+            names = Names::resolve(&config) => Some(names),
         }
     });
     let Some(names) = names else {
-        tracing::info!("stopped before it was ready");
+        tracing::info!("stopped before startup was complete");
         return Ok(());
     };
     let table = Arc::new(Table::build_with(config, &names, None)?);
     // Last: from here on the kernel gives this process a share of the clients
     // of one that already runs, and they wait for its workers.
     let listeners = listener::open(address, workers)?;
-    let (held, listen) = listener::hold(&listeners)?;
-    let (orders, received) = watch::channel(Orders {
+    let (held, listen) = listener::duplicate_first(&listeners)?;
+    let (commands, received) = watch::channel(WorkerCommand {
         table,
         listeners: None,
         draining: false,
@@ -121,7 +121,7 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         .map_err(ServeError::system("cannot start the workers"))?;
     drop(received);
     runtime.block_on(async {
-        let control = Control::new(&args.config, orders, held, workers, sources, admin::spawn);
+        let control = Control::new(&args.config, commands, held, workers, sources, admin::spawn);
         match bound_admin {
             Some(bound) => {
                 let address = bound.address();
@@ -208,14 +208,14 @@ async fn control_until_stopped(
                 if now == before && now != used {
                     let earlier = std::mem::replace(&mut used, now.clone());
                     let (control, now) = (Arc::clone(control), now.clone());
-                    drop(tokio::spawn(async move { control.follow(earlier, now).await }));
+                    drop(tokio::spawn(async move { control.apply_file_changes(earlier, now).await }));
                 }
                 before = now;
             }
         }
     }
     notify(NotifyState::Stopping);
-    tracing::info!("stopping: connections in flight may end");
+    tracing::info!("stopping: draining connections");
 }
 
 /// Looks host names up again, as often as is configured.
@@ -233,21 +233,21 @@ async fn resolve_forever(control: Arc<Control>) {
 
 /// Leads new connections to a newer process where there is one, and has the
 /// workers stop. The listener is held until theirs are closed, because it takes
-/// the steering back: left in place it would outlive this process.
+/// the redirection back: left in place it would outlive this process.
 async fn hand_over(control: &Control, workers: usize) {
-    let Some(steering) = control.take_listener() else {
+    let Some(held) = control.take_listener() else {
         return control.drain();
     };
-    let steered = steer::attach(&steering, workers);
-    if let Err(error) = &steered {
+    let redirected = reuseport::redirect(&held, workers);
+    if let Err(error) = &redirected {
         tracing::debug!(%error, "cannot lead new connections elsewhere");
     }
     control.drain();
     control.listeners_closed().await;
-    if steered.is_ok()
-        && let Err(error) = steer::end(steering)
+    if redirected.is_ok()
+        && let Err(error) = reuseport::restore(held)
     {
-        tracing::debug!(%error, "cannot take the steering back");
+        tracing::debug!(%error, "cannot take the held back");
     }
 }
 

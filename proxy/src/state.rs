@@ -24,7 +24,7 @@ use crate::tls::{self, TlsError};
 /// What changes about a backend. It is kept over reloads for as long as the
 /// backend is named, even where its configuration changes.
 #[derive(Debug)]
-struct Live {
+struct BackendState {
     in_flight: AtomicU32,
     healthy: AtomicBool,
     disconnected: AtomicBool,
@@ -39,7 +39,7 @@ struct Live {
     reported_at: Mutex<Option<Instant>>,
 }
 
-impl Default for Live {
+impl Default for BackendState {
     fn default() -> Self {
         Self {
             in_flight: AtomicU32::new(0),
@@ -80,7 +80,7 @@ pub struct Backend {
     next_address: AtomicUsize,
     /// Who waits for a place at a backend of its upstream.
     queue: Arc<Queue>,
-    live: Arc<Live>,
+    state: Arc<BackendState>,
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -96,7 +96,7 @@ impl Backend {
         config: RawBackend,
         addresses: Vec<SocketAddr>,
         (tls, ca_pem): (Option<ClientTls>, Option<Vec<u8>>),
-        live: Arc<Live>,
+        state: Arc<BackendState>,
         queue: Arc<Queue>,
     ) -> Self {
         let identity = balance::identity(format!("{upstream}/{}", config.id).as_bytes());
@@ -111,7 +111,7 @@ impl Backend {
             ca_pem,
             next_address: AtomicUsize::new(0),
             queue,
-            live,
+            state,
             config,
         }
     }
@@ -119,7 +119,7 @@ impl Backend {
     /// Exchanges and tunnels in flight, over all workers.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.live.in_flight.load(Ordering::Relaxed)
+        self.state.in_flight.load(Ordering::Relaxed)
     }
 
     /// Takes one place; `false` where all are taken. Each place taken must be
@@ -127,11 +127,11 @@ impl Backend {
     #[must_use]
     pub fn try_acquire(&self) -> bool {
         if self.in_flight_max == u32::MAX {
-            self.live.in_flight.fetch_add(1, Ordering::Relaxed);
+            self.state.in_flight.fetch_add(1, Ordering::Relaxed);
             return true;
         }
         let more = |count| (count < self.in_flight_max).then_some(count + 1);
-        let in_flight = &self.live.in_flight;
+        let in_flight = &self.state.in_flight;
         let taken = in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
         taken.is_ok()
     }
@@ -140,7 +140,7 @@ impl Backend {
     pub fn release(&self) {
         // In one order with the look that a request takes once it waits: either
         // it sees the place, or it is seen.
-        self.live.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.state.in_flight.fetch_sub(1, Ordering::SeqCst);
         // Also where this one has no limit: the place may have been taken before a
         // reload that brought one.
         self.queue.wake_first();
@@ -162,37 +162,37 @@ impl Backend {
     /// Whether it passes its active checks.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.live.healthy.load(Ordering::Relaxed)
+        self.state.healthy.load(Ordering::Relaxed)
     }
 
     /// Notes the outcome of a check; the `wanted`th in a row that speaks against
     /// its health, or for it again, changes it. Gives whether this one did.
     pub fn note_check(&self, passed: bool, wanted: u32) -> bool {
         if passed == self.is_healthy() {
-            self.live.checks.store(0, Ordering::Relaxed);
+            self.state.checks.store(0, Ordering::Relaxed);
             return false;
         }
-        let before = self.live.checks.fetch_add(1, Ordering::Relaxed);
-        let turns = before.saturating_add(1) >= wanted;
-        if turns {
-            self.live.checks.store(0, Ordering::Relaxed);
-            self.live.healthy.store(passed, Ordering::Relaxed);
+        let before = self.state.checks.fetch_add(1, Ordering::Relaxed);
+        let config_lock = before.saturating_add(1) >= wanted;
+        if config_lock {
+            self.state.checks.store(0, Ordering::Relaxed);
+            self.state.healthy.store(passed, Ordering::Relaxed);
             if passed {
                 self.wake_waiting();
             }
         }
-        turns
+        config_lock
     }
 
     /// Whether it was taken out by hand.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
-        self.live.disconnected.load(Ordering::Relaxed)
+        self.state.disconnected.load(Ordering::Relaxed)
     }
 
     /// Takes it out, or back in, by hand. Exchanges in flight end on their own.
     pub fn set_disconnected(&self, disconnected: bool) {
-        self.live
+        self.state
             .disconnected
             .store(disconnected, Ordering::Relaxed);
         if !disconnected {
@@ -210,34 +210,34 @@ impl Backend {
 
     /// Whether a place is free.
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub fn has_capacity(&self) -> bool {
         self.in_flight() < self.in_flight_max
     }
 
     /// Whether it failed too often of late.
     #[must_use]
     pub fn is_ejected(&self) -> bool {
-        self.live.ejected.load(Ordering::Relaxed)
+        self.state.ejected.load(Ordering::Relaxed)
     }
 
     /// Where the request path counts what came of its requests.
     #[must_use]
     pub fn outcomes(&self) -> &Outcomes {
-        &self.live.outcomes
+        &self.state.outcomes
     }
 
     /// Leaves it out from now on; gives for how long.
     pub fn eject(&self, now: Instant, base: Duration) -> Duration {
-        self.live.ejected.store(true, Ordering::Relaxed);
-        lock(&self.live.ejection).begin(now, base)
+        self.state.ejected.store(true, Ordering::Relaxed);
+        lock(&self.state.ejection).begin(now, base)
     }
 
     /// Brings it back where its time has come; gives whether it did.
     pub fn readmit(&self, now: Instant, base: Duration) -> bool {
-        let over = lock(&self.live.ejection).end(now, base);
+        let over = lock(&self.state.ejection).end(now, base);
         if over {
-            self.live.outcomes.forget();
-            self.live.ejected.store(false, Ordering::Relaxed);
+            self.state.outcomes.forget();
+            self.state.ejected.store(false, Ordering::Relaxed);
             self.wake_waiting();
         }
         over
@@ -246,14 +246,14 @@ impl Backend {
     /// The load of its host from 0 to 1, while known.
     #[must_use]
     pub fn utilisation(&self) -> Option<f32> {
-        let bits = self.live.utilisation.load(Ordering::Relaxed);
+        let bits = self.state.utilisation.load(Ordering::Relaxed);
         (bits != UNKNOWN).then(|| f32::from_bits(bits))
     }
 
     /// Says what the load of its host is.
     pub fn report(&self, utilisation: f32) {
-        let mut reported_at = lock(&self.live.reported_at);
-        self.live
+        let mut reported_at = lock(&self.state.reported_at);
+        self.state
             .utilisation
             .store(utilisation.to_bits(), Ordering::Relaxed);
         *reported_at = Some(Instant::now());
@@ -261,9 +261,9 @@ impl Backend {
 
     /// Forgets a load that was reported so long ago.
     pub fn expire_report(&self, expiry: Duration) {
-        let mut reported_at = lock(&self.live.reported_at);
+        let mut reported_at = lock(&self.state.reported_at);
         if reported_at.is_some_and(|at| at.elapsed() >= expiry) {
-            self.live.utilisation.store(UNKNOWN, Ordering::Relaxed);
+            self.state.utilisation.store(UNKNOWN, Ordering::Relaxed);
             *reported_at = None;
         }
     }
@@ -343,7 +343,7 @@ impl Table {
     /// # Errors
     /// [`BuildError`] where a host name has no address or a file cannot be used.
     pub fn build(config: Config, earlier: Option<&Table>) -> Result<Self, BuildError> {
-        let names = Names::of(&config);
+        let names = Names::resolve_blocking(&config);
         Self::build_with(config, &names, earlier)
     }
 
@@ -433,7 +433,7 @@ fn server_tls(
     match (tls::server(cert, key, before), known) {
         (Ok(tls), _) => Ok((Some(tls), None)),
         (Err(error), Some(known)) => {
-            tracing::error!("the certificate stays as it was: {error}");
+            tracing::error!("cannot load the certificate, keeping the previous one: {error}");
             Ok((Some(known), Some(error.to_string())))
         }
         (Err(error), None) => Err(error),
@@ -472,7 +472,7 @@ fn collector(
     match (Collector::new(wanted), known) {
         (Ok(collector), _) => Ok(collector.map(Arc::new)),
         (Err(error), Some(known)) => {
-            tracing::warn!("{error}; the collector is asked as before");
+            tracing::warn!("{error}; keeping the previous access to the collector");
             Ok(known.collector.clone())
         }
         (Err(error), None) => Err(error),
@@ -509,7 +509,7 @@ fn backend_for(
         (Ok(addresses), _) => addresses,
         // Names fail at times; what was found before is the best that is known.
         (Err(error), Some(known)) => {
-            tracing::warn!("{error}; its addresses stay as they were");
+            tracing::warn!("{error}; keeping its previous addresses");
             known.addresses.clone()
         }
         (Err(error), None) => return Err(error),
@@ -527,7 +527,7 @@ fn backend_for(
             // One backend's file must not keep the rest from changing.
             (Err(error), Some(known)) => {
                 tracing::warn!(
-                    "backends.{upstream}: {error}; its certificate is checked as before"
+                    "backends.{upstream}: {error}; keeping its previous CA certificates"
                 );
                 (known.tls.clone(), known.ca_pem.clone())
             }
@@ -540,9 +540,9 @@ fn backend_for(
     if let Some(known) = unchanged {
         return Ok(Arc::clone(known));
     }
-    let live = known.map_or_else(Arc::default, |known| Arc::clone(&known.live));
+    let state = known.map_or_else(Arc::default, |known| Arc::clone(&known.state));
     let queue = Arc::clone(queue);
-    let backend = Backend::new(upstream, config.clone(), addresses, secured, live, queue);
+    let backend = Backend::new(upstream, config.clone(), addresses, secured, state, queue);
     Ok(Arc::new(backend))
 }
 
@@ -624,9 +624,9 @@ mod tests {
         let table = table("backends: {u: [{id: a, host: 127.0.0.1, port: 1}]}");
         let backend = &table.upstreams[0][0];
         let checks = [false, true, false, false, true, false, true, true, false];
-        let turns = checks.map(|passed| backend.note_check(passed, 2));
+        let config_lock = checks.map(|passed| backend.note_check(passed, 2));
         assert_eq!(
-            turns,
+            config_lock,
             [false, false, false, true, false, false, false, true, false]
         );
         assert!(backend.is_healthy());

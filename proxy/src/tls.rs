@@ -46,7 +46,7 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// The authorities cannot be used.
-    #[error("authorities in {path}: {source}")]
+    #[error("CA certificates in {path}: {source}")]
     Authorities {
         /// The file.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum TlsError {
         source: VerifierBuilderError,
     },
     /// There are no authorities to trust.
-    #[error("the system has no list of authorities: install ca-certificates or set ca_file")]
+    #[error("no CA bundle of the system was found: install ca-certificates or set ca_file")]
     NoAuthorities,
     /// A backend's host cannot be in a certificate.
     #[error("\"{0}\" cannot be the name in a certificate")]
@@ -118,7 +118,7 @@ pub fn client(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError>
         return Err(TlsError::Empty(file.to_owned()));
     }
     if unusable > 0 {
-        tracing::warn!(file = %file.display(), unusable, "some certificates cannot be used as authorities");
+        tracing::warn!(file = %file.display(), unusable, "some certificates cannot be used as CA certificates");
     }
     let provider = Arc::new(ring::default_provider());
     let roots = Arc::new(roots);

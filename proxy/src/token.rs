@@ -32,7 +32,7 @@ pub enum TokenError {
         source: std::io::Error,
     },
     /// The file or variable holds nothing.
-    #[error("{0} is empty: write a token of at least 16 characters into it")]
+    #[error("{0} holds no token of at least 16 characters: write one into it")]
     Short(String),
 }
 
@@ -139,7 +139,7 @@ impl Token {
             .open(path)
             .map_err(error)?;
         writeln!(file, "{text}").map_err(error)?;
-        tracing::info!(path = %path.display(), "made a token for the admin API");
+        tracing::info!(path = %path.display(), "created a token for the admin API");
         Ok(Self(text))
     }
 

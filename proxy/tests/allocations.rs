@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proxy::config::Config;
 use proxy::driver::listener;
-use proxy::driver::run::{Orders, spawn_workers};
+use proxy::driver::run::{WorkerCommand, spawn_workers};
 use proxy::state::Table;
 
 struct Counting;
@@ -83,7 +83,7 @@ fn ask(stream: &mut TcpStream, request: &[u8], end: &[u8]) {
     assert!(buffer.starts_with(b"HTTP/1.1 200 OK\r\n"));
 }
 
-fn proxy_before(backend: SocketAddr) -> (SocketAddr, tokio::sync::watch::Sender<Orders>) {
+fn proxy_before(backend: SocketAddr) -> (SocketAddr, tokio::sync::watch::Sender<WorkerCommand>) {
     let text = format!(
         "server: {{trusted_proxies: [127.0.0.1], max_conn: 100}}\nlimits: {{body_bytes: 1MiB}}\n\
          backends: {{u: [{{id: a, host: 127.0.0.1, port: {0}, max_conn: 50}}, {{id: b, host: 127.0.0.1, port: {0}}}]}}\n\
@@ -93,13 +93,13 @@ fn proxy_before(backend: SocketAddr) -> (SocketAddr, tokio::sync::watch::Sender<
     let table = Arc::new(Table::build(Config::parse(&text).unwrap(), None).unwrap());
     let listeners = listener::open(([127, 0, 0, 1], 0).into(), 1).unwrap();
     let address = listeners[0].local_addr().unwrap();
-    let (orders, received) = tokio::sync::watch::channel(Orders {
+    let (commands, received) = tokio::sync::watch::channel(WorkerCommand {
         table,
         listeners: None,
         draining: false,
     });
     drop(spawn_workers(listeners, &received).unwrap());
-    (address, orders)
+    (address, commands)
 }
 
 const BODY: &[u8] = b"0123456789";
@@ -139,8 +139,8 @@ fn requests_in_steady_state_allocate_nothing() {
     // A proxy that stops allocates, so none does before the end.
     let mut running = Vec::new();
     for (name, request, request_end, answer, answer_end) in cases {
-        let (address, orders) = proxy_before(backend(answer, request_end));
-        running.push(orders);
+        let (address, commands) = proxy_before(backend(answer, request_end));
+        running.push(commands);
         let mut clients: Vec<TcpStream> = (0..8)
             .map(|_| {
                 let stream = TcpStream::connect(address).unwrap();

@@ -10,7 +10,7 @@ use super::message::{Reply, Request};
 use super::stats;
 use crate::balance;
 use crate::config::raw::{RawBackend, RawConfig};
-use crate::control::{ApplyError, Control, Staged, Turn};
+use crate::control::{ApplyError, ConfigGuard, Control, Staged};
 use crate::names;
 use crate::state::Backend;
 
@@ -78,9 +78,12 @@ pub(super) async fn handle(control: &Control, request: &Request) -> Result<Reply
         ("POST", "/api/v1/report") => report(control, &request.json()?),
         (_, path) if PATHS.contains(&path) => Err(Reply::error(
             405,
-            format!("{} is not possible here", request.method),
+            format!("{} is not allowed for this path", request.method),
         )),
-        _ => Err(Reply::error(404, format!("there is: {}", PATHS.join(", ")))),
+        _ => Err(Reply::error(
+            404,
+            format!("unknown path; known are {}", PATHS.join(", ")),
+        )),
     }
 }
 
@@ -143,15 +146,15 @@ async fn put_config(control: &Control, request: &Request) -> Result<Reply, Reply
         .map_err(|_| Reply::error(422, "the configuration is not UTF-8"))?;
     let config =
         crate::config::Config::parse(text).map_err(|error| Reply::error(422, error.to_string()))?;
-    control.learn(names::hosts(&config)).await;
-    let turn = control.turn().await;
+    control.prefetch_names(names::hosts(&config)).await;
+    let guard = control.lock_config().await;
     let mut raw = config.raw;
     let redacted = raw.admin.token.as_deref() == Some(REDACTED);
     if redacted {
         raw.admin.token = control.raw().admin.token;
     }
     let text = (!redacted).then_some(text);
-    let persisted = apply(control, &turn, request, raw, text).await?;
+    let persisted = apply(control, &guard, request, raw, text).await?;
     Ok(Reply::ok(
         json!({"status": "applied", "persisted": persisted, "warnings": control.warnings()}),
     ))
@@ -162,7 +165,7 @@ async fn put_config(control: &Control, request: &Request) -> Result<Reply, Reply
 /// whether it was.
 async fn apply(
     control: &Control,
-    turn: &Turn<'_>,
+    guard: &ConfigGuard<'_>,
     request: &Request,
     raw: RawConfig,
     text: Option<&str>,
@@ -173,7 +176,7 @@ async fn apply(
         Some(_) => return Err(Reply::error(400, "persist: write true or false")),
     };
     let staged = persist.then(|| stage(control, &raw, text)).transpose()?;
-    turn.apply(raw).await?;
+    guard.apply(raw).await?;
     if let Some(staged) = staged {
         staged.commit().map_err(|error| {
             let detail = format!("the configuration is in use, but not in the file: {error}");
@@ -213,17 +216,17 @@ impl From<ApplyError> for Reply {
 }
 
 async fn reload_ssl(control: &Control) -> Result<Reply, Reply> {
-    let turn = control.turn().await;
+    let guard = control.lock_config().await;
     let raw = control.raw();
     if !raw.ssl.enabled {
         return Err(Reply::error(409, "ssl is not enabled"));
     }
-    turn.apply(raw).await?;
+    guard.apply(raw).await?;
     match &control.table().certificate_error {
         None => Ok(Reply::ok(json!({"status": "reloaded"}))),
         Some(error) => Err(Reply::error(
             422,
-            format!("the certificate stays as it was: {error}"),
+            format!("cannot load the certificate, keeping the previous one: {error}"),
         )),
     }
 }
@@ -239,7 +242,7 @@ fn backends(control: &Control, request: &Request) -> Result<Reply, Reply> {
         None => Ok(Reply::ok(json!({"upstreams": upstreams}))),
         Some(name) => match upstreams.remove(name) {
             Some(list) => Ok(Reply::ok(json!({"upstream": name, "backends": list}))),
-            None => Err(Reply::error(404, format!("there is no upstream {name}"))),
+            None => Err(Reply::error(404, format!("unknown upstream {name}"))),
         },
     }
 }
@@ -272,48 +275,43 @@ fn named(request: &Request) -> Result<Named, Reply> {
 }
 
 fn list_of<'a>(raw: &'a mut RawConfig, upstream: &str) -> Result<&'a mut Vec<RawBackend>, Reply> {
-    let missing = || Reply::error(404, format!("there is no upstream {upstream}"));
+    let missing = || Reply::error(404, format!("unknown upstream {upstream}"));
     raw.backends.get_mut(upstream).ok_or_else(missing)
 }
 
 fn position(list: &[RawBackend], upstream: &str, id: &str) -> Result<usize, Reply> {
     list.iter()
         .position(|backend| backend.id == id)
-        .ok_or_else(|| {
-            Reply::error(
-                404,
-                format!("there is no backend {id} in upstream {upstream}"),
-            )
-        })
+        .ok_or_else(|| Reply::error(404, format!("unknown backend {id} in upstream {upstream}")))
 }
 
 async fn add(control: &Control, request: &Request, placed: &Placed) -> Result<Reply, Reply> {
     control
-        .learn(names::names_among(iter::once(placed.backend.host.as_str())))
+        .prefetch_names(names::names_among(iter::once(placed.backend.host.as_str())))
         .await;
-    let turn = control.turn().await;
+    let guard = control.lock_config().await;
     let mut raw = control.raw();
     let list = list_of(&mut raw, &placed.upstream)?;
     if list.iter().any(|backend| backend.id == placed.backend.id) {
         return Err(Reply::error(
             409,
-            format!("there already is a backend {}", placed.backend.id),
+            format!("a backend with the id {} exists already", placed.backend.id),
         ));
     }
     list.push(placed.backend.clone());
-    let persisted = apply(control, &turn, request, raw, None).await?;
+    let persisted = apply(control, &guard, request, raw, None).await?;
     Ok(Reply::ok(
         json!({"status": "added", "persisted": persisted}),
     ))
 }
 
 async fn remove(control: &Control, request: &Request, named: &Named) -> Result<Reply, Reply> {
-    let turn = control.turn().await;
+    let guard = control.lock_config().await;
     let mut raw = control.raw();
     let list = list_of(&mut raw, &named.upstream)?;
     let at = position(list, &named.upstream, &named.backend_id)?;
     list.remove(at);
-    let persisted = apply(control, &turn, request, raw, None).await?;
+    let persisted = apply(control, &guard, request, raw, None).await?;
     Ok(Reply::ok(
         json!({"status": "removed", "persisted": persisted}),
     ))
@@ -321,14 +319,14 @@ async fn remove(control: &Control, request: &Request, named: &Named) -> Result<R
 
 async fn update(control: &Control, request: &Request, placed: &Placed) -> Result<Reply, Reply> {
     control
-        .learn(names::names_among(iter::once(placed.backend.host.as_str())))
+        .prefetch_names(names::names_among(iter::once(placed.backend.host.as_str())))
         .await;
-    let turn = control.turn().await;
+    let guard = control.lock_config().await;
     let mut raw = control.raw();
     let list = list_of(&mut raw, &placed.upstream)?;
     let at = position(list, &placed.upstream, &placed.backend.id)?;
     list[at] = placed.backend.clone();
-    let persisted = apply(control, &turn, request, raw, None).await?;
+    let persisted = apply(control, &guard, request, raw, None).await?;
     Ok(Reply::ok(
         json!({"status": "updated", "persisted": persisted}),
     ))
@@ -339,7 +337,7 @@ fn connect(control: &Control, named: &Named, disconnect: bool) -> Result<Reply, 
         .find(&named.upstream, &named.backend_id)
         .ok_or_else(|| {
             let detail = format!(
-                "there is no backend {} in upstream {}",
+                "unknown backend {} in upstream {}",
                 named.backend_id, named.upstream
             );
             Reply::error(404, detail)
@@ -356,7 +354,7 @@ fn report(control: &Control, report: &Report) -> Result<Reply, Reply> {
         .find(&report.upstream, &report.backend_id)
         .ok_or_else(|| {
             let detail = format!(
-                "there is no backend {} in upstream {}",
+                "unknown backend {} in upstream {}",
                 report.backend_id, report.upstream
             );
             Reply::error(404, detail)

@@ -59,8 +59,12 @@ impl Request {
 
     /// The body as JSON.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Reply> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Reply::error(422, format!("the body is not as expected: {error}")))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Reply::error(
+                422,
+                format!("the body does not have the expected fields: {error}"),
+            )
+        })
     }
 }
 

@@ -176,7 +176,12 @@ impl Api {
 }
 
 async fn read_body(body: Incoming, within: Duration) -> Result<Bytes, Reply> {
-    let too_large = || Reply::error(413, format!("a body may have {BODY_BYTES_MAX} bytes"));
+    let too_large = || {
+        Reply::error(
+            413,
+            format!("the body is larger than {BODY_BYTES_MAX} bytes"),
+        )
+    };
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }

@@ -25,12 +25,9 @@ pub(super) async fn backend(control: &Control, request: &Request) -> Result<Repl
         request.required("upstream")?,
         request.required("backend_id")?,
     );
-    let backend = control.find(upstream, id).ok_or_else(|| {
-        Reply::error(
-            404,
-            format!("there is no backend {id} in upstream {upstream}"),
-        )
-    })?;
+    let backend = control
+        .find(upstream, id)
+        .ok_or_else(|| Reply::error(404, format!("unknown backend {id} in upstream {upstream}")))?;
     let Some(host_id) = &backend.config.host_id else {
         return Err(unconfigured(
             "host_id of the backend (its host, as the collector names it)",
@@ -43,7 +40,7 @@ fn unconfigured(key: &str) -> Reply {
     Reply::error(
         503,
         format!(
-            "there are no measured values: configure {key} and collector.url, and run speedmimi-agent on that host"
+            "no measured values: configure {key} and collector.url, and run speedmimi-agent on that host"
         ),
     )
 }

@@ -23,7 +23,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         self.available && self.in_flight < self.in_flight_max
     }
 }
@@ -79,7 +79,7 @@ fn indices_with_room(candidates: &[Candidate]) -> impl Iterator<Item = usize> {
     candidates
         .iter()
         .enumerate()
-        .filter(|(_, one)| one.has_room())
+        .filter(|(_, one)| one.has_capacity())
         .map(|(index, _)| index)
 }
 
@@ -137,7 +137,7 @@ fn by_performance(candidates: &[Candidate], random: u64) -> Option<usize> {
     let known = || {
         candidates
             .iter()
-            .filter(|one| one.has_room())
+            .filter(|one| one.has_capacity())
             .filter_map(|one| one.utilisation)
     };
     let count = known().count();

@@ -69,7 +69,7 @@ proptest! {
                 }
                 Choice::Full => {
                     prop_assert!(list.iter().any(|one| one.available));
-                    prop_assert!(list.iter().all(|one| !one.has_room()));
+                    prop_assert!(list.iter().all(|one| !one.has_capacity()));
                 }
                 Choice::Unavailable => prop_assert!(list.iter().all(|one| !one.available)),
             }
@@ -82,7 +82,7 @@ proptest! {
         let algorithm = Algorithm::LeastConnectionsWeight;
         if let Choice::Backend(index) = choose(algorithm, &list, &draw(seed)) {
             let chosen = score(&list[index]);
-            prop_assert!(list.iter().filter(|one| one.has_room()).all(|one| chosen <= score(one)));
+            prop_assert!(list.iter().filter(|one| one.has_capacity()).all(|one| chosen <= score(one)));
         }
     }
 

@@ -21,7 +21,7 @@ impl BoundAdmin {
     /// [`ListenError`] where that is not possible.
     pub fn bind((host, port): &(String, u16)) -> Result<Self, ListenError> {
         let mut listeners = listener::open(listener::resolve(host, *port)?, 1)?;
-        let (_, address) = listener::hold(&listeners)?;
+        let (_, address) = listener::duplicate_first(&listeners)?;
         let listener = listeners.remove(0);
         Ok(Self { listener, address })
     }
@@ -43,7 +43,7 @@ impl BoundAdmin {
         let (open, closing) = watch::channel(());
         let is_loopback = self.address.ip().is_loopback();
         serve(AdminSocket {
-            listener: TcpListener::from_std(self.listener).map_err(ListenError::Hold)?,
+            listener: TcpListener::from_std(self.listener).map_err(ListenError::Handle)?,
             is_loopback,
             closing,
         });

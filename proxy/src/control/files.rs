@@ -68,21 +68,21 @@ fn write_synced(path: &Path, bytes: &[u8], mode: Permissions) -> io::Result<()> 
 /// What can be seen of the files that matter, to notice a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    pub(super) config: Option<Seen>,
-    pub(super) tls: Option<(Option<Seen>, Option<Seen>)>,
+    pub(super) config: Option<FileStamp>,
+    pub(super) tls: Option<(Option<FileStamp>, Option<FileStamp>)>,
     /// The admin API's and the collector's tokens, and the authorities of the
     /// collector and the backends.
-    others: Vec<Option<Seen>>,
+    others: Vec<Option<FileStamp>>,
 }
 
 impl Fingerprint {
     /// To be taken before the files are read, so that no change is missed.
     #[must_use]
-    pub fn new(file: Option<Seen>, config: &Config, sources: &Sources) -> Self {
+    pub fn new(file: Option<FileStamp>, config: &Config, sources: &Sources) -> Self {
         let tls = config
             .tls
             .as_ref()
-            .map(|(cert, key)| (seen(cert), seen(key)));
+            .map(|(cert, key)| (file_stamp(cert), file_stamp(key)));
         let collector = &config.raw.collector;
         let admin = config.admin.as_ref();
         let token = admin.and_then(|_| sources.file(&config.raw.admin));
@@ -94,7 +94,7 @@ impl Fingerprint {
             others: others
                 .into_iter()
                 .chain(backends.map(|backend| &backend.ca_file))
-                .map(|path| path.as_deref().and_then(seen))
+                .map(|path| path.as_deref().and_then(file_stamp))
                 .collect(),
         }
     }
@@ -102,11 +102,11 @@ impl Fingerprint {
 
 /// Time of the last change, size, and the time of the last change of its mode or
 /// owner too, in seconds and nanoseconds.
-pub type Seen = (SystemTime, u64, i64, i64);
+pub type FileStamp = (SystemTime, u64, i64, i64);
 
 /// What can be seen of one file.
 #[must_use]
-pub fn seen(path: &Path) -> Option<Seen> {
+pub fn file_stamp(path: &Path) -> Option<FileStamp> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((
         metadata.modified().ok()?,
@@ -126,10 +126,10 @@ mod tests {
     #[test]
     fn a_file_that_may_be_read_again_looks_new() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let before = seen(file.path()).unwrap();
+        let before = file_stamp(file.path()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         // Within one tick of the kernel's clock two changes have the same time.
-        while seen(file.path()) == Some(before) {
+        while file_stamp(file.path()) == Some(before) {
             assert!(Instant::now() < deadline, "{before:?}");
             file.as_file()
                 .set_permissions(Permissions::from_mode(0o640))

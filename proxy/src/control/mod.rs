@@ -18,14 +18,14 @@ use tokio::sync::watch;
 
 use self::admin_listener::AdminListener;
 pub use self::admin_listener::{AdminSocket, BoundAdmin};
-pub use self::files::{Fingerprint, Seen, Staged, seen};
+pub use self::files::{FileStamp, Fingerprint, Staged, file_stamp};
 use crate::config::raw::RawConfig;
 use crate::config::{Config, ConfigError};
 use crate::descriptors;
 use crate::driver::listener::{self, ListenError};
-use crate::driver::run::{Listeners, Orders};
+use crate::driver::run::{Listeners, WorkerCommand};
 use crate::explain;
-use crate::health::Watch;
+use crate::health::HealthMonitor;
 use crate::names::{self, Names};
 use crate::state::{Backend, BuildError, Table};
 use crate::token::{Sources, Token, TokenError};
@@ -54,10 +54,10 @@ pub enum ApplyError {
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
-    orders: watch::Sender<Orders>,
+    commands: watch::Sender<WorkerCommand>,
     /// Held by who changes something, from reading what is configured until it
     /// is changed. The state is locked only for the change itself.
-    turns: tokio::sync::Mutex<()>,
+    config_lock: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     /// Held by who reads the file again.
     reloading: tokio::sync::Mutex<()>,
@@ -79,25 +79,25 @@ pub type ServeAdmin = fn(Arc<Control>, AdminSocket);
 #[derive(Debug)]
 struct State {
     table: Arc<Table>,
-    watch: Watch,
+    health: HealthMonitor,
     /// A hold on the first listener; see [`Control::take_listener`].
     listener: Option<TcpListener>,
     admin: Option<AdminListener>,
     token: Option<Token>,
     /// Names that were looked up for changes to come.
-    learned: Names,
+    prefetched: Names,
     /// Names that could not be looked up the last time.
     unresolved: BTreeSet<String>,
 }
 
 /// The right to change what is configured; one at a time has it.
 #[derive(Debug)]
-pub struct Turn<'a> {
+pub struct ConfigGuard<'a> {
     control: &'a Control,
     _alone: tokio::sync::MutexGuard<'a, ()>,
 }
 
-impl Turn<'_> {
+impl ConfigGuard<'_> {
     /// Checks a configuration and has the workers use it.
     ///
     /// # Errors
@@ -106,13 +106,13 @@ impl Turn<'_> {
         self.apply_config(Config::try_new(raw)?).await
     }
 
-    /// Names that are in use or were learned are not looked up again: a resolver
+    /// Names that are in use or were prefetched are not looked up again: a resolver
     /// that keeps silent would hold up whoever waits for a turn.
     async fn apply_config(&self, config: Config) -> Result<(), ApplyError> {
         let hosts = names::hosts(&config);
         let mut known = self.control.table().names();
-        known.extend(self.control.state().learned.take(&hosts));
-        known.extend(Names::of_hosts(known.missing(hosts)).await);
+        known.extend(self.control.state().prefetched.take(&hosts));
+        known.extend(Names::resolve_hosts(known.missing(hosts)).await);
         self.apply_named(config, &known)
     }
 
@@ -130,34 +130,34 @@ enum AdminChange {
 }
 
 impl Control {
-    /// Begins to control the workers that listen to `orders`, as many as there
+    /// Begins to control the workers that listen to `commands`, as many as there
     /// are, of which the first has `listener`. Must be called within a runtime,
     /// because it starts to watch the backends. The admin API is closed at first.
     #[must_use]
     pub fn new(
         path: &Path,
-        orders: watch::Sender<Orders>,
+        commands: watch::Sender<WorkerCommand>,
         listener: TcpListener,
         workers: usize,
         sources: Sources,
         serve_admin: ServeAdmin,
     ) -> Arc<Self> {
-        let table = Arc::clone(&orders.borrow().table);
-        let mut watch = Watch::default();
-        watch.turn_to(&table);
+        let table = Arc::clone(&commands.borrow().table);
+        let mut health = HealthMonitor::default();
+        health.set_table(&table);
         let state = Mutex::new(State {
             table,
-            watch,
+            health,
             listener: Some(listener),
             admin: None,
             token: None,
-            learned: Names::default(),
+            prefetched: Names::default(),
             unresolved: BTreeSet::new(),
         });
         Arc::new_cyclic(|own| Self {
             path: path.to_owned(),
-            orders,
-            turns: tokio::sync::Mutex::default(),
+            commands,
+            config_lock: tokio::sync::Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             resolving: tokio::sync::Mutex::default(),
             resolve_again: AtomicBool::default(),
@@ -240,22 +240,22 @@ impl Control {
 
     /// Looks up those of some hosts that are not in use, for a change that is to
     /// come: to be done before the turn is waited for.
-    pub async fn learn(&self, hosts: Vec<String>) {
+    pub async fn prefetch_names(&self, hosts: Vec<String>) {
         let missing = self.table().names().missing(hosts);
-        let found = Names::of_hosts(missing).await;
-        self.state().learned.extend(found);
+        let found = Names::resolve_hosts(missing).await;
+        self.state().prefetched.extend(found);
     }
 
     /// Waits for the turn to change something.
-    pub async fn turn(&self) -> Turn<'_> {
-        Turn {
+    pub async fn lock_config(&self) -> ConfigGuard<'_> {
+        ConfigGuard {
             control: self,
-            _alone: self.turns.lock().await,
+            _alone: self.config_lock.lock().await,
         }
     }
 
     fn apply_to(&self, state: &mut State, config: Config, names: &Names) -> Result<(), ApplyError> {
-        if self.orders.borrow().draining {
+        if self.commands.borrow().draining {
             return Err(ApplyError::Stopping);
         }
         let now = &state.table.config;
@@ -281,11 +281,11 @@ impl Control {
             match change {
                 AdminChange::Keep => {}
                 AdminChange::Close => {
-                    tracing::info!("the admin API is closed");
+                    tracing::info!("admin API closed");
                     state.admin = None;
                 }
                 AdminChange::Open(listener) => {
-                    tracing::info!(admin = %listener.address, "the admin API is at a new address");
+                    tracing::info!(admin = %listener.address, "admin API listening at a new address");
                     state.admin = Some(listener);
                 }
             }
@@ -294,11 +294,11 @@ impl Control {
             self.renew_token(state, &table.config);
         }
         state.table = Arc::clone(&table);
-        state.watch.turn_to(&table);
-        self.orders.send_modify(|orders| {
-            orders.table = table;
+        state.health.set_table(&table);
+        self.commands.send_modify(|commands| {
+            commands.table = table;
             if listeners.is_some() {
-                orders.listeners = listeners;
+                commands.listeners = listeners;
             }
         });
         Ok(())
@@ -331,7 +331,7 @@ impl Control {
         match Token::find(&self.sources, &config.raw.admin) {
             Ok(token) => state.token = Some(token),
             Err(error) if state.token.is_some() => {
-                tracing::warn!("{error}; the admin API's token stays as it was");
+                tracing::warn!("{error}; keeping the admin API's previous token");
             }
             Err(_) => {}
         }
@@ -345,7 +345,7 @@ impl Control {
         (host, port): &(String, u16),
     ) -> Result<Arc<Listeners>, ListenError> {
         let opened = listener::open(listener::resolve(host, *port)?, self.workers)?;
-        let (held, address) = listener::hold(&opened)?;
+        let (held, address) = listener::duplicate_first(&opened)?;
         tracing::info!(listen = %address, "listening at a new address");
         state.listener = Some(held);
         Ok(Listeners::new(opened))
@@ -367,27 +367,29 @@ impl Control {
     }
 
     async fn resolve_once(&self) {
-        let names = Names::of_soon(&self.table().config).await;
-        self.tell_unresolved(&names);
-        let turn = self.turn().await;
+        let names = Names::resolve(&self.table().config).await;
+        self.log_unresolved(&names);
+        let guard = self.lock_config().await;
         let table = self.table();
         if !table.has_moved(&names) {
             return;
         }
-        match turn.apply_named(table.config.clone(), &names) {
-            Ok(()) => tracing::info!("a backend's host name has other addresses now"),
-            Err(error) => tracing::error!("the backends' addresses stay as they were: {error}"),
+        match guard.apply_named(table.config.clone(), &names) {
+            Ok(()) => tracing::info!("the addresses of a backend's host name have changed"),
+            Err(error) => tracing::error!(
+                "cannot apply the new addresses of backends, keeping the previous ones: {error}"
+            ),
         }
     }
 
     /// Tells of names that cannot be looked up any more, and of those that can
     /// again: each once.
-    fn tell_unresolved(&self, names: &Names) {
+    fn log_unresolved(&self, names: &Names) {
         let mut state = self.state();
         let mut now = BTreeSet::new();
         for (host, error) in names.failures() {
             if !state.unresolved.contains(host) {
-                tracing::warn!(%host, %error, "cannot resolve a backend's host: its addresses stay as they were");
+                tracing::warn!(%host, %error, "cannot resolve a backend's host, keeping its previous addresses");
             }
             now.insert(host.to_owned());
         }
@@ -404,8 +406,8 @@ impl Control {
         let alone = self.reloading.lock().await;
         let applied = match Config::load(&self.path) {
             Ok(new) => {
-                self.learn(names::hosts(&new)).await;
-                self.turn().await.apply_config(new).await
+                self.prefetch_names(names::hosts(&new)).await;
+                self.lock_config().await.apply_config(new).await
             }
             Err(error) => Err(error.into()),
         };
@@ -418,7 +420,9 @@ impl Control {
                 tracing::info!("configuration reloaded");
                 self.resolve().await;
             }
-            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+            Err(error) => tracing::error!(
+                "cannot reload the configuration, keeping the previous one: {error}"
+            ),
         }
     }
 
@@ -433,40 +437,45 @@ impl Control {
 
     /// Has the workers stop once what is in flight has ended.
     pub fn drain(&self) {
-        self.orders.send_modify(|orders| orders.draining = true);
+        self.commands
+            .send_modify(|commands| commands.draining = true);
     }
 
     /// Waits until all workers have stopped listening, which they do when they
     /// drain.
     pub async fn listeners_closed(&self) {
-        self.orders.closed().await;
+        self.commands.closed().await;
     }
 
     /// What can be seen of the files that matter: configuration, certificate
     /// and key, tokens and authorities.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::new(seen(&self.path), &self.table().config, &self.sources)
+        Fingerprint::new(file_stamp(&self.path), &self.table().config, &self.sources)
     }
 
     /// Acts on a change of the files since `earlier`.
-    pub async fn follow(&self, earlier: Fingerprint, now: Fingerprint) {
+    pub async fn apply_file_changes(&self, earlier: Fingerprint, now: Fingerprint) {
         if earlier.config != now.config {
             return self.reload().await;
         }
-        let turn = self.turn().await;
-        let applied = turn.apply(self.raw()).await;
+        let guard = self.lock_config().await;
+        let applied = guard.apply(self.raw()).await;
         if earlier.tls != now.tls {
             match applied {
                 // Why it could not be is in the log by then.
                 Ok(()) if self.table().certificate_error.is_some() => {}
                 Ok(()) => tracing::info!("certificate reloaded"),
-                Err(error) => tracing::error!("the certificate stays as it was: {error}"),
+                Err(error) => tracing::error!(
+                    "cannot load the certificate, keeping the previous one: {error}"
+                ),
             }
         } else {
             match applied {
-                Ok(()) => tracing::info!("tokens and authorities were looked at again"),
-                Err(error) => tracing::error!("tokens and authorities stay as they were: {error}"),
+                Ok(()) => tracing::info!("tokens and CA certificates reloaded"),
+                Err(error) => tracing::error!(
+                    "cannot reload tokens and CA certificates, keeping the previous ones: {error}"
+                ),
             }
         }
     }

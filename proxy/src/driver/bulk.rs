@@ -36,7 +36,7 @@ impl Conn {
                 exchange.body_bytes += progress.taken;
                 exchange.content_bytes += progress.taken;
                 if !splice.is_holding() && exchange.request.opaque_remaining() == 0 {
-                    self.worker.give_back_splice(exchange.splice_in.take()?);
+                    self.worker.recycle_splice(exchange.splice_in.take()?);
                 }
                 if progress.taken > 0 {
                     self.commit(exchange);
@@ -116,7 +116,7 @@ impl Conn {
             Ok(progress) => {
                 exchange.response.skip(progress.taken);
                 if !splice.is_holding() && exchange.response.opaque_remaining() == 0 {
-                    self.worker.give_back_splice(exchange.splice_out.take()?);
+                    self.worker.recycle_splice(exchange.splice_out.take()?);
                 }
                 if progress.ended {
                     return Some(upstream_ended(exchange).map(|()| true));

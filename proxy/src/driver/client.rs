@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use super::exchange::{Exchange, Next};
 use super::io::{Io, Pending};
 use super::pool::Lease;
-use super::repeat::Repeat;
+use super::retry::Retry;
 use super::timers::{Timer, Wait};
 use super::worker::{Admission, Scratch, Worker};
 use crate::access_log::Entry;
@@ -29,10 +29,10 @@ const LINGER_TICKS: u32 = 40;
 const LINGER_TICKS_MAX: u32 = 600;
 /// Bytes read at most while a request head is awaited. This is also what a client
 /// that sends ahead can have kept for it.
-pub(super) const AHEAD_BYTES_MAX: usize = 16 << 10;
+pub(super) const READ_AHEAD_BYTES_MAX: usize = 16 << 10;
 /// How long a head, or the handshake before it, may take while the worker stops,
 /// in ticks.
-pub(super) const LATE_TICKS: u32 = 20;
+pub(super) const DRAIN_HEAD_TICKS: u32 = 20;
 /// Bodies that came with the head are copied behind it up to this size.
 pub(super) const COPY_BYTES_MAX: usize = 4 << 10;
 
@@ -70,14 +70,14 @@ pub struct Conn {
     /// Bytes that were read and not handled yet.
     pub(super) left: Vec<u8>,
     /// Whether `left` may hold a whole request.
-    ahead: bool,
+    pipelined: bool,
     /// Requests taken from `left` one after the other.
-    ahead_count: u32,
+    pipelined_count: u32,
     /// Whether the deadline of the current wait is set.
     armed: bool,
     stage: Stage,
-    /// What the access log will say, where there is one.
-    pub(super) draft: Option<Box<Entry>>,
+    /// The access log entry of the request, where a log is written.
+    pub(super) log_entry: Option<Box<Entry>>,
     /// The status of the latest final answer.
     pub(super) status: u16,
     secure: bool,
@@ -146,11 +146,11 @@ impl Conn {
             io,
             timer,
             left: Vec::new(),
-            ahead: false,
-            ahead_count: 0,
+            pipelined: false,
+            pipelined_count: 0,
             armed: false,
             stage: Stage::New,
-            draft: None,
+            log_entry: None,
             status: 0,
             secure,
             trusted,
@@ -182,13 +182,13 @@ impl Conn {
                     Head::Refuse(refusal) => Box::pin(self.refuse(refusal)).await,
                     Head::Forward(mut exchange) => {
                         let next = self.exchange(&mut exchange).await;
-                        self.worker.give_back_exchange(exchange);
+                        self.worker.recycle_exchange(exchange);
                         next
                     }
                 };
                 self.log();
                 match next {
-                    Next::KeepAlive => self.ahead = !self.left.is_empty(),
+                    Next::KeepAlive => self.pipelined = !self.left.is_empty(),
                     Next::Close => return Box::pin(self.close(LINGER_TICKS_MAX)).await,
                     Next::Abort => return self.io.abort(),
                 }
@@ -227,10 +227,10 @@ impl Conn {
             let had = self.left.len();
             input[..had].copy_from_slice(&self.left);
             let mut len = had;
-            let mut look = std::mem::take(&mut self.ahead);
+            let mut look = std::mem::take(&mut self.pipelined);
             if !look {
-                self.ahead_count = 0;
-                let end = had + AHEAD_BYTES_MAX;
+                self.pipelined_count = 0;
+                let end = had + READ_AHEAD_BYTES_MAX;
                 let Poll::Ready(read) = self.io.poll_read(cx, &mut input[had..end]) else {
                     if late {
                         return Poll::Ready(Head::Closed);
@@ -273,13 +273,15 @@ impl Conn {
         let draining = self.worker.draining.get();
         match (self.left.is_empty(), self.stage == Stage::New) {
             (true, false) if draining => self.timer.arm_for(Wait::Next, 0),
-            (true, true) | (false, _) if draining => self.timer.arm_for(Wait::Head, LATE_TICKS),
+            (true, true) | (false, _) if draining => {
+                self.timer.arm_for(Wait::Head, DRAIN_HEAD_TICKS);
+            }
             (true, false) => self.timer.arm_for(Wait::Next, ticks.keep_alive),
             (true, true) | (false, _) => self.timer.arm_for(Wait::Head, ticks.request_head),
         }
     }
 
-    /// Tells the access log of the request that was just answered.
+    /// Writes the request that was just answered to the access log.
     fn log(&mut self) {
         let status = std::mem::take(&mut self.status);
         self.worker.with_access_log(|log| {
@@ -290,13 +292,19 @@ impl Conn {
                 status: 0,
                 backend: None,
             };
-            let draft = self.draft.take().map_or_else(nothing, |draft| *draft);
-            log.push(Entry { status, ..draft });
+            let log_entry = self
+                .log_entry
+                .take()
+                .map_or_else(nothing, |log_entry| *log_entry);
+            log.push(Entry {
+                status,
+                ..log_entry
+            });
         });
     }
 
-    /// What the access log, where one is written, will tell of this request.
-    fn draft_entry(&self, head: &RequestHead<'_, '_>) -> Option<Box<Entry>> {
+    /// The access log entry of this request, where a log is written.
+    fn log_entry_for(&self, head: &RequestHead<'_, '_>) -> Option<Box<Entry>> {
         let local = self.worker.table();
         local.table.access_log.as_ref()?;
         let version = match head.version {
@@ -319,12 +327,12 @@ impl Conn {
     pub(super) fn keep(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             if self.left.capacity() > 0 {
-                self.worker.give_back(std::mem::take(&mut self.left));
+                self.worker.recycle_buffer(std::mem::take(&mut self.left));
             }
             return;
         }
         if self.left.capacity() == 0 {
-            self.left = self.worker.spare();
+            self.left = self.worker.take_buffer();
         }
         self.left.clear();
         self.left.extend_from_slice(bytes);
@@ -342,9 +350,9 @@ impl Conn {
         if self.stage == Stage::New {
             self.stage = Stage::Persistent;
         }
-        self.ahead_count += 1;
-        self.worker.earn_retry();
-        self.draft = self.draft_entry(head);
+        self.pipelined_count += 1;
+        self.worker.deposit_retry();
+        self.log_entry = self.log_entry_for(head);
         if head.connect {
             return self.begin_tunnel(head, &input[head.head_bytes..]);
         }
@@ -354,7 +362,7 @@ impl Conn {
         let mut exchange = worker.exchange();
         exchange.prepare(head, worker.draining.get());
         let is_last = self.stage == Stage::LastRequest;
-        exchange.keep_alive &= !is_last && self.ahead_count < config.limits.pipeline_depth_max;
+        exchange.keep_alive &= !is_last && self.pipelined_count < config.limits.pipeline_depth_max;
         exchange.request.forbid_trailer(&config.real_ip_header);
         let rest = &input[head.head_bytes..];
         exchange.content_bytes = 0;
@@ -375,7 +383,7 @@ impl Conn {
         let algorithm = algorithm(route, head, self.secure);
         let client = real_ip.unwrap_or(self.peer);
         exchange.route = (route.upstream, algorithm, client);
-        let lease = match worker.choose_or_wait(&local, route.upstream, algorithm, client) {
+        let lease = match worker.choose_or_queue(&local, route.upstream, algorithm, client) {
             Ok(lease) => lease,
             Err(reject) => return self.refused(head, reject, keep_alive),
         };
@@ -450,7 +458,7 @@ impl Conn {
     pub(super) async fn refuse(&mut self, refusal: Refusal) -> Next {
         let keep_alive = refusal.keep_alive && !self.worker.draining.get();
         self.status = refusal.reject.status();
-        let mut answer = self.worker.spare();
+        let mut answer = self.worker.take_buffer();
         reject::write_rejection(
             &mut answer,
             refusal.reject,
@@ -468,7 +476,7 @@ impl Conn {
             pending.poll_send(&mut self.io, cx).map(|sent| sent.is_ok())
         })
         .await;
-        self.worker.give_back(pending.take());
+        self.worker.recycle_buffer(pending.take());
         match (sent, keep_alive) {
             (false, _) => Next::Abort,
             (true, true) => Next::KeepAlive,
@@ -521,7 +529,7 @@ impl Drop for Conn {
     /// A worker that cuts off what has not ended does so by dropping it: the
     /// client must not take what it has for a whole.
     fn drop(&mut self) {
-        if self.worker.cutting.get() && self.stage != Stage::Closing {
+        if self.worker.aborting.get() && self.stage != Stage::Closing {
             self.io.abort();
         }
     }
@@ -536,10 +544,10 @@ impl Exchange {
             upgrade: head.websocket,
         };
         self.version = head.version;
-        self.repeat = if is_idempotent(head.method) {
-            Repeat::Always
+        self.retry = if is_idempotent(head.method) {
+            Retry::Always
         } else {
-            Repeat::Untaken
+            Retry::IfUnread
         };
         self.error_format = ErrorFormat::wanted(head.accept);
         self.keep_alive = head.keep_alive && !draining;
@@ -561,10 +569,10 @@ impl Exchange {
             body = &[];
         }
         let mut sent = 0;
-        let sure = self.needs_live_connection();
+        let ask_kernel = self.needs_live_connection();
         if let Some(lease) = lease {
             let pooled = loop {
-                let Some(mut io) = lease.backend.checkout(worker.timers.now(), sure) else {
+                let Some(mut io) = lease.backend.checkout(worker.timers.now(), ask_kernel) else {
                     break None;
                 };
                 match io.poll_write(cx, [out, body]) {
@@ -577,7 +585,7 @@ impl Exchange {
             };
             self.upstream.place(lease, pooled);
         }
-        let mut kept = worker.spare();
+        let mut kept = worker.take_buffer();
         kept.extend_from_slice(out);
         kept.extend_from_slice(body);
         self.to_up = Pending::new(kept, sent);

@@ -26,7 +26,7 @@ impl Conn {
         };
         let client = self.real_ip(head, config).unwrap_or(self.peer);
         let (upstream, algorithm) = (target.upstream, target.algorithm);
-        let lease = match worker.choose_or_wait(&local, upstream, algorithm, client) {
+        let lease = match worker.choose_or_queue(&local, upstream, algorithm, client) {
             Ok(lease) => lease,
             Err(reject) => return self.refused(head, reject, false),
         };
@@ -46,11 +46,11 @@ impl Conn {
     /// could be connected to does not excuse requests that failed there, so its
     /// count of failures stays.
     pub(super) async fn open_tunnel(&mut self, exchange: &mut Exchange) -> Next {
-        if let (Some(lease), Some(draft)) = (exchange.upstream.lease(), &mut self.draft) {
-            draft.backend = Some(Arc::clone(&lease.backend.shared));
+        if let (Some(lease), Some(log_entry)) = (exchange.upstream.lease(), &mut self.log_entry) {
+            log_entry.backend = Some(Arc::clone(&lease.backend.shared));
         }
         self.status = 200;
-        let mut answer = self.worker.spare();
+        let mut answer = self.worker.take_buffer();
         forward::write_connected(&mut answer, &self.worker.date.get());
         exchange.to_client = Pending::new(answer, 0);
         self.tunnel(exchange).await

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::client::{AHEAD_BYTES_MAX, Conn, Refusal};
+use super::client::{Conn, READ_AHEAD_BYTES_MAX, Refusal};
 use super::io::{Io, Pending};
 use super::pool::{After, Lease};
-use super::queue::Unplaced;
-use super::repeat::{Ending, Repeat};
+use super::queue::QueueError;
+use super::retry::{Disconnect, Retry};
 use super::splice::{PUT_BYTES_MAX, Splice};
 use super::worker::Scratch;
 use crate::config::Algorithm;
@@ -33,16 +33,16 @@ pub struct Exchange {
     pub(super) content_bytes: u64,
     /// The response's body, once its head is there.
     pub(super) response: Body,
-    /// Bytes for the backend; everything sent so far while `repeat` needs it.
+    /// Bytes for the backend; everything sent so far while `retry` needs it.
     pub(super) to_up: Pending,
     /// Bytes for the client.
     pub(super) to_client: Pending,
     /// The beginning of a response head that is not complete.
-    pub(super) up_left: Vec<u8>,
+    pub(super) partial_head: Vec<u8>,
     pub(super) asked: Asked,
     pub(super) version: Version,
     /// When the request may be sent again as it stands in `to_up`.
-    pub(super) repeat: Repeat,
+    pub(super) retry: Retry,
     pub(super) progress: Progress,
     pub(super) kind: Kind,
     pub(super) transfer: Transfer,
@@ -73,10 +73,10 @@ impl Default for Exchange {
             response: Body::Done,
             to_up: Pending::default(),
             to_client: Pending::default(),
-            up_left: Vec::new(),
+            partial_head: Vec::new(),
             asked: Asked::default(),
             version: Version::Http11,
-            repeat: Repeat::Never,
+            retry: Retry::Never,
             progress: Progress::Awaited,
             kind: Kind::Request,
             transfer: Transfer::AsReceived,
@@ -243,11 +243,11 @@ impl Exchange {
 
     /// Whether some of the request has not reached the backend.
     pub(super) fn is_sending(&self) -> bool {
-        self.is_stuck_up() || !self.request.is_done()
+        self.is_blocked_upstream() || !self.request.is_done()
     }
 
     /// Whether bytes wait for the backend to take them.
-    fn is_stuck_up(&self) -> bool {
+    fn is_blocked_upstream(&self) -> bool {
         let holding = self.splice_in.as_ref().is_some_and(Splice::is_holding);
         holding || !self.to_up.is_empty()
     }
@@ -292,7 +292,7 @@ pub(super) enum End {
     /// Both sides now speak another protocol.
     Switched,
     /// The backend's connection ended before it answered.
-    Unanswered(Ending),
+    Unanswered(Disconnect),
     /// The client is to be told so; trying elsewhere would not help.
     Refused(Reject),
     /// The response cannot be completed, or the client is gone.
@@ -308,12 +308,12 @@ impl Conn {
     pub(super) async fn exchange(&mut self, exchange: &mut Exchange) -> Next {
         loop {
             match &exchange.upstream {
-                Upstream::Queued => match Box::pin(self.wait_for_place(exchange)).await {
+                Upstream::Queued => match Box::pin(self.wait_in_queue(exchange)).await {
                     Ok(lease) => self.place(exchange, lease),
-                    Err(Unplaced::Refused(reject)) => {
+                    Err(QueueError::Refused(reject)) => {
                         return Box::pin(self.give_up(exchange, reject)).await;
                     }
-                    Err(Unplaced::Abandoned) => return Next::Abort,
+                    Err(QueueError::Abandoned) => return Next::Abort,
                 },
                 Upstream::Placed(_) => match Box::pin(self.connect(exchange)).await {
                     Ok(io) => exchange.upstream.connect(io),
@@ -322,7 +322,7 @@ impl Conn {
                     }
                     Err(reject) => {
                         Self::note_failure(exchange, reject);
-                        if !self.choose_again(exchange, Failure::Unsent) {
+                        if !self.reselect(exchange, Failure::Unsent) {
                             return Box::pin(self.give_up(exchange, reject)).await;
                         }
                     }
@@ -355,7 +355,7 @@ impl Conn {
                     Self::note_failure(exchange, reject);
                     Failure::Unanswered
                 };
-                if exchange.may_repeat(ending) && self.choose_again(exchange, failure) {
+                if exchange.is_retryable(ending) && self.reselect(exchange, failure) {
                     return None;
                 }
                 Box::pin(self.give_up(exchange, reject)).await
@@ -373,8 +373,9 @@ impl Conn {
         let pooled = match exchange.kind {
             Kind::Tunnel => None,
             Kind::Request => {
-                let (now, sure) = (self.worker.timers.now(), exchange.needs_live_connection());
-                lease.backend.checkout(now, sure)
+                let (now, ask_kernel) =
+                    (self.worker.timers.now(), exchange.needs_live_connection());
+                lease.backend.checkout(now, ask_kernel)
             }
         };
         exchange.upstream.place(lease, pooled);
@@ -488,7 +489,7 @@ impl Conn {
         if self.left.is_empty() {
             let worker = Rc::clone(&self.worker);
             let mut scratch = worker.scratch.borrow_mut();
-            let ahead = &mut scratch.input[..AHEAD_BYTES_MAX];
+            let ahead = &mut scratch.input[..READ_AHEAD_BYTES_MAX];
             match ready!(self.io.poll_read(cx, ahead))? {
                 0 => return Poll::Ready(Ok(Watch::Ended)),
                 bytes => self.keep(&ahead[..bytes]),
@@ -504,7 +505,7 @@ impl Conn {
         let holding = exchange.splice_out.as_ref().is_some_and(Splice::is_holding);
         let wait = if holding || !exchange.to_client.is_empty() {
             ticks.client_write
-        } else if exchange.is_answered() || exchange.is_stuck_up() {
+        } else if exchange.is_answered() || exchange.is_blocked_upstream() {
             ticks.body_stall
         } else if !exchange.request.is_done() {
             ticks.request_body
@@ -517,7 +518,7 @@ impl Conn {
     fn exchange_timeout(&self, exchange: &Exchange) -> End {
         if exchange.is_answered() {
             End::Broken
-        } else if exchange.request.is_done() || exchange.is_stuck_up() {
+        } else if exchange.request.is_done() || exchange.is_blocked_upstream() {
             End::Refused(Reject::ResponseTimeout)
         } else {
             End::Refused(Reject::RequestTimeout)
@@ -569,7 +570,7 @@ impl Conn {
         if exchange.content_bytes_announced() > worker.table().table.config.limits.body_bytes_max {
             return Err(End::Refused(Reject::BodyTooLarge));
         }
-        let keeps = exchange.keeps_piece();
+        let keeps = exchange.keeps_body();
         if !keeps {
             self.commit(exchange);
         }
@@ -582,7 +583,7 @@ impl Conn {
         } else {
             exchange
                 .to_up
-                .send(up, cx, [body, &[]], false, || worker.spare())
+                .send(up, cx, [body, &[]], false, || worker.take_buffer())
         };
         if sent.is_err() {
             exchange.intake = Intake::Failed;
@@ -614,8 +615,8 @@ impl Conn {
         let worker = Rc::clone(&self.worker);
         let mut scratch = worker.scratch.borrow_mut();
         let Scratch { input, out } = &mut *scratch;
-        let had = exchange.up_left.len();
-        input[..had].copy_from_slice(&exchange.up_left);
+        let had = exchange.partial_head.len();
+        input[..had].copy_from_slice(&exchange.partial_head);
         let end = if is_answered {
             input.len()
         } else {
@@ -638,7 +639,7 @@ impl Conn {
 /// The backend closed in order.
 pub(super) fn upstream_ended(exchange: &mut Exchange) -> Result<(), End> {
     if !exchange.is_answered() {
-        return Err(End::Unanswered(Ending::Closed));
+        return Err(End::Unanswered(Disconnect::Closed));
     }
     if matches!(exchange.response, Body::UntilClose) {
         exchange.response = Body::Done;
@@ -654,7 +655,7 @@ pub(super) fn upstream_error(exchange: &Exchange, error: &io::Error) -> End {
     }
     // So TLS tells of an end that was not announced.
     End::Unanswered(match error.kind() {
-        io::ErrorKind::UnexpectedEof => Ending::Closed,
-        _ => Ending::Broken,
+        io::ErrorKind::UnexpectedEof => Disconnect::Closed,
+        _ => Disconnect::Broken,
     })
 }

@@ -126,7 +126,7 @@ impl Io {
 
     /// Whether a pooled connection can carry a request: nothing has come, no
     /// end and no stray byte. Costs no system call while nothing happened.
-    pub fn is_quiet(&mut self) -> bool {
+    pub fn is_idle(&mut self) -> bool {
         match self {
             Self::Tcp(stream) => {
                 let seen = stream.try_read(&mut [0_u8; 1]);
@@ -142,13 +142,13 @@ impl Io {
 
     /// The same by asking the kernel, which may know of an end that the driver
     /// has not been told of yet.
-    pub fn is_quiet_now(&mut self) -> bool {
+    pub fn is_idle_by_kernel(&mut self) -> bool {
         let seen = recv(
             self.tcp(),
             &mut [0_u8; 1],
             RecvFlags::PEEK | RecvFlags::DONTWAIT,
         );
-        matches!(seen, Err(Errno::AGAIN)) && self.is_quiet()
+        matches!(seen, Err(Errno::AGAIN)) && self.is_idle()
     }
 
     /// Bytes that were written and that the peer has not acknowledged, also
@@ -314,11 +314,11 @@ mod tests {
     fn an_end_that_the_driver_was_not_told_of_is_seen() {
         block_on(async {
             let (mut io, peer) = pair().await;
-            assert!(io.is_quiet() && io.is_quiet_now());
+            assert!(io.is_idle() && io.is_idle_by_kernel());
             drop(peer);
             wait_for_input(&io);
-            assert!(io.is_quiet(), "the driver knows of the end by now");
-            assert!(!io.is_quiet_now());
+            assert!(io.is_idle(), "the driver knows of the end by now");
+            assert!(!io.is_idle_by_kernel());
         });
     }
 
@@ -328,7 +328,7 @@ mod tests {
             let (mut io, mut peer) = pair().await;
             peer.write_all(b"x").unwrap();
             wait_for_input(&io);
-            assert!(!io.is_quiet_now());
+            assert!(!io.is_idle_by_kernel());
         });
     }
 

@@ -43,8 +43,8 @@ pub enum ListenError {
         traffic: SocketAddr,
     },
     /// An open listener cannot be kept hold of.
-    #[error("cannot keep a hold on the listener: {0}")]
-    Hold(io::Error),
+    #[error("cannot register the listening socket: {0}")]
+    Handle(io::Error),
 }
 
 /// The address to listen on.
@@ -102,13 +102,15 @@ pub fn open(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, Liste
 /// A second hold on the first of some listeners, and its address.
 ///
 /// # Errors
-/// [`ListenError::Hold`] where the system gives neither.
-pub fn hold(listeners: &[TcpListener]) -> Result<(TcpListener, SocketAddr), ListenError> {
+/// [`ListenError::Handle`] where the system gives neither.
+pub fn duplicate_first(
+    listeners: &[TcpListener],
+) -> Result<(TcpListener, SocketAddr), ListenError> {
     let first = listeners
         .first()
-        .ok_or_else(|| ListenError::Hold(io::ErrorKind::NotFound.into()))?;
-    let held = first.try_clone().map_err(ListenError::Hold)?;
-    let address = first.local_addr().map_err(ListenError::Hold)?;
+        .ok_or_else(|| ListenError::Handle(io::ErrorKind::NotFound.into()))?;
+    let held = first.try_clone().map_err(ListenError::Handle)?;
+    let address = first.local_addr().map_err(ListenError::Handle)?;
     Ok((held, address))
 }
 

@@ -25,7 +25,7 @@ pub enum After {
         ticks: u32,
         /// Whether the answer was one without a body, behind which some backends
         /// send one all the same: it is looked for before the next request.
-        doubted: bool,
+        verify: bool,
     },
 }
 
@@ -33,7 +33,7 @@ pub enum After {
 struct Idle {
     io: Io,
     until: u32,
-    doubted: bool,
+    verify: bool,
 }
 
 /// A backend as one worker sees it.
@@ -44,7 +44,7 @@ pub struct LocalBackend {
     idle_ticks: Cell<u32>,
     idle: RefCell<Vec<Idle>>,
     retired: Cell<bool>,
-    told_until: Cell<u32>,
+    warned_until: Cell<u32>,
 }
 
 impl LocalBackend {
@@ -56,7 +56,7 @@ impl LocalBackend {
             idle_ticks: Cell::new(0),
             idle: RefCell::default(),
             retired: Cell::new(false),
-            told_until: Cell::new(0),
+            warned_until: Cell::new(0),
         })
     }
 
@@ -69,11 +69,11 @@ impl LocalBackend {
     }
 
     /// Says why no connection by TLS can be made, once in so many ticks.
-    pub fn tell_of_tls(&self, error: &io::Error, now: u32, ticks: u32) {
-        if now < self.told_until.get() {
+    pub fn warn_of_tls_failure(&self, error: &io::Error, now: u32, ticks: u32) {
+        if now < self.warned_until.get() {
             return;
         }
-        self.told_until.set(now.saturating_add(ticks));
+        self.warned_until.set(now.saturating_add(ticks));
         let (upstream, backend) = (&self.shared.upstream, &self.shared.config.id);
         tracing::warn!(%upstream, %backend, %error, "the TLS handshake failed: {}", tls::remedy(error));
     }
@@ -85,14 +85,14 @@ impl LocalBackend {
     }
 
     /// A pooled connection on which nothing has happened since, as far as the
-    /// driver knows or, where it has to be `sure`, the kernel.
-    pub fn checkout(&self, now: u32, sure: bool) -> Option<Io> {
+    /// driver knows or, with `ask_kernel`, the kernel.
+    pub fn checkout(&self, now: u32, ask_kernel: bool) -> Option<Io> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut one) = idle.pop() {
-            let quiet = if sure || one.doubted {
-                one.io.is_quiet_now()
+            let quiet = if ask_kernel || one.verify {
+                one.io.is_idle_by_kernel()
             } else {
-                one.io.is_quiet()
+                one.io.is_idle()
             };
             if quiet && one.until > now {
                 return Some(one.io);
@@ -103,7 +103,7 @@ impl LocalBackend {
 
     /// Puts a connection back for the next request.
     pub fn put_back(&self, io: Io, now: u32, after: After) {
-        let After::Keep { ticks, doubted } = after else {
+        let After::Keep { ticks, verify } = after else {
             return;
         };
         let mut idle = self.idle.borrow_mut();
@@ -111,7 +111,7 @@ impl LocalBackend {
             idle.push(Idle {
                 io,
                 until: now.saturating_add(ticks),
-                doubted,
+                verify,
             });
         }
     }
@@ -120,7 +120,7 @@ impl LocalBackend {
     pub fn prune(&self, now: u32) {
         self.idle
             .borrow_mut()
-            .retain_mut(|one| one.until > now && one.io.is_quiet());
+            .retain_mut(|one| one.until > now && one.io.is_idle());
     }
 
     /// Closes those that were used least lately, at most so many; gives how many.

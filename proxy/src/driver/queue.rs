@@ -64,7 +64,7 @@ impl Drop for Waiting {
 }
 
 /// Why a request got no place.
-pub(super) enum Unplaced {
+pub(super) enum QueueError {
     /// The client is to be told so.
     Refused(Reject),
     /// The client is gone.
@@ -73,10 +73,10 @@ pub(super) enum Unplaced {
 
 impl Conn {
     /// Waits for a place at a backend.
-    pub(super) async fn wait_for_place(
+    pub(super) async fn wait_in_queue(
         &mut self,
         exchange: &mut Exchange,
-    ) -> Result<Lease, Unplaced> {
+    ) -> Result<Lease, QueueError> {
         let worker = Rc::clone(&self.worker);
         let (upstream, algorithm, client) = exchange.route;
         let local = worker.table();
@@ -84,10 +84,10 @@ impl Conn {
             local.table.queues.get(upstream).map(Arc::clone),
             local.table.config.upstreams.get(upstream),
         ) else {
-            return Err(Unplaced::Refused(Reject::NoBackend));
+            return Err(QueueError::Refused(Reject::NoBackend));
         };
         let Some((waiting, mut look)) = queue.enter(configured.queue) else {
-            return Err(Unplaced::Refused(Reject::BackendsFull));
+            return Err(QueueError::Refused(Reject::BackendsFull));
         };
         self.timer.arm(ticks(configured.queue_timeout));
         drop(local);
@@ -111,7 +111,7 @@ impl Conn {
                         drop(waiting);
                         // One was woken, but more may have become free. In vain it
                         // would lose its turn.
-                        if local.has_room(upstream) {
+                        if local.has_capacity(upstream) {
                             queue.wake_first();
                         }
                         return Ok(lease);
@@ -119,16 +119,16 @@ impl Conn {
                     Err(Reject::BackendsFull) => {}
                     Err(reject) => {
                         queue.wake_first();
-                        return Err(Unplaced::Refused(reject));
+                        return Err(QueueError::Refused(reject));
                     }
                 }
             }
             let woken = poll_fn(|cx| {
                 if self.timer.fired() {
-                    return Poll::Ready(Err(Unplaced::Refused(Reject::QueueTimeout)));
+                    return Poll::Ready(Err(QueueError::Refused(Reject::QueueTimeout)));
                 }
                 if self.watch_client(exchange, cx).is_ready() {
-                    return Poll::Ready(Err(Unplaced::Abandoned));
+                    return Poll::Ready(Err(QueueError::Abandoned));
                 }
                 freed.as_mut().poll(cx).map(Ok)
             });

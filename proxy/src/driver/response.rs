@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::client::{COPY_BYTES_MAX, Conn};
 use super::exchange::{End, Exchange, Progress, Transfer};
 use super::pool::After;
-use super::repeat::Repeat;
+use super::retry::Retry;
 use super::splice::{SPLICE_BYTES_MIN, Splice};
 use super::timers::ticks;
 use http1::body::Body;
@@ -42,8 +42,8 @@ impl Conn {
             match parse_response(&input[at..], &mut slots, limits, exchange.asked) {
                 Err(reject) => return Err(End::Refused(reject)),
                 Ok(None) => {
-                    exchange.up_left.clear();
-                    exchange.up_left.extend_from_slice(&input[at..]);
+                    exchange.partial_head.clear();
+                    exchange.partial_head.extend_from_slice(&input[at..]);
                     return self.pass_on(exchange, cx, [out, &[]]);
                 }
                 Ok(Some(head)) => {
@@ -52,7 +52,7 @@ impl Conn {
                 }
             }
         }
-        exchange.up_left = Vec::new();
+        exchange.partial_head = Vec::new();
         if exchange.progress == Progress::Switched {
             return self.pass_on(exchange, cx, [out, &input[at..]]);
         }
@@ -126,8 +126,8 @@ impl Conn {
             lease.backend.shared.outcomes().answered(head.status);
         }
         self.status = head.status;
-        if let (Some(draft), Some(lease)) = (&mut self.draft, exchange.upstream.lease()) {
-            draft.backend = Some(Arc::clone(&lease.backend.shared));
+        if let (Some(log_entry), Some(lease)) = (&mut self.log_entry, exchange.upstream.lease()) {
+            log_entry.backend = Some(Arc::clone(&lease.backend.shared));
         }
         exchange.progress = if head.status == 101 {
             Progress::Switched
@@ -167,16 +167,16 @@ impl Conn {
         let more = exchange.splice_out.as_ref().is_some_and(Splice::is_holding);
         exchange
             .to_client
-            .send(&mut self.io, cx, parts, more, || worker.spare())
+            .send(&mut self.io, cx, parts, more, || worker.take_buffer())
             .map_err(|_| End::Broken)
     }
 
     /// The request is not sent again: something was answered, or its beginning
     /// is not kept any more.
     pub(super) fn commit(&self, exchange: &mut Exchange) {
-        exchange.repeat = Repeat::Never;
+        exchange.retry = Retry::Never;
         if exchange.to_up.is_empty() {
-            self.worker.give_back(exchange.to_up.take());
+            self.worker.recycle_buffer(exchange.to_up.take());
         }
     }
 }
@@ -196,7 +196,7 @@ fn after(exchange: &Exchange, head: &ResponseHead<'_, '_>) -> After {
         0 => After::Close,
         ticks => After::Keep {
             ticks,
-            doubted: head.framing == Framing::Empty,
+            verify: head.framing == Framing::Empty,
         },
     }
 }

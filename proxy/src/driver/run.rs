@@ -16,16 +16,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use super::client::{Conn, LATE_TICKS};
+use super::client::{Conn, DRAIN_HEAD_TICKS};
+use super::eviction::wait_for_slot;
 use super::io::Io;
-use super::shortage::place_soon;
 use super::timers::{TICK, Wait};
 use super::worker::{Admission, Shared, Worker};
-use crate::descriptors::is_own_shortage;
+use crate::descriptors::is_local_shortage;
 use crate::state::Table;
 
 /// How often the date is renewed and pools are looked through, in ticks.
-const TIDY_TICKS: u32 = 20;
+const PRUNE_TICKS: u32 = 20;
 /// The pause after a failed accept: descriptors come back when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -41,7 +41,7 @@ const ACCEPT_GRACE: Duration = Duration::from_millis(500);
 
 /// What the workers are told.
 #[derive(Debug, Clone)]
-pub struct Orders {
+pub struct WorkerCommand {
     /// The table to work by.
     pub table: Arc<Table>,
     /// The listeners to use from now on; `None`: those that the workers began
@@ -69,19 +69,19 @@ impl Listeners {
     }
 }
 
-/// Starts one thread per listener. A worker that stops lets go of its orders once
+/// Starts one thread per listener. A worker that stops lets go of its commands once
 /// its listener is closed.
 ///
 /// # Errors
 /// The error of the thread or runtime that could not be started.
 pub fn spawn_workers(
     listeners: Vec<StdListener>,
-    orders: &watch::Receiver<Orders>,
+    commands: &watch::Receiver<WorkerCommand>,
 ) -> io::Result<Vec<std::thread::JoinHandle<()>>> {
     let shared = Shared::new(listeners.len());
     let mut threads = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
-        let (shared, orders) = (Arc::clone(&shared), orders.clone());
+        let (shared, commands) = (Arc::clone(&shared), commands.clone());
         let runtime_failed = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
@@ -96,7 +96,7 @@ pub fn spawn_workers(
                     Ok(runtime) => {
                         let started = runtime_failed.0.send(Ok(()));
                         debug_assert!(started.is_ok(), "the starter waits for this");
-                        work(&runtime, listener, &shared, orders, index);
+                        work(&runtime, listener, &shared, commands, index);
                     }
                     Err(error) => drop(runtime_failed.0.send(Err(error))),
                 }
@@ -114,20 +114,20 @@ fn work(
     runtime: &LocalRuntime,
     listener: StdListener,
     shared: &Arc<Shared>,
-    mut orders: watch::Receiver<Orders>,
+    mut commands: watch::Receiver<WorkerCommand>,
     index: usize,
 ) {
     let seed = u64::from(std::process::id()) << 32 | index as u64;
-    let table = Arc::clone(&orders.borrow_and_update().table);
+    let table = Arc::clone(&commands.borrow_and_update().table);
     let worker = Worker::new(Arc::clone(shared), table, seed);
     runtime.block_on(async {
         let mut accepting = match Accepting::start(&worker, listener) {
             Ok(accepting) => accepting,
-            Err(error) => return tracing::error!(%error, "a worker cannot use its listener"),
+            Err(error) => return tracing::error!(%error, "cannot register the listening socket of a worker"),
         };
         let ticker = tokio::task::spawn_local(tick(Rc::clone(&worker)));
-        while orders.changed().await.is_ok() {
-            let now = orders.borrow_and_update().clone();
+        while commands.changed().await.is_ok() {
+            let now = commands.borrow_and_update().clone();
             worker.set_table(now.table);
             if let Some(listener) = now.listeners.and_then(|new| new.take(index)) {
                 match Accepting::start(&worker, listener) {
@@ -138,14 +138,14 @@ fn work(
                             async move { old.end(&worker).await },
                         ));
                     }
-                    Err(error) => tracing::error!(%error, "a worker cannot use its new listener"),
+                    Err(error) => tracing::error!(%error, "cannot register the new listening socket of a worker"),
                 }
             }
             if now.draining {
                 break;
             }
         }
-        drain(&worker, accepting, orders).await;
+        drain(&worker, accepting, commands).await;
         ticker.abort();
     });
 }
@@ -175,28 +175,32 @@ impl Accepting {
 }
 
 /// Lets what is in flight end, and cuts what has not by the deadline.
-async fn drain(worker: &Rc<Worker>, accepting: Accepting, orders: watch::Receiver<Orders>) {
+async fn drain(
+    worker: &Rc<Worker>,
+    accepting: Accepting,
+    commands: watch::Receiver<WorkerCommand>,
+) {
     let start = tokio::time::Instant::now();
     let drain = worker.table().table.config.timeouts.drain;
     worker.draining.set(true);
     worker.timers.fire(Wait::Next);
     accepting.end(worker).await;
-    drop(orders);
-    worker.timers.hasten(Wait::Head, LATE_TICKS);
-    let emptied = async {
+    drop(commands);
+    worker.timers.bring_forward(Wait::Head, DRAIN_HEAD_TICKS);
+    let drained = async {
         while worker.live() > 0 {
-            worker.emptied.notified().await;
+            worker.drained.notified().await;
         }
     };
-    if tokio::time::timeout_at(start + drain, emptied)
+    if tokio::time::timeout_at(start + drain, drained)
         .await
         .is_err()
     {
         tracing::warn!(
             connections = worker.live(),
-            "connections cut at the drain deadline"
+            "drain timeout: the remaining connections are closed"
         );
-        worker.cutting.set(true);
+        worker.aborting.set(true);
     }
 }
 
@@ -210,7 +214,7 @@ fn sweep(worker: &Rc<Worker>, listener: Rc<TcpListener>) {
             .set_nonblocking(true)
             .and_then(|()| TcpStream::from_std(stream));
         match stream {
-            Ok(stream) => greet(worker, stream, peer.ip()),
+            Ok(stream) => start_client(worker, stream, peer.ip()),
             Err(error) => tracing::debug!(%error, "cannot use a connection"),
         }
     }
@@ -221,7 +225,7 @@ async fn tick(worker: Rc<Worker>) {
     let start = Instant::now();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut tidied = 0;
+    let mut pruned = 0;
     loop {
         ticks.tick().await;
         let elapsed = start.elapsed().as_millis() / TICK.as_millis();
@@ -229,10 +233,10 @@ async fn tick(worker: Rc<Worker>) {
             .unwrap_or(u32::MAX / 2)
             .saturating_add(1);
         worker.timers.advance(now);
-        worker.give_wanted();
-        if now - tidied >= TIDY_TICKS {
-            tidied = now;
-            worker.tidy();
+        worker.serve_demand();
+        if now - pruned >= PRUNE_TICKS {
+            pruned = now;
+            worker.prune();
         }
     }
 }
@@ -241,17 +245,17 @@ async fn accept(worker: Rc<Worker>, listener: Rc<TcpListener>) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                if !worker.shared.room.has_client(&stream) {
-                    worker.room_for(&stream).await;
+                if !worker.shared.descriptors.allows_client(&stream) {
+                    worker.wait_for_descriptor(&stream).await;
                 }
-                greet(&worker, stream, peer.ip());
+                start_client(&worker, stream, peer.ip());
             }
-            Err(error) if is_fleeting(&error) => {}
-            Err(error) if is_own_shortage(&error) => {
-                if worker.give_way() {
+            Err(error) if is_transient(&error) => {}
+            Err(error) if is_local_shortage(&error) => {
+                if worker.evict_idle() {
                     tokio::task::yield_now().await;
                 } else {
-                    worker.tell_of_shortage();
+                    worker.warn_of_shortage();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -264,19 +268,19 @@ async fn accept(worker: Rc<Worker>, listener: Rc<TcpListener>) -> Infallible {
 }
 
 /// The connection ended before it was accepted; nothing is wrong here.
-fn is_fleeting(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
     )
 }
 
-fn greet(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::IpAddr) {
+fn start_client(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::IpAddr) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let mut admission = worker.admit();
-    let placed = admission.take_place() || admission.replace_idle();
+    let placed = admission.take_slot() || admission.evict_idle_client();
     let worker = Rc::clone(worker);
     if placed && worker.table().table.tls.is_none() {
         let conn = Conn::new(worker, Io::Tcp(stream), peer, admission);
@@ -285,7 +289,7 @@ fn greet(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::IpAddr) {
     }
     drop(tokio::task::spawn_local(Box::pin(async move {
         let others = worker.shared.workers > 1;
-        let placed = placed || (others && place_soon(&worker, &mut admission).await);
+        let placed = placed || (others && wait_for_slot(&worker, &mut admission).await);
         begin(worker, stream, peer, admission, placed).await;
     })));
 }
@@ -324,7 +328,7 @@ async fn secure(worker: &Worker, stream: TcpStream, tls: Arc<ServerConfig>) -> O
     timer.arm_for(
         Wait::Head,
         if worker.draining.get() {
-            LATE_TICKS
+            DRAIN_HEAD_TICKS
         } else {
             worker.ticks.get().request_head
         },

@@ -106,7 +106,7 @@ impl Timers {
     }
 
     /// Puts the deadlines of those that wait so to `ticks` from now at the latest.
-    pub fn hasten(&self, wait: Wait, ticks: u32) {
+    pub fn bring_forward(&self, wait: Wait, ticks: u32) {
         let latest = self.now.get() + ticks + 1;
         let mut slots = self.slots.borrow_mut();
         let slots = &mut *slots;
@@ -246,7 +246,7 @@ mod tests {
         head.arm_for(Wait::Head, 100);
         early.arm_for(Wait::Head, 1);
         busy.arm(100);
-        timers.hasten(Wait::Head, 5);
+        timers.bring_forward(Wait::Head, 5);
         timers.advance(4);
         assert_eq!(
             [&head, &early, &busy].map(Timer::fired),

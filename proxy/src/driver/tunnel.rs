@@ -56,7 +56,7 @@ impl Lane {
                 Poll::Ready(Ok(bytes)) => {
                     let parts = [&scratch.input[..bytes], &[]];
                     self.pending
-                        .send(to, cx, parts, false, || worker.spare())
+                        .send(to, cx, parts, false, || worker.take_buffer())
                         .map_err(|_| Failed)?;
                 }
             }

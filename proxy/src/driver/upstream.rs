@@ -12,15 +12,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::client::Conn;
+use super::eviction::WARN_INTERVAL_TICKS;
 use super::exchange::{Exchange, Failure, Intake};
 use super::io::Io;
 use super::pool::LocalBackend;
-use super::shortage::TOLD_TICKS;
-use crate::descriptors::is_own_shortage;
+use crate::descriptors::is_local_shortage;
 use http1::reject::{Reject, Side};
 
 /// How many others may give way to one connection.
-const GIVE_WAY_MAX: u32 = 3;
+const EVICTIONS_MAX: u32 = 3;
 
 impl Conn {
     /// Counts why the leased backend gave no answer.
@@ -48,8 +48,8 @@ impl Conn {
         let address = backend.shared.address().ok_or(Reject::NoBackend)?;
         self.timer.arm(self.worker.ticks.get().connect);
         let mut connected = self.dial(address).await;
-        for _ in 0..GIVE_WAY_MAX {
-            if !matches!(connected, Err(Reject::Exhausted)) || !self.worker.give_way() {
+        for _ in 0..EVICTIONS_MAX {
+            if !matches!(connected, Err(Reject::Exhausted)) || !self.worker.evict_idle() {
                 break;
             }
             // What gives way does so when its task runs.
@@ -69,7 +69,7 @@ impl Conn {
                 }
             }
             Err(Reject::Exhausted) => {
-                self.worker.tell_of_shortage();
+                self.worker.warn_of_shortage();
                 Err(Reject::Exhausted)
             }
             Err(reject) => {
@@ -86,7 +86,7 @@ impl Conn {
                 return Poll::Ready(Err(Reject::ConnectTimeout));
             }
             connecting.as_mut().poll(cx).map_err(|error| {
-                if is_own_shortage(&error) {
+                if is_local_shortage(&error) {
                     Reject::Exhausted
                 } else {
                     Reject::ConnectFailed
@@ -94,7 +94,7 @@ impl Conn {
             })
         });
         let stream = connected.await?;
-        if self.worker.shared.room.has_backend(&stream) || self.worker.give_way() {
+        if self.worker.shared.descriptors.allows_backend(&stream) || self.worker.evict_idle() {
             Ok(stream)
         } else {
             Err(Reject::Exhausted)
@@ -118,7 +118,11 @@ impl Conn {
             shaking.as_mut().poll(cx).map(|shaken| match shaken {
                 Ok(stream) => Ok(Io::Tls(Box::new(stream.into()))),
                 Err(error) => {
-                    backend.tell_of_tls(&error, self.worker.timers.now(), TOLD_TICKS);
+                    backend.warn_of_tls_failure(
+                        &error,
+                        self.worker.timers.now(),
+                        WARN_INTERVAL_TICKS,
+                    );
                     Err(Reject::UpstreamTls)
                 }
             })
@@ -128,11 +132,11 @@ impl Conn {
 
     /// Chooses another backend for a request that may be sent again. After a stale
     /// connection it may be the same one, by a new connection.
-    pub(super) fn choose_again(&mut self, exchange: &mut Exchange, failure: Failure) -> bool {
+    pub(super) fn reselect(&mut self, exchange: &mut Exchange, failure: Failure) -> bool {
         let stale = failure == Failure::Stale;
         if !stale {
             let attempts_max = self.worker.table().table.config.raw.retries.attempts;
-            if exchange.attempts >= attempts_max || !self.worker.spend_retry() {
+            if exchange.attempts >= attempts_max || !self.worker.withdraw_retry() {
                 return false;
             }
             exchange.attempts += 1;
@@ -159,7 +163,7 @@ impl Conn {
         };
         exchange.upstream.place(lease, None);
         exchange.intake = Intake::Open;
-        exchange.up_left.clear();
+        exchange.partial_head.clear();
         exchange.to_up.rewind();
         true
     }

@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+use super::eviction::Demand;
 use super::exchange::Exchange;
 use super::pool::{Lease, LocalBackend};
-use super::shortage::Wanted;
 use super::splice::{Pipe, Splice};
 use super::timers::{Timers, Wait, ticks};
 use crate::access_log::AccessLog;
 use crate::balance::{self, Candidate, Choice, Draw};
 use crate::config::{Algorithm, Timeouts, Upstream};
-use crate::descriptors::Room;
+use crate::descriptors::DescriptorLimits;
 use crate::state::Table;
 use http1::reject::Reject;
 
@@ -24,12 +24,12 @@ use http1::reject::Reject;
 /// that what is left of one read never keeps the next from fitting.
 pub const SCRATCH_BYTES: usize = 64 << 10;
 /// Spare buffers that a worker keeps, and the largest of them.
-const SPARES_MAX: usize = 1024;
-const SPARE_BYTES_MAX: usize = 4 << 10;
+const BUFFERS_MAX: usize = 1024;
+const BUFFER_BYTES_MAX: usize = 4 << 10;
 /// Bodies that move within the kernel at once, and pipes kept for later. A pipe
 /// is two descriptors; bodies beyond the bound are copied.
 const PIPES_MAX: usize = 512;
-const SPARE_PIPES_MAX: usize = 64;
+const IDLE_PIPES_MAX: usize = 64;
 /// A retry costs as much as a hundred requests earn at one percent; ten may be
 /// saved up, so that a quiet proxy can retry too.
 const RETRY_COST: u32 = 100;
@@ -41,11 +41,11 @@ pub struct Shared {
     /// Client connections.
     pub connections: AtomicUsize,
     /// What they want of each other.
-    pub wanted: Wanted,
+    pub demand: Demand,
     /// How many workers there are.
     pub workers: usize,
     /// Which descriptors they may take.
-    pub room: Room,
+    pub descriptors: DescriptorLimits,
 }
 
 impl Shared {
@@ -54,9 +54,9 @@ impl Shared {
     pub fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self {
             connections: AtomicUsize::new(0),
-            wanted: Wanted::default(),
+            demand: Demand::default(),
             workers,
-            room: Room::here(),
+            descriptors: DescriptorLimits::of_process(),
         })
     }
 }
@@ -149,14 +149,14 @@ impl LocalTable {
     }
 
     /// Whether a place is free at a backend of an upstream that would be chosen.
-    pub(super) fn has_room(&self, upstream: usize) -> bool {
+    pub(super) fn has_capacity(&self, upstream: usize) -> bool {
         let backends = self.table.upstreams.get(upstream);
         let mut usable = backends.into_iter().flatten().filter(|one| one.is_usable());
         let mut preferred = usable.clone().filter(|one| one.is_preferred()).peekable();
         if preferred.peek().is_some() {
-            preferred.any(|one| one.has_room())
+            preferred.any(|one| one.has_capacity())
         } else {
-            usable.any(|one| one.has_room())
+            usable.any(|one| one.has_capacity())
         }
     }
 
@@ -190,13 +190,13 @@ pub struct Worker {
     /// Whether the worker is about to stop.
     pub draining: Cell<bool>,
     /// Whether what has not ended is cut off now.
-    pub cutting: Cell<bool>,
+    pub aborting: Cell<bool>,
     /// Told when the last connection ends.
-    pub emptied: Notify,
+    pub drained: Notify,
     live: Cell<usize>,
     table: RefCell<Rc<LocalTable>>,
     candidates: RefCell<Vec<Candidate>>,
-    spares: RefCell<Vec<Vec<u8>>>,
+    buffers: RefCell<Vec<Vec<u8>>>,
     exchanges: RefCell<Vec<Box<Exchange>>>,
     random: Cell<u64>,
     ticket: Cell<u64>,
@@ -204,7 +204,7 @@ pub struct Worker {
     pipes_in_use: Cell<usize>,
     retry_credit: Cell<u32>,
     /// Until when a shortage is not told of again.
-    pub(super) shortage_told_until: Cell<u32>,
+    pub(super) shortage_warned_until: Cell<u32>,
 }
 
 impl Worker {
@@ -222,19 +222,19 @@ impl Worker {
             ticks: Cell::new(ticks),
             date: Cell::new(http_date()),
             draining: Cell::new(false),
-            cutting: Cell::new(false),
-            emptied: Notify::new(),
+            aborting: Cell::new(false),
+            drained: Notify::new(),
             live: Cell::new(0),
             table: RefCell::new(Rc::new(LocalTable::new(table, None))),
             candidates: RefCell::default(),
-            spares: RefCell::default(),
+            buffers: RefCell::default(),
             exchanges: RefCell::default(),
             random: Cell::new(balance::mix(seed.wrapping_add(1))),
             ticket: Cell::new(balance::mix(seed)),
             pipes: RefCell::default(),
             pipes_in_use: Cell::new(0),
             retry_credit: Cell::new(RETRY_CREDIT_MAX),
-            shortage_told_until: Cell::new(0),
+            shortage_warned_until: Cell::new(0),
         };
         Rc::new(worker)
     }
@@ -264,7 +264,7 @@ impl Worker {
 
     /// Brings the date up to now and closes pooled connections that are old or
     /// were ended by their backend.
-    pub fn tidy(&self) {
+    pub fn prune(&self) {
         self.date.set(http_date());
         for backend in self.table.borrow().backends() {
             if backend.shared.is_disconnected() {
@@ -284,17 +284,17 @@ impl Worker {
 
     /// An empty buffer, used before where possible.
     #[must_use]
-    pub fn spare(&self) -> Vec<u8> {
-        self.spares.borrow_mut().pop().unwrap_or_default()
+    pub fn take_buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes a buffer back.
-    pub fn give_back(&self, mut buffer: Vec<u8>) {
-        let mut spares = self.spares.borrow_mut();
-        let fits = (1..=SPARE_BYTES_MAX).contains(&buffer.capacity());
-        if fits && spares.len() < SPARES_MAX {
+    pub fn recycle_buffer(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        let fits = (1..=BUFFER_BYTES_MAX).contains(&buffer.capacity());
+        if fits && buffers.len() < BUFFERS_MAX {
             buffer.clear();
-            spares.push(buffer);
+            buffers.push(buffer);
         }
     }
 
@@ -305,18 +305,18 @@ impl Worker {
     }
 
     /// Takes an exchange back.
-    pub fn give_back_exchange(&self, mut exchange: Box<Exchange>) {
-        self.give_back(exchange.to_up.take());
-        self.give_back(exchange.to_client.take());
+    pub fn recycle_exchange(&self, mut exchange: Box<Exchange>) {
+        self.recycle_buffer(exchange.to_up.take());
+        self.recycle_buffer(exchange.to_client.take());
         for splice in [exchange.splice_in.take(), exchange.splice_out.take()]
             .into_iter()
             .flatten()
         {
-            self.give_back_splice(splice);
+            self.recycle_splice(splice);
         }
         *exchange = Exchange::default();
         let mut exchanges = self.exchanges.borrow_mut();
-        if exchanges.len() < SPARES_MAX {
+        if exchanges.len() < BUFFERS_MAX {
             exchanges.push(exchange);
         }
     }
@@ -332,18 +332,18 @@ impl Worker {
             Some(pipe) => pipe,
             None => Pipe::new()
                 .ok()
-                .filter(|pipe| self.shared.room.has_backend(pipe))?,
+                .filter(|pipe| self.shared.descriptors.allows_backend(pipe))?,
         };
         self.pipes_in_use.set(in_use + 1);
         Some(Splice::new(pipe))
     }
 
     /// Takes a direction's pipe back; one that still holds bytes is closed.
-    pub fn give_back_splice(&self, splice: Splice) {
+    pub fn recycle_splice(&self, splice: Splice) {
         self.pipes_in_use.set(self.pipes_in_use.get() - 1);
         let mut pipes = self.pipes.borrow_mut();
         if let Some(pipe) = splice.into_pipe()
-            && pipes.len() < SPARE_PIPES_MAX
+            && pipes.len() < IDLE_PIPES_MAX
         {
             pipes.push(pipe);
         }
@@ -354,7 +354,7 @@ impl Worker {
     ///
     /// # Errors
     /// As those of [`Worker::choose`].
-    pub fn choose_or_wait(
+    pub fn choose_or_queue(
         &self,
         local: &LocalTable,
         upstream: usize,
@@ -362,14 +362,14 @@ impl Worker {
         client: IpAddr,
     ) -> Result<Option<Lease>, Reject> {
         let configured = local.table.config.upstreams.get(upstream);
-        let may_wait = configured.is_some_and(|upstream| upstream.queue > 0);
-        let queue = local.table.queues.get(upstream).filter(|_| may_wait);
+        let can_queue = configured.is_some_and(|upstream| upstream.queue > 0);
+        let queue = local.table.queues.get(upstream).filter(|_| can_queue);
         // Who came earlier goes first.
         if queue.is_some_and(|queue| queue.is_waited_in()) {
             return Ok(None);
         }
         match self.choose(local, upstream, algorithm, client, None) {
-            Err(Reject::BackendsFull) if may_wait => Ok(None),
+            Err(Reject::BackendsFull) if can_queue => Ok(None),
             chosen => chosen.map(Some),
         }
     }
@@ -423,7 +423,7 @@ impl Worker {
     }
 
     /// Pays a request into the budget for retries.
-    pub fn earn_retry(&self) {
+    pub fn deposit_retry(&self) {
         let percent = self.table.borrow().table.config.raw.retries.budget_percent;
         let earned = self.retry_credit.get().saturating_add(percent);
         self.retry_credit.set(earned.min(RETRY_CREDIT_MAX));
@@ -431,7 +431,7 @@ impl Worker {
 
     /// Takes one retry from the budget, where there is one.
     #[must_use]
-    pub fn spend_retry(&self) -> bool {
+    pub fn withdraw_retry(&self) -> bool {
         let left = self.retry_credit.get().checked_sub(RETRY_COST);
         self.retry_credit
             .set(left.unwrap_or(self.retry_credit.get()));
@@ -502,7 +502,7 @@ pub struct Admission {
 
 impl Admission {
     /// Takes a place, where one is free.
-    pub fn take_place(&mut self) -> bool {
+    pub fn take_slot(&mut self) -> bool {
         let table = self.worker.table();
         let most = table.table.config.connections_max.unwrap_or(usize::MAX);
         let more = |count| (count < most).then_some(count + 1);
@@ -514,7 +514,7 @@ impl Admission {
 
     /// Takes the place of a client that has waited longest for its next request,
     /// where there is one.
-    pub fn replace_idle(&mut self) -> bool {
+    pub fn evict_idle_client(&mut self) -> bool {
         let given = self.worker.timers.fire_oldest(Wait::Next);
         if given {
             self.placed = true;
@@ -533,7 +533,7 @@ impl Drop for Admission {
         }
         self.worker.live.set(self.worker.live.get() - 1);
         if self.worker.live.get() == 0 {
-            self.worker.emptied.notify_waiters();
+            self.worker.drained.notify_waiters();
         }
     }
 }

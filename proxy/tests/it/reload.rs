@@ -35,7 +35,7 @@ fn sighup_reads_the_file_and_a_bad_file_changes_nothing() {
     assert_eq!(client.get("/").text(), "a");
     std::fs::write(&proxy.config_path, "server: {hots: 1}").unwrap();
     proxy.signal("HUP");
-    let line = proxy.wait_for_line("the configuration stays as it was");
+    let line = proxy.wait_for_line("cannot reload the configuration, keeping the previous one");
     assert!(line.contains("did you mean \"host\"?"), "{line}");
     assert_eq!(client.get("/").text(), "a");
     std::fs::write(&proxy.config_path, text(&a, "limits: {body_bytes: 1}")).unwrap();
@@ -78,7 +78,7 @@ fn the_listener_moves_without_dropping_a_connection() {
     let moved_to = |port: u16| text(&a, "").replace("port: 0", &format!("port: {port}"));
     let port = taken.local_addr().unwrap().port();
     std::fs::write(&proxy.config_path, moved_to(port)).unwrap();
-    let line = proxy.wait_for_line("the configuration stays as it was");
+    let line = proxy.wait_for_line("cannot reload the configuration, keeping the previous one");
     assert!(line.contains("cannot listen on"), "{line}");
     assert_eq!(proxy.client().get("/").text(), "a");
     // Clients that connect all the while always get an answer, at the one
@@ -141,7 +141,7 @@ fn the_admin_api_moves_closes_and_opens() {
     let port = unused_port();
     let wide = format!("enabled: true, host: 0.0.0.0, port: {port}");
     std::fs::write(&proxy.config_path, admin(&wide)).unwrap();
-    let line = proxy.wait_for_line("the admin API is at a new address");
+    let line = proxy.wait_for_line("admin API listening at a new address");
     let new = SocketAddr::from(([127, 0, 0, 1], port));
     assert_eq!(
         address_after(&line, "admin="),
@@ -156,12 +156,12 @@ fn the_admin_api_moves_closes_and_opens() {
     open.send(ask);
     assert!(open.ends());
     std::fs::write(&proxy.config_path, admin("enabled: false")).unwrap();
-    proxy.wait_for_line("the admin API is closed");
+    proxy.wait_for_line("admin API closed");
     eventually("the end of the API", || {
         TcpStream::connect(new).is_err().then_some(())
     });
     std::fs::write(&proxy.config_path, admin("enabled: true, port: 0")).unwrap();
-    let line = proxy.wait_for_line("the admin API is at a new address");
+    let line = proxy.wait_for_line("admin API listening at a new address");
     let again = address_after(&line, "admin=").unwrap();
     assert_eq!(read_config(again, None), Some(200));
     assert_eq!(client.get("/").text(), "a");
@@ -204,7 +204,7 @@ fn a_new_token_in_the_admin_apis_file_is_used_and_the_old_one_is_not() {
     assert_eq!(read_config(at, Some(TOKEN)), Some(200));
     // One that cannot be used takes nothing away.
     std::fs::write(&file, "short").unwrap();
-    proxy.wait_for_line("the admin API's token stays as it was");
+    proxy.wait_for_line("keeping the admin API's previous token");
     assert_eq!(read_config(at, Some(TOKEN)), Some(200));
     std::fs::write(&file, "another-0123456789").unwrap();
     eventually("the new token", || {
@@ -239,7 +239,7 @@ fn a_collectors_new_token_is_used_and_an_unreadable_one_holds_nothing_up() {
     std::fs::write(&token, "reads-second").unwrap();
     eventually("the new token", || (asked() == 200).then_some(()));
     std::fs::remove_file(&token).unwrap();
-    proxy.wait_for_line("the collector is asked as before");
+    proxy.wait_for_line("keeping the previous access to the collector");
     std::fs::write(&proxy.config_path, text(&b, &more)).unwrap();
     proxy.wait_for_line("configuration reloaded");
     assert_eq!(proxy.client().get("/").text(), "b");
@@ -252,7 +252,7 @@ fn the_admin_api_and_the_traffic_never_share_an_address() {
     let admin = |port: u16| text(&a, &format!("admin: {{enabled: true, port: {port}}}"));
     let proxy = Proxy::with(&admin(0));
     let refused = || {
-        let line = proxy.wait_for_line("the configuration stays as it was");
+        let line = proxy.wait_for_line("cannot reload the configuration, keeping the previous one");
         assert!(
             line.contains("admin.port") && line.contains("server.port"),
             "{line}"

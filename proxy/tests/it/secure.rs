@@ -11,7 +11,7 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
 
-use super::support::{Backend, PATIENCE, Proxy, eventually};
+use super::support::{Backend, Proxy, TIMEOUT, eventually};
 
 struct Certificate {
     der: CertificateDer<'static>,
@@ -47,7 +47,7 @@ type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Tls {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(
         ClientConnection::new(Arc::clone(config), name).unwrap(),
@@ -154,7 +154,7 @@ fn a_changed_certificate_is_used_and_open_connections_live_on() {
     assert!(get(&mut connect(proxy.address, &trusting), "/").is_err());
     // A pair that does not fit is not used.
     std::fs::write(directory.path().join("cert.pem"), &second.cert_pem).unwrap();
-    proxy.wait_for_line("the certificate stays as it was");
+    proxy.wait_for_line("cannot load the certificate, keeping the previous one");
     // All else goes on changing.
     let text = std::fs::read_to_string(&proxy.config_path).unwrap();
     let limited = format!("{text}limits: {{body_bytes: 1}}\n");
@@ -255,7 +255,7 @@ fn a_client_that_ends_tls_frees_its_backend() {
     // The end of TLS alone, the connection below stays open.
     tls.conn.send_close_notify();
     tls.flush().unwrap();
-    wait.recv_timeout(PATIENCE).unwrap();
+    wait.recv_timeout(TIMEOUT).unwrap();
 }
 
 /// A certificate as `openssl req -x509` makes it: self-signed, and an authority's.
@@ -398,7 +398,7 @@ fn backends_are_spoken_to_by_tls_and_their_certificate_is_checked() {
         (client.get("/").status() == 200).then_some(())
     });
     std::fs::remove_file(&authorities).unwrap();
-    proxy.wait_for_line("its certificate is checked as before");
+    proxy.wait_for_line("keeping its previous CA certificates");
     assert_eq!(client.get("/").text(), "secret");
 }
 

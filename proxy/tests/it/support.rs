@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The longest that anything in a test may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The proxy.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_speedmimi-proxy");
@@ -19,14 +19,14 @@ pub(crate) const TOKEN: &str = "0123456789abcdef-test";
 
 /// Polls `condition` until it gives something.
 pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = condition() {
             return value;
         }
         assert!(
             Instant::now() < deadline,
-            "{what} did not happen within {PATIENCE:?}"
+            "{what} did not happen within {TIMEOUT:?}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -104,7 +104,7 @@ impl Proxy {
 
     /// Waits for a line of the log.
     pub(crate) fn wait_for_line(&self, part: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.lock().unwrap().recv_timeout(left) else {
@@ -339,7 +339,7 @@ impl Client {
     }
 
     pub(crate) fn new(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self {
             stream,

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use super::support::{Backend, PATIENCE, Proxy, eventually};
+use super::support::{Backend, Proxy, TIMEOUT, eventually};
 
 #[test]
 fn a_head_that_trickles_is_answered_with_408() {
@@ -190,7 +190,7 @@ fn a_pooled_connection_that_nobody_uses_is_closed() {
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let (mut backend, _) = listener.accept().unwrap();
-    backend.set_read_timeout(Some(PATIENCE)).unwrap();
+    backend.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

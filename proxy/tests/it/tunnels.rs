@@ -147,14 +147,14 @@ fn a_client_that_is_gone_frees_its_backend() {
             (backend.received().len() > before).then_some(())
         });
         drop(client);
-        assert_eq!(gone.recv_timeout(super::support::PATIENCE).unwrap(), path);
+        assert_eq!(gone.recv_timeout(super::support::TIMEOUT).unwrap(), path);
     }
     // Also where it has sent more before.
     let mut client = asking(&proxy, "/silent");
     client.send("GET /silent HTTP/1.1\r\nHost: h\r\n\r\n");
     drop(client);
     assert_eq!(
-        gone.recv_timeout(super::support::PATIENCE).unwrap(),
+        gone.recv_timeout(super::support::TIMEOUT).unwrap(),
         "/silent"
     );
 }
@@ -172,7 +172,7 @@ fn streams_end_with_their_client_even_where_its_end_is_ignored() {
     half.stream.shutdown(std::net::Shutdown::Write).unwrap();
     for path in ["/events", "/close"] {
         drop(asking(&proxy, path));
-        assert_eq!(gone.recv_timeout(super::support::PATIENCE).unwrap(), path);
+        assert_eq!(gone.recv_timeout(super::support::TIMEOUT).unwrap(), path);
     }
     assert!(gone.try_recv().is_err(), "who still reads is not gone");
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use super::support::{PATIENCE, Proxy};
+use super::support::{Proxy, TIMEOUT};
 
 const OURS: &str = "10.255.91.1";
 const THEIRS: &str = "10.255.91.2";
@@ -92,12 +92,12 @@ fn cross() {
     let ((thread_id, their_thread), (go, wait)) = (channel(), channel());
     let (tell, told) = channel();
     let backend = thread::spawn(move || backend(&thread_id, &wait, &tell));
-    let their_thread = their_thread.recv_timeout(PATIENCE).unwrap();
+    let their_thread = their_thread.recv_timeout(TIMEOUT).unwrap();
     ip(&format!("link set vb netns {their_thread}"));
     ip(&format!("addr add {OURS}/30 dev va"));
     ip("link set va up");
     go.send(()).unwrap();
-    let port = told.recv_timeout(PATIENCE).unwrap();
+    let port = told.recv_timeout(TIMEOUT).unwrap();
     let proxy = Proxy::with(&format!(
         "server: {{host: 127.0.0.1, port: 0}}\n\
          backends: {{u: [{{id: b, host: {THEIRS}, port: {port}}}]}}\nrouting: {{r: {{upstream: u}}}}\n"
@@ -105,7 +105,7 @@ fn cross() {
     let mut client = proxy.client();
     assert_eq!(client.get("/").text(), "ok");
     go.send(()).unwrap();
-    told.recv_timeout(PATIENCE).unwrap();
+    told.recv_timeout(TIMEOUT).unwrap();
     client.send("POST /crossing HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
     let response = client.response();
     assert_eq!((response.status(), response.text().as_str()), (200, "ok"));

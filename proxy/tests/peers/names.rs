@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::support::{BINARY, Backend, PATIENCE, Proxy, eventually};
+use super::support::{BINARY, Backend, Proxy, TIMEOUT, eventually};
 
 const NAME: &str = "backend.test";
 
@@ -53,7 +53,7 @@ pub(crate) fn backends_are_followed_to_new_addresses_and_kept_where_a_name_fails
     });
     std::fs::write(&hosts, "").unwrap();
     proxy.signal("HUP");
-    proxy.wait_for_line("its addresses stay as they were");
+    proxy.wait_for_line("keeping its previous addresses");
     assert_eq!(client.get("/").text(), "b");
     assert!(!a.received().is_empty() && !b.received().is_empty());
 }
@@ -63,7 +63,7 @@ pub(crate) fn backends_are_followed_to_new_addresses_and_kept_where_a_name_fails
 fn name_server(host: u8, directory: &Path) -> (UdpSocket, Command) {
     let [high, low] = (std::process::id() as u16).to_be_bytes();
     let server = UdpSocket::bind((Ipv4Addr::new(127, host, high, low), 53)).unwrap();
-    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    server.set_read_timeout(Some(TIMEOUT)).unwrap();
     let file = |name: &str, text: String| {
         let path = directory.join(name);
         std::fs::write(&path, text).unwrap();

@@ -22,7 +22,7 @@ const RETURN_CONSTANT: u16 = 0x06;
 ///
 /// # Errors
 /// The kernel's, where it does not know how.
-pub fn attach(listener: &TcpListener, number: usize) -> io::Result<()> {
+pub fn redirect(listener: &TcpListener, number: usize) -> io::Result<()> {
     let number = u32::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
     set_program(listener, libc::SO_ATTACH_REUSEPORT_CBPF, number)
 }
@@ -48,7 +48,7 @@ fn set_program(listener: &TcpListener, option: libc::c_int, k: u32) -> io::Resul
 ///
 /// # Errors
 /// The kernel's, where it does not know how or nothing is attached.
-pub fn end(listener: TcpListener) -> io::Result<()> {
+pub fn restore(listener: TcpListener) -> io::Result<()> {
     const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
     const NOTHING: u32 = 0;
     set_program(&listener, libc::SO_ATTACH_FILTER, NOTHING)?;

@@ -19,11 +19,11 @@ const PAUSE: Duration = TICK;
 /// How often it is looked for a place that another worker makes.
 const LOOKS_MAX: u32 = 4;
 /// How often the log tells of what goes on, in ticks: once a minute.
-pub(super) const TOLD_TICKS: u32 = 1200;
+pub(super) const WARN_INTERVAL_TICKS: u32 = 1200;
 
 /// What some workers need and others may have to give.
 #[derive(Debug, Default)]
-pub struct Wanted {
+pub struct Demand {
     descriptors: AtomicBool,
     places: Mutex<Places>,
 }
@@ -35,23 +35,23 @@ struct Places {
     latest: u64,
 }
 
-impl Wanted {
+impl Demand {
     fn places(&self) -> MutexGuard<'_, Places> {
         // What a panic left behind is whole.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for a place until that is given or dropped.
-    fn ask(&self) -> Asking<'_> {
+    fn ask(&self) -> SlotRequest<'_> {
         let mut places = self.places();
         places.latest += 1;
         let number = places.latest;
         places.wanted.insert(number);
-        Asking { of: self, number }
+        SlotRequest { of: self, number }
     }
 
     /// Gives places for as long as they are wanted and `give` has one.
-    fn give_places(&self, mut give: impl FnMut() -> bool) {
+    fn grant_slots(&self, mut give: impl FnMut() -> bool) {
         let mut places = self.places();
         while !places.wanted.is_empty() && give() {
             places.wanted.pop_first();
@@ -60,12 +60,12 @@ impl Wanted {
 }
 
 /// One that wants a place; nobody is asked for it any more once this is dropped.
-struct Asking<'a> {
-    of: &'a Wanted,
+struct SlotRequest<'a> {
+    of: &'a Demand,
     number: u64,
 }
 
-impl Drop for Asking<'_> {
+impl Drop for SlotRequest<'_> {
     fn drop(&mut self) {
         self.of.places().wanted.remove(&self.number);
     }
@@ -74,44 +74,44 @@ impl Drop for Asking<'_> {
 impl Worker {
     /// Frees a descriptor, at once or as soon as this worker's other tasks ran.
     /// `false`: this worker has none to give, and the others are asked.
-    pub fn give_way(&self) -> bool {
-        let given = self.give_way_here();
+    pub fn evict_idle(&self) -> bool {
+        let given = self.evict_own_idle();
         if !given {
             self.shared
-                .wanted
+                .demand
                 .descriptors
                 .store(true, Ordering::Relaxed);
         }
         given
     }
 
-    fn give_way_here(&self) -> bool {
+    fn evict_own_idle(&self) -> bool {
         self.close_idle(CLOSED_AT_ONCE) > 0 || self.timers.fire_oldest(Wait::Next)
     }
 
     /// Gives what other workers want, where this one has it.
-    pub fn give_wanted(&self) {
-        let wanted = &self.shared.wanted;
-        if wanted.descriptors.load(Ordering::Relaxed) && self.give_way_here() {
+    pub fn serve_demand(&self) {
+        let wanted = &self.shared.demand;
+        if wanted.descriptors.load(Ordering::Relaxed) && self.evict_own_idle() {
             wanted.descriptors.store(false, Ordering::Relaxed);
         }
-        wanted.give_places(|| self.timers.fire_oldest(Wait::Next));
+        wanted.grant_slots(|| self.timers.fire_oldest(Wait::Next));
     }
 
     /// Waits until a client that was accepted may keep its descriptor. The
     /// others wait in the listener's queue meanwhile.
-    pub async fn room_for(&self, stream: &TcpStream) {
-        while !(self.give_way() || self.shared.room.is_free_for_client(stream)) {
-            self.tell_of_shortage();
+    pub async fn wait_for_descriptor(&self, stream: &TcpStream) {
+        while !(self.evict_idle() || self.shared.descriptors.is_available_for_client(stream)) {
+            self.warn_of_shortage();
             tokio::time::sleep(PAUSE).await;
         }
     }
 
     /// Says once a minute that descriptors have run out.
-    pub fn tell_of_shortage(&self) {
+    pub fn warn_of_shortage(&self) {
         let now = self.timers.now();
-        if now >= self.shortage_told_until.get() {
-            self.shortage_told_until.set(now + TOLD_TICKS);
+        if now >= self.shortage_warned_until.get() {
+            self.shortage_warned_until.set(now + WARN_INTERVAL_TICKS);
             tracing::warn!(
                 "no file descriptor is free, and all connections are in use: raise the limit of open files \
                  (LimitNOFILE= of the unit), or lower server.max_conn"
@@ -121,11 +121,11 @@ impl Worker {
 }
 
 /// Waits for a place that an idle client of another worker gives up.
-pub async fn place_soon(worker: &Rc<Worker>, admission: &mut Admission) -> bool {
-    let _asking = worker.shared.wanted.ask();
+pub async fn wait_for_slot(worker: &Rc<Worker>, admission: &mut Admission) -> bool {
+    let _asking = worker.shared.demand.ask();
     for _ in 0..LOOKS_MAX {
         tokio::time::sleep(PAUSE).await;
-        if admission.take_place() {
+        if admission.take_slot() {
             return true;
         }
     }
@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn no_place_is_given_to_who_does_not_ask_any_more() {
-        let wanted = Wanted::default();
+        let wanted = Demand::default();
         let given = || {
             let mut given = 0;
-            wanted.give_places(|| {
+            wanted.grant_slots(|| {
                 given += 1;
                 given <= 5
             });

@@ -17,18 +17,18 @@ const RECORD_BYTES_MAX: usize = 16 << 10;
 
 /// When a request that was not answered may go to another connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeat {
+pub(super) enum Retry {
     /// Never: an answer has begun, or its beginning is not kept.
     Never,
     /// Where the backend has taken nothing of it.
-    Untaken,
+    IfUnread,
     /// Always: it is idempotent.
     Always,
 }
 
 /// How the backend's connection ended before an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum Disconnect {
     /// In order, after all that it had to say.
     Closed,
     /// By a reset, or another failure.
@@ -39,29 +39,29 @@ impl Exchange {
     /// Whether a stale connection would cost the request: then the kernel is
     /// asked for the backend's end before the connection is used.
     pub(super) fn needs_live_connection(&self) -> bool {
-        self.repeat != Repeat::Always
+        self.retry != Retry::Always
     }
 
     /// Whether a further piece of the body, which has just been sent, is kept
     /// beside what was sent before.
-    pub(super) fn keeps_piece(&self) -> bool {
+    pub(super) fn keeps_body(&self) -> bool {
         let is_tls = self.upstream.io().is_some_and(Io::is_tls);
-        let useful = match self.repeat {
-            Repeat::Never => false,
-            // See `is_untaken`.
-            Repeat::Untaken => !is_tls,
-            Repeat::Always => true,
+        let useful = match self.retry {
+            Retry::Never => false,
+            // See `is_unread`.
+            Retry::IfUnread => !is_tls,
+            Retry::Always => true,
         };
         useful && self.body_bytes <= BODY_BYTES_MAX
     }
 
     /// Whether the request may be sent again after the backend's connection
     /// ended so.
-    pub(super) fn may_repeat(&self, ending: Ending) -> bool {
-        let allowed = match self.repeat {
-            Repeat::Never => false,
-            Repeat::Untaken => ending == Ending::Closed && self.is_untaken(),
-            Repeat::Always => true,
+    pub(super) fn is_retryable(&self, ending: Disconnect) -> bool {
+        let allowed = match self.retry {
+            Retry::Never => false,
+            Retry::IfUnread => ending == Disconnect::Closed && self.is_unread(),
+            Retry::Always => true,
         };
         // Who sends an interim response has taken the request.
         allowed && self.interim_count == 0
@@ -70,7 +70,7 @@ impl Exchange {
     /// Whether the backend, whose end has come, acknowledged nothing of the
     /// request. What its process read before it closed is acknowledged by the
     /// end itself; a reset acknowledges nothing, and tells nothing.
-    fn is_untaken(&self) -> bool {
+    fn is_unread(&self) -> bool {
         let Some(up) = self.upstream.io() else {
             return false;
         };
