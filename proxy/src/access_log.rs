@@ -21,8 +21,7 @@ use crate::state::Backend;
 
 /// Entries that wait for the writer at most.
 const QUEUE_MAX: usize = 8192;
-/// How often the writer looks whether its file was moved away, and tells of
-/// drops.
+/// How often the writer looks whether its file was moved away, and logs drops.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One answered request.
@@ -62,7 +61,7 @@ impl AccessLog {
             out,
             format: config.format,
             dropped: Arc::clone(&dropped),
-            told: 0,
+            dropped_logged: 0,
             failures: Failures::default(),
         };
         std::thread::Builder::new()
@@ -139,29 +138,29 @@ struct Writer {
     out: Out,
     format: LogFormat,
     dropped: Arc<AtomicU64>,
-    told: u64,
+    dropped_logged: u64,
     failures: Failures,
 }
 
-/// Writes that failed, told of once a minute: a full disk fails each of them.
+/// Failed writes, logged once a minute: on a full disk each of them fails.
 #[derive(Default)]
 struct Failures {
     since: u64,
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 impl Failures {
     const INTERVAL: Duration = Duration::from_secs(60);
 
-    /// Counts one; gives how many there were since it was last told of, where it
-    /// is time to.
+    /// Counts one; gives how many there were since the last log line, where the next
+    /// one is due.
     fn add(&mut self, now: Instant) -> Option<u64> {
         self.since += 1;
-        let quiet = |told| now.saturating_duration_since(told) < Self::INTERVAL;
-        if self.told.is_some_and(quiet) {
+        let recent = |logged| now.saturating_duration_since(logged) < Self::INTERVAL;
+        if self.logged.is_some_and(recent) {
             return None;
         }
-        self.told = Some(now);
+        self.logged = Some(now);
         Some(std::mem::take(&mut self.since))
     }
 }
@@ -204,13 +203,13 @@ impl Writer {
             self.failed(&error, "cannot reopen the access log");
         }
         let dropped = self.dropped.load(Ordering::Relaxed);
-        if dropped > self.told {
+        if dropped > self.dropped_logged {
             tracing::warn!(
-                dropped = dropped - self.told,
+                dropped = dropped - self.dropped_logged,
                 total = dropped,
                 "access log entries dropped"
             );
-            self.told = dropped;
+            self.dropped_logged = dropped;
         }
     }
 }

@@ -1,4 +1,5 @@
-//! How many descriptors the process may have, and who may take the last ones.
+//! File descriptors: how many the process may have, and what the last ones are
+//! reserved for.
 //!
 //! Every new descriptor gets the lowest number that is free (open(2)), so a
 //! number says how many are open at least, and nothing has to be counted. Clients
@@ -17,7 +18,7 @@ use crate::config::Config;
 /// Descriptors of the reserve, where the limit is not small.
 const RESERVE_MAX: u64 = 128;
 
-/// The numbers from which on a descriptor is for others.
+/// The descriptor numbers up to which clients and connections to backends may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DescriptorLimits {
     clients: u64,
@@ -25,7 +26,7 @@ pub struct DescriptorLimits {
 }
 
 impl DescriptorLimits {
-    /// That of a process which may have `limit` descriptors; `None`: any number.
+    /// Those of a process which may have `limit` descriptors; `None`: any number.
     #[must_use]
     pub fn of(limit: Option<u64>) -> Self {
         let limit = limit.unwrap_or(u64::MAX);
@@ -36,7 +37,7 @@ impl DescriptorLimits {
         }
     }
 
-    /// That of this process.
+    /// Those of this process.
     #[must_use]
     pub fn of_process() -> Self {
         Self::of(getrlimit(Resource::Nofile).current)

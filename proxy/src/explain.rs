@@ -1,5 +1,4 @@
-//! What `check` says about a configuration: where requests go, and what looks
-//! like an oversight.
+//! The output of `check`: where requests go, and likely mistakes.
 
 use std::fmt::Write as _;
 

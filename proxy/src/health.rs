@@ -1,5 +1,5 @@
-//! Watching over backends: active checks, the return of ejected ones, and the
-//! load of their hosts.
+//! Health of backends: active checks, ejection and its end, and the load of their
+//! hosts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use crate::state::{Backend, Table};
 /// How often the collector is asked for the load of a backend's host; it learns
 /// of it every 5 s.
 const LOAD_INTERVAL: Duration = Duration::from_secs(5);
-/// How often ejected backends and old loads are looked for.
+/// How often ejections and old loads are looked at.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The watch over a table's backends; ends when dropped.
+/// Monitors the backends of a table; ends when dropped.
 #[derive(Debug, Default)]
 pub struct HealthMonitor {
     /// Checks go on over changes of the table, for as long as their backend is
@@ -48,7 +48,7 @@ impl Window {
 }
 
 impl HealthMonitor {
-    /// Watches over the backends of `table` from now on. Must be called within a
+    /// Monitors the backends of `table` from now on. Must be called within a
     /// runtime.
     pub fn set_table(&mut self, table: &Arc<Table>) {
         let mut earlier = std::mem::take(&mut self.checks);
@@ -180,7 +180,7 @@ async fn poll_host_load(
     }
 }
 
-/// Leaves backends out and brings them back, and forgets loads that are too old.
+/// Ejects backends, ends ejections, and clears loads that are too old.
 async fn maintain_forever(table: Arc<Table>, window: Arc<Window>) {
     let passive = &table.config.raw.passive_health;
     let rules = Rules {

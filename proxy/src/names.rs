@@ -1,7 +1,7 @@
 //! The addresses of host names, as the system's resolver has them.
 //!
-//! The resolver blocks for as long as the servers that it asks keep silent. So
-//! names are looked up all at once, and by nobody on whom others wait.
+//! The resolver blocks until the name servers answer or its timeout passes. So
+//! names are looked up at the same time, on a thread on which nothing waits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -28,7 +28,7 @@ impl Names {
         Self::look_up(&hosts(config), resolve)
     }
 
-    /// The same for who must not block, on a thread of its own.
+    /// The same without blocking, on a thread of its own.
     pub async fn resolve(config: &Config) -> Self {
         Self::resolve_hosts(hosts(config)).await
     }
@@ -38,14 +38,14 @@ impl Names {
         if hosts.is_empty() {
             return Self::default();
         }
-        let (tell, told) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
         let looking = std::thread::Builder::new()
             .name("resolver".to_owned())
-            .spawn(move || drop(tell.send(Self::look_up(&hosts, resolve))));
+            .spawn(move || drop(sender.send(Self::look_up(&hosts, resolve))));
         if let Err(error) = looking {
             tracing::warn!(%error, "cannot start the resolver");
         }
-        told.await.unwrap_or_default()
+        receiver.await.unwrap_or_default()
     }
 
     /// Those of `hosts` that are not known here.
@@ -55,8 +55,7 @@ impl Names {
         hosts
     }
 
-    /// Adds what others know; they are the newer. Names that nobody asked for again
-    /// give way.
+    /// Adds newer results. Beyond the bound, those that were never taken are dropped.
     pub fn extend(&mut self, others: Self) {
         if self.0.len() > KNOWN_MAX {
             self.0.clear();

@@ -1,5 +1,5 @@
-//! Passive health: which backends are left out for a while, by what came of
-//! their requests.
+//! Passive health checks (outlier detection): which backends are ejected for a
+//! while, by the outcomes of their requests.
 //!
 //! The request path only counts; a task decides a few times a second. What a
 //! client can bring about by what it asks for must not take a backend away
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 /// An ejection is never longer than this, unless one is configured to be.
 const EJECTION_MAX: Duration = Duration::from_secs(300);
-/// A backend that was not ejected for so many ejection times begins anew.
-const CALM: u32 = 10;
+/// After so many ejection times without one, the next ejection is a first one.
+const EJECTIONS_RESET_AFTER: u32 = 10;
 
-/// What came of a backend's requests.
+/// Outcomes of a backend's requests.
 #[derive(Debug, Default)]
 pub struct Outcomes {
     /// Failed connections in a row.
@@ -64,8 +64,8 @@ impl Outcomes {
         counted
     }
 
-    /// Forgets all, so that a backend that returns is judged by what comes then.
-    pub fn forget(&self) {
+    /// Resets all, so that a backend is judged anew after its ejection.
+    pub fn reset(&self) {
         for one in [&self.failures, &self.answers, &self.errors] {
             one.store(0, Ordering::Relaxed);
         }
@@ -89,7 +89,7 @@ pub struct Counted {
     pub errors: u32,
 }
 
-/// When a backend is left out.
+/// When a backend is ejected.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     /// Failed connections in a row; 0: never.
@@ -102,7 +102,7 @@ pub struct Rules {
     pub ejected_percent_max: u32,
 }
 
-/// Why a backend is left out.
+/// Why a backend is ejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// So many connections failed in a row.
@@ -180,9 +180,9 @@ pub struct Ejection {
 impl Ejection {
     /// Begins one more; gives how long it lasts. Each in a row is longer.
     pub fn begin(&mut self, now: Instant, base: Duration) -> Duration {
-        let is_calm = self
-            .ended
-            .is_some_and(|ended| now.saturating_duration_since(ended) >= base.saturating_mul(CALM));
+        let is_calm = self.ended.is_some_and(|ended| {
+            now.saturating_duration_since(ended) >= base.saturating_mul(EJECTIONS_RESET_AFTER)
+        });
         self.times = if is_calm {
             1
         } else {
@@ -311,7 +311,7 @@ mod tests {
         assert!(!ejection.end(start + base, base), "it ends once");
         assert_eq!(ejection.begin(start + 2 * base, base), 2 * base);
         assert!(ejection.end(start + 4 * base, base));
-        let calm = start + 4 * base + CALM * base;
+        let calm = start + 4 * base + EJECTIONS_RESET_AFTER * base;
         assert_eq!(ejection.begin(calm, base), base, "after a calm time");
         for _ in 0..100 {
             ejection.begin(calm, base);

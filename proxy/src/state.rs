@@ -21,7 +21,7 @@ use crate::names::{Names, bare};
 use crate::outliers::{Ejection, Outcomes};
 use crate::tls::{self, TlsError};
 
-/// What changes about a backend. It is kept over reloads for as long as the
+/// The state of a backend that changes. It is kept over reloads for as long as the
 /// backend is named, even where its configuration changes.
 #[derive(Debug)]
 struct BackendState {
@@ -32,7 +32,7 @@ struct BackendState {
     outcomes: Outcomes,
     /// Checks in a row that speak against what it counts as.
     checks: AtomicU32,
-    /// Kept by who watches over it.
+    /// Kept by the health monitor.
     ejection: Mutex<Ejection>,
     utilisation: AtomicU32,
     /// When the load of its host was last reported.
@@ -78,7 +78,7 @@ pub struct Backend {
     /// What its `ca_file` held when `tls` was made of it.
     ca_pem: Option<Vec<u8>>,
     next_address: AtomicUsize,
-    /// Who waits for a place at a backend of its upstream.
+    /// Requests that wait for a slot at a backend of its upstream.
     queue: Arc<Queue>,
     state: Arc<BackendState>,
 }
@@ -122,7 +122,7 @@ impl Backend {
         self.state.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Takes one place; `false` where all are taken. Each place taken must be
+    /// Takes one slot; `false` where all are taken. Each slot taken must be
     /// given back by [`Backend::release`].
     #[must_use]
     pub fn try_acquire(&self) -> bool {
@@ -136,12 +136,12 @@ impl Backend {
         taken.is_ok()
     }
 
-    /// Gives a place back, to whoever waits for one.
+    /// Releases a slot, to the first request that waits for one.
     pub fn release(&self) {
         // In one order with the look that a request takes once it waits: either
-        // it sees the place, or it is seen.
+        // it sees the slot, or it is seen.
         self.state.in_flight.fetch_sub(1, Ordering::SeqCst);
-        // Also where this one has no limit: the place may have been taken before a
+        // Also where this one has no limit: the slot may have been taken before a
         // reload that brought one.
         self.queue.wake_first();
     }
@@ -200,43 +200,43 @@ impl Backend {
         }
     }
 
-    /// Has who waits look again, once this one may be used again. Who takes a place
-    /// passes it on, for as long as there are places.
+    /// Wakes the queue once this backend may be used again. Whoever takes a slot
+    /// wakes the next one, while slots are free.
     fn wake_waiting(&self) {
         // In one order with the look that a request takes once it waits, as above.
         fence(Ordering::SeqCst);
         self.queue.wake_first();
     }
 
-    /// Whether a place is free.
+    /// Whether a slot is free.
     #[must_use]
     pub fn has_capacity(&self) -> bool {
         self.in_flight() < self.in_flight_max
     }
 
-    /// Whether it failed too often of late.
+    /// Whether passive health checks have ejected it.
     #[must_use]
     pub fn is_ejected(&self) -> bool {
         self.state.ejected.load(Ordering::Relaxed)
     }
 
-    /// Where the request path counts what came of its requests.
+    /// The outcomes that the request path counts for passive health checks.
     #[must_use]
     pub fn outcomes(&self) -> &Outcomes {
         &self.state.outcomes
     }
 
-    /// Leaves it out from now on; gives for how long.
+    /// Ejects it; gives for how long.
     pub fn eject(&self, now: Instant, base: Duration) -> Duration {
         self.state.ejected.store(true, Ordering::Relaxed);
         lock(&self.state.ejection).begin(now, base)
     }
 
-    /// Brings it back where its time has come; gives whether it did.
+    /// Ends its ejection where that is over; gives whether it did.
     pub fn readmit(&self, now: Instant, base: Duration) -> bool {
         let over = lock(&self.state.ejection).end(now, base);
         if over {
-            self.state.outcomes.forget();
+            self.state.outcomes.reset();
             self.state.ejected.store(false, Ordering::Relaxed);
             self.wake_waiting();
         }
@@ -250,7 +250,7 @@ impl Backend {
         (bits != UNKNOWN).then(|| f32::from_bits(bits))
     }
 
-    /// Says what the load of its host is.
+    /// Sets the load of its host.
     pub fn report(&self, utilisation: f32) {
         let mut reported_at = lock(&self.state.reported_at);
         self.state
@@ -259,7 +259,7 @@ impl Backend {
         *reported_at = Some(Instant::now());
     }
 
-    /// Forgets a load that was reported so long ago.
+    /// Clears a load that was reported longer than `expiry` ago.
     pub fn expire_report(&self, expiry: Duration) {
         let mut reported_at = lock(&self.state.reported_at);
         if reported_at.is_some_and(|at| at.elapsed() >= expiry) {
@@ -280,7 +280,7 @@ impl Backend {
             .copied()
     }
 
-    /// Turns to the next address after a failed connect.
+    /// Selects the next address after a failed connect.
     pub fn rotate_address(&self) {
         self.next_address.fetch_add(1, Ordering::Relaxed);
     }
@@ -293,7 +293,7 @@ pub struct Table {
     pub config: Config,
     /// Backends by upstream, in the order of [`Config::upstreams`].
     pub upstreams: Vec<Vec<Arc<Backend>>>,
-    /// Who waits for a place, by upstream.
+    /// Requests that wait for a slot, by upstream.
     pub queues: Vec<Arc<Queue>>,
     /// TLS for clients, where they speak it.
     pub tls: Option<Arc<rustls::ServerConfig>>,

@@ -78,9 +78,9 @@ struct Api {
 }
 
 async fn accept(listener: TcpListener, api: Api) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
@@ -89,7 +89,7 @@ async fn accept(listener: TcpListener, api: Api) {
                 tokio::spawn(async move {
                     let service = service_fn(|request| api.answer(request));
                     serve(stream, service, TIMEOUTS).await;
-                    drop(place);
+                    drop(permit);
                 });
             }
             Err(error) => {

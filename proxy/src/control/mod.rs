@@ -55,15 +55,15 @@ pub enum ApplyError {
 pub struct Control {
     path: PathBuf,
     commands: watch::Sender<WorkerCommand>,
-    /// Held by who changes something, from reading what is configured until it
-    /// is changed. The state is locked only for the change itself.
+    /// Held for a change, from reading the configuration until it is replaced. The
+    /// state is locked only for the replacement itself.
     config_lock: tokio::sync::Mutex<()>,
     state: Mutex<State>,
-    /// Held by who reads the file again.
+    /// Held while the file is read again.
     reloading: tokio::sync::Mutex<()>,
-    /// Held by who looks the names in use up again.
+    /// Held while the names in use are looked up again.
     resolving: tokio::sync::Mutex<()>,
-    /// Whether they are to be looked up once more, by whoever holds the above.
+    /// Whether they are to be looked up once more, by the holder of the above.
     resolve_again: AtomicBool,
     /// Where the admin API's token comes from.
     sources: Sources,
@@ -210,7 +210,7 @@ impl Control {
         self.table().config.raw.clone()
     }
 
-    /// What looks like an oversight.
+    /// Likely mistakes in the configuration.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let table = self.table();
@@ -238,15 +238,15 @@ impl Control {
             .map(Arc::clone)
     }
 
-    /// Looks up those of some hosts that are not in use, for a change that is to
-    /// come: to be done before the turn is waited for.
+    /// Looks up the hosts that are not in use yet, for a change that follows: to be
+    /// called before [`Control::lock_config`].
     pub async fn prefetch_names(&self, hosts: Vec<String>) {
         let missing = self.table().names().missing(hosts);
         let found = Names::resolve_hosts(missing).await;
         self.state().prefetched.extend(found);
     }
 
-    /// Waits for the turn to change something.
+    /// Waits for the right to change the configuration.
     pub async fn lock_config(&self) -> ConfigGuard<'_> {
         ConfigGuard {
             control: self,
@@ -311,15 +311,15 @@ impl Control {
         state: &State,
         config: &Config,
     ) -> Result<(AdminChange, Option<Token>), ApplyError> {
-        let Some(place) = &config.admin else {
+        let Some(wanted) = &config.admin else {
             return Ok((AdminChange::Close, None));
         };
         let find = |is_loopback| self.sources.find(&config.raw.admin, is_loopback);
-        let stays = state.table.config.admin.as_ref() == Some(place);
+        let stays = state.table.config.admin.as_ref() == Some(wanted);
         if let Some(listener) = state.admin.as_ref().filter(|_| stays) {
             return Ok((AdminChange::Keep, find(listener.is_loopback)?));
         }
-        let bound = BoundAdmin::bind(place)?;
+        let bound = BoundAdmin::bind(wanted)?;
         let token = find(bound.address().ip().is_loopback())?;
         let opened = self.start_admin(bound)?;
         Ok((opened.map_or(AdminChange::Close, AdminChange::Open), token))
@@ -382,8 +382,8 @@ impl Control {
         }
     }
 
-    /// Tells of names that cannot be looked up any more, and of those that can
-    /// again: each once.
+    /// Logs names that cannot be looked up any more, and those that can again, each
+    /// once.
     fn log_unresolved(&self, names: &Names) {
         let mut state = self.state();
         let mut now = BTreeSet::new();
@@ -485,13 +485,13 @@ impl Control {
 /// is now: the kernel may have chosen its port.
 fn check_apart(state: &State, config: &Config) -> Result<(), ListenError> {
     let now = &state.table.config;
-    let Some(place) = &config.admin else {
+    let Some(wanted) = &config.admin else {
         return Ok(());
     };
     let admin_now = state.admin.as_ref().map(|listener| listener.address);
     let listener = state.listener.as_ref();
     let listens = listener.and_then(|listener| listener.local_addr().ok());
-    let admin = address(place, admin_now.filter(|_| now.admin == config.admin))?;
+    let admin = address(wanted, admin_now.filter(|_| now.admin == config.admin))?;
     let traffic = address(
         &config.listen,
         listens.filter(|_| now.listen == config.listen),

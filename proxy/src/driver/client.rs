@@ -94,7 +94,7 @@ enum Stage {
     New,
     /// It may have further requests.
     Persistent,
-    /// Its idle time is over, or its place was given to another client: a request
+    /// Its idle time is over, or its slot was given to another client: a request
     /// that was under way by then is the last one.
     LastRequest,
     /// All answers have been written.
@@ -206,7 +206,7 @@ impl Conn {
         .await;
         match self.refuse(Refusal::close(Reject::ServerFull)).await {
             Next::Abort => self.io.abort(),
-            // It has no place here that it could keep for long.
+            // It holds no slot, so it is not kept for long.
             Next::KeepAlive | Next::Close => self.close(LINGER_TICKS).await,
         }
     }
@@ -338,7 +338,7 @@ impl Conn {
         self.left.extend_from_slice(bytes);
     }
 
-    /// Turns a request into an exchange: routes it, takes a place at a backend,
+    /// Turns a request into an exchange: routes it, takes a slot at a backend,
     /// and sends it at once where a pooled connection is at hand.
     fn begin(
         &mut self,
@@ -387,7 +387,7 @@ impl Conn {
             Ok(lease) => lease,
             Err(reject) => return self.refused(head, reject, keep_alive),
         };
-        // Without a place yet, that of the first is as good as another's.
+        // Without a slot yet, the name of the first backend is as good as another's.
         let leased = lease.as_ref().map(|lease| &lease.backend);
         let backend = leased
             .or_else(|| local.first(route.upstream))
@@ -583,7 +583,7 @@ impl Exchange {
                 }
                 break Some(io);
             };
-            self.upstream.place(lease, pooled);
+            self.upstream.assign(lease, pooled);
         }
         let mut kept = worker.take_buffer();
         kept.extend_from_slice(out);

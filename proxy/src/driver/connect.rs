@@ -15,7 +15,7 @@ use http1::reject::Reject;
 use http1::request::RequestHead;
 
 impl Conn {
-    /// Takes a place at a backend for a tunnel. What the client sent behind its
+    /// Takes a slot at a backend for a tunnel. What the client sent behind its
     /// request, `ahead`, belongs to the tunnel and waits for it.
     pub(super) fn begin_tunnel(&mut self, head: &RequestHead<'_, '_>, ahead: &[u8]) -> Head {
         let worker = Rc::clone(&self.worker);
@@ -36,7 +36,7 @@ impl Conn {
         exchange.kind = Kind::Tunnel;
         exchange.route = (upstream, algorithm, client);
         if let Some(lease) = lease {
-            exchange.upstream.place(lease, None);
+            exchange.upstream.assign(lease, None);
         }
         self.keep(ahead);
         Head::Forward(exchange)

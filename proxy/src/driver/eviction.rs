@@ -1,5 +1,6 @@
-//! Who gives way where descriptors or places run out: connections that nobody
-//! uses, to backends first, then those of clients that wait between two requests.
+//! Eviction of idle connections where file descriptors or client slots
+//! (`server.max_conn`) run out: pooled connections to backends first, then clients
+//! between two requests.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -14,52 +15,52 @@ use super::worker::{Admission, Worker};
 
 /// Idle connections to backends that are closed at once.
 const CLOSED_AT_ONCE: usize = 8;
-/// The pause before it is looked again for a free descriptor.
+/// The pause between two looks for a free descriptor or slot.
 const PAUSE: Duration = TICK;
-/// How often it is looked for a place that another worker makes.
+/// Looks for a slot that another worker frees.
 const LOOKS_MAX: u32 = 4;
-/// How often the log tells of what goes on, in ticks: once a minute.
+/// The time between two warnings of the same kind, in ticks: a minute.
 pub(super) const WARN_INTERVAL_TICKS: u32 = 1200;
 
-/// What some workers need and others may have to give.
+/// What a worker lacks and other workers may be able to free.
 #[derive(Debug, Default)]
 pub struct Demand {
     descriptors: AtomicBool,
-    places: Mutex<Places>,
+    slots: Mutex<SlotRequests>,
 }
 
-/// Who wants a place, by number.
+/// Clients that wait for a slot, by number.
 #[derive(Debug, Default)]
-struct Places {
-    wanted: BTreeSet<u64>,
+struct SlotRequests {
+    open: BTreeSet<u64>,
     latest: u64,
 }
 
 impl Demand {
-    fn places(&self) -> MutexGuard<'_, Places> {
-        // What a panic left behind is whole.
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, SlotRequests> {
+        // A panic cannot leave it half-changed.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a place until that is given or dropped.
-    fn ask(&self) -> SlotRequest<'_> {
-        let mut places = self.places();
-        places.latest += 1;
-        let number = places.latest;
-        places.wanted.insert(number);
+    /// Requests a slot until one is granted or the request is dropped.
+    fn request_slot(&self) -> SlotRequest<'_> {
+        let mut slots = self.slots();
+        slots.latest += 1;
+        let number = slots.latest;
+        slots.open.insert(number);
         SlotRequest { of: self, number }
     }
 
-    /// Gives places for as long as they are wanted and `give` has one.
-    fn grant_slots(&self, mut give: impl FnMut() -> bool) {
-        let mut places = self.places();
-        while !places.wanted.is_empty() && give() {
-            places.wanted.pop_first();
+    /// Grants slots while any are requested and `free` frees one.
+    fn grant_slots(&self, mut free: impl FnMut() -> bool) {
+        let mut slots = self.slots();
+        while !slots.open.is_empty() && free() {
+            slots.open.pop_first();
         }
     }
 }
 
-/// One that wants a place; nobody is asked for it any more once this is dropped.
+/// An open request for a slot; dropping it withdraws it.
 struct SlotRequest<'a> {
     of: &'a Demand,
     number: u64,
@@ -67,35 +68,35 @@ struct SlotRequest<'a> {
 
 impl Drop for SlotRequest<'_> {
     fn drop(&mut self) {
-        self.of.places().wanted.remove(&self.number);
+        self.of.slots().open.remove(&self.number);
     }
 }
 
 impl Worker {
     /// Frees a descriptor, at once or as soon as this worker's other tasks ran.
-    /// `false`: this worker has none to give, and the others are asked.
+    /// `false`: this worker has no idle connection, and the other workers are asked.
     pub fn evict_idle(&self) -> bool {
-        let given = self.evict_own_idle();
-        if !given {
+        let evicted = self.evict_own_idle();
+        if !evicted {
             self.shared
                 .demand
                 .descriptors
                 .store(true, Ordering::Relaxed);
         }
-        given
+        evicted
     }
 
     fn evict_own_idle(&self) -> bool {
         self.close_idle(CLOSED_AT_ONCE) > 0 || self.timers.fire_oldest(Wait::Next)
     }
 
-    /// Gives what other workers want, where this one has it.
+    /// Frees what other workers lack, where this one has idle connections.
     pub fn serve_demand(&self) {
-        let wanted = &self.shared.demand;
-        if wanted.descriptors.load(Ordering::Relaxed) && self.evict_own_idle() {
-            wanted.descriptors.store(false, Ordering::Relaxed);
+        let demand = &self.shared.demand;
+        if demand.descriptors.load(Ordering::Relaxed) && self.evict_own_idle() {
+            demand.descriptors.store(false, Ordering::Relaxed);
         }
-        wanted.grant_slots(|| self.timers.fire_oldest(Wait::Next));
+        demand.grant_slots(|| self.timers.fire_oldest(Wait::Next));
     }
 
     /// Waits until a client that was accepted may keep its descriptor. The
@@ -107,7 +108,7 @@ impl Worker {
         }
     }
 
-    /// Says once a minute that descriptors have run out.
+    /// Warns once a minute that descriptors have run out.
     pub fn warn_of_shortage(&self) {
         let now = self.timers.now();
         if now >= self.shortage_warned_until.get() {
@@ -120,9 +121,9 @@ impl Worker {
     }
 }
 
-/// Waits for a place that an idle client of another worker gives up.
+/// Waits for the slot of an idle client of another worker.
 pub async fn wait_for_slot(worker: &Rc<Worker>, admission: &mut Admission) -> bool {
-    let _asking = worker.shared.demand.ask();
+    let _request = worker.shared.demand.request_slot();
     for _ in 0..LOOKS_MAX {
         tokio::time::sleep(PAUSE).await;
         if admission.take_slot() {
@@ -137,23 +138,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_place_is_given_to_who_does_not_ask_any_more() {
-        let wanted = Demand::default();
+    fn no_slot_is_granted_to_a_withdrawn_request() {
+        let demand = Demand::default();
         let given = || {
             let mut given = 0;
-            wanted.grant_slots(|| {
+            demand.grant_slots(|| {
                 given += 1;
                 given <= 5
             });
             given
         };
-        let (left, first, second) = (wanted.ask(), wanted.ask(), wanted.ask());
+        let (left, first, second) = (
+            demand.request_slot(),
+            demand.request_slot(),
+            demand.request_slot(),
+        );
         drop(left);
         assert_eq!(given(), 2);
-        drop((first, wanted.ask()));
+        drop((first, demand.request_slot()));
         assert_eq!(given(), 0);
-        let third = wanted.ask();
-        // One that was given its place takes nobody else's back.
+        let third = demand.request_slot();
+        // A granted request withdraws no other when it is dropped.
         drop(second);
         assert_eq!(given(), 1);
         drop(third);

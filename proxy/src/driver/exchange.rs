@@ -96,11 +96,11 @@ impl Default for Exchange {
 /// How far the request is on its way to a backend.
 #[derive(Debug, Default)]
 pub(super) enum Upstream {
-    /// It has no place at a backend yet.
+    /// It has no slot at a backend yet.
     #[default]
     Queued,
-    /// It has a place, and no connection.
-    Placed(Lease),
+    /// It has a slot, and no connection.
+    Leased(Lease),
     /// It has a connection.
     Connected {
         lease: Lease,
@@ -121,27 +121,27 @@ impl Upstream {
     pub(super) fn lease(&self) -> Option<&Lease> {
         match self {
             Self::Queued => None,
-            Self::Placed(lease) | Self::Connected { lease, .. } => Some(lease),
+            Self::Leased(lease) | Self::Connected { lease, .. } => Some(lease),
         }
     }
 
     pub(super) fn into_lease(self) -> Option<Lease> {
         match self {
             Self::Queued => None,
-            Self::Placed(lease) | Self::Connected { lease, .. } => Some(lease),
+            Self::Leased(lease) | Self::Connected { lease, .. } => Some(lease),
         }
     }
 
     pub(super) fn io(&self) -> Option<&Io> {
         match self {
-            Self::Queued | Self::Placed(_) => None,
+            Self::Queued | Self::Leased(_) => None,
             Self::Connected { io, .. } => Some(io),
         }
     }
 
     pub(super) fn io_mut(&mut self) -> Option<&mut Io> {
         match self {
-            Self::Queued | Self::Placed(_) => None,
+            Self::Queued | Self::Leased(_) => None,
             Self::Connected { io, .. } => Some(io),
         }
     }
@@ -156,10 +156,10 @@ impl Upstream {
         )
     }
 
-    /// Takes a place, with a pooled connection where there is one.
-    pub(super) fn place(&mut self, lease: Lease, pooled: Option<Io>) {
+    /// Takes a slot, with a pooled connection where there is one.
+    pub(super) fn assign(&mut self, lease: Lease, pooled: Option<Io>) {
         *self = match pooled {
-            None => Self::Placed(lease),
+            None => Self::Leased(lease),
             Some(io) => Self::Connected {
                 lease,
                 io,
@@ -168,7 +168,7 @@ impl Upstream {
         };
     }
 
-    /// Uses a new connection to the backend at which it has a place.
+    /// Uses a new connection to the backend at which it has a slot.
     fn connect(&mut self, io: Io) {
         if let Some(lease) = std::mem::take(self).into_lease() {
             *self = Self::Connected {
@@ -309,13 +309,13 @@ impl Conn {
         loop {
             match &exchange.upstream {
                 Upstream::Queued => match Box::pin(self.wait_in_queue(exchange)).await {
-                    Ok(lease) => self.place(exchange, lease),
+                    Ok(lease) => self.assign(exchange, lease),
                     Err(QueueError::Refused(reject)) => {
                         return Box::pin(self.give_up(exchange, reject)).await;
                     }
                     Err(QueueError::Abandoned) => return Next::Abort,
                 },
-                Upstream::Placed(_) => match Box::pin(self.connect(exchange)).await {
+                Upstream::Leased(_) => match Box::pin(self.connect(exchange)).await {
                     Ok(io) => exchange.upstream.connect(io),
                     Err(reject @ Reject::Exhausted) => {
                         return Box::pin(self.give_up(exchange, reject)).await;
@@ -368,8 +368,8 @@ impl Conn {
         })
     }
 
-    /// Begins with a backend at which a place was waited for.
-    fn place(&self, exchange: &mut Exchange, lease: Lease) {
+    /// Begins with a backend at which a slot was waited for.
+    fn assign(&self, exchange: &mut Exchange, lease: Lease) {
         let pooled = match exchange.kind {
             Kind::Tunnel => None,
             Kind::Request => {
@@ -378,7 +378,7 @@ impl Conn {
                 lease.backend.checkout(now, ask_kernel)
             }
         };
-        exchange.upstream.place(lease, pooled);
+        exchange.upstream.assign(lease, pooled);
     }
 
     /// Tells the client that there will be no response.

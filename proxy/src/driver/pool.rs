@@ -14,7 +14,7 @@ use crate::tls;
 /// Most idle connections that one worker keeps to one backend.
 const IDLE_MAX: usize = 16 * 1024;
 
-/// What becomes of a backend's connection after an exchange.
+/// What happens to a backend's connection after an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
     /// It is closed.
@@ -68,7 +68,7 @@ impl LocalBackend {
         }
     }
 
-    /// Says why no connection by TLS can be made, once in so many ticks.
+    /// Logs why the TLS handshake failed, once in so many ticks.
     pub fn warn_of_tls_failure(&self, error: &io::Error, now: u32, ticks: u32) {
         if now < self.warned_until.get() {
             return;
@@ -143,7 +143,7 @@ impl LocalBackend {
     }
 }
 
-/// A place at a backend, given back when dropped.
+/// A slot at a backend, released when dropped.
 #[derive(Debug)]
 pub struct Lease {
     /// The backend.
@@ -151,7 +151,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes a place, where there is one.
+    /// Takes a slot, where one is free.
     #[must_use]
     pub fn acquire(backend: &Rc<LocalBackend>) -> Option<Self> {
         backend.shared.try_acquire().then(|| Self {

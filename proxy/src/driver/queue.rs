@@ -23,38 +23,38 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Whether a request waits.
+    /// Whether any request waits.
     #[must_use]
-    pub fn is_waited_in(&self) -> bool {
+    pub fn is_occupied(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Has the first request that waits look for a place.
+    /// Wakes the first request in the queue.
     pub fn wake_first(&self) {
-        if self.is_waited_in() {
+        if self.is_occupied() {
             self.freed.notify_one();
         }
     }
 
-    /// Has all look, where more may be free than was given back.
+    /// Wakes all requests in the queue: a reload may have freed several slots.
     pub fn wake_all(&self) {
         self.freed.notify_waiters();
     }
 
-    /// Takes a place in the queue, and says whether it is the first one; `None`
-    /// where `most` wait already.
-    fn enter(self: &Arc<Self>, most: u32) -> Option<(Waiting, bool)> {
+    /// Enters the queue, and says whether it was empty; `None` where `limit` wait
+    /// already.
+    fn enter(self: &Arc<Self>, limit: u32) -> Option<(Waiting, bool)> {
         let entered = self
             .waiting
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |waiting| {
-                (waiting < most).then(|| waiting + 1)
+                (waiting < limit).then(|| waiting + 1)
             });
         let before = entered.ok()?;
         Some((Waiting(Arc::clone(self)), before == 0))
     }
 }
 
-/// A place in a queue.
+/// A position in a queue, given up when dropped.
 struct Waiting(Arc<Queue>);
 
 impl Drop for Waiting {
@@ -63,7 +63,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Why a request got no place.
+/// Why a request leaves the queue without a slot.
 pub(super) enum QueueError {
     /// The client is to be told so.
     Refused(Reject),
@@ -72,7 +72,7 @@ pub(super) enum QueueError {
 }
 
 impl Conn {
-    /// Waits for a place at a backend.
+    /// Waits for a slot at a backend.
     pub(super) async fn wait_in_queue(
         &mut self,
         exchange: &mut Exchange,

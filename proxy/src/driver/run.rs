@@ -39,7 +39,7 @@ const TASKS_MAX: u32 = 4 * EVENTS_MAX as u32;
 /// new connections were led elsewhere still end here.
 const ACCEPT_GRACE: Duration = Duration::from_millis(500);
 
-/// What the workers are told.
+/// What the control thread tells the workers.
 #[derive(Debug, Clone)]
 pub struct WorkerCommand {
     /// The table to work by.
@@ -69,7 +69,7 @@ impl Listeners {
     }
 }
 
-/// Starts one thread per listener. A worker that stops lets go of its commands once
+/// Starts one thread per listener. A worker that stops drops its commands once
 /// its listener is closed.
 ///
 /// # Errors
@@ -280,30 +280,30 @@ fn start_client(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::IpAddr) 
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let mut admission = worker.admit();
-    let placed = admission.take_slot() || admission.evict_idle_client();
+    let admitted = admission.take_slot() || admission.evict_idle_client();
     let worker = Rc::clone(worker);
-    if placed && worker.table().table.tls.is_none() {
+    if admitted && worker.table().table.tls.is_none() {
         let conn = Conn::new(worker, Io::Tcp(stream), peer, admission);
         drop(tokio::task::spawn_local(conn.serve()));
         return;
     }
     drop(tokio::task::spawn_local(Box::pin(async move {
         let others = worker.shared.workers > 1;
-        let placed = placed || (others && wait_for_slot(&worker, &mut admission).await);
-        begin(worker, stream, peer, admission, placed).await;
+        let admitted = admitted || (others && wait_for_slot(&worker, &mut admission).await);
+        serve_client(worker, stream, peer, admission, admitted).await;
     })));
 }
 
-/// Begins with a client that speaks TLS, or for which there is no place.
-async fn begin(
+/// Begins with a client that speaks TLS, or for which there is no slot.
+async fn serve_client(
     worker: Rc<Worker>,
     stream: TcpStream,
     peer: std::net::IpAddr,
     admission: Admission,
-    placed: bool,
+    admitted: bool,
 ) {
     let tls = worker.table().table.tls.clone();
-    match (tls, placed) {
+    match (tls, admitted) {
         (None, true) => {
             let conn = Conn::new(worker, Io::Tcp(stream), peer, admission);
             conn.serve().await;

@@ -70,7 +70,7 @@ impl Conn {
     /// its request was held back until now; what it has not been told yet goes
     /// first.
     pub(super) async fn tunnel(&mut self, exchange: &mut Exchange) -> Next {
-        // The place at the backend is taken until the tunnel ends.
+        // The slot at the backend is held until the tunnel ends.
         let Upstream::Connected {
             io: mut up,
             lease: _lease,

@@ -19,7 +19,7 @@ use super::pool::LocalBackend;
 use crate::descriptors::is_local_shortage;
 use http1::reject::{Reject, Side};
 
-/// How many others may give way to one connection.
+/// Idle connections evicted for one new connection at most.
 const EVICTIONS_MAX: u32 = 3;
 
 impl Conn {
@@ -52,7 +52,7 @@ impl Conn {
             if !matches!(connected, Err(Reject::Exhausted)) || !self.worker.evict_idle() {
                 break;
             }
-            // What gives way does so when its task runs.
+            // An evicted connection closes when its task runs.
             tokio::task::yield_now().await;
             connected = self.dial(address).await;
         }
@@ -141,14 +141,14 @@ impl Conn {
             }
             exchange.attempts += 1;
         }
-        // Its place stays taken until there is another, for it may be the last one
+        // Its slot is held until there is another, for it may be the last one
         // and needed again.
         let Some(held) = std::mem::take(&mut exchange.upstream).into_lease() else {
             return false;
         };
         let failed = Rc::clone(&held.backend);
         let (_, algorithm, client) = exchange.route;
-        // A reload may have given the upstream another place.
+        // A reload may have changed the upstream's index.
         let local = self.worker.table();
         let Some(upstream) = local.upstream(&failed.shared.upstream) else {
             return false;
@@ -161,7 +161,7 @@ impl Conn {
             Err(_) if failure != Failure::Unsent || failed.shared.addresses.len() > 1 => held,
             Err(_) => return false,
         };
-        exchange.upstream.place(lease, None);
+        exchange.upstream.assign(lease, None);
         exchange.intake = Intake::Open;
         exchange.partial_head.clear();
         exchange.to_up.rewind();

@@ -40,7 +40,7 @@ const RETRY_CREDIT_MAX: u32 = 10 * RETRY_COST;
 pub struct Shared {
     /// Client connections.
     pub connections: AtomicUsize,
-    /// What they want of each other.
+    /// What they ask of each other.
     pub demand: Demand,
     /// How many workers there are.
     pub workers: usize,
@@ -142,13 +142,13 @@ impl LocalTable {
         self.upstreams.get(upstream)?.first()
     }
 
-    /// The place of an upstream.
+    /// The index of an upstream.
     pub(super) fn upstream(&self, name: &str) -> Option<usize> {
         let all = &self.table.config.upstreams;
         all.iter().position(|upstream| upstream.name == name)
     }
 
-    /// Whether a place is free at a backend of an upstream that would be chosen.
+    /// Whether a slot is free at a backend of an upstream that would be chosen.
     pub(super) fn has_capacity(&self, upstream: usize) -> bool {
         let backends = self.table.upstreams.get(upstream);
         let mut usable = backends.into_iter().flatten().filter(|one| one.is_usable());
@@ -349,7 +349,7 @@ impl Worker {
         }
     }
 
-    /// Chooses a backend of an upstream in `local` and takes a place there; `None`
+    /// Chooses a backend of an upstream in `local` and takes a slot there; `None`
     /// where the request has to wait for one.
     ///
     /// # Errors
@@ -365,7 +365,7 @@ impl Worker {
         let can_queue = configured.is_some_and(|upstream| upstream.queue > 0);
         let queue = local.table.queues.get(upstream).filter(|_| can_queue);
         // Who came earlier goes first.
-        if queue.is_some_and(|queue| queue.is_waited_in()) {
+        if queue.is_some_and(|queue| queue.is_occupied()) {
             return Ok(None);
         }
         match self.choose(local, upstream, algorithm, client, None) {
@@ -374,7 +374,7 @@ impl Worker {
         }
     }
 
-    /// Chooses a backend of an upstream in `local` and takes a place there. `but` is
+    /// Chooses a backend of an upstream in `local` and takes a slot there. `but` is
     /// avoided where another will do.
     ///
     /// # Errors
@@ -455,13 +455,13 @@ impl Worker {
         }
     }
 
-    /// Counts a client connection, which has no place yet.
+    /// Counts a client connection, which has no slot yet.
     #[must_use]
     pub fn admit(self: &Rc<Self>) -> Admission {
         self.live.set(self.live.get() + 1);
         Admission {
             worker: Rc::clone(self),
-            placed: false,
+            has_slot: false,
         }
     }
 
@@ -496,28 +496,28 @@ fn candidate(local: &Rc<LocalBackend>, but: Option<&Rc<LocalBackend>>) -> Candid
 #[derive(Debug)]
 pub struct Admission {
     worker: Rc<Worker>,
-    /// Whether it is one of the `max_conn`.
-    placed: bool,
+    /// Whether it holds one of the `max_conn` slots.
+    has_slot: bool,
 }
 
 impl Admission {
-    /// Takes a place, where one is free.
+    /// Takes a slot, where one is free.
     pub fn take_slot(&mut self) -> bool {
         let table = self.worker.table();
         let most = table.table.config.connections_max.unwrap_or(usize::MAX);
         let more = |count| (count < most).then_some(count + 1);
         let connections = &self.worker.shared.connections;
         let taken = connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        self.placed |= taken.is_ok();
+        self.has_slot |= taken.is_ok();
         taken.is_ok()
     }
 
-    /// Takes the place of a client that has waited longest for its next request,
+    /// Takes the slot of the client that has been idle for the longest time,
     /// where there is one.
     pub fn evict_idle_client(&mut self) -> bool {
         let given = self.worker.timers.fire_oldest(Wait::Next);
         if given {
-            self.placed = true;
+            self.has_slot = true;
             let connections = &self.worker.shared.connections;
             connections.fetch_add(1, Ordering::Relaxed);
         }
@@ -527,7 +527,7 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if self.placed {
+        if self.has_slot {
             let connections = &self.worker.shared.connections;
             connections.fetch_sub(1, Ordering::Relaxed);
         }
