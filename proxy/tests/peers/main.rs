@@ -52,6 +52,11 @@ fn main() -> ExitCode {
             names::a_reload_while_names_are_looked_up_has_them_looked_up_again,
         ),
         trial(
+            "a_process_that_waits_for_names_takes_no_client",
+            names::missing(),
+            names::a_process_that_waits_for_names_takes_no_client,
+        ),
+        trial(
             "a_silent_resolver_holds_up_no_other_change",
             names::missing(),
             names::a_silent_resolver_holds_up_no_other_change,

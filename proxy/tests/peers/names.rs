@@ -176,3 +176,35 @@ pub(crate) fn a_silent_resolver_holds_up_no_other_change() {
         assert_ne!(slow.join().unwrap(), 200);
     });
 }
+
+/// A second process on the port of one that runs gets no client while it waits for
+/// its backends' names.
+pub(crate) fn a_process_that_waits_for_names_takes_no_client() {
+    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let running = Proxy::before(&backend, "");
+    let directory = tempfile::tempdir().unwrap();
+    let (server, mut command) = name_server(79, directory.path());
+    let path = directory.path().join("proxy.yaml");
+    let text = format!(
+        "server: {{host: 127.0.0.1, port: {}}}\nrouting: {{r: {{upstream: u}}}}\n\
+         backends: {{u: [{{id: b, host: silent.test, port: 1}}]}}\n",
+        running.address.port()
+    );
+    std::fs::write(&path, text).unwrap();
+    command
+        .args(["run", "--workers", "8", "--config"])
+        .arg(&path);
+    let mut waiting = command.stderr(Stdio::null()).spawn().unwrap();
+    let _questions = Questions::receive(&server);
+    // The kernel would give the other's listeners eight of nine.
+    for _ in 0..50 {
+        assert_eq!(running.client().get("/").status(), 200);
+    }
+    let still_waits = waiting.try_wait().unwrap().is_none();
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    assert!(
+        still_waits,
+        "the other process has ended before the clients came"
+    );
+}
