@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::backend::Backend;
 use crate::config::raw::{LogFormat, RawAccessLog};
-use crate::state::Backend;
 
 /// Entries that wait for the writer at most.
 const QUEUE_MAX: usize = 8192;

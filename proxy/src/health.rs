@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use crate::backend::Backend;
 use crate::collector::{self, Collector};
 use crate::config::raw::RawHealthCheck;
 use crate::descriptors::is_local_shortage;
 use crate::fetch::{self, FetchError};
 use crate::outliers::{Rules, outliers};
-use crate::state::{Backend, Table};
+use crate::table::Table;
 
 /// How often the collector is asked for the load of a backend's host; it learns
 /// of it every 5 s.

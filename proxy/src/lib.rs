@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod backend;
 pub mod balance;
 pub mod cli;
 pub mod collector;
@@ -19,6 +20,6 @@ pub mod health;
 pub mod names;
 pub mod outliers;
 pub mod serve;
-pub mod state;
+pub mod table;
 pub mod tls;
 pub mod token;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use proxy::cli::{self, Cli, Command, LogFormat, RunArgs};
 use proxy::config::{Config, EXAMPLE};
-use proxy::state::Table;
+use proxy::table::Table;
 use proxy::{explain, serve};
 
 /// Bad usage or configuration.

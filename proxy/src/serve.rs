@@ -18,7 +18,7 @@ use crate::driver::reuseport;
 use crate::driver::run::{WorkerCommand, spawn_workers};
 use crate::explain;
 use crate::names::Names;
-use crate::state::{BuildError, Table};
+use crate::table::{BuildError, Table};
 use crate::token::{Sources, Token, TokenError};
 
 /// Why the proxy could not start, or ended badly.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proxy::config::Config;
 use proxy::driver::listener;
 use proxy::driver::run::{WorkerCommand, spawn_workers};
-use proxy::state::Table;
+use proxy::table::Table;
 
 struct Counting;
 

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::message::{Reply, Request};
 use super::stats;
+use crate::backend::Backend;
 use crate::balance;
 use crate::config::raw::{RawBackend, RawConfig};
 use crate::control::{ApplyError, ConfigGuard, Control, Staged};
 use crate::names;
-use crate::state::Backend;
 
 /// What stands for a secret in `GET /api/v1/config`.
 const REDACTED: &str = "[redacted]";

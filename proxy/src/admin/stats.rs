@@ -5,7 +5,7 @@ use serde_json::json;
 use super::message::{Reply, Request};
 use crate::collector::{self, CollectorError};
 use crate::control::Control;
-use crate::state::Table;
+use crate::table::Table;
 
 /// The values of the host that the proxy runs on.
 pub(super) async fn server(control: &Control) -> Result<Reply, Reply> {

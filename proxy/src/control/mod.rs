@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use self::admin_listener::AdminListener;
 pub use self::admin_listener::{AdminSocket, BoundAdmin};
 pub use self::files::{FileStamp, Fingerprint, Staged, file_stamp};
+use crate::backend::Backend;
 use crate::config::raw::RawConfig;
 use crate::config::{Config, ConfigError};
 use crate::descriptors;
@@ -27,7 +28,7 @@ use crate::driver::run::{Listeners, WorkerCommand};
 use crate::explain;
 use crate::health::HealthMonitor;
 use crate::names::{self, Names};
-use crate::state::{Backend, BuildError, Table};
+use crate::table::{BuildError, Table};
 use crate::token::{Sources, Token, TokenError};
 
 /// Why a change is not made.

@@ -3,8 +3,9 @@
 use std::task::Context;
 
 use super::client::Conn;
-use super::exchange::{End, Exchange, Intake, Step, Transfer, upstream_ended, upstream_error};
+use super::exchange::{End, Exchange, Intake, Step, Transfer};
 use super::io::Io;
+use super::response::{upstream_ended, upstream_error};
 use super::splice::{PUT_BYTES_MAX, SPLICE_BYTES_MIN, SpliceError};
 
 /// Bodies with more than this left follow their head instead of sharing the pipe

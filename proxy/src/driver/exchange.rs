@@ -1,23 +1,23 @@
 //! One request and its response: both directions at once, within one task.
 
 use std::future::poll_fn;
-use std::io;
 use std::net::IpAddr;
-use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use super::client::{Conn, READ_AHEAD_BYTES_MAX, Refusal};
-use super::io::{Io, Pending};
-use super::pool::{After, Lease};
-use super::queue::QueueError;
-use super::retry::{Disconnect, Retry};
-use super::splice::{PUT_BYTES_MAX, Splice};
-use super::worker::Scratch;
-use crate::config::Algorithm;
 use http1::Version;
 use http1::body::Body;
 use http1::reject::{ErrorFormat, Reject};
 use http1::response::Asked;
+
+use super::client::{Conn, Refusal};
+use super::io::{Io, Pending};
+use super::pool::{After, Lease};
+use super::queue::QueueError;
+use super::retry::{Disconnect, Retry};
+use super::splice::Splice;
+use super::upstream::{Failure, Upstream};
+use super::watch::Watch;
+use crate::config::Algorithm;
 
 /// What is kept of a request while it is answered.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct Exchange {
     pub(super) splice_in: Option<Splice>,
     /// The response's body on its way within the kernel.
     pub(super) splice_out: Option<Splice>,
-    client: Watch,
+    pub(super) client: Watch,
     pub(super) interim_count: u8,
     pub(super) attempts: u32,
 }
@@ -89,93 +89,6 @@ impl Default for Exchange {
             client: Watch::On,
             interim_count: 0,
             attempts: 0,
-        }
-    }
-}
-
-/// How far the request is on its way to a backend.
-#[derive(Debug, Default)]
-pub(super) enum Upstream {
-    /// It has no slot at a backend yet.
-    #[default]
-    Queued,
-    /// It has a slot, and no connection.
-    Leased(Lease),
-    /// It has a connection.
-    Connected {
-        lease: Lease,
-        io: Io,
-        origin: Origin,
-    },
-}
-
-/// Where a connection to a backend came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
-    New,
-    /// It served a request before, and its backend may end it at any time.
-    Pooled,
-}
-
-impl Upstream {
-    pub(super) fn lease(&self) -> Option<&Lease> {
-        match self {
-            Self::Queued => None,
-            Self::Leased(lease) | Self::Connected { lease, .. } => Some(lease),
-        }
-    }
-
-    pub(super) fn into_lease(self) -> Option<Lease> {
-        match self {
-            Self::Queued => None,
-            Self::Leased(lease) | Self::Connected { lease, .. } => Some(lease),
-        }
-    }
-
-    pub(super) fn io(&self) -> Option<&Io> {
-        match self {
-            Self::Queued | Self::Leased(_) => None,
-            Self::Connected { io, .. } => Some(io),
-        }
-    }
-
-    pub(super) fn io_mut(&mut self) -> Option<&mut Io> {
-        match self {
-            Self::Queued | Self::Leased(_) => None,
-            Self::Connected { io, .. } => Some(io),
-        }
-    }
-
-    fn is_pooled(&self) -> bool {
-        matches!(
-            self,
-            Self::Connected {
-                origin: Origin::Pooled,
-                ..
-            }
-        )
-    }
-
-    /// Takes a slot, with a pooled connection where there is one.
-    pub(super) fn assign(&mut self, lease: Lease, pooled: Option<Io>) {
-        *self = match pooled {
-            None => Self::Leased(lease),
-            Some(io) => Self::Connected {
-                lease,
-                io,
-                origin: Origin::Pooled,
-            },
-        };
-    }
-
-    /// Uses a new connection to the backend at which it has a slot.
-    fn connect(&mut self, io: Io) {
-        if let Some(lease) = std::mem::take(self).into_lease() {
-            *self = Self::Connected {
-                lease,
-                io,
-                origin: Origin::New,
-            };
         }
     }
 }
@@ -220,21 +133,6 @@ pub(super) enum Progress {
     Switched,
 }
 
-/// Whether the client is watched for its end while it waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Watch {
-    On,
-    /// No more: it has sent so much ahead that its end cannot be seen.
-    Off,
-    /// It has ended its side.
-    Ended,
-}
-
-/// Bytes read at most while a response head is awaited. With a head comes only
-/// the beginning of a large body, so that the rest can move within the kernel;
-/// rewritten, both together should be no more than [`PUT_BYTES_MAX`].
-const HEAD_READ_BYTES: usize = PUT_BYTES_MAX - 128;
-
 impl Exchange {
     /// Whether the final response head has been read.
     pub(super) fn is_answered(&self) -> bool {
@@ -259,18 +157,6 @@ impl Exchange {
         self.content_bytes
             .saturating_add(self.request.opaque_remaining())
     }
-}
-
-/// Why another backend is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// There was no connection to the first.
-    Unsent,
-    /// The first ended the connection before it answered.
-    Unanswered,
-    /// The same on a pooled connection: it closed while the request was on its
-    /// way, which is no failure.
-    Stale,
 }
 
 /// What happens to the client's connection next.
@@ -451,54 +337,6 @@ impl Conn {
         self.watch_client(exchange, cx)
     }
 
-    /// Ends the exchange of a client that is gone while it waits, once nothing of
-    /// its request is left to be sent. A reset says that it is; an end in order
-    /// may also come from one that has said all it has to say and still reads
-    /// (RFC 9112, section 9.6), which `ignore_client_abort` believes, but for
-    /// streams that nobody else would end.
-    pub(super) fn watch_client(
-        &mut self,
-        exchange: &mut Exchange,
-        cx: &mut Context<'_>,
-    ) -> Poll<End> {
-        if !exchange.request.is_done() {
-            return Poll::Pending;
-        }
-        if exchange.client == Watch::On {
-            exchange.client = match self.poll_client(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(End::Broken),
-                Poll::Ready(Ok(watch)) => watch,
-            };
-        }
-        let worker = &self.worker;
-        let given_up = exchange.client == Watch::Ended
-            && (exchange.progress == Progress::Streaming
-                || !worker.table().table.config.raw.server.ignore_client_abort);
-        if given_up {
-            Poll::Ready(End::Broken)
-        } else {
-            Poll::Pending
-        }
-    }
-
-    /// Looks for the client's end. The beginning of what it sends ahead is taken
-    /// in, as the end of TLS and of a connection with bytes before it show only
-    /// behind them.
-    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Watch>> {
-        if self.left.is_empty() {
-            let worker = Rc::clone(&self.worker);
-            let mut scratch = worker.scratch.borrow_mut();
-            let ahead = &mut scratch.input[..READ_AHEAD_BYTES_MAX];
-            match ready!(self.io.poll_read(cx, ahead))? {
-                0 => return Poll::Ready(Ok(Watch::Ended)),
-                bytes => self.keep(&ahead[..bytes]),
-            }
-        }
-        let ended = ready!(self.io.poll_ended(cx))?;
-        Poll::Ready(Ok(if ended { Watch::Ended } else { Watch::Off }))
-    }
-
     /// Sets the deadline for whatever the exchange waits for now.
     fn arm_exchange(&self, exchange: &Exchange) {
         let ticks = self.worker.ticks.get();
@@ -524,138 +362,4 @@ impl Conn {
             End::Refused(Reject::RequestTimeout)
         }
     }
-
-    /// Moves the request on by one read and one write.
-    fn step_request(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Step {
-        let Some(up) = exchange.upstream.io_mut() else {
-            return Ok(false);
-        };
-        if exchange.intake == Intake::Failed {
-            return Ok(false);
-        }
-        if !exchange.to_up.is_empty() {
-            return match exchange.to_up.poll_send(up, cx) {
-                Poll::Pending => Ok(false),
-                Poll::Ready(Ok(())) => Ok(true),
-                Poll::Ready(Err(_)) => {
-                    // The backend may have answered before it closed.
-                    exchange.intake = Intake::Failed;
-                    Ok(true)
-                }
-            };
-        }
-        if let Some(step) = self.splice_request(exchange, cx) {
-            return step;
-        }
-        let worker = Rc::clone(&self.worker);
-        let mut scratch = worker.scratch.borrow_mut();
-        let input = &mut scratch.input;
-        let len = if self.left.is_empty() {
-            match self.io.poll_read(cx, input) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(Ok(0) | Err(_)) => return Err(End::Broken),
-                Poll::Ready(Ok(len)) => len,
-            }
-        } else {
-            input[..self.left.len()].copy_from_slice(&self.left);
-            self.left.len()
-        };
-        let body = &input[..len];
-        let content = &mut exchange.content_bytes;
-        let Ok(here) = exchange.request.consume_counted(body, content) else {
-            return Err(End::Refused(Reject::Chunk));
-        };
-        self.keep(&body[here..]);
-        exchange.body_bytes += here as u64;
-        if exchange.content_bytes_announced() > worker.table().table.config.limits.body_bytes_max {
-            return Err(End::Refused(Reject::BodyTooLarge));
-        }
-        let keeps = exchange.keeps_body();
-        if !keeps {
-            self.commit(exchange);
-        }
-        let Some(up) = exchange.upstream.io_mut() else {
-            return Ok(false);
-        };
-        let body = &body[..here];
-        let sent = if keeps {
-            exchange.to_up.send_and_keep(up, cx, body)
-        } else {
-            exchange
-                .to_up
-                .send(up, cx, [body, &[]], false, || worker.take_buffer())
-        };
-        if sent.is_err() {
-            exchange.intake = Intake::Failed;
-        }
-        Ok(true)
-    }
-
-    /// Moves the response on by one read and one write.
-    fn step_response(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Step {
-        match exchange.to_client.poll_send(&mut self.io, cx) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(Err(_)) => return Err(End::Broken),
-            Poll::Ready(Ok(())) => {}
-        }
-        if exchange.progress == Progress::Switched {
-            return Err(End::Switched);
-        }
-        let holding = exchange.splice_out.as_ref().is_some_and(Splice::is_holding);
-        if exchange.is_answered() && exchange.response.is_done() && !holding {
-            return Err(End::Done);
-        }
-        if let Some(step) = self.splice_response(exchange, cx) {
-            return step;
-        }
-        let is_answered = exchange.is_answered();
-        let Some(up) = exchange.upstream.io_mut() else {
-            return Ok(false);
-        };
-        let worker = Rc::clone(&self.worker);
-        let mut scratch = worker.scratch.borrow_mut();
-        let Scratch { input, out } = &mut *scratch;
-        let had = exchange.partial_head.len();
-        input[..had].copy_from_slice(&exchange.partial_head);
-        let end = if is_answered {
-            input.len()
-        } else {
-            had + HEAD_READ_BYTES
-        };
-        match up.poll_read(cx, &mut input[had..end]) {
-            Poll::Pending => Ok(false),
-            Poll::Ready(Ok(0)) => upstream_ended(exchange).map(|()| true),
-            Poll::Ready(Ok(bytes)) => {
-                out.clear();
-                let filled = had + bytes == end;
-                self.take_response(exchange, cx, input, had + bytes, filled, out)?;
-                Ok(true)
-            }
-            Poll::Ready(Err(error)) => Err(upstream_error(exchange, &error)),
-        }
-    }
-}
-
-/// The backend closed in order.
-pub(super) fn upstream_ended(exchange: &mut Exchange) -> Result<(), End> {
-    if !exchange.is_answered() {
-        return Err(End::Unanswered(Disconnect::Closed));
-    }
-    if matches!(exchange.response, Body::UntilClose) {
-        exchange.response = Body::Done;
-        return Ok(());
-    }
-    Err(End::Broken)
-}
-
-pub(super) fn upstream_error(exchange: &Exchange, error: &io::Error) -> End {
-    tracing::debug!(%error, "the backend's connection failed");
-    if exchange.is_answered() {
-        return End::Broken;
-    }
-    // So TLS tells of an end that was not announced.
-    End::Unanswered(match error.kind() {
-        io::ErrorKind::UnexpectedEof => Disconnect::Closed,
-        _ => Disconnect::Broken,
-    })
 }

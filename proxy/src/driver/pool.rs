@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::io::Io;
-use crate::state::Backend;
+use crate::backend::Backend;
 use crate::tls;
 
 /// Most idle connections that one worker keeps to one backend.

@@ -142,8 +142,9 @@ mod tests {
     use std::task::{Context, Waker};
     use std::time::{Duration, Instant};
 
+    use crate::backend::Backend;
     use crate::config::Config;
-    use crate::state::{Backend, Table};
+    use crate::table::Table;
 
     fn table(limit: u32, earlier: Option<&Table>) -> Table {
         let text =

@@ -1,16 +1,19 @@
 //! What a backend sends: heads are judged and written anew, bodies followed to
 //! their end.
 
+use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::client::{COPY_BYTES_MAX, Conn};
-use super::exchange::{End, Exchange, Progress, Transfer};
+use super::exchange::{End, Exchange, Progress, Step, Transfer};
 use super::pool::After;
-use super::retry::Retry;
-use super::splice::{SPLICE_BYTES_MIN, Splice};
+use super::retry::{Disconnect, Retry};
+use super::splice::{PUT_BYTES_MAX, SPLICE_BYTES_MIN, Splice};
 use super::timers::ticks;
+use super::worker::Scratch;
 use http1::body::Body;
 use http1::forward::{self, Answer};
 use http1::reject::Reject;
@@ -21,7 +24,56 @@ use http1::{Framing, Version};
 /// Most interim responses to one request.
 const INTERIM_MAX: u8 = 32;
 
+/// Bytes read at most while a response head is awaited. With a head comes only
+/// the beginning of a large body, so that the rest can move within the kernel;
+/// rewritten, both together should be no more than [`PUT_BYTES_MAX`].
+const HEAD_READ_BYTES: usize = PUT_BYTES_MAX - 128;
+
 impl Conn {
+    /// Moves the response on by one read and one write.
+    pub(super) fn step_response(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Step {
+        match exchange.to_client.poll_send(&mut self.io, cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Err(_)) => return Err(End::Broken),
+            Poll::Ready(Ok(())) => {}
+        }
+        if exchange.progress == Progress::Switched {
+            return Err(End::Switched);
+        }
+        let holding = exchange.splice_out.as_ref().is_some_and(Splice::is_holding);
+        if exchange.is_answered() && exchange.response.is_done() && !holding {
+            return Err(End::Done);
+        }
+        if let Some(step) = self.splice_response(exchange, cx) {
+            return step;
+        }
+        let is_answered = exchange.is_answered();
+        let Some(up) = exchange.upstream.io_mut() else {
+            return Ok(false);
+        };
+        let worker = Rc::clone(&self.worker);
+        let mut scratch = worker.scratch.borrow_mut();
+        let Scratch { input, out } = &mut *scratch;
+        let had = exchange.partial_head.len();
+        input[..had].copy_from_slice(&exchange.partial_head);
+        let end = if is_answered {
+            input.len()
+        } else {
+            had + HEAD_READ_BYTES
+        };
+        match up.poll_read(cx, &mut input[had..end]) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => upstream_ended(exchange).map(|()| true),
+            Poll::Ready(Ok(bytes)) => {
+                out.clear();
+                let filled = had + bytes == end;
+                self.take_response(exchange, cx, input, had + bytes, filled, out)?;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(upstream_error(exchange, &error)),
+        }
+    }
+
     /// Takes what a backend sent, the first `len` bytes of `buffer`, and passes
     /// on what belongs to the response. `filled` says that more may wait.
     pub(super) fn take_response(
@@ -199,4 +251,28 @@ fn after(exchange: &Exchange, head: &ResponseHead<'_, '_>) -> After {
             verify: head.framing == Framing::Empty,
         },
     }
+}
+
+/// The backend closed in order.
+pub(super) fn upstream_ended(exchange: &mut Exchange) -> Result<(), End> {
+    if !exchange.is_answered() {
+        return Err(End::Unanswered(Disconnect::Closed));
+    }
+    if matches!(exchange.response, Body::UntilClose) {
+        exchange.response = Body::Done;
+        return Ok(());
+    }
+    Err(End::Broken)
+}
+
+pub(super) fn upstream_error(exchange: &Exchange, error: &io::Error) -> End {
+    tracing::debug!(%error, "the backend's connection failed");
+    if exchange.is_answered() {
+        return End::Broken;
+    }
+    // So TLS tells of an end that was not announced.
+    End::Unanswered(match error.kind() {
+        io::ErrorKind::UnexpectedEof => Disconnect::Closed,
+        _ => Disconnect::Broken,
+    })
 }

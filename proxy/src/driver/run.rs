@@ -22,7 +22,7 @@ use super::io::Io;
 use super::timers::{TICK, Wait};
 use super::worker::{Admission, Shared, Worker};
 use crate::descriptors::is_local_shortage;
-use crate::state::Table;
+use crate::table::Table;
 
 /// How often the date is renewed and pools are looked through, in ticks.
 const PRUNE_TICKS: u32 = 20;

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::client::Conn;
-use super::exchange::{Exchange, Next, Upstream};
+use super::exchange::{Exchange, Next};
 use super::io::{Io, Pending};
+use super::upstream::Upstream;
 use super::worker::Worker;
 
 /// One direction of a tunnel.

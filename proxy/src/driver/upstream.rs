@@ -1,4 +1,5 @@
-//! The way to a backend: connecting, and choosing again where that is safe.
+//! The way of a request to a backend: its states, connecting, and choosing again
+//! where that is safe.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -13,14 +14,113 @@ use tokio_rustls::TlsConnector;
 
 use super::client::Conn;
 use super::eviction::WARN_INTERVAL_TICKS;
-use super::exchange::{Exchange, Failure, Intake};
+use super::exchange::{Exchange, Intake};
 use super::io::Io;
-use super::pool::LocalBackend;
+use super::pool::{Lease, LocalBackend};
 use crate::descriptors::is_local_shortage;
 use http1::reject::{Reject, Side};
 
 /// Idle connections evicted for one new connection at most.
 const EVICTIONS_MAX: u32 = 3;
+
+/// How far the request is on its way to a backend.
+#[derive(Debug, Default)]
+pub(super) enum Upstream {
+    /// It has no slot at a backend yet.
+    #[default]
+    Queued,
+    /// It has a slot, and no connection.
+    Leased(Lease),
+    /// It has a connection.
+    Connected {
+        lease: Lease,
+        io: Io,
+        origin: Origin,
+    },
+}
+
+/// Where a connection to a backend came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    New,
+    /// It served a request before, and its backend may end it at any time.
+    Pooled,
+}
+
+impl Upstream {
+    pub(super) fn lease(&self) -> Option<&Lease> {
+        match self {
+            Self::Queued => None,
+            Self::Leased(lease) | Self::Connected { lease, .. } => Some(lease),
+        }
+    }
+
+    pub(super) fn into_lease(self) -> Option<Lease> {
+        match self {
+            Self::Queued => None,
+            Self::Leased(lease) | Self::Connected { lease, .. } => Some(lease),
+        }
+    }
+
+    pub(super) fn io(&self) -> Option<&Io> {
+        match self {
+            Self::Queued | Self::Leased(_) => None,
+            Self::Connected { io, .. } => Some(io),
+        }
+    }
+
+    pub(super) fn io_mut(&mut self) -> Option<&mut Io> {
+        match self {
+            Self::Queued | Self::Leased(_) => None,
+            Self::Connected { io, .. } => Some(io),
+        }
+    }
+
+    pub(super) fn is_pooled(&self) -> bool {
+        matches!(
+            self,
+            Self::Connected {
+                origin: Origin::Pooled,
+                ..
+            }
+        )
+    }
+
+    /// Takes a slot, with a pooled connection where there is one.
+    pub(super) fn assign(&mut self, lease: Lease, pooled: Option<Io>) {
+        *self = match pooled {
+            None => Self::Leased(lease),
+            Some(io) => Self::Connected {
+                lease,
+                io,
+                origin: Origin::Pooled,
+            },
+        };
+    }
+
+    /// Uses a new connection to the backend at which it has a slot.
+    pub(super) fn connect(&mut self, io: Io) {
+        if let Some(lease) = std::mem::take(self).into_lease() {
+            *self = Self::Connected {
+                lease,
+                io,
+                origin: Origin::New,
+            };
+        }
+    }
+}
+
+/// Why another backend is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// There was no connection to the first.
+    Unsent,
+    /// The first ended the connection before it answered.
+    Unanswered,
+    /// The same on a pooled connection: it closed while the request was on its
+    /// way, which is no failure.
+    Stale,
+}
 
 impl Conn {
     /// Counts why the leased backend gave no answer.

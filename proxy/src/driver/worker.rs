@@ -17,7 +17,7 @@ use crate::access_log::AccessLog;
 use crate::balance::{self, Candidate, Choice, Draw};
 use crate::config::{Algorithm, Timeouts, Upstream};
 use crate::descriptors::DescriptorLimits;
-use crate::state::Table;
+use crate::table::Table;
 use http1::reject::Reject;
 
 /// Bytes of the buffer that everything is read into. Larger than two heads, so
