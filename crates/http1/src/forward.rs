@@ -224,7 +224,7 @@ fn write_decimal(out: &mut Vec<u8>, mut value: u64) {
 mod tests {
     use super::super::HeadLimits;
     use super::super::request::{header_slots, parse_request};
-    use super::super::response::{Asked, parse_response};
+    use super::super::response::{RequestContext, parse_response};
     use super::*;
 
     const STRANGER: Client<'_> = Client {
@@ -320,7 +320,7 @@ mod tests {
             text.as_bytes(),
             &mut slots,
             HeadLimits::default(),
-            Asked::default(),
+            RequestContext::default(),
         );
         let head = head.unwrap().unwrap();
         let mut out = Vec::new();

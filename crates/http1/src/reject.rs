@@ -70,23 +70,23 @@ rejections! {
     /// `Transfer-Encoding` in HTTP/1.0.
     CodingInHttp10 => 400, Downstream, "http_request_error", "Transfer-Encoding is not part of HTTP/1.0";
     /// A transfer coding other than chunked.
-    Coding => 501, Downstream, "http_request_error", "only the chunked transfer coding is known";
+    Coding => 501, Downstream, "http_request_error", "the only supported transfer coding is chunked";
     /// A `Transfer-Encoding` that does not end in chunked, once.
-    CodingUnframed => 400, Downstream, "http_request_error", "chunked is not the last transfer coding, or not alone in being so";
+    CodingUnframed => 400, Downstream, "http_request_error", "chunked is not the last transfer coding, or is repeated";
     /// More fields nominated by `Connection` than allowed.
     Nominated => 400, Downstream, "http_request_error", "the Connection field names too many fields";
     /// An expectation other than 100-continue.
-    Expectation => 417, Downstream, "http_request_error", "the only expectation that can be met is 100-continue";
+    Expectation => 417, Downstream, "http_request_error", "the only supported expectation is 100-continue";
     /// A malformed chunked body.
     Chunk => 400, Downstream, "http_request_error", "the chunked body is malformed";
     /// A version other than 1.0 and 1.1.
-    Version => 505, Downstream, "http_request_error", "only HTTP/1.0 and HTTP/1.1 are spoken here";
+    Version => 505, Downstream, "http_request_error", "only HTTP/1.0 and HTTP/1.1 are supported";
     /// CONNECT.
     Connect => 405, Downstream, "http_request_denied", "CONNECT is not allowed here";
     /// CONNECT with a body, which it cannot have.
     ConnectBody => 400, Downstream, "http_request_error", "a CONNECT request has no body";
     /// CONNECT to what is not configured.
-    ConnectDenied => 403, Downstream, "http_request_denied", "this proxy does not connect to there";
+    ConnectDenied => 403, Downstream, "http_request_denied", "CONNECT to this target is not configured";
     /// The head or one of its counts is over the limit.
     HeadTooLarge => 431, Downstream, "http_request_error", "the request head is larger than allowed";
     /// The body is over the limit.
@@ -102,7 +102,7 @@ rejections! {
     /// The listener is at its `max_conn`.
     ServerFull => 503, Internal, "connection_limit_reached", "the server is at its max_conn";
     /// Every backend stayed at its `max_conn` for as long as a request may wait.
-    QueueTimeout => 503, Internal, "connection_limit_reached", "every backend stayed at its max_conn for too long";
+    QueueTimeout => 503, Internal, "connection_limit_reached", "every backend stayed at its max_conn until the queue timeout";
     /// No descriptor or local port is left.
     Exhausted => 503, Internal, "proxy_internal_error", "the proxy has no descriptor or port left for a connection to the backend";
     /// Connecting to the backend was refused or failed.
@@ -120,7 +120,7 @@ rejections! {
     /// The backend's head is over the limit.
     ResponseHeadTooLarge => 502, Upstream, "http_response_header_section_size", "the backend's response head is larger than allowed";
     /// The backend switched protocols unasked.
-    UpgradeUnasked => 502, Upstream, "http_upgrade_failed", "the backend switched protocols without being asked";
+    UpgradeUnasked => 502, Upstream, "http_upgrade_failed", "the backend switched protocols without a request for it";
 }
 
 /// The reason phrase of a status that the proxy itself sends.

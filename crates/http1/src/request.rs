@@ -92,7 +92,7 @@ pub fn parse_request<'h, 'b>(
     if method == "CONNECT" && !limits.connect {
         return Err(Reject::Connect);
     }
-    judge(method, path, version, request.headers, head_bytes).map(Some)
+    validate(method, path, version, request.headers, head_bytes).map(Some)
 }
 
 /// A start line that has a version, but not one of ours, is told so; anything
@@ -120,7 +120,7 @@ fn version_reject(window: &[u8]) -> Option<Reject> {
 
 /// What the fields of one head say, gathered in a single walk.
 #[derive(Default)]
-struct Seen<'b> {
+struct ScannedFields<'b> {
     host: Option<&'b [u8]>,
     length: Option<u64>,
     coding: Coding,
@@ -144,7 +144,7 @@ enum Coding {
 impl Coding {
     /// With the value of a further field. A second one, and a list with holes, is
     /// read differently elsewhere.
-    fn and(self, value: &[u8]) -> Self {
+    fn combined_with(self, value: &[u8]) -> Self {
         if self != Self::None {
             return Self::Unframed;
         }
@@ -165,7 +165,7 @@ fn is_chunked(coding: &[u8]) -> bool {
     coding.eq_ignore_ascii_case(b"chunked")
 }
 
-fn judge<'h, 'b>(
+fn validate<'h, 'b>(
     method: &'b str,
     path: &'b str,
     version: Version,
@@ -173,7 +173,7 @@ fn judge<'h, 'b>(
     head_bytes: usize,
 ) -> Result<RequestHead<'h, 'b>, Reject> {
     let mut kinds = [Field::EndToEnd; HEADERS_MAX];
-    let seen = walk(headers, &mut kinds)?;
+    let seen = scan_fields(headers, &mut kinds)?;
     let framing = framing(&seen, version)?;
     let connect = method == "CONNECT";
     let (target, authority) = if connect {
@@ -212,7 +212,10 @@ fn judge<'h, 'b>(
     })
 }
 
-fn walk<'b>(headers: &[Header<'b>], kinds: &mut [Field; HEADERS_MAX]) -> Result<Seen<'b>, Reject> {
+fn scan_fields<'b>(
+    headers: &[Header<'b>],
+    kinds: &mut [Field; HEADERS_MAX],
+) -> Result<ScannedFields<'b>, Reject> {
     for (header, kind) in headers.iter().zip(kinds.iter_mut()) {
         *kind = if header.name.contains('_') {
             Field::Ambiguous
@@ -220,7 +223,7 @@ fn walk<'b>(headers: &[Header<'b>], kinds: &mut [Field; HEADERS_MAX]) -> Result<
             classify(header.name)
         };
     }
-    let mut seen = Seen::default();
+    let mut seen = ScannedFields::default();
     for (index, header) in headers.iter().enumerate() {
         match kinds[index] {
             Field::Host if seen.host.is_some() => return Err(Reject::HostRepeated),
@@ -229,7 +232,7 @@ fn walk<'b>(headers: &[Header<'b>], kinds: &mut [Field; HEADERS_MAX]) -> Result<
             Field::ContentLength => {
                 seen.length = Some(content_length(header.value).ok_or(Reject::Length)?);
             }
-            Field::TransferEncoding => seen.coding = seen.coding.and(header.value),
+            Field::TransferEncoding => seen.coding = seen.coding.combined_with(header.value),
             Field::Connection => seen
                 .options
                 .read(header.value, headers, kinds)
@@ -247,7 +250,7 @@ fn walk<'b>(headers: &[Header<'b>], kinds: &mut [Field; HEADERS_MAX]) -> Result<
     Ok(seen)
 }
 
-fn framing(seen: &Seen<'_>, version: Version) -> Result<Framing, Reject> {
+fn framing(seen: &ScannedFields<'_>, version: Version) -> Result<Framing, Reject> {
     if seen.coding == Coding::None {
         return Ok(seen.length.map_or(Framing::Empty, Framing::Length));
     }
@@ -358,7 +361,7 @@ impl<'b> Authority<'b> {
     }
 
     /// Whether a `Host` names the same place (RFC 9110, section 4.2.3).
-    fn is(self, host: &str) -> bool {
+    fn matches_host(self, host: &str) -> bool {
         let own = |text: &'_ str| -> usize {
             let Some(default) = self.default_port else {
                 return text.len();
@@ -372,7 +375,7 @@ impl<'b> Authority<'b> {
 }
 
 fn host<'b>(
-    seen: &Seen<'b>,
+    seen: &ScannedFields<'b>,
     authority: Option<Authority<'b>>,
     version: Version,
 ) -> Result<&'b str, Reject> {
@@ -388,7 +391,7 @@ fn host<'b>(
     }
     match authority {
         // Two names for one request is how caches are poisoned.
-        Some(authority) if !authority.is(host) => Err(Reject::HostInvalid),
+        Some(authority) if !authority.matches_host(host) => Err(Reject::HostInvalid),
         _ => Ok(host),
     }
 }

@@ -9,7 +9,7 @@ use super::{Framing, HEADERS_MAX, HeadLimits, Version, lines_end_in_crlf};
 
 /// What of the request decides how its response is framed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestContext {
     /// The request was HEAD.
     pub head: bool,
     /// The request offered a WebSocket upgrade.
@@ -57,7 +57,7 @@ pub fn parse_response<'h, 'b>(
     input: &'b [u8],
     slots: &'h mut HeaderSlots<'b>,
     limits: HeadLimits,
-    asked: Asked,
+    context: RequestContext,
 ) -> Result<Option<ResponseHead<'h, 'b>>, Reject> {
     let window = &input[..input.len().min(limits.head_bytes_max)];
     let mut response = httparse::Response::new(&mut []);
@@ -85,21 +85,29 @@ pub fn parse_response<'h, 'b>(
         Version::Http11
     };
     let reason = response.reason.unwrap_or("");
-    judge(status, reason, version, response.headers, asked, head_bytes).map(Some)
+    validate(
+        status,
+        reason,
+        version,
+        response.headers,
+        context,
+        head_bytes,
+    )
+    .map(Some)
 }
 
-fn judge<'h, 'b>(
+fn validate<'h, 'b>(
     status: u16,
     reason: &'b str,
     version: Version,
     headers: &'h [Header<'b>],
-    asked: Asked,
+    context: RequestContext,
     head_bytes: usize,
 ) -> Result<ResponseHead<'h, 'b>, Reject> {
     if status < 100 {
         return Err(Reject::ResponseInvalid);
     }
-    if status == 101 && !asked.upgrade {
+    if status == 101 && !context.upgrade {
         return Err(Reject::UpgradeUnasked);
     }
     let mut kinds = [Field::EndToEnd; HEADERS_MAX];
@@ -134,7 +142,7 @@ fn judge<'h, 'b>(
     if coding && length.is_some() {
         return Err(Reject::ResponseInvalid);
     }
-    let framing = framing(status, asked, length, coding);
+    let framing = framing(status, context, length, coding);
     let keep_alive = framing != Framing::UntilClose
         && !options.close
         && (version == Version::Http11 || options.keep_alive);
@@ -153,8 +161,8 @@ fn judge<'h, 'b>(
 }
 
 /// RFC 9112, section 6.3, in its order.
-fn framing(status: u16, asked: Asked, length: Option<u64>, coding: bool) -> Framing {
-    if asked.head || status < 200 || status == 204 || status == 304 {
+fn framing(status: u16, context: RequestContext, length: Option<u64>, coding: bool) -> Framing {
+    if context.head || status < 200 || status == 204 || status == 304 {
         Framing::Empty
     } else if coding {
         Framing::Chunked
@@ -176,20 +184,20 @@ mod tests {
     use super::super::request::header_slots;
     use super::*;
 
-    fn parse(text: &str, asked: Asked) -> Result<(u16, Framing, bool), Reject> {
+    fn parse(text: &str, context: RequestContext) -> Result<(u16, Framing, bool), Reject> {
         let mut slots = header_slots();
-        let head = parse_response(text.as_bytes(), &mut slots, HeadLimits::default(), asked)?
+        let head = parse_response(text.as_bytes(), &mut slots, HeadLimits::default(), context)?
             .expect("the head is complete");
         Ok((head.status, head.framing, head.keep_alive))
     }
 
     fn plain(text: &str) -> Result<(u16, Framing, bool), Reject> {
-        parse(text, Asked::default())
+        parse(text, RequestContext::default())
     }
 
     #[test]
     fn framing_follows_status_and_method() {
-        let head = Asked {
+        let head = RequestContext {
             head: true,
             upgrade: false,
         };

@@ -7,7 +7,7 @@ use super::body::Body;
 use super::forward::{Client, write_request};
 use super::reject::Reject;
 use super::request::{header_slots, parse_request};
-use super::response::{Asked, parse_response};
+use super::response::{RequestContext, parse_response};
 
 const CLIENT: Client<'_> = Client {
     peer: "192.0.2.1",
@@ -147,12 +147,12 @@ proptest! {
 
     #[test]
     fn responses_of_any_bytes_do_no_harm(bytes: Vec<u8>, head: bool, upgrade: bool) {
-        let asked = Asked { head, upgrade };
+        let context = RequestContext { head, upgrade };
         let mut text = b"HTTP/1.1 200 OK\r\n".to_vec();
         text.extend(&bytes);
         for input in [&bytes, &text] {
             if let Ok(Some(parsed)) =
-                parse_response(input, &mut header_slots(), HeadLimits::default(), asked)
+                parse_response(input, &mut header_slots(), HeadLimits::default(), context)
             {
                 prop_assert!(parsed.head_bytes <= input.len());
                 let rest = &input[parsed.head_bytes..];

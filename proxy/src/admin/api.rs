@@ -105,7 +105,7 @@ fn is_reading(request: &Request) -> bool {
     request.method == Method::GET
 }
 
-/// Reading is open on loopback; everything else needs the token. Asked before the
+/// Reading is open on loopback; everything else needs the token. Checked before the
 /// body is read, so that a stranger's body costs nothing.
 pub(super) fn admit(control: &Control, is_loopback: bool, request: &Request) -> Result<(), Reply> {
     let given = request.bearer.as_deref().unwrap_or_default();

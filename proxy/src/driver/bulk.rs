@@ -25,7 +25,7 @@ impl Conn {
             return None;
         };
         if exchange.splice_in.is_none() {
-            if wanted < SPLICE_BYTES_MIN || !self.left.is_empty() {
+            if wanted < SPLICE_BYTES_MIN || !self.unprocessed.is_empty() {
                 return None;
             }
             exchange.splice_in = Some(self.worker.splice()?);

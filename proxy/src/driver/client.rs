@@ -20,7 +20,7 @@ use http1::fields::list_members;
 use http1::forward::{self, Client};
 use http1::reject::{self, ErrorFormat, Reject};
 use http1::request::{RequestHead, header_slots, is_idempotent, parse_request};
-use http1::response::Asked;
+use http1::response::RequestContext;
 
 /// How long a closed connection is read from, so that the answer is not lost to
 /// a reset, in ticks: while nothing comes, and in all. A client may send much of
@@ -68,10 +68,10 @@ pub struct Conn {
     pub(super) io: Io,
     pub(super) timer: Timer,
     /// Bytes that were read and not handled yet.
-    pub(super) left: Vec<u8>,
-    /// Whether `left` may hold a whole request.
+    pub(super) unprocessed: Vec<u8>,
+    /// Whether `unprocessed` may hold a whole request.
     pipelined: bool,
-    /// Requests taken from `left` one after the other.
+    /// Requests taken from `unprocessed` one after the other.
     pipelined_count: u32,
     /// Whether the deadline of the current wait is set.
     armed: bool,
@@ -145,7 +145,7 @@ impl Conn {
             worker,
             io,
             timer,
-            left: Vec::new(),
+            unprocessed: Vec::new(),
             pipelined: false,
             pipelined_count: 0,
             armed: false,
@@ -188,7 +188,7 @@ impl Conn {
                 };
                 self.log();
                 match next {
-                    Next::KeepAlive => self.pipelined = !self.left.is_empty(),
+                    Next::KeepAlive => self.pipelined = !self.unprocessed.is_empty(),
                     Next::Close => return Box::pin(self.close(LINGER_TICKS_MAX)).await,
                     Next::Abort => return self.io.abort(),
                 }
@@ -219,13 +219,13 @@ impl Conn {
             if late {
                 self.stage = Stage::LastRequest;
             }
-            if late && !self.left.is_empty() {
+            if late && !self.unprocessed.is_empty() {
                 return Poll::Ready(Head::Refuse(Refusal::close(Reject::RequestTimeout)));
             }
             let mut scratch = worker.scratch.borrow_mut();
             let Scratch { input, out } = &mut *scratch;
-            let had = self.left.len();
-            input[..had].copy_from_slice(&self.left);
+            let had = self.unprocessed.len();
+            input[..had].copy_from_slice(&self.unprocessed);
             let mut len = had;
             let mut look = std::mem::take(&mut self.pipelined);
             if !look {
@@ -255,7 +255,7 @@ impl Conn {
                     Ok(None) => {}
                 }
             }
-            self.keep(&input[..len]);
+            self.store_unprocessed(&input[..len]);
             if had == 0 {
                 self.armed = false;
             }
@@ -271,12 +271,12 @@ impl Conn {
         self.armed = true;
         let ticks = self.worker.ticks.get();
         let draining = self.worker.draining.get();
-        match (self.left.is_empty(), self.stage == Stage::New) {
-            (true, false) if draining => self.timer.arm_for(Wait::Next, 0),
+        match (self.unprocessed.is_empty(), self.stage == Stage::New) {
+            (true, false) if draining => self.timer.arm_for(Wait::NextRequest, 0),
             (true, true) | (false, _) if draining => {
                 self.timer.arm_for(Wait::Head, DRAIN_HEAD_TICKS);
             }
-            (true, false) => self.timer.arm_for(Wait::Next, ticks.keep_alive),
+            (true, false) => self.timer.arm_for(Wait::NextRequest, ticks.keep_alive),
             (true, true) | (false, _) => self.timer.arm_for(Wait::Head, ticks.request_head),
         }
     }
@@ -324,18 +324,19 @@ impl Conn {
     }
 
     /// Keeps bytes for later.
-    pub(super) fn keep(&mut self, bytes: &[u8]) {
+    pub(super) fn store_unprocessed(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
-            if self.left.capacity() > 0 {
-                self.worker.recycle_buffer(std::mem::take(&mut self.left));
+            if self.unprocessed.capacity() > 0 {
+                self.worker
+                    .recycle_buffer(std::mem::take(&mut self.unprocessed));
             }
             return;
         }
-        if self.left.capacity() == 0 {
-            self.left = self.worker.take_buffer();
+        if self.unprocessed.capacity() == 0 {
+            self.unprocessed = self.worker.take_buffer();
         }
-        self.left.clear();
-        self.left.extend_from_slice(bytes);
+        self.unprocessed.clear();
+        self.unprocessed.extend_from_slice(bytes);
     }
 
     /// Turns a request into an exchange: routes it, takes a slot at a backend,
@@ -374,7 +375,7 @@ impl Conn {
         if exchange.content_bytes_announced() > config.limits.body_bytes_max {
             return self.refused(head, Reject::BodyTooLarge, false);
         }
-        self.keep(&rest[body_here..]);
+        self.store_unprocessed(&rest[body_here..]);
         let keep_alive = exchange.keep_alive && exchange.request.is_done();
         let Some(route) = local.table.route(head.target) else {
             return self.refused(head, Reject::NoRoute, keep_alive);
@@ -539,7 +540,7 @@ impl Exchange {
     /// Begins anew with what `head` says; everything else is as by default.
     pub(super) fn prepare(&mut self, head: &RequestHead<'_, '_>, draining: bool) {
         self.request = Body::new(head.framing);
-        self.asked = Asked {
+        self.context = RequestContext {
             head: head.method == "HEAD",
             upgrade: head.websocket,
         };

@@ -38,7 +38,7 @@ impl Conn {
         if let Some(lease) = lease {
             exchange.upstream.assign(lease, None);
         }
-        self.keep(ahead);
+        self.store_unprocessed(ahead);
         Head::Forward(exchange)
     }
 

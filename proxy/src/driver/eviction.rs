@@ -87,7 +87,7 @@ impl Worker {
     }
 
     fn evict_own_idle(&self) -> bool {
-        self.close_idle(CLOSED_AT_ONCE) > 0 || self.timers.fire_oldest(Wait::Next)
+        self.close_idle(CLOSED_AT_ONCE) > 0 || self.timers.fire_oldest(Wait::NextRequest)
     }
 
     /// Frees what other workers lack, where this one has idle connections.
@@ -96,7 +96,7 @@ impl Worker {
         if demand.descriptors.load(Ordering::Relaxed) && self.evict_own_idle() {
             demand.descriptors.store(false, Ordering::Relaxed);
         }
-        demand.grant_slots(|| self.timers.fire_oldest(Wait::Next));
+        demand.grant_slots(|| self.timers.fire_oldest(Wait::NextRequest));
     }
 
     /// Waits until a client that was accepted may keep its descriptor. The

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use http1::Version;
 use http1::body::Body;
 use http1::reject::{ErrorFormat, Reject};
-use http1::response::Asked;
+use http1::response::RequestContext;
 
 use super::client::{Conn, Refusal};
 use super::io::{Io, Pending};
@@ -39,7 +39,7 @@ pub struct Exchange {
     pub(super) to_client: Pending,
     /// The beginning of a response head that is not complete.
     pub(super) partial_head: Vec<u8>,
-    pub(super) asked: Asked,
+    pub(super) context: RequestContext,
     pub(super) version: Version,
     /// When the request may be sent again as it stands in `to_up`.
     pub(super) retry: Retry,
@@ -74,7 +74,7 @@ impl Default for Exchange {
             to_up: Pending::default(),
             to_client: Pending::default(),
             partial_head: Vec::new(),
-            asked: Asked::default(),
+            context: RequestContext::default(),
             version: Version::Http11,
             retry: Retry::Never,
             progress: Progress::Awaited,
@@ -276,11 +276,11 @@ impl Conn {
         let refusal = Refusal {
             reject,
             format: exchange.error_format,
-            head_only: exchange.asked.head,
+            head_only: exchange.context.head,
             keep_alive: exchange.keep_alive
                 && exchange.request.is_done()
                 && exchange.version == Version::Http11
-                && (!exchange.asked.upgrade || self.left.is_empty()),
+                && (!exchange.context.upgrade || self.unprocessed.is_empty()),
         };
         // An interim response may still be on its way.
         if !exchange.to_client.is_empty() {

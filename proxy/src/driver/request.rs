@@ -34,22 +34,22 @@ impl Conn {
         let worker = Rc::clone(&self.worker);
         let mut scratch = worker.scratch.borrow_mut();
         let input = &mut scratch.input;
-        let len = if self.left.is_empty() {
+        let len = if self.unprocessed.is_empty() {
             match self.io.poll_read(cx, input) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(0) | Err(_)) => return Err(End::Broken),
                 Poll::Ready(Ok(len)) => len,
             }
         } else {
-            input[..self.left.len()].copy_from_slice(&self.left);
-            self.left.len()
+            input[..self.unprocessed.len()].copy_from_slice(&self.unprocessed);
+            self.unprocessed.len()
         };
         let body = &input[..len];
         let content = &mut exchange.content_bytes;
         let Ok(here) = exchange.request.consume_counted(body, content) else {
             return Err(End::Refused(Reject::Chunk));
         };
-        self.keep(&body[here..]);
+        self.store_unprocessed(&body[here..]);
         exchange.body_bytes += here as u64;
         if exchange.content_bytes_announced() > worker.table().table.config.limits.body_bytes_max {
             return Err(End::Refused(Reject::BodyTooLarge));

@@ -91,7 +91,7 @@ impl Conn {
         while !exchange.is_answered() {
             let limits = self.worker.table().table.config.limits.head;
             let mut slots = header_slots();
-            match parse_response(&input[at..], &mut slots, limits, exchange.asked) {
+            match parse_response(&input[at..], &mut slots, limits, exchange.context) {
                 Err(reject) => return Err(End::Refused(reject)),
                 Ok(None) => {
                     exchange.partial_head.clear();
@@ -199,7 +199,7 @@ impl Conn {
         // on with it, and bytes sent after an upgrade that was declined could be
         // taken for a request: in both cases the connection has no clear next byte.
         let unclear = exchange.is_sending()
-            || (exchange.asked.upgrade && head.status != 101 && !self.left.is_empty());
+            || (exchange.context.upgrade && head.status != 101 && !self.unprocessed.is_empty());
         exchange.keep_alive &= !unending && !unclear && !self.worker.draining.get();
         answer.keep_alive = exchange.keep_alive;
         forward::write_response(out, head, &answer);

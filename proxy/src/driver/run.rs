@@ -183,7 +183,7 @@ async fn drain(
     let start = tokio::time::Instant::now();
     let drain = worker.table().table.config.timeouts.drain;
     worker.draining.set(true);
-    worker.timers.fire(Wait::Next);
+    worker.timers.fire(Wait::NextRequest);
     accepting.end(worker).await;
     drop(commands);
     worker.timers.bring_forward(Wait::Head, DRAIN_HEAD_TICKS);

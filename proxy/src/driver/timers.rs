@@ -23,7 +23,7 @@ pub enum Wait {
     /// Its first request, or the rest of a head.
     Head,
     /// A further request.
-    Next,
+    NextRequest,
 }
 
 #[derive(Default)]
@@ -217,9 +217,9 @@ mod tests {
     fn a_stop_fires_only_those_that_wait_for_a_next_request() {
         let timers = Timers::new();
         let (idle, busy) = (timers.timer(), timers.timer());
-        idle.arm_for(Wait::Next, 100);
+        idle.arm_for(Wait::NextRequest, 100);
         busy.arm(100);
-        timers.fire(Wait::Next);
+        timers.fire(Wait::NextRequest);
         assert!(idle.fired());
         assert!(!busy.fired());
     }
@@ -228,15 +228,15 @@ mod tests {
     fn the_one_that_has_waited_longest_gives_way_first_and_once() {
         let timers = Timers::new();
         let waiting = [timers.timer(), timers.timer(), timers.timer()];
-        waiting[0].arm_for(Wait::Next, 9);
-        waiting[1].arm_for(Wait::Next, 7);
+        waiting[0].arm_for(Wait::NextRequest, 9);
+        waiting[1].arm_for(Wait::NextRequest, 7);
         waiting[2].arm(1);
         let fired = || [0, 1, 2].map(|at: usize| waiting[at].fired());
-        assert!(timers.fire_oldest(Wait::Next));
+        assert!(timers.fire_oldest(Wait::NextRequest));
         assert_eq!(fired(), [false, true, false]);
-        assert!(timers.fire_oldest(Wait::Next));
+        assert!(timers.fire_oldest(Wait::NextRequest));
         assert_eq!(fired(), [true, true, false]);
-        assert!(!timers.fire_oldest(Wait::Next));
+        assert!(!timers.fire_oldest(Wait::NextRequest));
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Conn {
         };
         let worker = Rc::clone(&self.worker);
         let idle_ticks = worker.ticks.get().tunnel_idle;
-        let held_back = Pending::new(std::mem::take(&mut self.left), 0);
+        let held_back = Pending::new(std::mem::take(&mut self.unprocessed), 0);
         let mut outward = Lane {
             pending: held_back,
             ..Lane::default()

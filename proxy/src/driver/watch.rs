@@ -53,13 +53,13 @@ impl Conn {
     /// in, as the end of TLS and of a connection with bytes before it show only
     /// behind them.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Watch>> {
-        if self.left.is_empty() {
+        if self.unprocessed.is_empty() {
             let worker = Rc::clone(&self.worker);
             let mut scratch = worker.scratch.borrow_mut();
             let ahead = &mut scratch.input[..READ_AHEAD_BYTES_MAX];
             match ready!(self.io.poll_read(cx, ahead))? {
                 0 => return Poll::Ready(Ok(Watch::Ended)),
-                bytes => self.keep(&ahead[..bytes]),
+                bytes => self.store_unprocessed(&ahead[..bytes]),
             }
         }
         let ended = ready!(self.io.poll_ended(cx))?;

@@ -515,7 +515,7 @@ impl Admission {
     /// Takes the slot of the client that has been idle for the longest time,
     /// where there is one.
     pub fn evict_idle_client(&mut self) -> bool {
-        let given = self.worker.timers.fire_oldest(Wait::Next);
+        let given = self.worker.timers.fire_oldest(Wait::NextRequest);
         if given {
             self.has_slot = true;
             let connections = &self.worker.shared.connections;

@@ -311,7 +311,8 @@ fn the_queue_is_bounded_in_length_and_time_and_left_with_its_client() {
         "{told:?}"
     );
     assert!(
-        told.iter().any(|told| told.contains("for too long")),
+        told.iter()
+            .any(|told| told.contains("until the queue timeout")),
         "{told:?}"
     );
     // One that leaves makes its place free.

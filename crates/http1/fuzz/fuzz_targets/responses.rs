@@ -5,13 +5,13 @@ use libfuzzer_sys::fuzz_target;
 use http1::HeadLimits;
 use http1::body::Body;
 use http1::request::header_slots;
-use http1::response::{Asked, parse_response};
+use http1::response::{RequestContext, parse_response};
 
 fuzz_target!(|input: (bool, bool, Vec<u8>)| {
     let (head, upgrade, bytes) = input;
-    let asked = Asked { head, upgrade };
+    let context = RequestContext { head, upgrade };
     let mut slots = header_slots();
-    if let Ok(Some(parsed)) = parse_response(&bytes, &mut slots, HeadLimits::default(), asked) {
+    if let Ok(Some(parsed)) = parse_response(&bytes, &mut slots, HeadLimits::default(), context) {
         let rest = &bytes[parsed.head_bytes..];
         let (mut raw, mut decoded) = (Body::new(parsed.framing), Body::new(parsed.framing));
         let mut out = Vec::new();
