@@ -3,6 +3,7 @@
 //! What the load generator and the origin carried is compared with what the
 //! kernel counted and with what the collector stored.
 
+mod picture;
 mod reconciliation;
 mod stack;
 
@@ -46,6 +47,9 @@ pub(crate) struct Args {
     /// Leave everything running until ^C, and print the addresses.
     #[arg(long)]
     keep: bool,
+    /// Build with optimisation: slower to build, and the rates and latencies are those of production.
+    #[arg(long)]
+    release: bool,
     /// How to print the reconciliation.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -65,7 +69,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     requirements::for_kernel_programs("cargo xtask demo")?;
     requirements::raise_open_files();
     let interrupted = watch_signals()?;
-    let binaries = build(workspace)?;
+    let binaries = build(workspace, args.release)?;
 
     step("starting origin, collector, proxy and agent");
     let stack = Stack::start(&binaries)?;
@@ -84,6 +88,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     stack.stop()?;
     if reconciliation.is_equal() {
         step("all equal");
+        explain_next_steps(&binaries)?;
         Ok(ExitCode::SUCCESS)
     } else {
         step("NOT EQUAL");
@@ -101,23 +106,22 @@ fn watch_signals() -> Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
-fn build(workspace: &Workspace) -> Result<Binaries> {
-    timed("building everything, optimised", || {
-        run(workspace
-            .cargo()
-            .args(["build", "--release", "--bins"])
-            .args([
-                "-p",
-                "monitor-agent",
-                "-p",
-                "collector",
-                "-p",
-                "proxy",
-                "-p",
-                "cli",
-            ]))
-    })?;
-    Ok(Binaries::at(&workspace.target().join("release")))
+/// Builds in the profile of the tests, which shares its dependencies with
+/// `cargo xtask` itself and takes half the time of an optimised build.
+fn build(workspace: &Workspace, release: bool) -> Result<Binaries> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--bins"]);
+    for package in ["monitor-agent", "collector", "proxy", "cli"] {
+        cargo.args(["--package", package]);
+    }
+    let (directory, message) = if release {
+        cargo.arg("--release");
+        ("release", "building the programs, optimised")
+    } else {
+        ("debug", "building the programs")
+    };
+    timed(message, || run(&mut cargo))?;
+    Ok(Binaries::at(&workspace.target().join(directory)))
 }
 
 fn send(args: &Args, stack: &Stack) -> Result<Outcome> {
@@ -171,6 +175,28 @@ fn wait_for_reports(
     }
 }
 
+/// How the same is done with a proxy of the reader's own.
+fn explain_next_steps(binaries: &Binaries) -> Result<()> {
+    let path = |name: &str| Ok::<_, anyhow::Error>(binaries.find(name)?.display().to_string());
+    let (collector, agent, cli) = (
+        path("speedmimi-collector")?,
+        path("speedmimi-agent")?,
+        path("speedmimi")?,
+    );
+    eprintln!(
+        "
+To watch your own nginx, run these two commands as root:
+
+    {collector} run &
+    {agent} run --unit nginx.service --names-from /etc/nginx/nginx.conf \\
+        --token-file /var/lib/speedmimi-collector/token
+
+Then read what they report: `{cli} top`, or the web page at http://127.0.0.1:7601/.
+To leave the demo's own page open: cargo xtask demo --keep"
+    );
+    Ok(())
+}
+
 fn print(
     args: &Args,
     binaries: &Binaries,
@@ -192,6 +218,7 @@ fn print(
             let mut stdout = std::io::stdout().lock();
             stdout.write_all(&reports.stdout)?;
             writeln!(stdout, "\n{reconciliation}")?;
+            writeln!(stdout, "\n{}", stack.picture(reconciliation))?;
         }
         Output::Json => {
             std::io::stderr().lock().write_all(&reports.stdout)?;

@@ -70,6 +70,13 @@ impl Reconciliation {
         self.rows.iter().all(Row::is_equal)
     }
 
+    /// What the collector holds; `None` where it was given nothing.
+    pub(super) fn stored(&self, role: &str, what: &str) -> Option<u64> {
+        let mut rows = self.rows.iter();
+        rows.find(|row| row.role == role && row.what == what)?
+            .stored
+    }
+
     pub(super) fn json(&self) -> Value {
         let rows: Vec<Value> = self
             .rows

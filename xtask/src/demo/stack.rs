@@ -10,6 +10,8 @@ use testkit::{
     traffic::{Origin, OriginCounts},
 };
 
+use super::{picture::Picture, reconciliation::Reconciliation};
+
 /// Origin, collector, proxy and agent.  What is ended first stands first: the
 /// fields are dropped in this order.
 #[derive(Debug)]
@@ -52,6 +54,12 @@ impl Stack {
             "    reports    http://{}/api/v1/reports",
             self.collector_http()
         );
+    }
+
+    /// The path of the traffic, with the figures of both sides.
+    pub(super) fn picture(&self, figures: &Reconciliation) -> Picture {
+        let (proxy, backend) = (self.proxy_address(), self.origin.address());
+        Picture::new(&proxy.to_string(), &backend.to_string(), figures)
     }
 
     pub(super) fn proxy_address(&self) -> SocketAddr {
