@@ -9,9 +9,8 @@ use std::{
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use daemon::units::parse_duration;
 use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::units::parse_duration;
 
 /// Where pins are unless told otherwise.
 pub const PIN_DIR: &str = "/sys/fs/bpf/speedmimi";
@@ -455,7 +454,7 @@ impl RunArgs {
     }
 }
 
-impl From<LevelName> for crate::source::Level {
+impl From<LevelName> for kernel_sample::Level {
     fn from(name: LevelName) -> Self {
         match name {
             LevelName::Tcp => Self::Tcp,

@@ -1,27 +1,15 @@
-//! The two clocks: one to name an instant, one to measure between two.
+//! The clocks: of instants, of samples, and of what the agent itself takes.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use daemon::clock::unix_ns;
+use kernel_sample::Instant;
 use rustix::time::{ClockId, clock_gettime};
 
-/// One instant by both clocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Instant {
-    /// The wall clock, which may be set.
-    pub unix_ns: u64,
-    /// Time since boot, sleep included, which never goes back; comparable
-    /// between processes of one boot.
-    pub boot_ns: u64,
-}
-
-impl Instant {
-    /// Now.
-    #[must_use]
-    pub fn now() -> Self {
-        Self {
-            unix_ns: unix_ns(),
-            boot_ns: timespec_ns(clock_gettime(ClockId::Boottime)),
-        }
+/// Now, by both clocks.
+#[must_use]
+pub fn now() -> Instant {
+    Instant {
+        unix_ns: unix_ns(),
+        boot_ns: timespec_ns(clock_gettime(ClockId::Boottime)),
     }
 }
 
@@ -35,17 +23,6 @@ pub fn monotonic_ns() -> u64 {
 #[must_use]
 pub fn process_cpu_ns() -> u64 {
     timespec_ns(clock_gettime(ClockId::ProcessCPUTime))
-}
-
-/// Unix milliseconds, now.
-#[must_use]
-pub fn unix_ms() -> u64 {
-    unix_ns() / 1_000_000
-}
-
-fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn timespec_ns(t: rustix::time::Timespec) -> u64 {

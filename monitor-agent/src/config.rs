@@ -6,20 +6,22 @@ use std::{
     time::Duration,
 };
 
+use bpf::KernelLog;
+use daemon::units::{UnitError, parse_bytes, parse_duration};
+use delivery::{
+    Destination, Tls, TlsError,
+    token::{Token, TokenError},
+};
+use kernel_sample::Level;
 use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
 
 use crate::{
     capabilities::Needs,
     cli::{KernelLogName, LevelName, LogFormat, PIN_DIR, RunArgs},
     config_file,
-    delivery::{Destination, Tls, TlsError},
-    kernel::KernelLog,
     names::{NamesError, NamesFiles},
     queue::SAMPLES_MAX,
-    source::Level,
     target::{self, Resolved, Roots, TargetRequest},
-    token::{Token, TokenError},
-    units::{UnitError, parse_bytes, parse_duration},
 };
 
 /// A spool must hold a report of the largest size, and one before it.
@@ -360,7 +362,7 @@ impl Config {
 
     /// What the agent goes on to use.
     #[must_use]
-    pub fn needs(&self, targets: &[crate::kernel::Target], roots: &Roots) -> Needs {
+    pub fn needs(&self, targets: &[kernel_sample::Target], roots: &Roots) -> Needs {
         let beside = [&self.control_socket.path, &self.checkpoint];
         let beside = beside.into_iter().filter_map(|file| file.parent());
         let written = [self.spool_dir.clone(), self.pin_dir.clone()];

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
+use delivery::{Progress, SharedSpool, lock};
+use kernel_sample::Level;
 use monitor_proto::json::rfc3339;
+use proxy_config::Name;
 use rustix::{
     fs::{Mode, fchmod},
     net::{
@@ -26,12 +29,11 @@ use tokio::{
     net::{UnixListener, UnixStream},
     time::timeout,
 };
+use window::TargetNames;
 
 use crate::{
-    delivery::{Progress, SharedSpool, lock},
-    names::{FollowedFile, FollowedFiles, Name, NamedEndpoint, NamesState, TargetNames},
+    names::{FollowedFile, FollowedFiles, NamedEndpoint, NamesState},
     sampler::{Asker, Newest, Shared},
-    source::Level,
     target::Awaited,
     uncounted::Uncounted,
 };
@@ -209,7 +211,7 @@ impl Control {
     async fn set_level(&self, level: Level) -> Value {
         match self.asker.set_level(level).await {
             Ok(()) => json!({"level": name(level)}),
-            Err(error) => json!({"error": crate::error_chain(&error)}),
+            Err(error) => json!({"error": daemon::error_chain(&error)}),
         }
     }
 
@@ -321,12 +323,9 @@ fn name(level: Level) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        kernel::{Glance, KernelSample},
-        sampler::{Sampler, SamplerOptions},
-        source::{CounterSource, Opened, SourceError},
-        spool::Spool,
-    };
+    use crate::sampler::{Sampler, SamplerOptions};
+    use kernel_sample::{CounterSource, Glance, KernelSample, Opened, SourceError};
+    use spool::Spool;
 
     /// Counts nothing, and takes its time to change the level.
     struct Slow;

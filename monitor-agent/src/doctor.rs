@@ -5,15 +5,16 @@ use std::{fs, path::Path, time::Duration};
 
 use serde_json::Value;
 
+use bpf::{
+    self, Kernel, KernelError, PinnedTarget,
+    doctor::{self, Check},
+};
+use kernel_sample::Target;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::{
     cli::PIN_DIR,
     control::{self, names_file},
-    kernel::{
-        self, Kernel, KernelError, PinnedTarget, Target,
-        doctor::{self, Check},
-    },
     names::NamesFiles,
     target::{self, FOREIGN_ADVICE, Roots, TargetError, TargetRequest, UNIX_ADVICE},
 };
@@ -50,7 +51,7 @@ pub fn checks(pin_dir: &Path, request: &TargetRequest) -> Result<Vec<Check>, Tar
     }
     // Of what may not be read nothing can be told.
     if !matches!(pinned, Err(KernelError::Denied { .. })) {
-        checks.push(watchers(&kernel::pinned(pin_dir), pin_dir));
+        checks.push(watchers(&bpf::pinned(pin_dir), pin_dir));
     }
     checks.push(losses(&pinned));
     Ok(checks)

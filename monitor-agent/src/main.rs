@@ -10,7 +10,11 @@ use std::{
 };
 
 use anyhow::Context;
+use bpf::{Kernel, KernelLog, KernelOptions, cost::Extent, doctor::Check};
 use clap::{CommandFactory, Parser};
+use daemon::error_chain;
+use host_metrics::identity;
+use kernel_sample::{Opened, Opener};
 use monitor_agent::{
     capabilities,
     cli::{
@@ -19,21 +23,17 @@ use monitor_agent::{
     },
     clock::monotonic_ns,
     config::{Config, ConfigError, checkpoint},
-    control, doctor, error_chain,
-    host::identity,
-    kernel::{self, Kernel, KernelLog, KernelOptions, cost::Extent, doctor::Check},
-    logging,
-    names::{NamesFiles, TargetNames},
+    control, doctor, logging,
+    names::NamesFiles,
     run,
-    source::{Opened, Opener},
     target::{self, Roots, TargetError, TargetRequest},
     top::{self, Look, TopError},
     view::{self, View},
-    window::socket_summary,
 };
 use monitor_proto::json;
 use serde::Serialize;
 use serde_json::json;
+use window::{TargetNames, socket_summary};
 
 /// sysexits' `EX_USAGE`: bad usage or configuration.
 const EXIT_USAGE: u8 = 64;
@@ -118,9 +118,9 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     // May have to be mounted, which nothing later may.
     let is_new = !config.pin_dir.exists();
-    kernel::make_pin_dir(&config.pin_dir)?;
+    bpf::make_pin_dir(&config.pin_dir)?;
     let _unused = is_new.then(|| EmptyDir(config.pin_dir.clone()));
-    for label in kernel::unwatched(&config.pin_dir, targets) {
+    for label in bpf::unwatched(&config.pin_dir, targets) {
         tracing::warn!(
             "{label} is counted, and no agent watches it any more; unless one is to come back for \
              it, remove it with: {}",
@@ -309,14 +309,14 @@ fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     logging::init(LogFormat::Text, KernelLog::Off);
     let pin_dir = &args.pins.pin_dir;
     let removed = if args.cgroup.is_empty() {
-        let removed = kernel::uninstall(pin_dir)?;
+        let removed = bpf::uninstall(pin_dir)?;
         // It is of these counters; where there is none, there is nothing to remove.
         let _none = std::fs::remove_file(checkpoint(pin_dir));
         removed
     } else {
         let roots = Roots::detect()?;
         let labels = args.cgroup.iter().map(|path| roots.label_of(path));
-        kernel::uninstall_targets(pin_dir, &labels.collect::<Vec<_>>())?
+        bpf::uninstall_targets(pin_dir, &labels.collect::<Vec<_>>())?
     };
     print(&json!({"targets": removed.targets, "pins": removed.pins}))?;
     Ok(())
@@ -324,14 +324,14 @@ fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
 
 fn cost(args: &CostArgs) -> anyhow::Result<()> {
     if let Some(pin_dir) = &args.reads_of {
-        print(&kernel::read_cost::read_cost(pin_dir, args.rounds)?)?;
+        print(&bpf::read_cost::read_cost(pin_dir, args.rounds)?)?;
         return Ok(());
     }
     let extent = Extent {
         rounds: args.rounds,
         packets: args.packets,
     };
-    print(&kernel::cost::cost(extent)?)?;
+    print(&bpf::cost::cost(extent)?)?;
     Ok(())
 }
 

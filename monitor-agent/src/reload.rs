@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
+use delivery::Destination;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
-use crate::{
-    config::Config, delivery::Destination, names::FollowedFiles, run::notify, sampler::Asker,
-};
+use crate::{config::Config, names::FollowedFiles, run::notify, sampler::Asker};
 
 /// What is told of a change.
 #[derive(Debug)]
@@ -30,7 +29,7 @@ impl Reload {
         match self.config.again() {
             Ok(config) => self.take(config).await,
             Err(error) => {
-                let error = crate::error_chain(&error);
+                let error = daemon::error_chain(&error);
                 tracing::warn!(
                     error,
                     "the configuration is not reloaded: what was read before holds"
@@ -46,7 +45,7 @@ impl Reload {
             match self.asker.set_level(config.level).await {
                 Ok(()) => self.config.level = config.level,
                 Err(error) => {
-                    let error = crate::error_chain(&error);
+                    let error = daemon::error_chain(&error);
                     tracing::warn!(error, "the level stays as it is");
                 }
             }

@@ -8,19 +8,20 @@ use std::{
     },
 };
 
+use delivery::{Progress, SharedSpool, lock};
+use monitor_proto::ReportKey;
 use monitor_proto::v1;
 use prost::Message;
+use spool::{SpoolError, checkpoint::Checkpoint};
 use tokio::sync::Notify;
+use window::{Sample, Surroundings, Windows};
 
 use crate::{
-    delivery::{Progress, SharedSpool, lock},
     names::FollowedFiles,
     queue::SAMPLES_MAX,
     resume::Resume,
     sampler::{Asker, SamplerError, Shared},
-    spool::{ReportKey, SpoolError, checkpoint::Checkpoint},
     target::Awaited,
-    window::{Sample, Surroundings, Windows},
 };
 
 /// Why there is no report; its window stays open.
@@ -130,7 +131,9 @@ impl Reporter {
         if reported.is_err() {
             self.lost.reports_held_back.fetch_add(1, Ordering::Relaxed);
         }
-        self.progress.reported(reported.as_ref().err());
+        let error = reported.as_ref().err();
+        self.progress
+            .reported(error.map(|error| error as &(dyn std::error::Error + 'static)));
         reported
     }
 

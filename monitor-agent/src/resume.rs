@@ -1,12 +1,9 @@
 //! Where reporting goes on: after the newest report that is known of, be it from the
 //! spool or from the checkpoint beside the counters.
 
+use spool::{Recovered, Spool, SpoolError, checkpoint::Checkpoint};
 use std::collections::BTreeSet;
-
-use crate::{
-    spool::{Recovered, Spool, SpoolError, checkpoint::Checkpoint},
-    window::Baseline,
-};
+use window::Baseline;
 
 /// What the first window begins from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +82,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{clock::Instant, spool::ReportKey};
+    use kernel_sample::Instant;
+    use monitor_proto::ReportKey;
 
     const NOW: u64 = 1_763_860_000_123;
 

@@ -9,7 +9,15 @@ use std::{
     time::Duration,
 };
 
+use daemon::{clock::unix_ms, once_a_minute};
+use delivery::{
+    Delivery, Progress, lock,
+    otlp::{OtlpDelivery, OtlpError},
+};
+use host_metrics::{HostReader, identity};
+use kernel_sample::{Level, Opener, Target};
 use sd_notify::NotifyState;
+use spool::{Spool, SpoolError, checkpoint::Checkpoint};
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
@@ -19,21 +27,13 @@ use tokio::{
 };
 
 use crate::{
-    clock,
     config::{Config, Otlp},
     control::{self, Control},
-    delivery::{Delivery, Progress, lock},
-    host::{HostReader, identity},
-    kernel::Target,
-    logging::once_a_minute,
     metrics,
-    otlp::{OtlpDelivery, OtlpError},
     reload::Reload,
     reporter::{ReportError, Reporter, ReporterParts},
     resume::Resume,
     sampler::{Sampler, SamplerError, SamplerOptions, surroundings},
-    source::{Level, Opener},
-    spool::{Spool, SpoolError, checkpoint::Checkpoint},
     target::{Awaited, Resolved, Roots},
     uncounted::Uncounted,
 };
@@ -111,14 +111,14 @@ pub async fn run(
     open: Opener,
 ) -> Result<(), RunError> {
     let targets = &resolved.targets;
-    let spool = Spool::open(&config.spool_dir, config.spool_bytes, clock::unix_ms());
+    let spool = Spool::open(&config.spool_dir, config.spool_bytes, unix_ms());
     let (mut spool, recovered) = spool?;
     let host = identity::read(&config.spool_dir).map_err(|source| RunError::Identity {
         dir: config.spool_dir.clone(),
         source,
     })?;
     let checkpoint = Checkpoint::of(config.checkpoint.clone(), &host.boot_id, &config.pin_dir);
-    let now = clock::unix_ms();
+    let now = unix_ms();
     let resume = Resume::find(&mut spool, recovered, &checkpoint, &host.boot_id, now)?;
     let listener = control_listener(&config)?;
     let path = config.control_socket.path.clone();
@@ -270,7 +270,7 @@ async fn report(reporter: &mut Reporter) -> Result<(), RunError> {
         Ok(key) => tracing::debug!(sequence = key.sequence, "reported"),
         Err(ReportError::Sampler(SamplerError::Ended)) => return Err(RunError::Ended("sampler")),
         Err(error) => {
-            let error = crate::error_chain(&error);
+            let error = daemon::error_chain(&error);
             if once_a_minute(&error) {
                 tracing::warn!(error, "no report: the next one covers this window too");
             }

@@ -21,24 +21,23 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use cgroups::Cgroups;
+use daemon::once_a_minute;
+use delivery::lock;
+use host_metrics::{
+    HostReader, HostSample,
+    gauges::{self, Gauges},
+    namespace, read_cgroup,
+};
+use kernel_sample::{CounterSource, Glance, Instant, Level, Opened, Opener, SourceError, Target};
 use monitor_proto::v1;
 use tokio::sync::oneshot;
+use window::{Reading, Sample, Surroundings, TargetReading, round_trips, saw_traffic};
 
 use crate::{
-    clock::{Instant, monotonic_ns, process_cpu_ns},
-    delivery::lock,
-    host::{
-        HostReader, HostSample,
-        gauges::{self, Gauges},
-        namespace, read_cgroup,
-    },
-    kernel::{Glance, Target},
-    logging::once_a_minute,
+    clock::{self, monotonic_ns, process_cpu_ns},
     pace::{JUDGED_OVER, Pace},
     queue::{DropOldest, SAMPLES_MAX},
-    source::{CounterSource, Level, Opened, Opener, SourceError},
     target,
-    window::{Reading, Sample, Surroundings, TargetReading, round_trips, saw_traffic},
 };
 
 /// A sample that is so much later than it was due leaves a gap that is worth telling.
@@ -275,7 +274,7 @@ impl State {
     ) -> Self {
         let mut host = HostReader::open(Path::new("/proc"), Path::new("/"));
         let earlier_host = host.sample();
-        let at = Instant::now();
+        let at = clock::now();
         Self {
             open,
             source: Some(opened.source),
@@ -314,7 +313,7 @@ impl State {
 
     /// Takes one sample and says how long to wait for the next.
     fn sample(&mut self) -> Duration {
-        let at = Instant::now();
+        let at = clock::now();
         self.follow_cgroups(at);
         let host = self.host.sample();
         let elapsed_ns = at.boot_ns.saturating_sub(self.earlier_at.boot_ns);
@@ -339,7 +338,7 @@ impl State {
             at,
             gauges,
             kernel: kernel.clone(),
-            took: Duration::from_nanos(Instant::now().boot_ns.saturating_sub(at.boot_ns)),
+            took: Duration::from_nanos(clock::now().boot_ns.saturating_sub(at.boot_ns)),
             interval,
             level: self.level,
         })));
@@ -366,7 +365,7 @@ impl State {
         let mut opened = (self.open)(&present, self.level);
         if let Err(error) = &opened {
             if once_a_minute("a watched cgroup") {
-                let error = crate::error_chain(&**error);
+                let error = daemon::error_chain(&**error);
                 tracing::warn!(error, "a watched cgroup has come and cannot be counted");
             }
             // One that cannot be counted keeps no other from it.
@@ -442,7 +441,7 @@ impl State {
 #[must_use]
 pub fn surroundings(host: &mut HostReader, targets: &[Target]) -> Surroundings {
     Surroundings {
-        at: Instant::now(),
+        at: clock::now(),
         monotonic_ns: monotonic_ns(),
         host: host.detail(),
         targets: targets.iter().map(target_reading).collect(),

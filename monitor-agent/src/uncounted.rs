@@ -5,6 +5,7 @@
 //! listener over, a new upstream.  So they are looked for again and again, on a
 //! thread that nobody waits for.
 
+use kernel_sample::Target;
 use std::{
     collections::BTreeSet,
     io,
@@ -14,7 +15,6 @@ use std::{
 };
 
 use crate::{
-    kernel::Target,
     sampler::Shared,
     target::{self, FOREIGN_ADVICE, Roots, UNIX_ADVICE},
 };

@@ -5,23 +5,18 @@
 
 use std::{path::Path, sync::Arc};
 
+use host_metrics::{HostReader, HostSample, gauges};
+use kernel_sample::{EndpointGlance, KernelSample, Level, Target};
+use monitor_proto::ReportKey;
 use monitor_proto::{
     display::{Column, UNKNOWN, fitting, known, note, printable},
     histogram,
     protocol::{Protocol, seen_in_window},
     v1,
 };
+use window::{Reading, Sample, Surroundings, TargetNames, Windows, round_trips};
 
-use crate::{
-    host::{HostReader, HostSample, gauges},
-    kernel::{EndpointGlance, KernelSample, Target},
-    names::TargetNames,
-    sampler::surroundings,
-    source::Level,
-    spool::ReportKey,
-    target::Roots,
-    window::{Reading, Sample, Surroundings, Windows, round_trips},
-};
+use crate::{sampler::surroundings, target::Roots};
 
 /// Reports of what happens between two looks.
 #[derive(Debug)]
@@ -230,10 +225,8 @@ mod tests {
     use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
     use super::*;
-    use crate::{
-        kernel::{EndpointAddress, EndpointId, EndpointSample},
-        names::{Name, Names},
-    };
+    use kernel_sample::{EndpointAddress, EndpointId, EndpointSample};
+    use proxy_config::{Name, Names};
 
     fn counted(opened: u64) -> KernelSample {
         let counters = EndpointCounters {

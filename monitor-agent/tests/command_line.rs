@@ -34,7 +34,7 @@ fn nothing() -> Option<String> {
 }
 
 fn missing_cgroup2() -> Option<String> {
-    mount()
+    bpf::cgroup2_mount()
         .is_none()
         .then(|| "no cgroup2 is mounted here".to_owned())
 }
@@ -129,7 +129,7 @@ struct Cgroup(PathBuf);
 
 impl Cgroup {
     fn make(name: &str) -> Self {
-        let dir = mount().unwrap().join(name);
+        let dir = bpf::cgroup2_mount().unwrap().join(name);
         fs::create_dir(&dir).unwrap();
         Self(dir)
     }
@@ -139,11 +139,6 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         fs::remove_dir(&self.0).ok();
     }
-}
-
-fn mount() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    monitor_agent::target::cgroup2_mount(&mounts)
 }
 
 /// Ends the agent and removes what it pinned, also where the test fails.

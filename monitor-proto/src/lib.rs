@@ -8,10 +8,13 @@ pub mod display;
 pub mod figures;
 pub mod histogram;
 pub mod json;
+mod key;
 pub mod labels;
 pub mod protocol;
 pub mod split;
 pub mod state;
+
+pub use key::ReportKey;
 
 /// The generated messages and, with feature `services`, the gRPC services.
 #[allow(

@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
+use delivery::{Progress, SharedSpool, lock};
 pub use serve::serve;
 
 use crate::{
     clock::process_cpu_ns,
-    delivery::{Progress, SharedSpool, lock},
     queue::SAMPLES_MAX,
     reporter::OwnLosses,
     sampler::{Shared, resident_bytes},

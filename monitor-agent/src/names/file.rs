@@ -1,20 +1,13 @@
 //! A configuration that names are read from, and that may change.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use super::{
-    NamesError,
-    form::Form,
-    found::Found,
-    haproxy, nginx,
-    root::Root,
-    sources::{self, Sources, Stamp},
-    yaml,
-};
+use proxy_config::{Found, ReadError, Root, Sources, Stamps};
+
+use super::NamesError;
 
 /// How often one that cannot be read is tried again, changed or not.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
@@ -29,7 +22,7 @@ const LOOKED_AT: usize = 1_000;
 pub(super) struct NamesFile {
     root: Root,
     path: PathBuf,
-    stamps: BTreeMap<PathBuf, Stamp>,
+    stamps: Stamps,
     /// When it was last tried, and whether it could be read.
     tried: Option<(Instant, bool)>,
     looked: Instant,
@@ -43,7 +36,7 @@ impl NamesFile {
         Self {
             root,
             path,
-            stamps: BTreeMap::new(),
+            stamps: Stamps::default(),
             tried: None,
             looked: Instant::now(),
         }
@@ -64,8 +57,7 @@ impl NamesFile {
             Some(_) if self.looked.elapsed() < pace => false,
             Some(_) => {
                 self.looked = Instant::now();
-                let mut stamps = self.stamps.iter();
-                stamps.any(|(path, was)| sources::stamp(&self.root, path) != *was)
+                self.stamps.have_changed()
             }
         }
     }
@@ -76,24 +68,13 @@ impl NamesFile {
     /// Where it cannot be read or understood.
     pub(super) fn read(&mut self) -> Result<Found, NamesError> {
         let mut sources = Sources::new(self.root.clone());
-        let read = self.read_from(&mut sources);
-        self.stamps = sources.seen;
+        let read = proxy_config::read(&self.path, &mut sources);
+        self.stamps = sources.into_stamps();
         self.tried = Some((Instant::now(), read.is_ok()));
-        read
-    }
-
-    fn read_from(&self, sources: &mut Sources) -> Result<Found, NamesError> {
         let path = self.on_host();
-        let text = match sources.read(&self.path) {
-            Ok(text) => text,
-            Err(source) => return Err(NamesError::Unreadable { path, source }),
-        };
-        match Form::of(&text) {
-            Form::Nginx => Ok(nginx::parse(&text, &self.path, sources)),
-            Form::HaProxy => Ok(haproxy::parse(&text)),
-            Form::Yaml => {
-                yaml::parse(&text).map_err(|message| NamesError::Syntax { path, message })
-            }
-        }
+        read.map_err(|error| match error {
+            ReadError::Unreadable(source) => NamesError::Unreadable { path, source },
+            ReadError::Syntax(message) => NamesError::Syntax { path, message },
+        })
     }
 }

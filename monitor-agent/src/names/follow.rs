@@ -12,10 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use daemon::error_chain;
+use proxy_config::{Found, Names};
+
 use super::{
-    Names,
     file::{LOOK, NamesFile},
-    found::Found,
     hosts::Hosts,
     lookups::{LookUp, Lookups},
 };
@@ -168,7 +169,7 @@ impl Follower {
 
     /// Reads the configuration; while it cannot be read, the last names hold.
     fn read(&mut self) {
-        let read = self.file.read().map_err(|error| crate::error_chain(&error));
+        let read = self.file.read().map_err(|error| error_chain(&error));
         // What the proxy itself would refuse does not take the place of what it runs
         // with; where nothing was read before, it is better than nothing.
         let broken = |found: &Found| found.broken.clone().filter(|_| self.found.is_some());

@@ -11,13 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kernel_sample::{EndpointAddress, EndpointId};
 use monitor_common::endpoint::Role;
+use proxy_config::{Name, Names, of_process};
 use serde::{Deserialize, Serialize};
+use window::TargetNames;
 
-use super::{
-    FollowedNames, Name, Names, NamesError, NamesState, file::NamesFile, lookups, root::of_process,
-};
-use crate::kernel::{EndpointAddress, EndpointId};
+use super::{FollowedNames, NamesError, NamesState, file::NamesFile, lookups};
 
 /// How many configurations a report tells of that cannot be read, and how much of
 /// the reason.
@@ -158,7 +158,7 @@ impl FollowedFiles {
     pub fn names(&self) -> TargetNames {
         let files = self.0.iter();
         let names = files.map(|file| (file.target.clone(), Arc::clone(&file.names.state().names)));
-        TargetNames(names.collect())
+        TargetNames::new(names)
     }
 
     /// Reads all of them again soon, changed or not, and looks all hosts up.
@@ -189,27 +189,6 @@ impl FollowedFiles {
             format!("names: {problem}")
         });
         notes.take(NOTES_MAX).collect()
-    }
-}
-
-/// The names of every target's endpoints.
-#[derive(Clone, Debug, Default)]
-pub struct TargetNames(Vec<Of<Arc<Names>>>);
-
-impl TargetNames {
-    /// What an endpoint is called; empty where no configuration says anything.  A
-    /// configuration of its target comes before one of all, and of two such the
-    /// one that was given first.
-    #[must_use]
-    pub fn of(&self, id: &EndpointId) -> Name {
-        let own = |of: &Option<Arc<str>>| of.as_ref() == Some(&id.target);
-        let named = |is_meant: &dyn Fn(&Option<Arc<str>>) -> bool| {
-            let meant = self.0.iter().filter(|(of, _)| is_meant(of));
-            let mut names = meant.map(|(_, names)| names.of(id));
-            names.find(|name| *name != Name::default())
-        };
-        let name = named(&own).or_else(|| named(&Option::is_none));
-        name.unwrap_or_default()
     }
 }
 
@@ -259,14 +238,7 @@ impl FromIterator<NamedEndpoint> for TargetNames {
             }
         }
         let of = |(target, names): (String, Names)| (Some(Arc::from(target)), Arc::new(names));
-        Self(targets.into_iter().map(of).collect())
-    }
-}
-
-impl From<Names> for TargetNames {
-    /// Names of all targets.
-    fn from(names: Names) -> Self {
-        Self(vec![(None, names.into())])
+        Self::new(targets.into_iter().map(of))
     }
 }
 

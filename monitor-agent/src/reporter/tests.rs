@@ -7,12 +7,10 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::{
-    kernel::{Glance, KernelSample},
-    sampler::{Sampler, SamplerOptions},
-    source::{CounterSource, Level, Opened, Opener, SourceError},
-    spool::Spool,
-};
+use kernel_sample::{CounterSource, Glance, KernelSample, Level, Opened, Opener, SourceError};
+use spool::Spool;
+
+use crate::sampler::{Sampler, SamplerOptions};
 
 /// Has no endpoints and loses one more of something at every reading.
 struct Losing(u64);

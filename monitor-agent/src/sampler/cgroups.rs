@@ -2,9 +2,8 @@
 //!
 //! When a unit is started again, its cgroup is another one under the same path.
 
+use kernel_sample::{Instant, Target};
 use std::{fs, os::unix::fs::MetadataExt};
-
-use crate::{clock::Instant, kernel::Target};
 
 /// The time between two looks.
 const LOOKED_AFTER_NS: u64 = 1_000_000_000;

@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicBool;
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
 use super::*;
-use crate::kernel::{EndpointAddress, EndpointGlance, EndpointId, EndpointSample, KernelSample};
+use kernel_sample::{EndpointAddress, EndpointGlance, EndpointId, EndpointSample, KernelSample};
 
 /// Counts one byte per reading while `busy`.
 #[derive(Clone)]

@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{Resolved, Roots, TargetRequest, resolve};
-use crate::{kernel::Target, logging::once_a_minute};
+use daemon::once_a_minute;
+use kernel_sample::Target;
 
 /// The time between two looks: a unit is looked for in the whole tree of cgroups.
 const LOOK: Duration = Duration::from_secs(2);

@@ -14,7 +14,8 @@ use std::{
 };
 
 use super::{Roots, candidates, network::in_network_of, processes};
-use crate::kernel::{Listener, Target, listeners};
+use bpf::{Listener, listeners};
+use kernel_sample::Target;
 
 /// How many are told of.
 const FOREIGN_MAX: usize = 20;

@@ -6,8 +6,6 @@
 mod awaited;
 mod candidates;
 mod foreign;
-mod mount;
-pub mod names;
 mod network;
 mod processes;
 mod unix;
@@ -21,11 +19,9 @@ use std::{
 pub use awaited::Awaited;
 pub use candidates::{Candidate, candidates};
 pub use foreign::{ADVICE as FOREIGN_ADVICE, Foreign, foreign_listeners, in_other_namespaces};
-pub use mount::cgroup2_mount;
+use kernel_sample::Target;
 pub use processes::may_be_looked_into;
 pub use unix::{ADVICE as UNIX_ADVICE, Unix, unix};
-
-use crate::kernel::Target;
 
 /// How many directories are searched for a unit's cgroup.
 const SEARCHED_DIRS_MAX: usize = 20_000;
@@ -145,10 +141,9 @@ impl Roots {
     /// # Errors
     /// Where no cgroup2 is mounted.
     pub fn detect() -> Result<Self, TargetError> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         Ok(Self {
             proc: "/proc".into(),
-            cgroup: cgroup2_mount(&mounts).ok_or(TargetError::NoCgroup2)?,
+            cgroup: bpf::cgroup2_mount().ok_or(TargetError::NoCgroup2)?,
         })
     }
 

@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{Roots, candidates, network::in_network_of, processes};
-use crate::kernel::{Target, UnixSocket, unix_sockets};
+use bpf::{UnixSocket, unix_sockets};
+use kernel_sample::Target;
 
 /// How many are told of.
 const SHOWN_MAX: usize = 20;

@@ -9,11 +9,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use monitor_agent::{
-    kernel::{
-        EndpointAddress, EndpointGlance, EndpointId, EndpointSample, Glance, KernelSample, Target,
-    },
-    source::{CounterSource, Level, SourceError},
+use kernel_sample::{
+    CounterSource, EndpointAddress, EndpointGlance, EndpointId, EndpointSample, Glance,
+    KernelSample, Level, SourceError, Target,
 };
 use monitor_common::{
     counters::EndpointCounters,

@@ -9,15 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use monitor_agent::{
-    clock::Instant,
-    kernel::{EndpointAddress, EndpointId, EndpointSample, KernelSample},
-    resume::Resume,
-    source::Level,
-    spool::{ReportKey, Spool, checkpoint::Checkpoint},
-    window::{Reading, Surroundings, TargetReading, Windows},
-};
+use kernel_sample::{EndpointAddress, EndpointId, EndpointSample, Instant, KernelSample, Level};
+use monitor_agent::resume::Resume;
 use monitor_common::{counters::EndpointCounters, endpoint::Role, http::Method};
+use monitor_proto::ReportKey;
 use monitor_proto::v1;
 use proptest::{
     prelude::*,
@@ -25,6 +20,8 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
 use prost::Message;
+use spool::{Spool, checkpoint::Checkpoint};
+use window::{Reading, Surroundings, TargetReading, Windows};
 
 use super::disk::Disk;
 

@@ -21,13 +21,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kernel_sample::{Opened, Opener};
 use libtest_mimic::{Arguments, Completion, Trial};
 use monitor_agent::{
     cli::RunArgs,
     config::Config,
     control,
     run::{self, Signals},
-    source::{Opened, Opener},
     target::{Resolved, Roots},
 };
 use tokio::sync::{mpsc, oneshot};

@@ -2,11 +2,11 @@
 
 use std::net::TcpListener;
 
+use crate::kernel::FakeKernel;
 use monitor_agent::{cli::RunArgs, control};
 
 use crate::{
     Agent, End, args, eventually,
-    kernel::FakeKernel,
     receiver::{Receiver, Reply},
 };
 

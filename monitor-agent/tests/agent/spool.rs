@@ -2,10 +2,11 @@
 
 use std::{fs, path::Path};
 
+use crate::kernel::FakeKernel;
 use monitor_agent::control;
 use serde_json::Value;
 
-use crate::{Agent, End, collector::Collector, disk::Disk, eventually, kernel::FakeKernel};
+use crate::{Agent, End, collector::Collector, disk::Disk, eventually};
 
 fn status(dir: &Path) -> Value {
     control::ask(&dir.join("control.sock"), "status").unwrap_or_default()

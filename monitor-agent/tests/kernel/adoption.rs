@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bpf::Kernel;
+use kernel_sample::EndpointAddress;
 use libtest_mimic::Failed;
-use monitor_agent::kernel::{EndpointAddress, Kernel};
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 use rustix::net::sockopt::set_socket_linger;
 

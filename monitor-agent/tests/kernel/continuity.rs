@@ -11,16 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bpf::{Kernel, KernelError, pinned, uninstall, uninstall_targets, unwatched};
+use kernel_sample::{CounterSource, EndpointAddress, Level, Target};
 use libtest_mimic::Failed;
-use monitor_agent::{
-    doctor,
-    kernel::{
-        EndpointAddress, Kernel, KernelError, Target, pinned, uninstall, uninstall_targets,
-        unwatched,
-    },
-    source::{CounterSource, Level},
-    target::TargetRequest,
-};
+use monitor_agent::{doctor, target::TargetRequest};
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 use rustix::{
     process::Uid,

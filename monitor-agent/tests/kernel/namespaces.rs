@@ -10,8 +10,9 @@ use std::{
     time::Instant,
 };
 
+use bpf::Kernel;
+use kernel_sample::EndpointAddress;
 use libtest_mimic::Failed;
-use monitor_agent::kernel::{EndpointAddress, Kernel};
 use monitor_common::endpoint::Role;
 use rustix::thread::CapabilitySet;
 

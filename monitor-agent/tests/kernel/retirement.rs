@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
+use bpf::Kernel;
+use kernel_sample::EndpointAddress;
 use libtest_mimic::Failed;
-use monitor_agent::kernel::{EndpointAddress, Kernel};
 use monitor_common::{
     counters::EndpointCounters,
     endpoint::{EndpointKey, Role},

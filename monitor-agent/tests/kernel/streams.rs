@@ -8,9 +8,9 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use monitor_agent::window::socket_summary;
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 use rustix::net::sockopt::set_socket_linger;
+use window::socket_summary;
 
 use crate::{Case, Watch, watch::fresh};
 

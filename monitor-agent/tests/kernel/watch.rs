@@ -11,12 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use monitor_agent::{
-    kernel::{
-        EndpointAddress, Kernel, KernelOptions, KernelSample, SocketSample, Target, uninstall,
-    },
-    source::CounterSource,
-};
+use bpf::{Kernel, KernelOptions, uninstall};
+use kernel_sample::{CounterSource, EndpointAddress, KernelSample, SocketSample, Target};
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};

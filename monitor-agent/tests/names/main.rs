@@ -18,12 +18,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kernel_sample::{EndpointAddress, EndpointId};
 use libtest_mimic::{Arguments, Completion, Trial};
-use monitor_agent::{
-    kernel::{EndpointAddress, EndpointId},
-    names::{Name, NamesFiles, TargetNames},
-};
+use monitor_agent::names::NamesFiles;
 use monitor_common::endpoint::Role;
+use proxy_config::Name;
+use window::TargetNames;
 
 /// Only a test that fails waits for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -88,7 +88,7 @@ impl Drop for Running {
 
 /// A small input that is kept beside these tests.
 fn kept(name: &str) -> String {
-    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/names/cases");
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/proxy-config/cases");
     fs::read_to_string(cases.join(name)).unwrap()
 }
 

@@ -7,8 +7,8 @@ use std::{
     path::PathBuf,
 };
 
-use monitor_agent::names::Name;
 use monitor_common::endpoint::Role;
+use proxy_config::Name;
 use tempfile::TempDir;
 
 use super::{Case, PATIENCE, Running, called, eventually, free_port, kept, names, run};

@@ -3,19 +3,41 @@
 use super::{Finding, Tree};
 
 /// What each package may use of this repository.
-const LOCAL: [(&str, &[&str]); 11] = [
+const LOCAL: [(&str, &[&str]); 19] = [
+    ("bpf", &["daemon", "kernel-sample", "monitor-common"]),
     ("cli", &["monitor-proto"]),
     ("collector", &["monitor-otlp", "monitor-proto"]),
+    ("daemon", &[]),
+    (
+        "delivery",
+        &["daemon", "monitor-otlp", "monitor-proto", "spool"],
+    ),
+    ("host-metrics", &["monitor-proto"]),
     ("http1", &[]),
+    ("kernel-sample", &["monitor-common"]),
     (
         "monitor-agent",
-        &["monitor-common", "monitor-otlp", "monitor-proto"],
+        &[
+            "bpf",
+            "daemon",
+            "delivery",
+            "host-metrics",
+            "kernel-sample",
+            "monitor-common",
+            "monitor-otlp",
+            "monitor-proto",
+            "proxy-config",
+            "spool",
+            "window",
+        ],
     ),
     ("monitor-common", &[]),
     ("monitor-ebpf", &["monitor-common"]),
     ("monitor-otlp", &["monitor-proto"]),
     ("monitor-proto", &[]),
     ("proxy", &["http1", "monitor-proto"]),
+    ("proxy-config", &[]),
+    ("spool", &["daemon", "monitor-proto"]),
     (
         "tests",
         &[
@@ -27,6 +49,16 @@ const LOCAL: [(&str, &[&str]); 11] = [
             "proxy",
         ],
     ),
+    (
+        "window",
+        &[
+            "host-metrics",
+            "kernel-sample",
+            "monitor-common",
+            "monitor-proto",
+            "proxy-config",
+        ],
+    ),
     // It runs the products as a user does; `tests` brings no product crate
     // into its build, for the library of `tests` depends on none.
     ("xtask", &["tests"]),
@@ -34,7 +66,7 @@ const LOCAL: [(&str, &[&str]); 11] = [
 
 /// Crates that load kernel programs, and who may use them.
 const KERNEL_LOADERS: [&str; 3] = ["aya", "aya-log", "aya-obj"];
-const KERNEL_USERS: [&str; 2] = ["monitor-agent", "monitor-common"];
+const KERNEL_USERS: [&str; 2] = ["bpf", "monitor-common"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -61,7 +93,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
             if !KERNEL_USERS.contains(&package.name.as_str()) {
                 found.push(Finding::new(
                     &place,
-                    format!("may not depend on {name}: only the agent speaks to the kernel"),
+                    format!("may not depend on {name}: only the crate bpf speaks to the kernel"),
                 ));
             } else if package.name == "monitor-common" && !dependency.optional {
                 found.push(Finding::new(
@@ -90,10 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_agent_loads_kernel_programs() {
+    fn only_the_crate_bpf_loads_kernel_programs() {
         let tree = Tree::default()
             .with_package("collector", &["aya"])
-            .with_package("monitor-agent", &["aya", "aya-log"])
+            .with_package("bpf", &["aya", "aya-log"])
             .with_package("monitor-common", &["aya"]);
         let found = check(&tree);
         assert_eq!(found.len(), 2);

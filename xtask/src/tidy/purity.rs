@@ -48,7 +48,7 @@ const PURE: &[Pure] = &[
         reason: "a table of names and fields",
     },
     Pure {
-        prefix: "monitor-agent/src/window/",
+        prefix: "crates/window/src/",
         forbidden: &[RUNTIMES, EFFECTS],
         reason: "deltas, rates and histograms are maths over what was sampled",
     },
@@ -89,9 +89,6 @@ const PURE: &[Pure] = &[
     },
 ];
 
-/// Aya's place within the agent.
-const KERNEL_MODULE: &str = "monitor-agent/src/kernel";
-
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     check_against(tree, PURE)
 }
@@ -114,10 +111,6 @@ fn check_against(tree: &Tree, pure: &[Pure]) -> Vec<Finding> {
         for module in pure.iter().filter(|m| name.starts_with(m.prefix)) {
             let forbidden = module.forbidden.iter().copied().flatten();
             found.extend(mentions(name, text, forbidden, module.reason));
-        }
-        if name.starts_with("monitor-agent/") && !name.starts_with(KERNEL_MODULE) {
-            let reason = "only the agent's kernel module speaks to the kernel";
-            found.extend(mentions(name, text, &["aya", "aya_log"], reason));
         }
     }
     found
@@ -207,20 +200,6 @@ mod tests {
             places("// tokio::spawn\nuse my_tokio::x;\nlet tokio = 1;\nuse std::fs_like::y;\n"),
             <[&str; 0]>::default()
         );
-    }
-
-    #[test]
-    fn aya_outside_of_the_kernel_module_is_found() {
-        let tree = Tree::of_files(&[
-            (
-                "monitor-agent/src/kernel/maps.rs",
-                "use aya::maps::HashMap;",
-            ),
-            ("monitor-agent/src/window.rs", "use aya::maps::HashMap;"),
-        ]);
-        let found = check_against(&tree, &[]);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].place, "monitor-agent/src/window.rs:1");
     }
 
     #[test]

@@ -1,0 +1,109 @@
+//! The kernel object and the names of what is in it.
+
+use crate::KernelLog;
+
+/// The programs and maps, as `monitor-ebpf` makes them.
+pub(crate) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/speedmimi.bpf.o"));
+
+/// The maps that are pinned, by their names in the object.
+pub(crate) mod maps {
+    pub(crate) const SOCKETS: &str = "SOCKETS";
+    pub(crate) const ENDPOINTS: &str = "ENDPOINTS";
+    pub(crate) const FREE_SLOTS: &str = "FREE_SLOTS";
+    pub(crate) const COUNTERS: &str = "COUNTERS";
+    pub(crate) const KEYS: &str = "KEYS";
+    pub(crate) const LOST: &str = "LOST";
+    pub(crate) const HANDSHAKES: &str = "HANDSHAKES";
+    pub(crate) const NAMESPACES: &str = "NAMESPACES";
+    pub(crate) const ADOPTED: &str = "ADOPTED";
+    /// Made by the agent: what it knows of each adopted connection.
+    pub(crate) const LEDGER: &str = "LEDGER";
+    /// A larger ledger until it is whole.
+    pub(crate) const NEW_LEDGER: &str = "LEDGER_new";
+    /// Made by the agent, last: see [`monitor_common::meta::Meta`].
+    pub(crate) const META: &str = "META";
+
+    pub(crate) const ALL: [&str; 9] = [
+        SOCKETS, ENDPOINTS, FREE_SLOTS, COUNTERS, KEYS, LOST, HANDSHAKES, NAMESPACES, ADOPTED,
+    ];
+
+    /// The totals of endpoints that gave their place to others.
+    pub(crate) const RETIRED: &str = "RETIRED";
+
+    /// The maps that are the agent's own.
+    pub(crate) const OWN: [&str; 3] = [LEDGER, NEW_LEDGER, RETIRED];
+}
+
+/// How many places a slot has: those of the CPUs, and the last one for the agent.
+pub(crate) const PLACES: &str = "PLACES";
+
+/// Which state a bench's sockets are in; see [`crate::cost`].
+pub(crate) const BENCH: &str = "BENCH";
+
+/// Changes with the level.
+pub(crate) const GENERATION: &str = "GENERATION";
+
+/// The programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    Connect4,
+    Connect6,
+    Release,
+    SocketEvents,
+    SocketEventsLogged,
+    Ingress,
+    Egress,
+}
+
+impl Program {
+    /// In the order in which they are attached: what a packet's program needs is
+    /// set up by the socket's, and an attempt is noted only where the SYN that
+    /// takes it back is seen.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::SocketEvents,
+        Self::Release,
+        Self::Connect4,
+        Self::Connect6,
+        Self::Ingress,
+        Self::Egress,
+    ];
+
+    /// The same, with the program that logs in the place of the one that does not.
+    pub(crate) fn all(log: KernelLog) -> [Self; 6] {
+        Self::ALL.map(|program| match program {
+            Self::SocketEvents if log != KernelLog::Off => Self::SocketEventsLogged,
+            other => other,
+        })
+    }
+
+    /// Its name in the object.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Connect4 => "connect4",
+            Self::Connect6 => "connect6",
+            Self::Release => "release",
+            Self::SocketEvents => "socket_events",
+            Self::SocketEventsLogged => "socket_events_logged",
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    /// Its link's name among the pins.
+    pub(crate) const fn link(self) -> &'static str {
+        match self {
+            Self::Connect4 => "link_connect4",
+            Self::Connect6 => "link_connect6",
+            Self::Release => "link_release",
+            Self::SocketEvents | Self::SocketEventsLogged => "link_socket_events",
+            Self::Ingress => "link_ingress",
+            Self::Egress => "link_egress",
+        }
+    }
+
+    /// Whether only level http needs it.
+    pub(crate) const fn http_only(self) -> bool {
+        matches!(self, Self::Ingress | Self::Egress)
+    }
+}

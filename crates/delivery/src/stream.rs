@@ -1,0 +1,287 @@
+//! One stream to the collector, from its connection to its end.
+
+use std::{collections::VecDeque, sync::atomic::Ordering, time::Duration};
+
+use monitor_proto::{
+    AUTHORIZATION,
+    v1::{self, report_service_client::ReportServiceClient},
+};
+use prost::Message;
+use tokio::{
+    sync::mpsc::{Sender, channel, error::TrySendError},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{
+    Request, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use super::{Delivery, DeliveryError, Destination, REPORTS_BYTES_MAX, REPORTS_MAX, TIMEOUT, lock};
+use daemon::{clock, once_a_minute};
+use monitor_proto::ReportKey;
+use spool::{Pending, Spool, SpoolError};
+
+/// Reports between the spool and the connection's own buffer.
+const SENDING_MAX: usize = 4;
+
+/// How long the collector may take to end its side of a stream.
+const PARTING: Duration = Duration::from_millis(500);
+
+/// An acknowledgement is small.
+const RESPONSE_BYTES_MAX: usize = 64 << 10;
+
+/// Reports that were sent and not answered yet, oldest first.
+struct InFlight {
+    reports: VecDeque<(ReportKey, usize)>,
+    bytes: usize,
+    // When the last one was answered, or the first one sent after a pause.
+    progress_at: Instant,
+}
+
+impl InFlight {
+    fn new() -> Self {
+        Self {
+            reports: VecDeque::new(),
+            bytes: 0,
+            progress_at: Instant::now(),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.reports.len() < REPORTS_MAX && self.bytes < REPORTS_BYTES_MAX
+    }
+
+    fn sent(&mut self, key: ReportKey, bytes: usize) {
+        if self.reports.is_empty() {
+            self.progress_at = Instant::now();
+        }
+        self.reports.push_back((key, bytes));
+        self.bytes += bytes;
+    }
+
+    fn answered(&mut self, key: ReportKey) -> Result<(), DeliveryError> {
+        match self.reports.pop_front() {
+            Some((oldest, bytes)) if oldest == key => {
+                self.bytes -= bytes;
+                self.progress_at = Instant::now();
+                Ok(())
+            }
+            _ => Err(DeliveryError::OutOfTurn),
+        }
+    }
+}
+
+impl Delivery {
+    /// Delivers over one stream.  Ends well only when it was told to stop and
+    /// nothing waits any more.
+    pub(super) async fn stream(&mut self) -> Result<(), DeliveryError> {
+        self.destination.mark_unchanged();
+        lock(&self.spool).rewind();
+        let channel = self.connect().await?;
+        let (sender, receiver) = tokio_channel();
+        let request = self.request(ReceiverStream::new(receiver));
+        let mut in_flight = InFlight::new();
+        // A collector may answer the stream itself only after its first report.
+        let mut waiting = self.fill(&sender, &mut in_flight, None)?;
+        let mut responses = export(channel, request).await?;
+        loop {
+            if *self.stop.borrow() && self.pending() == 0 {
+                // The collector sees a stream that ended, not one that broke.
+                drop(sender);
+                timeout(PARTING, responses.message()).await.ok();
+                return Ok(());
+            }
+            waiting = self.fill(&sender, &mut in_flight, waiting)?;
+            self.step(&mut responses, &sender, &mut in_flight).await?;
+        }
+    }
+
+    /// A stream without a report: what the collector has against this agent it says
+    /// all the same.
+    pub(super) async fn greet(&mut self) -> Result<(), DeliveryError> {
+        let channel = self.connect().await?;
+        let request = self.request(tokio_stream::empty());
+        export(channel, request).await.map(drop)
+    }
+
+    fn request<T>(&self, reports: T) -> Request<T> {
+        let mut request = Request::new(reports);
+        if let Some(token) = self.destination.borrow().token.authorization() {
+            request.metadata_mut().insert(AUTHORIZATION, token);
+        }
+        request
+    }
+
+    async fn connect(&self) -> Result<Channel, DeliveryError> {
+        let Destination { collector, tls, .. } = self.destination.borrow().clone();
+        let endpoint = match tls {
+            Some(tls) => tls.endpoint(&collector)?,
+            None => Endpoint::from(collector),
+        };
+        let connected = timeout(TIMEOUT, endpoint.connect_timeout(TIMEOUT).connect()).await;
+        let connected = connected.map_err(|_| DeliveryError::Timeout)?;
+        connected.map_err(DeliveryError::Connect)
+    }
+
+    /// Sends as much as there is room for without waiting; gives back a report
+    /// that was read and found none.
+    fn fill(
+        &self,
+        sender: &Sender<v1::ExportRequest>,
+        in_flight: &mut InFlight,
+        mut waiting: Option<Pending>,
+    ) -> Result<Option<Pending>, DeliveryError> {
+        while in_flight.has_room() {
+            let next = match waiting.take() {
+                Some(pending) => Some(pending),
+                None => lock(&self.spool).read_next()?,
+            };
+            let Some(pending) = next else {
+                return Ok(None);
+            };
+            let permit = match sender.try_reserve() {
+                Ok(permit) => permit,
+                Err(TrySendError::Full(())) => return Ok(Some(pending)),
+                Err(TrySendError::Closed(())) => return Err(DeliveryError::Closed),
+            };
+            let Ok(report) = v1::Report::decode(&*pending.report) else {
+                lock(&self.spool).discard(pending.key);
+                continue;
+            };
+            permit.send(v1::ExportRequest {
+                report: Some(report),
+            });
+            in_flight.sent(pending.key, pending.report.len());
+        }
+        Ok(waiting)
+    }
+
+    /// Waits for the next thing to happen.
+    async fn step(
+        &mut self,
+        responses: &mut Streaming<v1::ExportResponse>,
+        sender: &Sender<v1::ExportRequest>,
+        in_flight: &mut InFlight,
+    ) -> Result<(), DeliveryError> {
+        let deadline = in_flight.progress_at + TIMEOUT;
+        let full = sender.capacity() == 0;
+        tokio::select! {
+            response = responses.message() => {
+                let response = response.map_err(status)?.ok_or(DeliveryError::Closed)?;
+                self.take(&response, in_flight)
+            }
+            () = sleep_until(deadline), if !in_flight.reports.is_empty() => {
+                Err(DeliveryError::Timeout)
+            }
+            // Room for the next report; it is given back at once and filled.
+            permit = sender.reserve(), if full => {
+                permit.map(drop).map_err(|_| DeliveryError::Closed)
+            }
+            () = self.wake.notified() => Ok(()),
+            Ok(()) = self.destination.changed() => Err(DeliveryError::Reloaded),
+            changed = self.stop.changed() => changed.map_err(|_| DeliveryError::Closed),
+        }
+    }
+
+    fn take(
+        &self,
+        response: &v1::ExportResponse,
+        in_flight: &mut InFlight,
+    ) -> Result<(), DeliveryError> {
+        let key = ReportKey {
+            epoch: response.epoch,
+            sequence: response.sequence,
+        };
+        let counter = match v1::ExportOutcome::try_from(response.outcome) {
+            Ok(v1::ExportOutcome::Stored | v1::ExportOutcome::Duplicate) => {
+                &self.progress.delivered
+            }
+            Ok(v1::ExportOutcome::Conflict) => &self.progress.conflicts,
+            Ok(v1::ExportOutcome::Rejected) => &self.progress.rejected,
+            Ok(v1::ExportOutcome::Unspecified) | Err(_) => return Err(DeliveryError::NoOutcome),
+        };
+        in_flight.answered(key)?;
+        let mut spool = lock(&self.spool);
+        if response.outcome == v1::ExportOutcome::Conflict as i32 {
+            conflict(&mut spool, key, &response.message)?;
+        } else if response.outcome == v1::ExportOutcome::Rejected as i32
+            && once_a_minute("a report is rejected")
+        {
+            let ReportKey { epoch, sequence } = key;
+            let why = printable(&response.message);
+            tracing::warn!(epoch, sequence, why, "the collector refused a report");
+        }
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.progress.answered();
+        // False where the report was dropped for want of room meanwhile.
+        spool.acknowledge(key);
+        Ok(())
+    }
+}
+
+/// The collector has another report by this key, and keeps that one: what comes from
+/// now on needs keys that nobody else has used.
+fn conflict(spool: &mut Spool, key: ReportKey, message: &str) -> Result<(), SpoolError> {
+    if key.epoch == spool.next_key().epoch {
+        spool.begin_epoch(clock::unix_ms(), key)?;
+    }
+    if once_a_minute("a report is in conflict") {
+        let ReportKey { epoch, sequence } = key;
+        let new_epoch = spool.next_key().epoch;
+        let why = if message.is_empty() {
+            "it has another report with this number".to_owned()
+        } else {
+            printable(message)
+        };
+        tracing::warn!(
+            epoch,
+            sequence,
+            new_epoch,
+            why,
+            "the collector keeps an earlier report in place of this one: either the spool is an \
+             older copy of itself, which a new epoch mends, or two agents report as one host: give \
+             each host its own /etc/machine-id"
+        );
+    }
+    Ok(())
+}
+
+async fn export(
+    channel: Channel,
+    request: Request<impl Stream<Item = v1::ExportRequest> + Send + 'static>,
+) -> Result<Streaming<v1::ExportResponse>, DeliveryError> {
+    let mut client =
+        ReportServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
+    let answer = timeout(TIMEOUT, client.export(request)).await;
+    let answer = answer.map_err(|_| DeliveryError::Timeout)?;
+    Ok(answer.map_err(no_answer)?.into_inner())
+}
+
+fn tokio_channel() -> (
+    Sender<v1::ExportRequest>,
+    tokio::sync::mpsc::Receiver<v1::ExportRequest>,
+) {
+    channel(SENDING_MAX)
+}
+
+/// Of a connection that was just made: a status that nobody sent has its cause here,
+/// and one without gRPC's own fields is of another program.
+fn no_answer(status: tonic::Status) -> DeliveryError {
+    let is_own = std::error::Error::source(&status).is_some();
+    if is_own || status.message().contains("grpc-status header missing") {
+        DeliveryError::NoGrpc(Box::new(status))
+    } else {
+        self::status(status)
+    }
+}
+
+fn status(status: tonic::Status) -> DeliveryError {
+    DeliveryError::Status(Box::new(status))
+}
+
+/// What another program says, fit for a log line.
+fn printable(text: &str) -> String {
+    let plain = text.chars().filter(|c| !c.is_control());
+    plain.take(200).collect()
+}

@@ -1,0 +1,20 @@
+//! What was read of the kernel's counters and of sockets, as plain data, and what
+//! is expected of who reads it.
+//!
+//! Architecture invariant: types and their maths.  Nothing here knows how the kernel
+//! is asked, so that windows and reports are pure functions over these types.
+
+pub mod cgroup;
+pub mod glance;
+mod instant;
+mod kernel;
+mod socket;
+mod source;
+mod target;
+
+pub use glance::{EndpointGlance, Figures, Glance};
+pub use instant::Instant;
+pub use kernel::{EndpointAddress, EndpointId, EndpointSample, KernelSample, SocketSample};
+pub use socket::LiveSocket;
+pub use source::{CounterSource, Level, Opened, Opener, SourceError};
+pub use target::Target;

@@ -1,0 +1,464 @@
+//! Reports that no collector has acknowledged yet, on disk.
+//!
+//! A report is offered for delivery only after it is durable, together with the
+//! baseline that the next window begins from: whatever happens to the process or
+//! the machine, a key is never used for two bodies, and no count is reported
+//! twice or not at all.
+//!
+//! - **Durability.** `append` returns after `fdatasync` of the record (and of
+//!   the directory, where it made a file).  Acknowledgements are written without
+//!   a sync: losing one costs a duplicate, which is harmless.
+//! - **Bound.** All files together hold at most `bytes_max`; the oldest segment
+//!   goes first, and its reports that were not acknowledged are counted.  The
+//!   newest record stays, for its baseline and sequence.  A disk that is full
+//!   removes nothing that waits: `append` fails, and the window stays open.  Where
+//!   nothing waits, the newest record gives its room too: the checkpoint has its
+//!   baseline.
+//! - **Damage.** A damaged record is given up, and counted; what is not whole at
+//!   the end is cut off.  It cannot be known whether a record that was cut off had
+//!   been sent, so a new epoch begins.
+//! - **Removal.** Files that somebody removes while they are open are made anew.
+
+pub mod checkpoint;
+mod directory;
+pub mod record;
+mod recovery;
+mod segment;
+
+use std::{
+    collections::VecDeque,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use directory::Directory;
+use record::State;
+use segment::Segment;
+
+use daemon::once_a_minute;
+use monitor_proto::ReportKey;
+
+/// The largest segment that is appended to.
+const SEGMENT_BYTES_MAX: u64 = 4 << 20;
+
+/// Why the spool could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// Its directory or a file of it.
+    #[error(
+        "spool directory {dir} cannot be used; {}, or give another one with --spool-dir",
+        remedy(source)
+    )]
+    Open {
+        /// Which directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another agent has it.
+    #[error(
+        "spool directory {0} is in use by another agent; {advice}",
+        advice = daemon::ANOTHER_AGENT
+    )]
+    Locked(PathBuf),
+    /// A report could not be made durable.
+    #[error(
+        "report cannot be written to the spool in {dir}; {}, or give another directory with \
+         --spool-dir",
+        remedy(source)
+    )]
+    Write {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A report is larger than a record may be.
+    #[error("report and baseline take {0} bytes, more than a record holds")]
+    TooLarge(usize),
+    /// A report could not be read back.
+    #[error(
+        "report cannot be read back from the spool in {dir}; {}",
+        remedy(source)
+    )]
+    Read {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl SpoolError {
+    fn open(dir: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Open {
+            dir: dir.to_owned(),
+            source,
+        }
+    }
+}
+
+/// What whoever runs the agent can do about it.
+fn remedy(error: &io::Error) -> &'static str {
+    use io::ErrorKind::{
+        AlreadyExists, IsADirectory, NotADirectory, PermissionDenied, QuotaExceeded,
+        ReadOnlyFilesystem, StorageFull,
+    };
+    match error.kind() {
+        StorageFull => "make room on its volume",
+        QuotaExceeded => "raise the quota",
+        ReadOnlyFilesystem => "mount its volume to be written",
+        PermissionDenied => "give its files back to the agent's user",
+        AlreadyExists | IsADirectory | NotADirectory => "remove what is in its place",
+        _ => "look for errors of its disk in the kernel's log",
+    }
+}
+
+/// A report that waits for its acknowledgement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Its key.
+    pub key: ReportKey,
+    /// Encoded.
+    pub report: Vec<u8>,
+}
+
+/// What an earlier agent left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// What the next window begins from; empty where there is none.
+    pub baseline: Vec<u8>,
+    /// The report that it was kept with.
+    pub baseline_key: ReportKey,
+    /// The last report that is known to have been made.
+    pub newest: ReportKey,
+    /// Whether something was cut off, or is missing.
+    pub damaged: bool,
+    /// Whether nothing here tells if later reports were made.
+    pub is_uncertain: bool,
+}
+
+/// The spool of one agent.
+#[derive(Debug)]
+pub struct Spool {
+    directory: Directory,
+    state: State,
+    bytes_max: u64,
+    segments: VecDeque<Segment>,
+    next: ReportKey,
+    next_id: u64,
+    // Whether the next record must begin a segment: it begins an epoch, or the
+    // last segment could not be mended.
+    rotate: bool,
+    cursor: Cursor,
+    dropped: u64,
+    lost: u64,
+}
+
+/// Where reading goes on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    segment: u64,
+    index: usize,
+}
+
+impl Spool {
+    /// The key that the next report will have.
+    #[must_use]
+    pub fn next_key(&self) -> ReportKey {
+        self.next
+    }
+
+    /// The next report is the first of a new epoch, after this one that is known of.
+    ///
+    /// # Errors
+    /// Where that cannot be made durable; nothing has changed then.
+    pub fn begin_epoch(&mut self, now_unix_ms: u64, known: ReportKey) -> Result<(), SpoolError> {
+        let last = self.next.epoch.max(self.state.epoch).max(known.epoch);
+        let epoch = now_unix_ms.max(last.saturating_add(1));
+        let state = State {
+            epoch,
+            newest: self.state.newest.max(Some(known)),
+            ..self.state
+        };
+        let written = self.directory.write_state(state);
+        let durable = written.and_then(|()| self.directory.sync());
+        durable.map_err(self.write_error())?;
+        self.state = state;
+        self.next = ReportKey { epoch, sequence: 1 };
+        self.rotate = true;
+        Ok(())
+    }
+
+    /// Makes a report durable, and the baseline that the next window begins
+    /// from with it.  Its key is the one that [`Self::next_key`] gave.
+    ///
+    /// # Errors
+    /// Where it cannot be made durable; no key has been used then.
+    pub fn append(&mut self, report: &[u8], baseline: &[u8]) -> Result<ReportKey, SpoolError> {
+        let record = record::encode(self.next.sequence, report, baseline)
+            .ok_or(SpoolError::TooLarge(report.len() + baseline.len()))?;
+        self.keep_in_place()?;
+        let written = match self.write(&record) {
+            Err(error) if is_full(&error) && self.give_room() => self.write(&record),
+            written => written,
+        };
+        written.map_err(self.write_error())?;
+        // From here on the key belongs to this report, whatever else fails.
+        let key = self.next;
+        self.next.sequence += 1;
+        self.state.newest = Some(key);
+        self.remove_where(|spool| spool.bytes() > spool.bytes_max);
+        self.remove_acknowledged();
+        self.write_state();
+        Ok(key)
+    }
+
+    fn write(&mut self, record: &[u8]) -> io::Result<()> {
+        let segment_max = SEGMENT_BYTES_MAX.min(self.bytes_max / 4);
+        let fits = |s: &Segment| s.bytes() + record.len() as u64 <= segment_max;
+        match self.segments.back_mut() {
+            Some(segment) if !self.rotate && fits(segment) && segment.is_intact() => {
+                let appended = segment.append(record);
+                self.rotate = appended.is_err();
+                appended
+            }
+            _ => {
+                let segment = self.create(record)?;
+                self.segments.push_back(segment);
+                self.rotate = false;
+                Ok(())
+            }
+        }
+    }
+
+    fn create(&mut self, record: &[u8]) -> io::Result<Segment> {
+        let dir = &self.directory.path;
+        let mut created = Segment::create(dir, self.next_id, self.next, record);
+        if matches!(&created, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
+            self.next_id = Segment::list(dir)?.taken.saturating_add(1);
+            created = Segment::create(dir, self.next_id, self.next, record);
+        }
+        let segment = created?;
+        self.next_id = segment.id.saturating_add(1);
+        Ok(segment)
+    }
+
+    /// Makes anew what somebody removed: what waits is read from the files that are
+    /// still open.
+    fn keep_in_place(&mut self) -> Result<(), SpoolError> {
+        let in_place = self.directory.is_in_place();
+        if !in_place {
+            self.directory.make_anew()?;
+            self.write_state();
+        }
+        let removed = self.segments.back().is_some_and(Segment::is_removed);
+        if in_place && !removed {
+            return Ok(());
+        }
+        let dir = &self.directory.path;
+        tracing::warn!(dir = %dir.display(), "the spool's files were removed: they are made anew");
+        for segment in self.segments.iter_mut().filter(|s| s.is_removed()) {
+            if let Err(error) = segment.restore(dir) {
+                let path = segment.path.display();
+                tracing::warn!(%error, %path, "reports wait in a file that was removed: after a restart they are lost");
+            }
+        }
+        Ok(())
+    }
+
+    /// Where nothing waits, everything goes to make room for what comes; whether it
+    /// has gone.
+    fn give_room(&mut self) -> bool {
+        if self.pending() > 0 || self.segments.is_empty() {
+            return false;
+        }
+        while !self.segments.is_empty() {
+            if let Err(error) = self.drop_oldest() {
+                tracing::debug!(%error, "the spool cannot make room");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The next report that was not read since [`Self::rewind`], oldest first.  One
+    /// that is damaged is given up.
+    ///
+    /// # Errors
+    /// Where it cannot be read back now.
+    pub fn read_next(&mut self) -> Result<Option<Pending>, SpoolError> {
+        while let Some((at, index)) = self.next_kept() {
+            let segment = &self.segments[at];
+            let cursor = Cursor {
+                segment: segment.id,
+                index: index + 1,
+            };
+            match segment.read(index) {
+                Ok(report) => {
+                    let key = segment.key(index);
+                    self.cursor = cursor;
+                    return Ok(Some(Pending { key, report }));
+                }
+                Err(error) => {
+                    self.cursor = cursor;
+                    if !segment::is_damage(&error) && !self.can_read_on() {
+                        self.rewind();
+                        return Err(self.read_error(error));
+                    }
+                    self.lose(at, index);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The segment and the record that the cursor stands before.
+    fn next_kept(&self) -> Option<(usize, usize)> {
+        let segments = self.segments.iter().enumerate();
+        let mut next = segments.filter_map(|(at, segment)| {
+            let from = match segment.id.cmp(&self.cursor.segment) {
+                std::cmp::Ordering::Less => return None,
+                std::cmp::Ordering::Equal => self.cursor.index,
+                std::cmp::Ordering::Greater => 0,
+            };
+            Some((at, segment.next_kept(from)?))
+        });
+        next.next()
+    }
+
+    /// Whether the disk can be read but for what is before the cursor.
+    fn can_read_on(&self) -> bool {
+        let next = self.next_kept();
+        next.is_some_and(|(at, index)| self.segments[at].read(index).is_ok())
+    }
+
+    /// Gives a report up that was read and cannot be delivered.
+    pub fn discard(&mut self, key: ReportKey) {
+        let segments = self.segments.iter().enumerate();
+        let mut found = segments.filter_map(|(at, s)| Some((at, s.index_of(key)?)));
+        if let Some((at, index)) = found.next() {
+            self.lose(at, index);
+        }
+    }
+
+    fn lose(&mut self, at: usize, index: usize) {
+        let segment = &mut self.segments[at];
+        if once_a_minute("a damaged report") {
+            let ReportKey { epoch, sequence } = segment.key(index);
+            let path = segment.path.display();
+            tracing::warn!(epoch, sequence, %path, "a report in the spool is damaged: it is given up");
+        }
+        segment.lose(index);
+        self.lost += 1;
+    }
+
+    /// Reading goes on at the first report that is not acknowledged.
+    pub fn rewind(&mut self) {
+        self.cursor = Cursor::default();
+    }
+
+    /// The report with this key needs not be kept.  Only the oldest one that is
+    /// kept can be acknowledged; anything else changes nothing and gives false.
+    pub fn acknowledge(&mut self, key: ReportKey) -> bool {
+        let Some(segment) = self.segments.iter_mut().find(|s| s.pending() > 0) else {
+            return false;
+        };
+        if segment.front() != Some(key) {
+            return false;
+        }
+        segment.settle_one();
+        self.state.acked = key;
+        self.remove_acknowledged();
+        self.write_state();
+        true
+    }
+
+    /// Without it, what was acknowledged is sent again after a restart.
+    fn write_state(&self) {
+        if let Err(error) = self.directory.write_state(self.state)
+            && once_a_minute("the spool's state")
+        {
+            let dir = self.directory.path.display();
+            tracing::warn!(%error, %dir, "the file `state` of the spool cannot be written");
+        }
+    }
+
+    /// How many reports wait for their acknowledgement.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.segments.iter().map(Segment::pending).sum()
+    }
+
+    /// How many bytes the files hold.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(Segment::bytes).sum()
+    }
+
+    /// How many reports were dropped for want of room, unacknowledged.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// How many reports were found damaged or missing before they were
+    /// acknowledged.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    fn remove_acknowledged(&mut self) {
+        self.remove_where(|spool| spool.segments[0].pending() == 0);
+    }
+
+    /// Removes the oldest segments while this holds, but for the newest one.
+    /// What cannot be removed stays, and is tried again the next time.
+    fn remove_where(&mut self, holds: impl Fn(&Self) -> bool) {
+        while self.segments.len() > 1 && holds(self) {
+            if let Err(error) = self.drop_oldest() {
+                let path = self.segments[0].path.display();
+                if once_a_minute("removing a file of the spool") {
+                    tracing::warn!(%error, %path, "a file of the spool cannot be removed");
+                }
+                return;
+            }
+        }
+    }
+
+    fn drop_oldest(&mut self) -> io::Result<()> {
+        if let Some(oldest) = self.segments.front() {
+            match fs::remove_file(&oldest.path) {
+                // Somebody was quicker.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+            self.dropped += oldest.pending();
+            self.state.acked = self.state.acked.max(oldest.last());
+            self.segments.pop_front();
+        }
+        Ok(())
+    }
+
+    fn write_error(&self) -> impl Fn(io::Error) -> SpoolError {
+        let dir = self.directory.path.clone();
+        move |source| SpoolError::Write {
+            dir: dir.clone(),
+            source,
+        }
+    }
+
+    fn read_error(&self, source: io::Error) -> SpoolError {
+        let dir = self.directory.path.clone();
+        SpoolError::Read { dir, source }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! The totals that were reported last: what the next window begins from.
+//!
+//! It is kept with the report in the spool, so that time without an agent
+//! belongs to the next agent's first window.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kernel_sample::{EndpointAddress, EndpointId, Instant};
+use monitor_common::{
+    LAYOUT_VERSION,
+    counters::{EndpointCounters, WORDS},
+    endpoint::Role,
+};
+use prost::Message;
+
+/// How many endpoints are remembered that the kernel no longer has.
+pub(super) const GONE_ENDPOINTS_MAX: usize = 8_192;
+
+/// One endpoint's totals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// When they began.
+    pub since_unix_ns: u64,
+    /// What was counted since.
+    pub counters: Box<EndpointCounters>,
+}
+
+/// The totals at the end of a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Baseline {
+    /// When the window ended.
+    pub window_end: Instant,
+    /// In which boot.
+    pub boot_id: String,
+    /// The totals that were reported, by endpoint.
+    pub endpoints: BTreeMap<EndpointId, Totals>,
+    /// What had gone uncounted, by reason.
+    pub losses: BTreeMap<String, u64>,
+    /// Since when.
+    pub losses_since_unix_ns: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Stored {
+    #[prost(uint32, tag = "1")]
+    layout_version: u32,
+    #[prost(uint32, tag = "2")]
+    words: u32,
+    #[prost(uint64, tag = "3")]
+    window_end_unix_ns: u64,
+    #[prost(uint64, tag = "4")]
+    window_end_boot_ns: u64,
+    #[prost(string, tag = "5")]
+    boot_id: String,
+    #[prost(message, repeated, tag = "6")]
+    endpoints: Vec<StoredEndpoint>,
+    #[prost(btree_map = "string, uint64", tag = "7")]
+    losses: BTreeMap<String, u64>,
+    #[prost(uint64, tag = "8")]
+    losses_since_unix_ns: u64,
+}
+
+/// Most counters of most endpoints are zero: only the others are stored.
+#[derive(Clone, PartialEq, Message)]
+struct StoredEndpoint {
+    #[prost(string, tag = "1")]
+    target: String,
+    #[prost(uint32, tag = "2")]
+    role: u32,
+    #[prost(string, tag = "3")]
+    address: String,
+    #[prost(uint64, tag = "4")]
+    since_unix_ns: u64,
+    #[prost(uint32, repeated, tag = "5")]
+    indices: Vec<u32>,
+    #[prost(uint64, repeated, tag = "6")]
+    values: Vec<u64>,
+}
+
+impl Baseline {
+    /// The bytes that the spool keeps.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let stored = Stored {
+            layout_version: LAYOUT_VERSION,
+            words: WORDS as u32,
+            window_end_unix_ns: self.window_end.unix_ns,
+            window_end_boot_ns: self.window_end.boot_ns,
+            boot_id: self.boot_id.clone(),
+            endpoints: self.endpoints.iter().map(store).collect(),
+            losses: self.losses.clone(),
+            losses_since_unix_ns: self.losses_since_unix_ns,
+        };
+        stored.encode_to_vec()
+    }
+
+    /// What the spool kept; `None` where there is nothing, or it was made for
+    /// other layouts (whose counters began anew anyway, under another path).
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let stored = Stored::decode(bytes).ok()?;
+        let same = stored.layout_version == LAYOUT_VERSION && stored.words == WORDS as u32;
+        let endpoints = stored.endpoints.iter().map(restore).collect::<Option<_>>();
+        Some(Self {
+            window_end: Instant {
+                unix_ns: stored.window_end_unix_ns,
+                boot_ns: stored.window_end_boot_ns,
+            },
+            boot_id: stored.boot_id,
+            endpoints: endpoints.filter(|_| same)?,
+            losses: stored.losses,
+            losses_since_unix_ns: stored.losses_since_unix_ns,
+        })
+    }
+}
+
+fn store((id, totals): (&EndpointId, &Totals)) -> StoredEndpoint {
+    let words = (0u32..).zip(totals.counters.words());
+    let (indices, values) = words.filter(|(_, n)| **n > 0).unzip();
+    StoredEndpoint {
+        target: id.target.to_string(),
+        role: id.role as u32,
+        address: id.address.to_string(),
+        since_unix_ns: totals.since_unix_ns,
+        indices,
+        values,
+    }
+}
+
+fn restore(stored: &StoredEndpoint) -> Option<(EndpointId, Totals)> {
+    let address = match stored.address.as_str() {
+        "other" => EndpointAddress::Other,
+        address => EndpointAddress::Socket(address.parse().ok()?),
+    };
+    let mut counters = Box::new(EndpointCounters::ZERO);
+    for (index, value) in stored.indices.iter().zip(&stored.values) {
+        *counters.words_mut().get_mut(*index as usize)? = *value;
+    }
+    let id = EndpointId {
+        target: Arc::from(stored.target.as_str()),
+        role: Role::from_u8(u8::try_from(stored.role).ok()?)?,
+        address,
+    };
+    let since_unix_ns = stored.since_unix_ns;
+    Some((
+        id,
+        Totals {
+            since_unix_ns,
+            counters,
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn endpoint(n: u16) -> (EndpointId, Totals) {
+        let mut counters = Box::new(EndpointCounters::ZERO);
+        counters.words_mut()[usize::from(n) % WORDS] = u64::from(n) + 1;
+        let address = match n % 3 {
+            0 => EndpointAddress::Other,
+            1 => EndpointAddress::Socket(([127, 0, 0, 1], n).into()),
+            _ => EndpointAddress::Socket(([0, 0, 0, 0, 0, 0, 0, n], 80).into()),
+        };
+        let id = EndpointId {
+            target: Arc::from("/web"),
+            role: if n.is_multiple_of(2) {
+                Role::Upstream
+            } else {
+                Role::Downstream
+            },
+            address,
+        };
+        let since_unix_ns = 5;
+        (
+            id,
+            Totals {
+                since_unix_ns,
+                counters,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_stored_is_restored(ports in prop::collection::vec(any::<u16>(), 0..30), end: u64) {
+            let baseline = Baseline {
+                window_end: Instant { unix_ns: end, boot_ns: end / 2 },
+                boot_id: "b".to_owned(),
+                endpoints: ports.into_iter().map(endpoint).collect(),
+                losses: [("no_socket".to_owned(), 3)].into(),
+                losses_since_unix_ns: 9,
+            };
+            prop_assert_eq!(Baseline::decode(&baseline.encode()), Some(baseline));
+        }
+
+        #[test]
+        fn hostile_bytes_never_panic(bytes: Vec<u8>) {
+            prop_assert!(Baseline::decode(&bytes).is_none_or(|b| b.endpoints.is_empty()));
+        }
+    }
+
+    #[test]
+    fn nothing_is_no_baseline() {
+        assert_eq!(Baseline::decode(&[]), None);
+    }
+}

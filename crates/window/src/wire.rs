@@ -1,0 +1,141 @@
+//! The kernel's counters as the report's messages.
+
+use kernel_sample::Level;
+use monitor_common::{
+    counters::{Durations, EndpointCounters, Failure},
+    endpoint::Role,
+    histogram::{OFFSET, SCALE},
+    http::{self, Method},
+};
+use monitor_proto::{histogram, v1};
+
+/// An endpoint's counters.  Without `http` (level tcp), what level http alone
+/// counts is absent.
+pub(super) fn counters(c: &EndpointCounters, http: bool) -> v1::Counters {
+    v1::Counters {
+        connections_adopted: c.connections_adopted,
+        connections_opened: c.connections_opened,
+        connections_established: c.connections_established,
+        connections_failed: Some(failed(c)),
+        failed_before_syn: c.failed_before_syn,
+        connections_closed: c.connections_closed,
+        bytes_received: c.bytes_received,
+        bytes_sent: c.bytes_sent,
+        bytes_unacked: c.bytes_unacked,
+        packets_received: c.packets_received,
+        packets_sent: c.packets_sent,
+        retransmits: c.retransmits,
+        connect_duration: Some(durations(&c.connect)),
+        http: http.then(|| http_counters(c)),
+    }
+}
+
+/// Whether anything was counted that level http alone counts.
+pub(super) fn has_http(c: &EndpointCounters) -> bool {
+    let counted = |words: &[u64]| words.iter().any(|&n| n > 0);
+    counted(&c.requests)
+        || counted(&c.responses)
+        || counted(&c.exchange.buckets)
+        || counted(&[
+            c.requests_without_response,
+            c.exchanges,
+            c.unparsed,
+            c.pipelined,
+            c.suspected,
+        ])
+}
+
+fn failed(c: &EndpointCounters) -> v1::ConnectionsFailed {
+    let by = |reason: Failure| c.connections_failed[reason as usize];
+    v1::ConnectionsFailed {
+        refused: by(Failure::Refused),
+        timeout: by(Failure::Timeout),
+        reset: by(Failure::Reset),
+        unreachable: by(Failure::Unreachable),
+        aborted: by(Failure::Aborted),
+        other: by(Failure::Other),
+    }
+}
+
+fn http_counters(c: &EndpointCounters) -> v1::HttpCounters {
+    let methods = Method::ALL.iter().map(|m| m.name()).zip(c.requests);
+    let codes = c.responses.iter().enumerate();
+    let codes = codes.filter_map(|(i, &n)| Some((http::code_name(i)?, n)));
+    let named = |(name, n): (&str, u64)| (n > 0).then(|| (name.to_owned(), n));
+    v1::HttpCounters {
+        requests: c.requests.iter().sum(),
+        requests_by_method: methods.filter_map(named).collect(),
+        responses_by_code: codes.filter_map(named).collect(),
+        requests_without_response: c.requests_without_response,
+        exchanges: c.exchanges,
+        exchange_duration: Some(durations(&c.exchange)),
+        unparsed: c.unparsed,
+        pipelined: c.pipelined,
+        suspected: c.suspected,
+    }
+}
+
+fn durations(d: &Durations) -> v1::Histogram {
+    let mut histogram = v1::Histogram {
+        count: d.buckets.iter().sum(),
+        sum_ns: d.sum_ns,
+        scale: SCALE,
+        offset: OFFSET,
+        buckets: d.buckets.to_vec(),
+    };
+    histogram::trim(&mut histogram);
+    histogram
+}
+
+pub(super) fn role(role: Role) -> v1::Role {
+    match role {
+        Role::Downstream => v1::Role::Downstream,
+        Role::Upstream => v1::Role::Upstream,
+    }
+}
+
+pub(super) fn level(level: Level) -> v1::Level {
+    match level {
+        Level::Tcp => v1::Level::Tcp,
+        Level::Http => v1::Level::Http,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_responses_have_their_names() {
+        let mut c = EndpointCounters::ZERO;
+        c.requests[Method::Get as usize] = 3;
+        c.responses[http::code_index(200).unwrap()] = 2;
+        c.responses[http::code_index(404).unwrap()] = 1;
+        let http = counters(&c, true).http.unwrap();
+        assert_eq!(http.requests, 3);
+        assert_eq!(http.requests_by_method, [("GET".to_owned(), 3)].into());
+        let codes = [("200".to_owned(), 2), ("404".to_owned(), 1)];
+        assert_eq!(http.responses_by_code, codes.into());
+        assert!(has_http(&c) && !has_http(&EndpointCounters::ZERO));
+    }
+
+    #[test]
+    fn at_level_tcp_what_is_not_counted_is_absent() {
+        let c = counters(&EndpointCounters::ZERO, false);
+        assert_eq!(c.http, None);
+    }
+
+    #[test]
+    fn histograms_begin_at_their_first_value() {
+        let mut c = EndpointCounters::ZERO;
+        c.connect.buckets[10] = 4;
+        c.connect.buckets[12] = 1;
+        c.connect.sum_ns = 99;
+        let h = counters(&c, false).connect_duration.unwrap();
+        assert_eq!(
+            (h.count, h.sum_ns, h.scale, h.offset),
+            (5, 99, 2, OFFSET + 10)
+        );
+        assert_eq!(h.buckets, [4, 0, 1]);
+    }
+}
