@@ -25,7 +25,7 @@ pub(crate) struct BackendState {
     disconnected: AtomicBool,
     ejected: AtomicBool,
     outcomes: Outcomes,
-    /// Checks in a row that speak against what it counts as.
+    /// Consecutive checks whose outcome differs from `healthy`.
     checks: AtomicU32,
     /// Kept by the health monitor.
     ejection: Mutex<Ejection>,
@@ -133,8 +133,8 @@ impl Backend {
 
     /// Releases a slot, to the first request that waits for one.
     pub fn release(&self) {
-        // In one order with the look that a request takes once it waits: either
-        // it sees the slot, or it is seen.
+        // Sequentially consistent with the check of a request that has entered the
+        // queue: either it sees the slot, or it is seen in the queue.
         self.state.in_flight.fetch_sub(1, Ordering::SeqCst);
         // Also where this one has no limit: the slot may have been taken before a
         // reload that brought one.
@@ -160,8 +160,8 @@ impl Backend {
         self.state.healthy.load(Ordering::Relaxed)
     }
 
-    /// Notes the outcome of a check; the `wanted`th in a row that speaks against
-    /// its health, or for it again, changes it. Gives whether this one did.
+    /// Records the outcome of a check; `wanted` consecutive ones that differ from its
+    /// state change that. Gives whether this one did.
     pub fn note_check(&self, passed: bool, wanted: u32) -> bool {
         if passed == self.is_healthy() {
             self.state.checks.store(0, Ordering::Relaxed);
@@ -179,13 +179,13 @@ impl Backend {
         config_lock
     }
 
-    /// Whether it was taken out by hand.
+    /// Whether it was disconnected by the admin API.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         self.state.disconnected.load(Ordering::Relaxed)
     }
 
-    /// Takes it out, or back in, by hand. Exchanges in flight end on their own.
+    /// Disconnects or reconnects it. Exchanges in flight go on.
     pub fn set_disconnected(&self, disconnected: bool) {
         self.state
             .disconnected
@@ -198,7 +198,7 @@ impl Backend {
     /// Wakes the queue once this backend may be used again. Whoever takes a slot
     /// wakes the next one, while slots are free.
     fn wake_waiting(&self) {
-        // In one order with the look that a request takes once it waits, as above.
+        // Sequentially consistent with the check of a queued request, as above.
         fence(Ordering::SeqCst);
         self.queue.wake_first();
     }

@@ -138,7 +138,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
-/// Whether an authority is this machine's own, which nobody else listens to.
+/// Whether an authority is this machine's own, on which no other host listens.
 fn is_here(rest: &str) -> bool {
     ["127.0.0.1", "[::1]", "localhost"].iter().any(|own| {
         rest.strip_prefix(own)

@@ -67,7 +67,7 @@ const FILE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// How often it is asked whether it is time to look host names up again.
 const RESOLVE_TICK: Duration = Duration::from_secs(1);
 
-/// Runs the proxy until it is told to stop.
+/// Runs the proxy until a signal stops it.
 ///
 /// # Errors
 /// What could not be started, or failed.
@@ -76,7 +76,7 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         .enable_all()
         .build()
         .map_err(ServeError::system("cannot start the control runtime"))?;
-    // First: a signal that nobody awaits ends the process.
+    // First: a signal without a handler ends the process.
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let file = control::file_stamp(&args.config);
     let config = Config::load(&args.config)?;
@@ -158,7 +158,7 @@ fn bind_admin(
     Ok((Some(bound), token))
 }
 
-/// What the process is told from outside.
+/// The signals that the process handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -197,7 +197,7 @@ async fn control_until_stopped(
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            // Names may take long to look up, and a stop waits for nobody.
+            // Look-ups of names may take long, and a stop does not wait for them.
             _ = signals.hangup.recv() => {
                 let control = Arc::clone(control);
                 drop(tokio::spawn(async move { control.reload().await }));

@@ -1,4 +1,4 @@
-//! What the workers work by: routes, upstreams and limits.
+//! The routing table of the workers: routes, upstreams and limits.
 //!
 //! A [`Table`] is immutable; a reload builds another, of the parts of the one
 //! before that have not changed or cannot be read now.
@@ -15,7 +15,7 @@ use crate::driver::queue::Queue;
 use crate::names::{Names, bare};
 use crate::tls::{self, TlsError};
 
-/// Routes, upstreams and limits that a worker works by.
+/// Routes, upstreams and limits.
 #[derive(Debug)]
 pub struct Table {
     /// The configuration it was made of.
@@ -236,7 +236,7 @@ fn backend_for(
     };
     let addresses = match (addresses(names, upstream, config), known.filter(same_name)) {
         (Ok(addresses), _) => addresses,
-        // Names fail at times; what was found before is the best that is known.
+        // Look-ups fail at times; the previous addresses are the best that is known.
         (Err(error), Some(known)) => {
             tracing::warn!("{error}; keeping its previous addresses");
             known.addresses.clone()
@@ -275,7 +275,7 @@ fn backend_for(
     Ok(Arc::new(backend))
 }
 
-/// What the file of a backend's authorities holds, where it can be read.
+/// The content of a backend's `ca_file`, where it can be read.
 fn ca_pem(config: &RawBackend) -> Option<Vec<u8>> {
     let file = config.ca_file.as_ref()?;
     std::fs::read(file).ok()

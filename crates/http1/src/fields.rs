@@ -7,8 +7,8 @@ pub enum Field {
     EndToEnd,
     /// Belongs to this connection alone, or was nominated by `Connection`.
     HopByHop,
-    /// A request's field with a `_` in its name: whoever hands fields on as
-    /// variables (CGI and its heirs) takes it for the one with a `-`.
+    /// A request's field with a `_` in its name: gateways that pass fields on
+    /// as variables (CGI and its successors) take it for the one with a `-`.
     Ambiguous,
     /// `Connection`.
     Connection,

@@ -1,4 +1,4 @@
-//! Why a message is refused, and what the client is told.
+//! Why a message is refused, and the error that the client gets.
 
 /// Which side of the proxy failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@ pub fn header_slots<'b>() -> HeaderSlots<'b> {
     [const { MaybeUninit::uninit() }; HEADERS_MAX]
 }
 
-/// A request's head, checked: whoever holds one may forward it.
+/// A request's head, checked: it can be forwarded.
 #[derive(Debug)]
 pub struct RequestHead<'h, 'b> {
     /// The method, a token.
@@ -95,9 +95,8 @@ pub fn parse_request<'h, 'b>(
     validate(method, path, version, request.headers, head_bytes).map(Some)
 }
 
-/// A start line that has a version, but not one of ours, is told so; anything
-/// else that trips over the version is plain nonsense. Which of both it is shows
-/// only at the end of the line: `None` before that.
+/// Tells an unsupported version from a start line that is malformed where the
+/// version should be. The end of the line decides: `None` before that.
 fn version_reject(window: &[u8]) -> Option<Reject> {
     let start = window
         .iter()
@@ -130,7 +129,7 @@ struct ScannedFields<'b> {
 }
 
 /// What the `Transfer-Encoding` fields say together. Where chunked is not the last
-/// coding, once, nobody knows where the body ends (RFC 9112, section 6.3).
+/// coding, once, the end of the body is unknown (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Coding {
     #[default]

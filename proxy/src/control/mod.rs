@@ -108,7 +108,7 @@ impl ConfigGuard<'_> {
     }
 
     /// Names that are in use or were prefetched are not looked up again: a resolver
-    /// that keeps silent would hold up whoever waits for a turn.
+    /// that does not answer would hold up all other changes.
     async fn apply_config(&self, config: Config) -> Result<(), ApplyError> {
         let hosts = names::hosts(&config);
         let mut known = self.control.table().names();

@@ -101,14 +101,14 @@ enum Stage {
     Closing,
 }
 
-/// What became of waiting for a request.
+/// The outcome of waiting for a request.
 pub(super) enum Head {
     Closed,
     Refuse(Refusal),
     Forward(Box<Exchange>),
 }
 
-/// An answer in the proxy's own name.
+/// An error response of the proxy itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refusal {
     pub(super) reject: Reject,
@@ -197,7 +197,7 @@ impl Conn {
         }
     }
 
-    /// Tells the client that the server is full, and ends.
+    /// Answers that the server is at its `max_conn`, and ends.
     pub async fn turn_away(mut self) {
         poll_fn(|cx| {
             self.timer.register(cx);
@@ -323,7 +323,7 @@ impl Conn {
         }))
     }
 
-    /// Keeps bytes for later.
+    /// Stores bytes that were read and belong to what follows.
     pub(super) fn store_unprocessed(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             if self.unprocessed.capacity() > 0 {
@@ -455,7 +455,7 @@ impl Conn {
         last
     }
 
-    /// Answers in the proxy's own name.
+    /// Sends an error response of the proxy itself.
     pub(super) async fn refuse(&mut self, refusal: Refusal) -> Next {
         let keep_alive = refusal.keep_alive && !self.worker.draining.get();
         self.status = refusal.reject.status();
@@ -527,8 +527,8 @@ impl Conn {
 }
 
 impl Drop for Conn {
-    /// A worker that cuts off what has not ended does so by dropping it: the
-    /// client must not take what it has for a whole.
+    /// At the drain timeout a worker drops what has not ended: the client must not
+    /// take a partial response for a complete one.
     fn drop(&mut self) {
         if self.worker.aborting.get() && self.stage != Stage::Closing {
             self.io.abort();
@@ -537,7 +537,7 @@ impl Drop for Conn {
 }
 
 impl Exchange {
-    /// Begins anew with what `head` says; everything else is as by default.
+    /// Sets what follows from `head`; everything else has its default.
     pub(super) fn prepare(&mut self, head: &RequestHead<'_, '_>, draining: bool) {
         self.request = Body::new(head.framing);
         self.context = RequestContext {
@@ -554,8 +554,8 @@ impl Exchange {
         self.keep_alive = head.keep_alive && !draining;
     }
 
-    /// Sends the request on a pooled connection where there is one; otherwise,
-    /// or as far as it may be needed again, keeps it.
+    /// Sends the request on a pooled connection where there is one, and keeps it where
+    /// it has to be sent later or may be sent again.
     fn launch(
         &mut self,
         cx: &mut Context<'_>,

@@ -152,7 +152,7 @@ impl Exchange {
 
     /// Bytes of the request's body so far, and those that are announced: all of
     /// a length, or the rest of a chunk. They may move within the kernel, where
-    /// nobody counts them before they have passed.
+    /// they are not counted before they have passed.
     pub(super) fn content_bytes_announced(&self) -> u64 {
         self.content_bytes
             .saturating_add(self.request.opaque_remaining())
@@ -179,7 +179,7 @@ pub(super) enum End {
     Switched,
     /// The backend's connection ended before it answered.
     Unanswered(Disconnect),
-    /// The client is to be told so; trying elsewhere would not help.
+    /// The client gets this error; another backend would not help.
     Refused(Reject),
     /// The response cannot be completed, or the client is gone.
     Broken,

@@ -141,7 +141,7 @@ impl Io {
     }
 
     /// The same by asking the kernel, which may know of an end that the driver
-    /// has not been told of yet.
+    /// has no event for yet.
     pub fn is_idle_by_kernel(&mut self) -> bool {
         let seen = recv(
             self.tcp(),
@@ -296,7 +296,7 @@ mod tests {
         (Io::Tcp(stream), listener.accept().unwrap().0)
     }
 
-    /// Waits in the kernel, so that the driver is told nothing.
+    /// Waits in the kernel, so that the driver gets no event.
     fn wait_for_input(io: &Io) {
         let mut fds = [PollFd::new(io.tcp(), PollFlags::IN)];
         assert_eq!(poll(&mut fds, None), Ok(1));

@@ -60,7 +60,7 @@ impl LocalBackend {
         })
     }
 
-    /// Keeps connections that nobody uses for so many ticks; 0: keeps none.
+    /// Keeps idle connections for so many ticks; 0: keeps none.
     pub fn keep_idle_for(&self, ticks: u32) {
         self.idle_ticks.set(ticks);
         if ticks == 0 {
@@ -78,7 +78,7 @@ impl LocalBackend {
         tracing::warn!(%upstream, %backend, %error, "the TLS handshake failed: {}", tls::remedy(error));
     }
 
-    /// For how many ticks a connection that nobody uses is kept; 0: none is.
+    /// For how many ticks an idle connection is kept; 0: none is.
     #[must_use]
     pub fn idle_ticks(&self) -> u32 {
         self.idle_ticks.get()

@@ -65,7 +65,7 @@ impl Drop for Waiting {
 
 /// Why a request leaves the queue without a slot.
 pub(super) enum QueueError {
-    /// The client is to be told so.
+    /// The client gets this error.
     Refused(Reject),
     /// The client is gone.
     Abandoned,

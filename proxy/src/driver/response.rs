@@ -130,11 +130,11 @@ impl Conn {
                 // The client must not take it for a whole.
                 return Err(End::Broken);
             }
-            // Nothing was sent, so it can still be told.
+            // Nothing was sent, so the client can still get an error.
             exchange.progress = Progress::Awaited;
             return Err(End::Refused(Reject::ResponseInvalid));
         };
-        // What comes unasked belongs to nobody: it is dropped with the connection,
+        // What follows an answer belongs to no request: it is dropped with the connection,
         // whether it was read with its answer or not.
         if exchange.response.is_done() && taken < rest.len() {
             exchange.up_after = After::Close;
@@ -270,7 +270,7 @@ pub(super) fn upstream_error(exchange: &Exchange, error: &io::Error) -> End {
     if exchange.is_answered() {
         return End::Broken;
     }
-    // So TLS tells of an end that was not announced.
+    // TLS reports an end without close_notify in this way.
     End::Unanswered(match error.kind() {
         io::ErrorKind::UnexpectedEof => Disconnect::Closed,
         _ => Disconnect::Broken,

@@ -10,7 +10,7 @@ use super::exchange::Exchange;
 use super::io::Io;
 
 /// Bytes of a body, its coding included, that are kept to be sent again. Larger
-/// bodies mostly move within the kernel, where nobody could keep them.
+/// bodies mostly move within the kernel, and cannot be kept.
 const BODY_BYTES_MAX: u64 = 32 << 10;
 /// What TLS puts into one record (RFC 8446, section 5.1).
 const RECORD_BYTES_MAX: usize = 16 << 10;
@@ -18,7 +18,7 @@ const RECORD_BYTES_MAX: usize = 16 << 10;
 /// When a request that was not answered may go to another connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// Never: an answer has begun, or its beginning is not kept.
+    /// Never: an answer has begun, or the beginning of the request is not kept.
     Never,
     /// Where the backend has taken nothing of it.
     IfUnread,

@@ -35,8 +35,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const EVENTS_MAX: usize = 64;
 const TASKS_MAX: u32 = 4 * EVENTS_MAX as u32;
 
-/// How long a worker that stops goes on accepting: handshakes that began before
-/// new connections were led elsewhere still end here.
+/// How long a draining worker goes on accepting: handshakes that began before new
+/// connections were redirected still end here.
 const ACCEPT_GRACE: Duration = Duration::from_millis(500);
 
 /// What the control thread tells the workers.
@@ -163,7 +163,7 @@ impl Accepting {
         Ok(Self { listener, acceptor })
     }
 
-    /// Goes on for a while, for handshakes that have begun, then closes.
+    /// Accepts for a grace period, for handshakes that have begun, then closes.
     async fn end(self, worker: &Rc<Worker>) {
         let drain = worker.table().table.config.timeouts.drain;
         tokio::time::sleep(drain.min(ACCEPT_GRACE)).await;
@@ -174,7 +174,7 @@ impl Accepting {
     }
 }
 
-/// Lets what is in flight end, and cuts what has not by the deadline.
+/// Waits for connections in flight until the drain timeout, then aborts them.
 async fn drain(
     worker: &Rc<Worker>,
     accepting: Accepting,
@@ -204,7 +204,7 @@ async fn drain(
     }
 }
 
-/// Takes what is still in the listener's queue, and closes it.
+/// Accepts what is still in the listener's queue, and closes it.
 fn sweep(worker: &Rc<Worker>, listener: Rc<TcpListener>) {
     let Some(Ok(listener)) = Rc::into_inner(listener).map(TcpListener::into_std) else {
         return;
@@ -220,7 +220,7 @@ fn sweep(worker: &Rc<Worker>, listener: Rc<TcpListener>) {
     }
 }
 
-/// Moves the coarse clock on.
+/// Advances the coarse clock.
 async fn tick(worker: Rc<Worker>) {
     let start = Instant::now();
     let mut ticks = tokio::time::interval(TICK);
@@ -294,7 +294,7 @@ fn start_client(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::IpAddr) 
     })));
 }
 
-/// Begins with a client that speaks TLS, or for which there is no slot.
+/// Serves a client that speaks TLS, or for which there is no slot.
 async fn serve_client(
     worker: Rc<Worker>,
     stream: TcpStream,
@@ -317,7 +317,7 @@ async fn serve_client(
                 Conn::new(worker, io, peer, admission).serve().await;
             }
         }
-        // To be told so by TLS, a client would have to be let in.
+        // An error by TLS would need the handshake, and so a slot.
         (Some(_), false) => {}
     }
 }

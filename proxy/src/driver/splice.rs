@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 pub const SPLICE_BYTES_MIN: u64 = 32 << 10;
 /// What may be put ahead of a body: a page, one of the places of a pipe that was
 /// granted its size. Of a full pipe the kernel would say that the sender has no
-/// bytes, and nobody would be woken for those that it has.
+/// bytes, and no task would be woken for those that it has.
 pub const PUT_BYTES_MAX: usize = 4 << 10;
 /// What a pipe should hold. The kernel may grant less.
 const PIPE_BYTES: usize = 256 << 10;

@@ -73,7 +73,7 @@ impl Timers {
         self.now.get()
     }
 
-    /// Moves time on to `now` and wakes whoever is past its deadline.
+    /// Moves time on to `now` and wakes the tasks whose deadline has passed.
     pub fn advance(&self, now: u32) {
         self.now.set(now);
         let mut slots = self.slots.borrow_mut();
@@ -159,7 +159,7 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// Remembers whom to wake. A task's waker stays the same for its life, so
+    /// Registers the task to wake. A task's waker stays the same for its life, so
     /// once is enough.
     pub fn register(&self, cx: &Context<'_>) {
         self.timers.slots.borrow_mut().wakers[self.index as usize] = Some(cx.waker().clone());

@@ -16,7 +16,7 @@ struct Lane {
     pending: Pending,
     /// The sender has ended.
     ended: bool,
-    /// The receiver has been told so.
+    /// The end has been passed on to the receiver.
     shut: bool,
 }
 
@@ -68,7 +68,7 @@ impl Lane {
 
 impl Conn {
     /// Carries a WebSocket or whatever CONNECT was for. What the client sent after
-    /// its request was held back until now; what it has not been told yet goes
+    /// its request was held back until now; what was not sent to it yet goes
     /// first.
     pub(super) async fn tunnel(&mut self, exchange: &mut Exchange) -> Next {
         // The slot at the backend is held until the tunnel ends.

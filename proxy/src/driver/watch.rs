@@ -22,7 +22,7 @@ impl Conn {
     /// its request is left to be sent. A reset says that it is; an end in order
     /// may also come from one that has said all it has to say and still reads
     /// (RFC 9112, section 9.6), which `ignore_client_abort` believes, but for
-    /// streams that nobody else would end.
+    /// streams, which would not end otherwise.
     pub(super) fn watch_client(
         &mut self,
         exchange: &mut Exchange,

@@ -1,4 +1,4 @@
-//! What one worker thread holds.
+//! The state of one worker thread.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -35,21 +35,21 @@ const IDLE_PIPES_MAX: usize = 64;
 const RETRY_COST: u32 = 100;
 const RETRY_CREDIT_MAX: u32 = 10 * RETRY_COST;
 
-/// Counts that hold for all workers together.
+/// State that all workers share.
 #[derive(Debug)]
 pub struct Shared {
     /// Client connections.
     pub connections: AtomicUsize,
-    /// What they ask of each other.
+    /// What workers request of each other.
     pub demand: Demand,
     /// How many workers there are.
     pub workers: usize,
-    /// Which descriptors they may take.
+    /// The descriptors that they may take.
     pub descriptors: DescriptorLimits,
 }
 
 impl Shared {
-    /// That of so many workers.
+    /// The state shared by so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -187,11 +187,11 @@ pub struct Worker {
     pub ticks: Cell<TickTimeouts>,
     /// The current date for `Date` fields.
     pub date: Cell<[u8; 29]>,
-    /// Whether the worker is about to stop.
+    /// Whether the worker drains: it stops once its connections have ended.
     pub draining: Cell<bool>,
-    /// Whether what has not ended is cut off now.
+    /// Whether the drain timeout has passed, and connections are aborted.
     pub aborting: Cell<bool>,
-    /// Told when the last connection ends.
+    /// Notified when the last connection ends.
     pub drained: Notify,
     live: Cell<usize>,
     table: RefCell<Rc<LocalTable>>,
@@ -203,7 +203,7 @@ pub struct Worker {
     pipes: RefCell<Vec<Pipe>>,
     pipes_in_use: Cell<usize>,
     retry_credit: Cell<u32>,
-    /// Until when a shortage is not told of again.
+    /// Until when a shortage is not logged again.
     pub(super) shortage_warned_until: Cell<u32>,
 }
 
@@ -262,8 +262,8 @@ impl Worker {
         }
     }
 
-    /// Brings the date up to now and closes pooled connections that are old or
-    /// were ended by their backend.
+    /// Updates the date, and closes pooled connections that have expired or were
+    /// closed by their backend.
     pub fn prune(&self) {
         self.date.set(http_date());
         for backend in self.table.borrow().backends() {
@@ -288,7 +288,7 @@ impl Worker {
         self.buffers.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes a buffer back.
+    /// Keeps a buffer for later use.
     pub fn recycle_buffer(&self, mut buffer: Vec<u8>) {
         let mut buffers = self.buffers.borrow_mut();
         let fits = (1..=BUFFER_BYTES_MAX).contains(&buffer.capacity());
@@ -304,7 +304,7 @@ impl Worker {
         self.exchanges.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes an exchange back.
+    /// Keeps an exchange for later use.
     pub fn recycle_exchange(&self, mut exchange: Box<Exchange>) {
         self.recycle_buffer(exchange.to_up.take());
         self.recycle_buffer(exchange.to_client.take());
@@ -364,7 +364,7 @@ impl Worker {
         let configured = local.table.config.upstreams.get(upstream);
         let can_queue = configured.is_some_and(|upstream| upstream.queue > 0);
         let queue = local.table.queues.get(upstream).filter(|_| can_queue);
-        // Who came earlier goes first.
+        // Requests that wait already come first.
         if queue.is_some_and(|queue| queue.is_occupied()) {
             return Ok(None);
         }
@@ -422,14 +422,14 @@ impl Worker {
         }
     }
 
-    /// Pays a request into the budget for retries.
+    /// Deposits a request into the retry budget.
     pub fn deposit_retry(&self) {
         let percent = self.table.borrow().table.config.raw.retries.budget_percent;
         let earned = self.retry_credit.get().saturating_add(percent);
         self.retry_credit.set(earned.min(RETRY_CREDIT_MAX));
     }
 
-    /// Takes one retry from the budget, where there is one.
+    /// Withdraws one retry from the budget, where it suffices.
     #[must_use]
     pub fn withdraw_retry(&self) -> bool {
         let left = self.retry_credit.get().checked_sub(RETRY_COST);
