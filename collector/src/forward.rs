@@ -109,7 +109,7 @@ pub(crate) struct ForwardStats {
     pub(crate) sent: AtomicU64,
     rejected: [AtomicU64; Rejection::ALL.len()],
     pub(crate) retries: AtomicU64,
-    /// When the oldest report that waits was stored; 0 where none does.
+    /// When the oldest report that waits was received; 0 where none does.
     waiting_since_ns: AtomicU64,
 }
 
@@ -159,7 +159,7 @@ impl Forward {
         fleet: Fleet,
     ) -> Result<Self, rusqlite::Error> {
         let connection = open_reader(store)?;
-        let from = progress(&connection, &name)?;
+        let from = progress(&connection, &name, &damaged)?.unwrap_or(0);
         let (alive, ended) = mpsc::channel();
         let sender = Sender {
             name,
@@ -287,9 +287,9 @@ impl Sender {
     fn pass(&mut self, connection: &Connection, at: &mut u64) -> Result<(), Stopping> {
         let mut waiting = Vec::new();
         let mut bytes = 0;
-        let read = stored_after(connection, *at, BATCH_MAX, |stored_ns, stored| {
+        let read = stored_after(connection, *at, BATCH_MAX, |stored| {
             bytes += stored.body.len();
-            waiting.push((stored_ns, stored));
+            waiting.push(stored);
             bytes < BATCH_BYTES_MAX
         });
         if let Err(error) = read {
@@ -300,11 +300,13 @@ impl Sender {
             }
             return Ok(());
         }
-        let oldest_ns = waiting.first().map_or(0, |(stored_ns, _)| *stored_ns);
+        let oldest_ns = waiting.first().map_or(0, |oldest| oldest.received_ns);
         self.stats.waiting_since_ns.store(oldest_ns, Relaxed);
         let request_bytes_max = self.receiver.request_bytes_max();
         let mut request = Request::default();
-        for (stored_ns, stored) in waiting {
+        for stored in waiting {
+            let stored_ns = stored.stored_ns;
+            let received_ns = stored.received_ns;
             let parts = match read_kept(&stored) {
                 Ok(report) => self.receiver.parts(report, &|| {
                     let before = stored_before(connection, &stored.at, stored_ns);
@@ -318,7 +320,7 @@ impl Sender {
             };
             for part in parts {
                 if request.bytes + part.body.len() > request_bytes_max {
-                    self.deliver(&std::mem::take(&mut request), at, stored_ns)?;
+                    self.deliver(&std::mem::take(&mut request), at, received_ns)?;
                 }
                 request.bytes += part.body.len();
                 request.parts.push(part);
@@ -329,7 +331,7 @@ impl Sender {
     }
 
     /// Tries until the request is taken or never will be; `next_ns` is when
-    /// the report behind it was stored, 0 where there is none yet.
+    /// the report behind it was received, 0 where there is none yet.
     fn deliver(&mut self, request: &Request, at: &mut u64, next_ns: u64) -> Result<(), Stopping> {
         if !self.delivered(&request.parts)? {
             // One of them may have spoilt it for the others.

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
                 eprintln!("{} has {} bytes", file.display(), backup.bytes);
                 if backup.damaged > 0 {
                     eprintln!(
-                        "warning: {} reports in it are damaged, as they are in the store: keep \
+                        "warning: {} rows in it are damaged, as they are in the store: keep \
                          an older backup, and check the disk",
                         backup.damaged
                     );

@@ -73,7 +73,7 @@ pub(crate) struct SelfStats {
     pub(crate) rolls_left_out: AtomicU64,
     /// Reports deleted for their age or the store's size.
     pub(crate) retired: AtomicU64,
-    /// Kept reports that cannot be read.
+    /// Rows of the store that cannot be read.
     pub(crate) damaged: Arc<Damaged>,
     /// One of each receiver of remote write.
     pub(crate) remotes: Vec<Arc<ForwardStats>>,

@@ -55,7 +55,7 @@ fn sequences(collector: &Collector, query: &str) -> Vec<u64> {
 
 fn counted(collector: &Collector) -> u64 {
     let metrics = collector.get("/metrics").body;
-    let name = "speedmimi_collector_damaged_reports_total ";
+    let name = "speedmimi_collector_damaged_rows_total{table=\"reports\"} ";
     let line = metrics.lines().find_map(|line| line.strip_prefix(name));
     line.unwrap().parse().unwrap()
 }
@@ -176,5 +176,5 @@ async fn a_backup_says_how_many_of_its_reports_are_damaged() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("2 reports in it are damaged"), "{said}");
+    assert!(said.contains("2 rows in it are damaged"), "{said}");
 }

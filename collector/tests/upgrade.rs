@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::{Collector, command, report};
+use common::{Collector, command, eventually, report};
 use monitor_proto::v1::ExportOutcome;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -46,10 +46,38 @@ fn version_of(store: &Path) -> u32 {
         .unwrap()
 }
 
+/// What roll-ups are made into.
+const METRICS: [&str; 5] = [
+    "cpu_usage",
+    "connections_active",
+    "bytes_sent",
+    "requests",
+    "exchange_duration_p99",
+];
+
+/// Of roll-ups that hold all reports.
+fn series(collector: &Collector, metric: &str) -> Value {
+    let around = |s: i64| jiff::Timestamp::from_second(s).unwrap();
+    let end = i64::try_from(report("web", 1).window_end_unix_ns / 1_000_000_000).unwrap();
+    let (since, until) = (around(end - 120), around(end + 300));
+    let query = format!("metric={metric}&since={since}&until={until}&step=1m");
+    collector.json(&format!("/api/v1/series?{query}"))["series"].clone()
+}
+
+fn rolled_up(collector: &Collector) -> f64 {
+    let of_hosts = series(collector, "cpu_usage");
+    let points = of_hosts.as_array().unwrap().iter();
+    let points = points.flat_map(|one| one["points"].as_array().unwrap());
+    points
+        .map(|point| point["coverage"].as_f64().unwrap())
+        .sum()
+}
+
 fn answers(collector: &Collector) -> Value {
     json!({
         "reports": collector.all_reports("limit=1000"),
         "hosts": collector.json("/api/v1/hosts")["hosts"],
+        "series": METRICS.map(|metric| series(collector, metric)),
     })
 }
 
@@ -58,7 +86,9 @@ fn answers(collector: &Collector) -> Value {
 fn holds(now: &Value, then: &Value, at: &str) {
     match (now, then) {
         (Value::Object(now), Value::Object(then)) => {
-            for (key, value) in then {
+            // How long ago the last report came changes as time goes on.
+            let changes = |key: &str| ["age_ms", "state"].contains(&key);
+            for (key, value) in then.iter().filter(|(key, _)| !changes(key)) {
                 let at = format!("{at}.{key}");
                 holds(now.get(key).unwrap_or(&Value::Null), value, &at);
             }
@@ -122,6 +152,10 @@ async fn newest_store(dir: &Path) -> u32 {
             agent.export(report(host, sequence)).await;
         }
     }
+    // 23 windows of 5 s.
+    eventually("all is rolled up", || {
+        (rolled_up(&collector) * 60.0 - 115.0).abs() < 1e-6
+    });
     let answers = answers(&collector);
     assert_eq!(collector.terminate(), Some(0));
     let backup = dir.join("new.db");

@@ -99,11 +99,11 @@ fn source(metric: &str) -> Option<Source> {
             of: |r| &mut r.requests,
         }),
         "exchanges" => counter("speedmimi_exchanges_total", |r| &mut r.exchanges),
-        "responses_1xx" => responses("1xx", |r| &mut r.responses[0]),
-        "responses_2xx" => responses("2xx", |r| &mut r.responses[1]),
-        "responses_3xx" => responses("3xx", |r| &mut r.responses[2]),
-        "responses_4xx" => responses("4xx", |r| &mut r.responses[3]),
-        "responses_5xx" => responses("5xx", |r| &mut r.responses[4]),
+        "responses_1xx" => responses("1xx", |r| &mut r.responses_1xx),
+        "responses_2xx" => responses("2xx", |r| &mut r.responses_2xx),
+        "responses_3xx" => responses("3xx", |r| &mut r.responses_3xx),
+        "responses_4xx" => responses("4xx", |r| &mut r.responses_4xx),
+        "responses_5xx" => responses("5xx", |r| &mut r.responses_5xx),
         _ if metric.starts_with("exchange_duration_p") => {
             Source::Histogram("speedmimi_exchange_duration_seconds_bucket", |r| {
                 &mut r.exchange_duration

@@ -10,6 +10,7 @@ use crate::{
     budget::{Budget, Use},
     forward::{ForwardStats, Rejection},
     self_stats::{Refusal, SelfStats},
+    store::TABLES,
     time::now_ns,
 };
 
@@ -59,6 +60,22 @@ pub(crate) fn own(stats: &SelfStats, budget: &Budget, hosts: usize, store_bytes:
         line(&mut out, name, &labels, read(counter));
     }
 
+    let name = "speedmimi_collector_damaged_rows_total";
+    head(
+        &mut out,
+        name,
+        Kind::Counter,
+        "Rows of the store that are damaged and left out of answers, by table; each counts once.",
+    );
+    for ((table, _), count) in TABLES.iter().zip(stats.damaged.counts()) {
+        line(
+            &mut out,
+            name,
+            &Labels::default().with("table", table),
+            count,
+        );
+    }
+
     memory(&mut out, budget);
     forwards(&mut out, &REMOTE_WRITE, &stats.remotes);
     forwards(&mut out, &OTLP, &stats.otlps);
@@ -78,12 +95,6 @@ pub(crate) fn own(stats: &SelfStats, budget: &Budget, hosts: usize, store_bytes:
         Kind::Counter,
         "Reports deleted for their age or the size of the store.",
         read(&stats.retired) as f64,
-    );
-    plain(
-        "speedmimi_collector_damaged_reports_total",
-        Kind::Counter,
-        "Kept reports that were read, could not be, and are left out of answers; each counts once.",
-        stats.damaged.count() as f64,
     );
     plain(
         "speedmimi_collector_rollups_left_out_total",

@@ -4,28 +4,51 @@ use monitor_proto::{json, v1};
 
 use super::{GaugeRoll, Rolling, duration_ns, histogram};
 
-/// An endpoint in one bucket: the sums of its windows.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// An endpoint in one bucket: the sums of its windows.  The tags are those of its
+/// form on disk: one that was used is not used again for anything else.
+#[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct EndpointRoll {
     /// The time that its windows cover.
+    #[prost(uint64, tag = "1")]
     pub(crate) covered_ns: u64,
     /// The part of it in which HTTP was counted.
+    #[prost(uint64, tag = "2")]
     pub(crate) http_ns: u64,
     /// Reports that were not complete.
+    #[prost(uint64, tag = "3")]
     pub(crate) incomplete: u64,
     /// As each window's end had it.
+    #[prost(message, required, tag = "4")]
     pub(crate) active: GaugeRoll,
+    #[prost(uint64, tag = "5")]
     pub(crate) connections_opened: u64,
+    #[prost(uint64, tag = "6")]
     pub(crate) connections_failed: u64,
+    #[prost(uint64, tag = "7")]
     pub(crate) connections_closed: u64,
+    #[prost(uint64, tag = "8")]
     pub(crate) bytes_received: u64,
+    #[prost(uint64, tag = "9")]
     pub(crate) bytes_sent: u64,
+    #[prost(uint64, tag = "10")]
     pub(crate) retransmits: u64,
+    #[prost(uint64, tag = "11")]
     pub(crate) requests: u64,
+    #[prost(uint64, tag = "12")]
     pub(crate) exchanges: u64,
-    /// From 1xx to 5xx.
-    pub(crate) responses: [u64; 5],
+    #[prost(uint64, tag = "13")]
+    pub(crate) responses_1xx: u64,
+    #[prost(uint64, tag = "14")]
+    pub(crate) responses_2xx: u64,
+    #[prost(uint64, tag = "15")]
+    pub(crate) responses_3xx: u64,
+    #[prost(uint64, tag = "16")]
+    pub(crate) responses_4xx: u64,
+    #[prost(uint64, tag = "17")]
+    pub(crate) responses_5xx: u64,
+    #[prost(message, required, tag = "18")]
     pub(crate) exchange_duration: v1::Histogram,
+    #[prost(message, required, tag = "19")]
     pub(crate) connect_duration: v1::Histogram,
 }
 
@@ -66,7 +89,14 @@ impl EndpointRoll {
     /// one window: where there were exchanges of streams that are not HTTP/1 alone,
     /// nobody knows how many they held.
     pub(crate) fn http1_is_seen(&self) -> bool {
-        self.exchanges == 0 || self.requests > 0 || self.responses.iter().any(|&n| n > 0)
+        let responses = [
+            self.responses_1xx,
+            self.responses_2xx,
+            self.responses_3xx,
+            self.responses_4xx,
+            self.responses_5xx,
+        ];
+        self.exchanges == 0 || self.requests > 0 || responses != [0; 5]
     }
 
     fn count(&mut self, w: &v1::Counters) {
@@ -84,20 +114,18 @@ impl EndpointRoll {
             self.requests = http.requests;
             self.exchanges = http.exchanges;
             let r = json::Responses::from_codes(&http.responses_by_code);
-            self.responses = [
-                r.informational,
-                r.successful,
-                r.redirection,
-                r.client_error,
-                r.server_error,
-            ];
+            self.responses_1xx = r.informational;
+            self.responses_2xx = r.successful;
+            self.responses_3xx = r.redirection;
+            self.responses_4xx = r.client_error;
+            self.responses_5xx = r.server_error;
             self.exchange_duration = http.exchange_duration.clone().unwrap_or_default();
         }
     }
 }
 
 impl Rolling for EndpointRoll {
-    fn merge(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self) {
         let sums = [
             (&mut self.covered_ns, other.covered_ns),
             (&mut self.http_ns, other.http_ns),
@@ -110,11 +138,13 @@ impl Rolling for EndpointRoll {
             (&mut self.retransmits, other.retransmits),
             (&mut self.requests, other.requests),
             (&mut self.exchanges, other.exchanges),
+            (&mut self.responses_1xx, other.responses_1xx),
+            (&mut self.responses_2xx, other.responses_2xx),
+            (&mut self.responses_3xx, other.responses_3xx),
+            (&mut self.responses_4xx, other.responses_4xx),
+            (&mut self.responses_5xx, other.responses_5xx),
         ];
         for (sum, n) in sums {
-            *sum = sum.saturating_add(n);
-        }
-        for (sum, n) in self.responses.iter_mut().zip(other.responses) {
             *sum = sum.saturating_add(n);
         }
         self.active.merge(&other.active);

@@ -1,12 +1,16 @@
 //! A gauge over time.
 
 /// Smallest, largest and mean, weighted by the time they were measured for.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(crate) struct GaugeRoll {
+    #[prost(double, tag = "1")]
     pub(crate) min: f64,
+    #[prost(double, tag = "2")]
     pub(crate) mean: f64,
+    #[prost(double, tag = "3")]
     pub(crate) max: f64,
     /// 0 where nothing was measured; the others say nothing then.
+    #[prost(uint64, tag = "4")]
     pub(crate) measured_ns: u64,
 }
 

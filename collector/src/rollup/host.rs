@@ -28,7 +28,7 @@ pub(crate) struct HostRoll {
 }
 
 impl Rolling for HostRoll {
-    fn merge(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self) {
         self.covered_ns = self.covered_ns.saturating_add(other.covered_ns);
         self.incomplete = self.incomplete.saturating_add(other.incomplete);
         for (sum, gauge) in self.gauges.iter_mut().zip(&other.gauges) {

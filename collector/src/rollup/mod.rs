@@ -23,7 +23,7 @@ pub(crate) const TIERS_S: [u64; 2] = [60, 3600];
 /// What can be summed up over time.
 pub(crate) trait Rolling: Clone + Default {
     /// Adds another window or bucket.
-    fn merge(&mut self, other: &Self);
+    fn add(&mut self, other: &Self);
 
     /// What it takes beside itself.
     fn heap_bytes(&self) -> usize {
@@ -83,12 +83,12 @@ impl Rolls {
             self.hosts
                 .entry((host, bucket))
                 .or_default()
-                .merge(&HostRoll::from(report));
+                .add(&HostRoll::from(report));
             for endpoint in &report.endpoints {
                 self.endpoints
                     .entry((host, EndpointId::from(endpoint), bucket))
                     .or_default()
-                    .merge(&EndpointRoll::new(endpoint, report));
+                    .add(&EndpointRoll::new(endpoint, report));
             }
         }
     }

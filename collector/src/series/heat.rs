@@ -77,7 +77,7 @@ pub(crate) fn heat<'a>(
         if let Samples::Endpoint(one) = one {
             let rolls = steps(plan, one);
             for (sum, (_, roll)) in sums.iter_mut().zip(&rolls) {
-                sum.merge(roll);
+                sum.add(roll);
             }
         }
     }

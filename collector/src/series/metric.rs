@@ -84,27 +84,27 @@ const ALL: [Metric; 29] = [
     metric(
         "responses_1xx",
         PER_SECOND,
-        Read::Http1Rate(|r| r.responses[0]),
+        Read::Http1Rate(|r| r.responses_1xx),
     ),
     metric(
         "responses_2xx",
         PER_SECOND,
-        Read::Http1Rate(|r| r.responses[1]),
+        Read::Http1Rate(|r| r.responses_2xx),
     ),
     metric(
         "responses_3xx",
         PER_SECOND,
-        Read::Http1Rate(|r| r.responses[2]),
+        Read::Http1Rate(|r| r.responses_3xx),
     ),
     metric(
         "responses_4xx",
         PER_SECOND,
-        Read::Http1Rate(|r| r.responses[3]),
+        Read::Http1Rate(|r| r.responses_4xx),
     ),
     metric(
         "responses_5xx",
         PER_SECOND,
-        Read::Http1Rate(|r| r.responses[4]),
+        Read::Http1Rate(|r| r.responses_5xx),
     ),
     metric(
         "exchange_duration_p50",

@@ -122,7 +122,7 @@ fn steps<R: Rolling>(plan: &Plan, samples: &[(u64, R)]) -> Vec<(u64, R)> {
         if let Some(i) = plan.step_of(*at_s)
             && let Some((_, sum)) = steps.get_mut(i)
         {
-            sum.merge(roll);
+            sum.add(roll);
         }
     }
     steps

@@ -139,7 +139,7 @@ impl Plan {
         match samples.last_mut() {
             Some((last_s, sum)) if self.step_of(*last_s) == self.step_of(at_s) => {
                 let before = sum.heap_bytes();
-                sum.merge(&roll);
+                sum.add(&roll);
                 sum.heap_bytes().saturating_sub(before) as u64
             }
             _ => {

@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::{kept, open::open_reader, reports, schema};
+use super::{kept, open::open_reader, reports, rolls, schema};
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub(crate) enum BackupError {
 pub struct Backup {
     /// The size of its file.
     pub bytes: u64,
-    /// Reports in it that cannot be read, as they cannot be in the store.
+    /// Reports and roll-ups in it that cannot be read, as they cannot be in the store.
     pub damaged: u64,
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn backup(store: &Path, file: &Path) -> Result<Backup, BackupError> {
 }
 
 /// `VACUUM INTO` reads in one transaction and leaves out free pages.  How many
-/// reports of the copy are damaged; `None` where the file is no store.
+/// rows of the copy are damaged; `None` where the file is no store.
 fn copy(store: &Path, partial: &Path) -> rusqlite::Result<Option<u64>> {
     let path = partial
         .to_str()
@@ -94,7 +94,7 @@ fn damaged(copy: &Connection) -> rusqlite::Result<u64> {
     while let Some(row) = rows.next()? {
         damaged += u64::from(kept::read(&reports::from_row(row)?).is_err());
     }
-    Ok(damaged)
+    Ok(damaged + rolls::damaged(copy)?)
 }
 
 /// A hard link fails where the name was taken meanwhile; a rename would not.

@@ -1,8 +1,9 @@
 //! The time by which what is kept gets old.
 //!
-//! A clock that jumps ahead makes everything too old at once, and what was
-//! deleted does not come back when it is set right.  So a jump counts only once
-//! it has held for a while; until then time goes on as it did before.  Pure: the
+//! A clock that jumps ahead makes everything too old at once, and one that is set
+//! back and right again what came meanwhile; what was deleted does not come back.
+//! So a jump counts only once it has held for a while; until then time goes on as
+//! it did before.  Pure: the
 //! caller reads the clocks.
 
 use std::{
@@ -18,7 +19,7 @@ pub(super) const NAME: &str = "clock";
 pub(super) const KEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a clock is set by now and then without being wrong.
-const JUMP_NS: u64 = 600_000_000_000;
+pub(super) const JUMP_NS: u64 = 600_000_000_000;
 /// How long a jump must hold.
 const HELD_NS: u64 = 3_600_000_000_000;
 
@@ -41,23 +42,24 @@ impl Now {
 #[derive(Debug)]
 struct Trusted {
     at: Now,
-    ahead: Option<Ahead>,
+    jump: Option<Jump>,
 }
 
 /// One jump of the clock.
 #[derive(Clone, Copy, Debug)]
-struct Ahead {
+struct Jump {
     /// By the steady clock.
     since_ns: u64,
-    by_ns: u64,
+    /// How far ahead it is.
+    ahead_ns: i64,
 }
 
 /// What became of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Judged {
     AsBefore,
-    /// It is ahead by so much since now.
-    Ahead(u64),
+    /// It is ahead by so much since now, or behind.
+    Jumped(i64),
     /// It has held.
     Held,
 }
@@ -67,26 +69,26 @@ impl Trusted {
     fn judge(&mut self, now: Now) -> (u64, Judged) {
         let passed_ns = now.steady_ns.saturating_sub(self.at.steady_ns);
         let expected_ns = self.at.wall_ns.saturating_add(passed_ns);
-        let ahead_ns = now.wall_ns.saturating_sub(expected_ns);
-        if ahead_ns <= JUMP_NS {
+        let ahead_ns = now.wall_ns.cast_signed() - expected_ns.cast_signed();
+        if ahead_ns.unsigned_abs() <= JUMP_NS {
             self.at = now;
-            self.ahead = None;
+            self.jump = None;
             return (now.wall_ns, Judged::AsBefore);
         }
         // What jumps again has not held: each jump has its own hour.
-        let same = |ahead: &Ahead| ahead.by_ns.abs_diff(ahead_ns) <= JUMP_NS;
-        let Some(ahead) = self.ahead.filter(same) else {
-            self.ahead = Some(Ahead {
+        let same = |jump: &Jump| jump.ahead_ns.abs_diff(ahead_ns) <= JUMP_NS;
+        let Some(jump) = self.jump.filter(same) else {
+            self.jump = Some(Jump {
                 since_ns: now.steady_ns,
-                by_ns: ahead_ns,
+                ahead_ns,
             });
-            return (expected_ns, Judged::Ahead(ahead_ns));
+            return (expected_ns, Judged::Jumped(ahead_ns));
         };
-        if now.steady_ns.saturating_sub(ahead.since_ns) < HELD_NS {
+        if now.steady_ns.saturating_sub(jump.since_ns) < HELD_NS {
             return (expected_ns, Judged::AsBefore);
         }
         self.at = now;
-        self.ahead = None;
+        self.jump = None;
         (now.wall_ns, Judged::Held)
     }
 }
@@ -103,14 +105,14 @@ impl Clock {
         if let Some(kept_ns) = kept_ns.filter(|_| !accept) {
             at.wall_ns = at.wall_ns.min(kept_ns);
         }
-        Self(Mutex::new(Trusted { at, ahead: None }))
+        Self(Mutex::new(Trusted { at, jump: None }))
     }
 
     /// The clock is right as it is.
     pub(super) fn accept(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Trusted {
             at: Now::read(),
-            ahead: None,
+            jump: None,
         };
     }
 
@@ -121,9 +123,9 @@ impl Clock {
         let (time_ns, judged) = trusted.judge(now);
         match judged {
             Judged::AsBefore => {}
-            Judged::Ahead(ahead_ns) => tracing::warn!(
+            Judged::Jumped(ahead_ns) => tracing::warn!(
                 ahead_s = ahead_ns / 1_000_000_000,
-                "this machine's clock is ahead of the store's, or has jumped: nothing is deleted for \
+                "this machine's clock is far from the store's, or has jumped: nothing is deleted for \
                  its age by it until that has held for an hour; where the clock is right, a start \
                  or a reload with --accept-clock deletes at once"
             ),
@@ -145,7 +147,7 @@ mod tests {
     fn trusted() -> Trusted {
         Trusted {
             at: at(0, 0),
-            ahead: None,
+            jump: None,
         }
     }
 
@@ -169,13 +171,13 @@ mod tests {
         assert_eq!(judged(&mut trusted, at(5, 0)), (5, Judged::AsBefore));
         assert_eq!(
             judged(&mut trusted, at(10, off_s)),
-            (10, Judged::Ahead(off_s * S))
+            (10, Judged::Jumped((off_s * S).cast_signed()))
         );
         assert_eq!(judged(&mut trusted, at(60, off_s)), (60, Judged::AsBefore));
         assert_eq!(judged(&mut trusted, at(70, 0)), (70, Judged::AsBefore));
         // The next one is told again, and has its own hour.
         let second = judged(&mut trusted, at(3_650, off_s));
-        assert_eq!(second, (3_650, Judged::Ahead(off_s * S)));
+        assert_eq!(second, (3_650, Judged::Jumped((off_s * S).cast_signed())));
         assert_eq!(judged(&mut trusted, at(3_700, off_s)).0, 3_700);
     }
 
@@ -198,7 +200,10 @@ mod tests {
         let (first_s, second_s) = (15 * MINUTE_S, 40 * DAY_S);
         judged(&mut trusted, at(0, first_s));
         let second = judged(&mut trusted, at(59 * MINUTE_S, second_s));
-        assert_eq!(second, (59 * MINUTE_S, Judged::Ahead(second_s * S)));
+        assert_eq!(
+            second,
+            (59 * MINUTE_S, Judged::Jumped((second_s * S).cast_signed()))
+        );
         for minute in [60, 61, 118] {
             let s = minute * MINUTE_S;
             assert_eq!(judged(&mut trusted, at(s, second_s)), (s, Judged::AsBefore));
@@ -206,6 +211,21 @@ mod tests {
         let s = 119 * MINUTE_S;
         let held = judged(&mut trusted, at(s, second_s));
         assert_eq!(held, (s + second_s, Judged::Held));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_far_counts_after_an_hour() {
+        let mut trusted = trusted();
+        let back = |s: u64| Now {
+            wall_ns: (START_S + s - 40 * DAY_S) * S,
+            steady_ns: (7 + s) * S,
+        };
+        let days_40 = (40 * DAY_S * S).cast_signed();
+        let first = judged(&mut trusted, back(10));
+        assert_eq!(first, (10, Judged::Jumped(-days_40)));
+        assert_eq!(judged(&mut trusted, back(3_609)), (3_609, Judged::AsBefore));
+        let (time_ns, held) = trusted.judge(back(3_610));
+        assert_eq!((time_ns, held), (back(3_610).wall_ns, Judged::Held));
     }
 
     #[test]

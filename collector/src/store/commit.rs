@@ -12,7 +12,9 @@ use super::{
     clock::{self, Clock},
     from_sql,
     hosts::{self, HostRow, Made, Place},
+    kept::Damage,
     progress::{progress, save_progress},
+    reports::{self, Cursor},
     roller::{self, Rolled},
     rolls, to_sql,
     writer::{Answer, Incoming, Outcome, Told, WriteError},
@@ -44,9 +46,9 @@ fn publish_all(
         if newest.is_none() && damaged.is_empty() {
             continue;
         }
-        let (report, body, stored_ns) = newest.unwrap_or_else(|| nothing_of(row));
+        let (report, body, received_ns) = newest.unwrap_or_else(|| nothing_of(row));
         let facts = Facts::from(&report);
-        row.made = Made::new(report.window_end_unix_ns, stored_ns, facts.window_ns).kept();
+        row.made = Made::new(report.window_end_unix_ns, received_ns, facts.window_ns).kept();
         told.fleet.publish(
             row.clone(),
             Some(Newest {
@@ -106,16 +108,14 @@ impl State {
         hosts_max: usize,
         accept_clock: bool,
     ) -> rusqlite::Result<Self> {
-        let mut hosts = hosts::load(&connection)?;
+        let damaged = Arc::clone(&told.stats.damaged);
+        let mut hosts = hosts::load(&connection, &damaged)?;
         publish_all(&connection, &mut hosts, &told)?;
         let next_key = hosts.values().map(|row| row.key).max().unwrap_or(0) + 1;
         let stored_ns: Option<i64> =
             connection.query_row("SELECT max(stored_ns) FROM reports", [], |row| row.get(0))?;
         let stored_ns = stored_ns.map(from_sql);
-        let kept_ns = match progress(&connection, clock::NAME)? {
-            0 => stored_ns,
-            kept_ns => Some(kept_ns),
-        };
+        let kept_ns = progress(&connection, clock::NAME, &damaged)?.or(stored_ns);
         Ok(Self {
             connection,
             hosts,
@@ -150,6 +150,7 @@ impl State {
         batch: &[Incoming],
         changes: &mut Changes,
     ) -> rusqlite::Result<Vec<Answer>> {
+        let now_ns = self.clock.now_ns();
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -175,7 +176,13 @@ impl State {
                 }
             };
             let stored_ns = incoming.received_ns.max(self.stored_ns + 1);
-            let outcome = insert(&transaction, row.key, stored_ns, incoming)?;
+            // A clock that was set back a moment ago makes nothing old at once.
+            let at = At {
+                host: row.key,
+                stored_ns,
+                received_ns: incoming.received_ns.max(now_ns),
+            };
+            let outcome = insert(&transaction, at, incoming)?;
             row.seen(incoming.received_ns, incoming.steady_ns);
             match outcome {
                 Outcome::Stored => {
@@ -237,16 +244,22 @@ impl State {
         let mut keys: HashMap<i64, HashMap<EndpointId, i64>> = HashMap::new();
         let mut left_out = 0;
         let mut forgotten = 0;
-        let known: HashSet<i64> = self.hosts.values().map(|row| row.key).collect();
+        let rows = self.hosts.values();
+        let known: HashMap<i64, &str> = rows.map(|row| (row.key, row.id.as_str())).collect();
+        let damaged = &self.told.stats.damaged;
         for ((host, bucket), roll) in &rolled.rolls.hosts {
-            if known.contains(host) {
-                rolls::add_host_roll(&transaction, *host, *bucket, roll)?;
+            let Some(id) = known.get(host) else {
+                continue;
+            };
+            let owner = rolls::owner_of_host(*host, id);
+            if !rolls::add_host_roll(&transaction, owner, *bucket, roll)? {
+                damaged.met(&Damage::of_roll(id, None, *bucket));
             }
         }
         for ((host, id, bucket), roll) in &rolled.rolls.endpoints {
-            if !known.contains(host) {
+            let Some(host_id) = known.get(host) else {
                 continue;
-            }
+            };
             let keys = match keys.entry(*host) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => entry.insert(rolls::endpoint_keys(&transaction, *host)?),
@@ -273,7 +286,10 @@ impl State {
                     key
                 }
             };
-            rolls::add_endpoint_roll(&transaction, key, *bucket, roll)?;
+            let owner = rolls::owner_of_endpoint(*host, key, id);
+            if !rolls::add_endpoint_roll(&transaction, owner, *bucket, roll)? {
+                damaged.met(&Damage::of_roll(host_id, Some(id), *bucket));
+            }
         }
         save_progress(&transaction, roller::NAME, rolled.stored_ns)?;
         transaction.commit()?;
@@ -312,45 +328,70 @@ impl State {
     }
 }
 
-fn insert(
-    connection: &Connection,
+/// Where and when a report is stored.
+#[derive(Clone, Copy)]
+struct At {
     host: i64,
     stored_ns: u64,
-    incoming: &Incoming,
-) -> rusqlite::Result<Outcome> {
+    received_ns: u64,
+}
+
+fn insert(connection: &Connection, at: At, incoming: &Incoming) -> rusqlite::Result<Outcome> {
+    let host = at.host;
     let (epoch, sequence) = (to_sql(incoming.agent.epoch), to_sql(incoming.sequence));
+    let checksum = |stored_ns| {
+        let cursor = Cursor {
+            window_end_ns: incoming.window_end_ns,
+            host,
+            epoch: incoming.agent.epoch,
+            sequence: incoming.sequence,
+        };
+        reports::checksum(&cursor, stored_ns, at.received_ns)
+    };
     let inserted = connection
         .prepare_cached(
-            "INSERT OR IGNORE INTO reports (host, epoch, sequence, window_end_ns, stored_ns, body)
-             VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO reports (host, epoch, sequence, window_end_ns, stored_ns, body,
+               received_ns, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             host,
             epoch,
             sequence,
             to_sql(incoming.window_end_ns),
-            to_sql(stored_ns),
+            to_sql(at.stored_ns),
             &*incoming.body,
+            to_sql(at.received_ns),
+            checksum(at.stored_ns),
         ])?;
     if inserted == 1 {
         return Ok(Outcome::Stored);
     }
-    let kept: Vec<u8> = connection
-        .prepare_cached("SELECT body FROM reports WHERE host = ? AND epoch = ? AND sequence = ?")?
-        .query_row(params![host, epoch, sequence], |row| row.get(0))?;
-    match codec::same_report(&kept, &incoming.body) {
-        Ok(true) => Ok(Outcome::Duplicate),
-        Ok(false) => Ok(Outcome::Conflict),
+    let kept = connection
+        .prepare_cached(&format!(
+            "SELECT {} FROM reports WHERE host = ? AND epoch = ? AND sequence = ?",
+            reports::COLUMNS
+        ))?
+        .query_row(params![host, epoch, sequence], reports::from_row)?;
+    let same = if kept.intact {
+        codec::same_report(&kept.body, &incoming.body).ok()
+    } else {
+        None
+    };
+    match same {
+        Some(true) => Ok(Outcome::Duplicate),
+        Some(false) => Ok(Outcome::Conflict),
         // The kept one is damaged, and here it comes again.
-        Err(_) => {
+        None => {
             connection
                 .prepare_cached(
-                    "UPDATE reports SET window_end_ns = ?, body = ?
+                    "UPDATE reports SET window_end_ns = ?, body = ?, received_ns = ?, checksum = ?
                      WHERE host = ? AND epoch = ? AND sequence = ?",
                 )?
                 .execute(params![
                     to_sql(incoming.window_end_ns),
                     &*incoming.body,
+                    to_sql(at.received_ns),
+                    checksum(kept.stored_ns),
                     host,
                     epoch,
                     sequence

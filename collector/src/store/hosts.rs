@@ -1,14 +1,17 @@
 //! What is kept of each host beside its reports.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use monitor_proto::{state::silent_after_ns, v1};
 use rusqlite::{Connection, params};
 
 use super::{
+    checksum::Checksum,
     from_sql,
-    kept::{self, Damage},
-    reports, to_sql,
+    kept::{self, Damage, Damaged},
+    reports,
+    schema::AGES_FROM,
+    text, to_sql,
 };
 use crate::time::steady_ns;
 
@@ -198,11 +201,36 @@ impl HostRow {
 const COLUMNS: &str = "key, id, first_seen_ns, last_seen_ns, reports, conflicts, epoch, \
                        sequence_first, sequence_last, epoch_reports";
 
-fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<HostRow> {
+/// A row, and whether it is as it was written.
+pub(super) struct KeptRow {
+    pub(super) row: HostRow,
+    intact: bool,
+}
+
+fn checksum(row: &HostRow) -> u32 {
+    let numbers = [
+        row.first_seen_ns,
+        row.last_seen_ns,
+        row.reports,
+        row.conflicts,
+        row.epoch,
+        row.sequence_first,
+        row.sequence_last,
+        row.epoch_reports,
+    ];
+    let named = Checksum::default().number(row.key).text(&row.id);
+    let all = numbers
+        .into_iter()
+        .fold(named, |sum, number| sum.number(to_sql(number)));
+    all.finish()
+}
+
+fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<KeptRow> {
     let number = |i| row.get::<_, i64>(i).map(from_sql);
-    Ok(HostRow {
+    let kept: i64 = row.get(10)?;
+    let row = HostRow {
         key: row.get(0)?,
-        id: row.get(1)?,
+        id: text(row, 1)?,
         first_seen_ns: number(2)?,
         last_seen_ns: number(3)?,
         seen_steady_ns: number(3)?.min(steady_ns()),
@@ -213,24 +241,120 @@ fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<HostRow> {
         sequence_last: number(8)?,
         epoch_reports: number(9)?,
         made: Made::default(),
-    })
+    };
+    let intact = kept == i64::from(checksum(&row));
+    Ok(KeptRow { row, intact })
 }
 
-/// All hosts by id.
-pub(super) fn load(connection: &Connection) -> rusqlite::Result<HashMap<String, HostRow>> {
-    let mut statement = connection.prepare(&format!("SELECT {COLUMNS} FROM hosts"))?;
-    let rows = statement.query_map([], from_row)?;
-    rows.map(|row| row.map(|row| (row.id.clone(), row)))
+/// All rows as they are.
+pub(super) fn rows(connection: &Connection) -> rusqlite::Result<Vec<KeptRow>> {
+    connection
+        .prepare(&format!("SELECT {COLUMNS}, checksum FROM hosts"))?
+        .query_map([], from_row)?
         .collect()
+}
+
+/// All hosts by id.  What is damaged of them is made anew from their reports.
+pub(super) fn load(
+    connection: &Connection,
+    damaged: &Damaged,
+) -> rusqlite::Result<HashMap<String, HostRow>> {
+    let (intact, bad): (Vec<_>, Vec<_>) =
+        rows(connection)?.into_iter().partition(|kept| kept.intact);
+    let mut hosts: Vec<HostRow> = intact.into_iter().map(|kept| kept.row).collect();
+    if bad.is_empty() {
+        return Ok(by_id(hosts));
+    }
+    bad.iter()
+        .for_each(|kept| damaged.met(&Damage::of_host(&kept.row.id)));
+    // Reports refer to rows that are gone for a moment.
+    connection.execute_batch("PRAGMA foreign_keys = OFF;")?;
+    let transaction = connection.unchecked_transaction()?;
+    for kept in &bad {
+        remove(&transaction, kept.row.key)?;
+    }
+    let known: HashSet<i64> = hosts.iter().map(|row| row.key).collect();
+    for key in keys_of_reports(&transaction)? {
+        if known.contains(&key) {
+            continue;
+        }
+        let old = bad.iter().find(|kept| kept.row.key == key);
+        if let Some(row) = remake(&transaction, key, old.map(|kept| kept.row.id.as_str()))? {
+            save(&transaction, &row)?;
+            hosts.push(row);
+        }
+    }
+    transaction.commit()?;
+    connection.execute_batch("PRAGMA foreign_keys = ON;")?;
+    Ok(by_id(hosts))
+}
+
+fn by_id(hosts: Vec<HostRow>) -> HashMap<String, HostRow> {
+    hosts.into_iter().map(|row| (row.id.clone(), row)).collect()
+}
+
+/// The keys of all hosts that have reports.
+fn keys_of_reports(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
+    let mut next = connection.prepare("SELECT min(host) FROM reports WHERE host > ?")?;
+    let mut keys = Vec::new();
+    let mut last = i64::MIN;
+    while let Some(key) = next.query_row([last], |row| row.get::<_, Option<i64>>(0))? {
+        keys.push(key);
+        last = key;
+    }
+    Ok(keys)
+}
+
+/// A row from what is kept of its host; how many conflicts there were is not known any
+/// more.  `None` where nothing says which host it is.
+fn remake(
+    connection: &Connection,
+    key: i64,
+    old_id: Option<&str>,
+) -> rusqlite::Result<Option<HostRow>> {
+    let id = reported_id(connection, key)?.or_else(|| old_id.map(str::to_owned));
+    let Some(id) = id else {
+        return Ok(None);
+    };
+    let sql =
+        format!("SELECT count(*), min({AGES_FROM}), max({AGES_FROM}) FROM reports WHERE host = ?");
+    let (reports, first_ns, last_ns) = connection.query_row(&sql, [key], |row| {
+        let number = |i| row.get::<_, i64>(i).map(from_sql);
+        Ok((number(0)?, number(1)?, number(2)?))
+    })?;
+    let mut row = HostRow::new(key, id, first_ns);
+    row.seen(last_ns, last_ns.min(steady_ns()));
+    row.reports = reports;
+    recount(connection, &mut row)?;
+    // Its newest report says it.
+    row.made = Made::default();
+    Ok(Some(row))
+}
+
+/// The id in the newest of a host's reports that can be read.
+fn reported_id(connection: &Connection, key: i64) -> rusqlite::Result<Option<String>> {
+    let mut statement = connection.prepare(&format!(
+        "SELECT {} FROM reports WHERE host = ? ORDER BY window_end_ns DESC LIMIT {DAMAGED_MAX}",
+        reports::COLUMNS
+    ))?;
+    let mut rows = statement.query([key])?;
+    while let Some(row) = rows.next()? {
+        if let Ok(report) = kept::read(&reports::from_row(row)?) {
+            return Ok(report.host.map(|host| host.id));
+        }
+    }
+    Ok(None)
 }
 
 /// Writes a row, new or changed.
 pub(super) fn save(connection: &Connection, row: &HostRow) -> rusqlite::Result<()> {
     connection
         .prepare_cached(&format!(
-            "INSERT INTO hosts ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+            "INSERT INTO hosts ({COLUMNS}, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT (key) DO UPDATE SET last_seen_ns = ?4, reports = ?5, conflicts = ?6,
-               epoch = ?7, sequence_first = ?8, sequence_last = ?9, epoch_reports = ?10"
+               epoch = ?7, sequence_first = ?8, sequence_last = ?9, epoch_reports = ?10,
+               checksum = ?11"
         ))?
         .execute(params![
             row.key,
@@ -243,6 +367,7 @@ pub(super) fn save(connection: &Connection, row: &HostRow) -> rusqlite::Result<(
             to_sql(row.sequence_first),
             to_sql(row.sequence_last),
             to_sql(row.epoch_reports),
+            checksum(row),
         ])
         .map(drop)
 }
@@ -250,27 +375,23 @@ pub(super) fn save(connection: &Connection, row: &HostRow) -> rusqlite::Result<(
 /// Damaged reports that are passed over to find one that can be read.
 const DAMAGED_MAX: usize = 1000;
 
-/// A host's newest report that can be read, its body, and when it was stored.
+/// A host's newest report that can be read, its body, and when it was received.
 pub(super) fn newest(
     connection: &Connection,
     row: &HostRow,
     damaged: &mut Vec<Damage>,
 ) -> rusqlite::Result<Option<(v1::Report, Vec<u8>, u64)>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {}, stored_ns FROM reports WHERE host = ? AND epoch = ? ORDER BY sequence DESC",
+        "SELECT {} FROM reports WHERE host = ? AND epoch = ? ORDER BY sequence DESC",
         reports::COLUMNS
     ))?;
-    let stored_at = statement.column_count() - 1;
     let mut rows = statement.query(params![row.key, to_sql(row.epoch)])?;
     while let Some(row) = rows.next()?
         && damaged.len() < DAMAGED_MAX
     {
         let stored = reports::from_row(row)?;
         match kept::read(&stored) {
-            Ok(report) => {
-                let stored_ns = from_sql(row.get(stored_at)?);
-                return Ok(Some((report, stored.body, stored_ns)));
-            }
+            Ok(report) => return Ok(Some((report, stored.body, stored.received_ns))),
             Err(error) => damaged.push(Damage::new(connection, stored.at, &error)),
         }
     }
@@ -298,17 +419,16 @@ pub(super) fn first_sequence(connection: &Connection, row: &HostRow) -> rusqlite
 /// Finds the epoch of the newest report that is left and counts what is kept of
 /// it.
 pub(super) fn recount(connection: &Connection, row: &mut HostRow) -> rusqlite::Result<()> {
-    let (epoch, window_end_ns, stored_ns) = connection.query_row(
-        "SELECT epoch, window_end_ns, stored_ns FROM reports WHERE host = ?
-         ORDER BY window_end_ns DESC, epoch DESC, sequence DESC LIMIT 1",
-        [row.key],
-        |found| {
-            let number = |i| found.get::<_, i64>(i).map(from_sql);
-            Ok((number(0)?, number(1)?, number(2)?))
-        },
-    )?;
+    let sql = format!(
+        "SELECT epoch, window_end_ns, {AGES_FROM} FROM reports WHERE host = ?
+         ORDER BY window_end_ns DESC, epoch DESC, sequence DESC LIMIT 1"
+    );
+    let (epoch, window_end_ns, received_ns) = connection.query_row(&sql, [row.key], |found| {
+        let number = |i| found.get::<_, i64>(i).map(from_sql);
+        Ok((number(0)?, number(1)?, number(2)?))
+    })?;
     row.epoch = epoch;
-    row.made = Made::new(window_end_ns, stored_ns, row.made.window_ns).kept();
+    row.made = Made::new(window_end_ns, received_ns, row.made.window_ns).kept();
     recount_epoch(connection, row)
 }
 

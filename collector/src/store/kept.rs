@@ -1,6 +1,6 @@
-//! A kept report, read and checked; and those that cannot be read any more.
+//! A kept report, read and checked; and rows that cannot be read any more.
 //!
-//! One damaged report spoils nothing but itself: who reads a range leaves it
+//! One damaged row spoils nothing but itself: who reads a range leaves it
 //! out, says so in the answer, and counts it here.
 
 use std::{
@@ -9,17 +9,21 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use monitor_proto::v1;
+use monitor_proto::{json, v1};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::reports::{Cursor, StoredReport};
+use super::{
+    reports::{Cursor, StoredReport},
+    text,
+};
 use crate::{
     budget::{Exhausted, Held},
     codec::{self, CodecError},
     log_limit,
+    rollup::{Bucket, EndpointId},
 };
 
-/// Damaged reports that are told apart, so that each is counted once.
+/// Damaged rows that are told apart, so that each is counted once.
 const KNOWN_MAX: usize = 10_000;
 
 /// Why a kept report is left out.
@@ -29,6 +33,8 @@ pub(crate) enum KeptError {
     Body(#[from] CodecError),
     #[error("the body is of another report than its row")]
     Key,
+    #[error("the row has another checksum")]
+    Row,
 }
 
 /// The report in a row.
@@ -49,6 +55,9 @@ pub(crate) fn read_in(
 }
 
 fn checked(stored: &StoredReport, report: v1::Report) -> Result<v1::Report, KeptError> {
+    if !stored.intact {
+        return Err(KeptError::Row);
+    }
     let epoch = report.agent.as_ref().map_or(0, |agent| agent.epoch);
     let at = &stored.at;
     let same = (epoch, report.sequence, report.window_end_unix_ns)
@@ -56,75 +65,148 @@ fn checked(stored: &StoredReport, report: v1::Report) -> Result<v1::Report, Kept
     same.then_some(report).ok_or(KeptError::Key)
 }
 
-/// A report that is left out.
+/// What is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Row {
+    Report(Cursor),
+    /// A bucket of a host, or of one of its endpoints.
+    Roll(Option<EndpointId>, Bucket),
+    Host,
+    Progress(String),
+}
+
+impl Row {
+    /// The label of what it is, in the order of `TABLES`.
+    fn table(&self) -> usize {
+        match self {
+            Self::Report(_) => 0,
+            Self::Roll(..) => 1,
+            Self::Host => 2,
+            Self::Progress(_) => 3,
+        }
+    }
+}
+
+/// What is told apart of damaged rows, and how an answer names it.
+pub(crate) const TABLES: [(&str, &str); 4] = [
+    ("reports", "kept reports"),
+    ("rollups", "roll-ups"),
+    ("hosts", "rows of hosts"),
+    ("progress", "cursors"),
+];
+
+/// A row that is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
     host_id: String,
-    at: Cursor,
+    row: Row,
     why: String,
 }
 
 impl Damage {
+    /// Of a report.
     pub(crate) fn new(connection: &Connection, at: Cursor, error: &KeptError) -> Self {
-        let host_id = connection
-            .query_row("SELECT id FROM hosts WHERE key = ?", [at.host], |row| {
-                row.get(0)
-            })
-            .optional();
         Self {
-            host_id: host_id.ok().flatten().unwrap_or_default(),
-            at,
+            host_id: host_id(connection, at.host).unwrap_or_default(),
+            row: Row::Report(at),
             why: crate::error_chain(error),
         }
     }
+
+    pub(super) fn of_roll(host_id: &str, endpoint: Option<&EndpointId>, bucket: Bucket) -> Self {
+        Self::of_row(host_id, Row::Roll(endpoint.cloned(), bucket))
+    }
+
+    pub(super) fn of_host(host_id: &str) -> Self {
+        Self::of_row(host_id, Row::Host)
+    }
+
+    pub(super) fn of_progress(name: &str) -> Self {
+        Self::of_row("", Row::Progress(name.to_owned()))
+    }
+
+    fn of_row(host_id: &str, row: Row) -> Self {
+        Self {
+            host_id: host_id.to_owned(),
+            row,
+            why: "another checksum".to_owned(),
+        }
+    }
+}
+
+/// The id of the host with this key.
+pub(super) fn host_id(connection: &Connection, host: i64) -> rusqlite::Result<String> {
+    connection
+        .prepare_cached("SELECT id FROM hosts WHERE key = ?")?
+        .query_row([host], |row| text(row, 0))
+        .optional()
+        .map(Option::unwrap_or_default)
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, at) = (&self.host_id, &self.at);
-        write!(
-            f,
-            "host {host}, epoch {}, sequence {}",
-            at.epoch, at.sequence
-        )
+        let host = &self.host_id;
+        match &self.row {
+            Row::Report(at) => {
+                let (epoch, sequence) = (at.epoch, at.sequence);
+                write!(f, "host {host}, epoch {epoch}, sequence {sequence}")
+            }
+            Row::Roll(endpoint, bucket) => {
+                write!(f, "host {host}, ")?;
+                if let Some(endpoint) = endpoint {
+                    write!(f, "endpoint {}, ", endpoint.address)?;
+                }
+                let start = json::rfc3339(bucket.start_s.saturating_mul(1_000_000_000));
+                write!(f, "{} s from {start}", bucket.tier_s)
+            }
+            Row::Host => write!(f, "host {host}"),
+            Row::Progress(name) => write!(f, "{name}"),
+        }
     }
 }
 
-/// What an answer says of the reports that it lacks.
-pub(super) fn told(damages: &[Damage]) -> Option<String> {
-    let first = damages.first()?;
-    let n = damages.len();
-    Some(format!(
-        "{n} kept reports are damaged and left out, the first of them: {first}"
-    ))
+/// What an answer says of the rows that it lacks.
+pub(super) fn told(damages: &[Damage]) -> Vec<String> {
+    let tables = TABLES.iter().enumerate();
+    let told = tables.filter_map(|(table, (_, name))| {
+        let mut of_table = damages.iter().filter(|one| one.row.table() == table);
+        let first = of_table.next()?;
+        let n = 1 + of_table.count();
+        Some(format!(
+            "{n} {name} are damaged and left out, the first of them: {first}"
+        ))
+    });
+    told.collect()
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    reports: BTreeSet<(i64, u64, u64)>,
-    count: u64,
+    rows: BTreeSet<(usize, String)>,
+    counts: [u64; TABLES.len()],
 }
 
-/// The damaged reports that were met since the start.
+/// The damaged rows that were met since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Damaged(Mutex<Known>);
 
 impl Damaged {
-    /// Counts a report once, and says so in the log once a minute.
+    /// Counts a row once, and says so in the log once a minute.
     pub(crate) fn met(&self, damage: &Damage) {
-        let at = &damage.at;
+        let table = damage.row.table();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = known.reports.len() < KNOWN_MAX;
-        if room && known.reports.insert((at.host, at.epoch, at.sequence)) {
-            known.count += 1;
+        let room = known.rows.len() < KNOWN_MAX;
+        if room && known.rows.insert((table, damage.to_string())) {
+            known.counts[table] += 1;
         }
         drop(known);
-        if let Some(left_out) = log_limit::line("damaged report", &damage.host_id) {
+        let (table, _) = TABLES[table];
+        if let Some(left_out) = log_limit::line("damaged row", &damage.host_id) {
             tracing::error!(
-                report = %damage,
+                table,
+                row = %damage,
                 why = damage.why,
                 left_out,
-                "a kept report is damaged and left out: check the disk, and restore the store from \
+                "a kept row is damaged and left out: check the disk, and restore the store from \
                  a backup where its figures are needed"
             );
         }
@@ -134,9 +216,9 @@ impl Damaged {
         damages.iter().for_each(|damage| self.met(damage));
     }
 
-    /// How many there are, up to the bound.
-    pub(crate) fn count(&self) -> u64 {
+    /// How many there are of each of `TABLES`, up to the bound.
+    pub(crate) fn counts(&self) -> [u64; TABLES.len()] {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.count
+        known.counts
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::schema;
+use super::{migrate::migrate, schema};
 
 /// How long a connection waits for a lock: only a checkpoint or a backup ever
 /// holds one against the writer.
@@ -123,6 +123,7 @@ fn inspect(path: &Path, bytes: u64) -> rusqlite::Result<Found> {
             return Ok(Found::Unusable(verdict));
         }
     }
+    migrate(&connection, version)?;
     Ok(Found::Ours(connection))
 }
 
@@ -259,7 +260,7 @@ mod tests {
         ];
         for (n, damage) in (1..).zip(damages) {
             let store = open(&path).unwrap();
-            let host = "INSERT INTO hosts VALUES (1, 'h', 0, 0, 0, 0, 1, 1, 1, 1)";
+            let host = "INSERT INTO hosts VALUES (1, 'h', 0, 0, 0, 0, 1, 1, 1, 1, 0)";
             store.execute(host, []).unwrap();
             // As a killed collector leaves it.
             let kept = fs::read(&log).unwrap();

@@ -3,21 +3,39 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
+    checksum::Checksum,
     from_sql,
+    kept::{Damage, Damaged},
     reports::{self, Cursor, StoredReport},
     to_sql,
 };
 
-/// The `stored_ns` of the last report that is done; 0 where there is none.
-pub(crate) fn progress(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
-    connection
+fn checksum(name: &str, stored_ns: i64) -> u32 {
+    Checksum::default().text(name).number(stored_ns).finish()
+}
+
+/// The `stored_ns` of the last report that is done; `None` where there is none, or it
+/// was damaged.
+pub(crate) fn progress(
+    connection: &Connection,
+    name: &str,
+    damaged: &Damaged,
+) -> rusqlite::Result<Option<u64>> {
+    let kept: Option<(i64, i64)> = connection
         .query_row(
-            "SELECT stored_ns FROM progress WHERE name = ?",
+            "SELECT stored_ns, checksum FROM progress WHERE name = ?",
             [name],
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )
-        .optional()
-        .map(|stored_ns| stored_ns.map_or(0, from_sql))
+        .optional()?;
+    let Some((stored_ns, kept)) = kept else {
+        return Ok(None);
+    };
+    if i64::from(checksum(name, stored_ns)) != kept {
+        damaged.met(&Damage::of_progress(name));
+        return Ok(None);
+    }
+    Ok(Some(from_sql(stored_ns)))
 }
 
 pub(super) fn save_progress(
@@ -25,9 +43,12 @@ pub(super) fn save_progress(
     name: &str,
     stored_ns: u64,
 ) -> rusqlite::Result<()> {
+    let stored_ns = to_sql(stored_ns);
     connection
-        .prepare_cached("INSERT OR REPLACE INTO progress (name, stored_ns) VALUES (?, ?)")?
-        .execute(params![name, to_sql(stored_ns)])
+        .prepare_cached(
+            "INSERT OR REPLACE INTO progress (name, stored_ns, checksum) VALUES (?, ?, ?)",
+        )?
+        .execute(params![name, stored_ns, checksum(name, stored_ns)])
         .map(drop)
 }
 
@@ -37,16 +58,15 @@ pub(crate) fn stored_after(
     connection: &Connection,
     stored_ns: u64,
     limit: u32,
-    mut each: impl FnMut(u64, StoredReport) -> bool,
+    mut each: impl FnMut(StoredReport) -> bool,
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {}, stored_ns FROM reports WHERE stored_ns > ? ORDER BY stored_ns LIMIT ?",
+        "SELECT {} FROM reports WHERE stored_ns > ? ORDER BY stored_ns LIMIT ?",
         reports::COLUMNS
     ))?;
-    let stored_at = statement.column_count() - 1;
     let mut rows = statement.query(params![to_sql(stored_ns), limit])?;
     while let Some(row) = rows.next()? {
-        if !each(from_sql(row.get(stored_at)?), reports::from_row(row)?) {
+        if !each(reports::from_row(row)?) {
             break;
         }
     }

@@ -7,6 +7,7 @@ use prost::Message as _;
 use rusqlite::{Connection, Row, params_from_iter, types::Value};
 
 use super::{
+    checksum::Checksum,
     from_sql,
     kept::{self, Damage},
     reader::ReadError,
@@ -94,6 +95,12 @@ impl FromStr for Cursor {
 #[derive(Debug)]
 pub(crate) struct StoredReport {
     pub(crate) at: Cursor,
+    /// Orders it as it came.
+    pub(crate) stored_ns: u64,
+    /// From when it ages.
+    pub(crate) received_ns: u64,
+    /// Whether the row is as it was written, its body aside.
+    pub(super) intact: bool,
     pub(crate) body: Vec<u8>,
 }
 
@@ -111,7 +118,7 @@ pub(crate) struct Page {
 impl Page {
     /// Why the page is not everything.
     pub(crate) fn partial(&self) -> Vec<String> {
-        kept::told(&self.damaged).into_iter().collect()
+        kept::told(&self.damaged)
     }
 
     /// All of them at once, and the room that they take.
@@ -125,7 +132,20 @@ impl Page {
 }
 
 /// The columns that `from_row` takes.
-pub(super) const COLUMNS: &str = "window_end_ns, host, epoch, sequence, body";
+pub(super) const COLUMNS: &str =
+    "window_end_ns, host, epoch, sequence, stored_ns, received_ns, checksum, body";
+
+/// Of a row but its body.
+pub(super) fn checksum(at: &Cursor, stored_ns: u64, received_ns: u64) -> u32 {
+    Checksum::default()
+        .number(at.host)
+        .number(to_sql(at.epoch))
+        .number(to_sql(at.sequence))
+        .number(to_sql(at.window_end_ns))
+        .number(to_sql(stored_ns))
+        .number(to_sql(received_ns))
+        .finish()
+}
 
 /// One page of reports, in room that it takes as it is read; damaged ones count for
 /// its length.
@@ -178,14 +198,27 @@ pub(super) fn page(
 
 /// From `COLUMNS`.
 pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<StoredReport> {
+    let at = Cursor {
+        window_end_ns: from_sql(row.get(0)?),
+        host: row.get(1)?,
+        epoch: from_sql(row.get(2)?),
+        sequence: from_sql(row.get(3)?),
+    };
+    let stored_ns = from_sql(row.get(4)?);
+    let received_ns = row.get::<_, Option<i64>>(5)?.map(from_sql);
+    let kept: Option<i64> = row.get(6)?;
+    let intact = match (received_ns, kept) {
+        (Some(received_ns), Some(kept)) => kept == i64::from(checksum(&at, stored_ns, received_ns)),
+        // Of version 1.
+        (None, None) => true,
+        _ => false,
+    };
     Ok(StoredReport {
-        at: Cursor {
-            window_end_ns: from_sql(row.get(0)?),
-            host: row.get(1)?,
-            epoch: from_sql(row.get(2)?),
-            sequence: from_sql(row.get(3)?),
-        },
-        body: row.get(4)?,
+        at,
+        stored_ns,
+        received_ns: received_ns.unwrap_or(stored_ns),
+        intact,
+        body: row.get(7)?,
     })
 }
 
@@ -252,10 +285,10 @@ mod tests {
     fn a_late_page_costs_what_the_first_one_does() {
         let connection = Connection::open_in_memory().unwrap();
         schema::create(&connection).unwrap();
-        let host = "INSERT INTO hosts VALUES (1, 'h', 0, 0, 0, 0, 1, 1, 1, 1)";
+        let host = "INSERT INTO hosts VALUES (1, 'h', 0, 0, 0, 0, 1, 1, 1, 1, 0)";
         connection.execute(host, []).unwrap();
         let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
-                    INSERT INTO reports SELECT 1, 1, i, i, i, x'00' FROM n";
+                    INSERT INTO reports SELECT 1, 1, i, i, i, x'00', NULL, NULL FROM n";
         connection.execute(rows, []).unwrap();
         let steps = |after| {
             let selection = Selection {

@@ -1,6 +1,6 @@
 //! What is kept for how long, and how the file gets smaller.
 //!
-//! Age counts from when a report was stored: a host whose clock is wrong loses
+//! Age counts from when a report was received, by the collector's clock: a host whose clock is wrong loses
 //! nothing early and keeps nothing for ever.  Where the bytes do not suffice for
 //! that age, everything is kept for a shorter one, roll-ups for as many times of it
 //! as ever: which of them takes the room differs from fleet to fleet.  Deleting is
@@ -14,10 +14,13 @@ use std::{
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{
+    clock,
     commit::State,
     from_sql,
     hosts::{self, HostRow},
-    rolls, to_sql,
+    rolls,
+    schema::AGES_FROM,
+    to_sql,
 };
 use crate::rollup::TIERS_S;
 
@@ -212,10 +215,10 @@ fn before(state: &State, age: Duration) -> u64 {
 
 /// How long ago the oldest report was stored.
 fn oldest_report(state: &State) -> rusqlite::Result<Option<Duration>> {
-    let sql = "SELECT min(stored_ns) FROM reports";
-    let stored_ns: Option<i64> = state.connection.query_row(sql, [], |row| row.get(0))?;
+    let sql = format!("SELECT min({AGES_FROM}) FROM reports");
+    let received_ns: Option<i64> = state.connection.query_row(&sql, [], |row| row.get(0))?;
     let now_ns = state.clock.now_ns();
-    Ok(stored_ns.map(|stored_ns| Duration::from_nanos(now_ns.saturating_sub(from_sql(stored_ns)))))
+    Ok(received_ns.map(|ns| Duration::from_nanos(now_ns.saturating_sub(from_sql(ns)))))
 }
 
 /// Roll-ups are smaller and are kept longer: by these factors of the age.
@@ -275,13 +278,14 @@ struct Deleted {
     keys: Vec<(u64, u64)>,
 }
 
-/// Deletes the oldest reports that were stored before `cutoff_ns`, and no more
+/// Deletes the oldest reports that were received before `cutoff_ns`, and no more
 /// than hold `bytes_wanted`; how many.
 fn delete(state: &mut State, cutoff_ns: u64, bytes_wanted: u64) -> rusqlite::Result<u64> {
     let transaction = state
         .connection
         .transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let by_host = delete_oldest(&transaction, cutoff_ns, bytes_wanted)?;
+    let now_ns = state.clock.now_ns();
+    let by_host = delete_oldest(&transaction, cutoff_ns, now_ns, bytes_wanted)?;
     let mut rows = Vec::new();
     for row in state.hosts.values() {
         let Some(deleted) = by_host.get(&row.key) else {
@@ -307,22 +311,37 @@ fn delete(state: &mut State, cutoff_ns: u64, bytes_wanted: u64) -> rusqlite::Res
 fn delete_oldest(
     connection: &Connection,
     cutoff_ns: u64,
+    now_ns: u64,
     bytes_wanted: u64,
 ) -> rusqlite::Result<BTreeMap<i64, Deleted>> {
     let mut oldest = connection.prepare_cached(&format!(
-        "SELECT host, epoch, sequence, length(body) FROM reports
-         WHERE stored_ns < ? ORDER BY stored_ns LIMIT {STEP_REPORTS}"
+        "SELECT host, epoch, sequence, length(body), stored_ns FROM reports
+         WHERE {AGES_FROM} < ? ORDER BY {AGES_FROM} LIMIT {STEP_REPORTS}"
+    ))?;
+    // What came while the clock was ahead is no younger than what came after it.
+    let mut ahead = connection.prepare_cached(&format!(
+        "SELECT host, epoch, sequence FROM reports
+         WHERE {AGES_FROM} > ? AND stored_ns < ? LIMIT {STEP_REPORTS}"
     ))?;
     let mut delete = connection
         .prepare_cached("DELETE FROM reports WHERE host = ? AND epoch = ? AND sequence = ?")?;
     let mut rows = oldest.query(params![to_sql(cutoff_ns)])?;
     let mut chosen: Vec<(i64, i64, i64)> = Vec::new();
     let mut bytes = 0;
+    let mut stored_ns = 0;
     while bytes < bytes_wanted
         && let Some(row) = rows.next()?
     {
         chosen.push((row.get(0)?, row.get(1)?, row.get(2)?));
         bytes += from_sql(row.get(3)?);
+        stored_ns = row.get::<_, i64>(4)?.max(stored_ns);
+    }
+    let ahead_ns = to_sql(now_ns.saturating_add(clock::JUMP_NS));
+    let ahead = ahead.query_map([ahead_ns, stored_ns], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })?;
+    for key in ahead {
+        chosen.push(key?);
     }
     let mut by_host: BTreeMap<i64, Deleted> = BTreeMap::new();
     for (host, epoch, sequence) in chosen {

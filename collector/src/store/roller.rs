@@ -15,6 +15,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
+    from_sql,
     kept::{self, Damage, Damaged},
     open::open_reader,
     progress::{progress, stored_after},
@@ -54,11 +55,14 @@ impl Roller {
         damaged: Arc<Damaged>,
     ) -> Result<Self, rusqlite::Error> {
         let connection = open_reader(path)?;
-        let progress = progress(&connection, NAME)?;
+        let from = match progress(&connection, NAME, &damaged)? {
+            Some(from) => from,
+            None => newest(&connection)?,
+        };
         let (alive, ended) = mpsc::channel();
         thread::Builder::new()
             .name("store-roll".to_owned())
-            .spawn(move || run(&connection, progress, &writer, &damaged, &ended))
+            .spawn(move || run(&connection, from, &writer, &damaged, &ended))
             .map_err(|_| rusqlite::Error::InvalidQuery)?;
         Ok(Self { _alive: alive })
     }
@@ -96,6 +100,14 @@ fn run(
     }
 }
 
+/// Where the progress was damaged, what was not summed up before is missing: a gap of
+/// mostly a few seconds.  Nothing is summed up twice.
+fn newest(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT max(stored_ns) FROM reports";
+    let stored_ns: Option<i64> = connection.query_row(sql, [], |row| row.get(0))?;
+    Ok(stored_ns.map_or(0, from_sql))
+}
+
 /// The sums of what was stored after `progress`; `None` where there is nothing.
 fn sum_up(
     connection: &Connection,
@@ -103,12 +115,12 @@ fn sum_up(
     damaged: &Damaged,
 ) -> rusqlite::Result<Option<Rolled>> {
     let mut rolled = None;
-    stored_after(connection, progress, BATCH_MAX, |stored_ns, stored| {
+    stored_after(connection, progress, BATCH_MAX, |stored| {
         let rolled = rolled.get_or_insert_with(|| Rolled {
             rolls: Rolls::default(),
             stored_ns: 0,
         });
-        rolled.stored_ns = stored_ns;
+        rolled.stored_ns = stored.stored_ns;
         match kept::read(&stored) {
             Ok(report) => rolled.rolls.add(stored.at.host, &report),
             Err(error) => damaged.met(&Damage::new(connection, stored.at, &error)),

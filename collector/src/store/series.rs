@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use super::{
-    kept::{self, Damage},
+    kept::{self, Damage, host_id},
     reader::ReadError,
     reports::{self, from_row},
-    rolls::{self, Columns, EndpointRow, Range},
+    rolls::{self, EndpointRow, Histogram, Range},
     to_sql,
 };
 use crate::{
@@ -21,6 +21,8 @@ use crate::{
 const REPORTS_MAX: usize = 20_000;
 /// Series of one answer.
 const SERIES_MAX: usize = 1000;
+/// Damaged rows that an answer counts.
+const DAMAGED_MAX: usize = 10_000;
 /// Steps of all of them: as many as that many series have where the step is not
 /// chosen by the request.
 const POINTS_MAX: u64 = 250_000;
@@ -56,7 +58,7 @@ pub(crate) struct Found {
     pub(crate) series: Vec<HostSeries>,
     /// Their room.
     pub(crate) held: Held,
-    /// Reports in the range that cannot be read: a gap in the series.
+    /// Rows in the range that cannot be read, up to a bound: a gap in the series.
     pub(super) damaged: Vec<Damage>,
     // How many reports it was made of.
     reports: usize,
@@ -80,9 +82,16 @@ impl Found {
         self.reports += other.reports;
     }
 
+    /// One more row is left out.
+    fn damage(&mut self, row: impl FnOnce() -> Damage) {
+        if self.damaged.len() < DAMAGED_MAX {
+            self.damaged.push(row());
+        }
+    }
+
     /// Why the series are not everything.
     pub(crate) fn partial(&self) -> Vec<String> {
-        kept::told(&self.damaged).into_iter().collect()
+        kept::told(&self.damaged)
     }
 }
 
@@ -95,7 +104,6 @@ pub(super) fn read(
     room: Held,
 ) -> Result<Found, ReadError> {
     let mut all = Found::new(room);
-    let columns = Columns::of(plan.metric.name);
     for &host in hosts {
         match plan.tier {
             Tier::Raw => raw(connection, host, filter, plan, &mut all)?,
@@ -105,7 +113,7 @@ pub(super) fn read(
                     start_s: plan.start_s,
                     end_s: plan.end_s,
                 };
-                rolled(connection, (&columns, range), host, filter, plan, &mut all)?;
+                rolled(connection, range, host, filter, plan, &mut all)?;
             }
         }
         bounded(all.series.len(), plan)?;
@@ -130,17 +138,20 @@ pub(super) fn bounded(series: usize, plan: &Plan) -> Result<(), ReadError> {
 
 fn rolled(
     connection: &Connection,
-    (columns, range): (&Columns, Range),
+    range: Range,
     host: i64,
     filter: &EndpointFilter,
     plan: &Plan,
     all: &mut Found,
 ) -> Result<(), ReadError> {
+    let host_id = host_id(connection, host)?;
     if plan.metric.scope() == Scope::Host {
         let mut samples = Vec::new();
         let mut bytes = 0;
-        rolls::host_rolls(connection, plan.metric.name, host, range, |at_s, roll| {
-            bytes += plan.gather(&mut samples, at_s, roll);
+        let owner = rolls::owner_of_host(host, &host_id);
+        rolls::host_rolls(connection, owner, range, |at_s, roll| match roll {
+            Some(roll) => bytes += plan.gather(&mut samples, at_s, roll),
+            None => all.damage(|| Damage::of_roll(&host_id, None, range.bucket(at_s))),
         })?;
         all.held.grow(bytes)?;
         all.series.push(HostSeries {
@@ -156,9 +167,18 @@ fn rolled(
         }
         let mut samples = Vec::new();
         let mut bytes = 0;
-        rolls::endpoint_rolls(connection, columns, key, range, |at_s, roll| {
-            bytes += plan.gather(&mut samples, at_s, roll);
-        })?;
+        let owner = rolls::owner_of_endpoint(host, key, &id);
+        let histogram = Histogram::of(plan.metric.name);
+        rolls::endpoint_rolls(
+            connection,
+            histogram,
+            owner,
+            range,
+            |at_s, roll| match roll {
+                Some(roll) => bytes += plan.gather(&mut samples, at_s, roll),
+                None => all.damage(|| Damage::of_roll(&host_id, Some(&id), range.bucket(at_s))),
+            },
+        )?;
         all.held.grow(bytes)?;
         // An endpoint of another time is none of this range.
         if !samples.is_empty() {
@@ -203,8 +223,7 @@ fn raw(
             Ok(report) => report,
             Err(error) => {
                 all.held.shrink(bytes);
-                let damage = Damage::new(connection, stored.at, &error);
-                all.damaged.push(damage);
+                all.damage(|| Damage::new(connection, stored.at, &error));
                 continue;
             }
         };
