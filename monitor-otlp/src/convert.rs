@@ -79,12 +79,18 @@ impl<'a> Points<'a> {
         let host = report.host_metrics.as_ref().unwrap_or(&none);
         for metric in of_hosts() {
             let points = match metric.read {
-                Read::Host(read, attributes) => read(report)
+                Read::HostGauge(gauge) => (gauge.figure.read)(host)
                     .map(|value| {
-                        let attributes = attributes.iter().map(|(k, v)| KeyValue::text(k, v));
-                        self.number(attributes.collect(), 0, Number::Double(value))
+                        let attributes = gauge.attributes.iter();
+                        let attributes = attributes.map(|(k, v)| KeyValue::text(k, v));
+                        self.number(attributes.collect(), 0, number(value))
                     })
                     .into_iter()
+                    .collect(),
+                Read::Cores => report
+                    .host
+                    .iter()
+                    .map(|of| self.number(Vec::new(), 0, Number::Double(of.cores.into())))
                     .collect(),
                 Read::NetworkIo => self.network_io(host),
                 Read::Losses => self.losses(),
@@ -199,7 +205,8 @@ impl<'a> Points<'a> {
                     histograms.extend(histogram);
                 }
                 Read::Histogram(..)
-                | Read::Host(..)
+                | Read::HostGauge(_)
+                | Read::Cores
                 | Read::NetworkIo
                 | Read::Losses
                 | Read::Pressure

@@ -6,7 +6,7 @@
 
 use monitor_proto::{
     figures::{self, Figure, Number},
-    split, v1,
+    v1,
 };
 
 /// What a metric's points are.
@@ -41,11 +41,8 @@ type Splits = Vec<(String, u64)>;
 /// Where points come from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Read {
-    /// A gauge of the host, by what, and its fixed attributes.
-    Host(
-        fn(&v1::Report) -> Option<f64>,
-        &'static [(&'static str, &'static str)],
-    ),
+    HostGauge(&'static figures::HostGauge),
+    Cores,
     /// By interface and direction.
     NetworkIo,
     Losses,
@@ -78,7 +75,14 @@ pub(crate) fn of_hosts() -> impl Iterator<Item = Metric> {
     let namespaces = figures::NETWORK_NAMESPACES
         .iter()
         .map(|f| Metric::new(f, Read::NetworkNamespace(f.read)));
-    HOST.iter().copied().chain(targets).chain(namespaces)
+    let gauges = figures::HOST_GAUGES
+        .iter()
+        .map(|g| Metric::new(&g.figure, Read::HostGauge(g)));
+    HOST.iter()
+        .copied()
+        .chain(gauges)
+        .chain(targets)
+        .chain(namespaces)
 }
 
 /// Those of endpoints.
@@ -89,7 +93,15 @@ pub(crate) fn of_endpoints() -> impl Iterator<Item = Metric> {
     let round_trips = figures::ROUND_TRIPS
         .iter()
         .map(|f| Metric::new(f, Read::RoundTrip(f.read)));
-    ENDPOINT.iter().copied().chain(round_trips).chain(counters)
+    let splits = figures::SPLITS
+        .iter()
+        .map(|s| Metric::new(&s.figure, Read::Split(s.label, s.parts)));
+    [ACTIVE]
+        .into_iter()
+        .chain(splits)
+        .chain(figures::DURATIONS.iter().flat_map(durations))
+        .chain(round_trips)
+        .chain(counters)
 }
 
 impl Metric {
@@ -109,23 +121,6 @@ impl Metric {
     }
 }
 
-macro_rules! host {
-    ($name:literal = $prometheus:literal, $unit:literal, $description:literal,
-     $field:ident * $factor:literal, $attributes:expr) => {
-        Metric {
-            name: $name,
-            prometheus: $prometheus,
-            unit: $unit,
-            description: $description,
-            kind: Kind::Gauge,
-            read: Read::Host(
-                |r| r.host_metrics.as_ref()?.$field.map(|g| g.last * $factor),
-                $attributes,
-            ),
-        }
-    };
-}
-
 const HOST: &[Metric] = &[
     Metric {
         name: "system.network.io",
@@ -135,73 +130,14 @@ const HOST: &[Metric] = &[
         kind: Kind::Counter,
         read: Read::NetworkIo,
     },
-    host!(
-        "system.cpu.utilization" = "speedmimi_host_cpu_usage_ratio",
-        "1",
-        "Share of all cores' time that was neither idle nor iowait.",
-        cpu_usage * 0.01,
-        &[]
-    ),
-    host!(
-        "system.memory.utilization" = "speedmimi_host_memory_usage_ratio",
-        "1",
-        "Share of the host's memory that is not available.",
-        memory_usage * 0.01,
-        &[("system.memory.state", "used")]
-    ),
-    host!(
-        "system.filesystem.utilization" = "speedmimi_host_disk_usage_ratio",
-        "1",
-        "Share of the root filesystem that is in use.",
-        disk_usage * 0.01,
-        &[
-            ("system.filesystem.mountpoint", "/"),
-            ("system.filesystem.state", "used"),
-        ]
-    ),
     Metric {
         name: "system.cpu.logical.count",
         prometheus: "speedmimi_host_cores",
         unit: "{cpu}",
         description: "How many CPU cores the host has.",
         kind: Kind::Gauge,
-        read: Read::Host(|r| Some(r.host.as_ref()?.cores.into()), &[]),
+        read: Read::Cores,
     },
-    host!(
-        "speedmimi.host.load1" = "speedmimi_host_load1",
-        "{process}",
-        "Load average of the host over 1 minute.",
-        load_avg_1 * 1.0,
-        &[]
-    ),
-    host!(
-        "speedmimi.host.load5" = "speedmimi_host_load5",
-        "{process}",
-        "Load average of the host over 5 minutes.",
-        load_avg_5 * 1.0,
-        &[]
-    ),
-    host!(
-        "speedmimi.host.load15" = "speedmimi_host_load15",
-        "{process}",
-        "Load average of the host over 15 minutes.",
-        load_avg_15 * 1.0,
-        &[]
-    ),
-    host!(
-        "speedmimi.host.network.receive" = "speedmimi_host_network_receive_bytes_per_second",
-        "By/s",
-        "Bytes per second that the host receives over all interfaces but loopback.",
-        network_in * 1.0,
-        &[]
-    ),
-    host!(
-        "speedmimi.host.network.transmit" = "speedmimi_host_network_transmit_bytes_per_second",
-        "By/s",
-        "Bytes per second that the host sends over all interfaces but loopback.",
-        network_out * 1.0,
-        &[]
-    ),
     Metric {
         name: "speedmimi.host.pressure",
         prometheus: "speedmimi_host_pressure_seconds_total",
@@ -220,98 +156,33 @@ const HOST: &[Metric] = &[
     },
 ];
 
-const fn counter(
-    name: &'static str,
-    prometheus: &'static str,
-    unit: &'static str,
-    description: &'static str,
-    read: Read,
-) -> Metric {
-    Metric {
-        name,
-        prometheus,
-        unit,
-        description,
-        kind: Kind::Counter,
-        read,
-    }
-}
+const ACTIVE: Metric = Metric {
+    name: "speedmimi.connections.active",
+    prometheus: "speedmimi_connections_active",
+    unit: "{connection}",
+    description: "Connections that are open now.",
+    kind: Kind::Gauge,
+    read: Read::Now(|e| e.connections_active),
+};
 
-const fn durations(
-    name: &'static str,
-    prometheus: &'static str,
-    description: &'static str,
-    role: Option<v1::Role>,
-    read: fn(&v1::Counters) -> Option<&v1::Histogram>,
-) -> Metric {
-    Metric {
+/// A metric for each of its names: for listeners and backends, or for both.
+fn durations(of: &figures::Durations) -> Vec<Metric> {
+    let [server, client] = of.otlp;
+    let roles = if server == client {
+        vec![(server, None)]
+    } else {
+        let (down, up) = (v1::Role::Downstream, v1::Role::Upstream);
+        vec![(server, Some(down)), (client, Some(up))]
+    };
+    let metric = |(name, role)| Metric {
         name,
-        prometheus,
+        prometheus: of.prometheus,
         unit: "s",
-        description,
+        description: of.help,
         kind: Kind::Histogram,
-        read: Read::Histogram(role, read),
-    }
-}
-
-const ENDPOINT: &[Metric] = &[
-    Metric {
-        name: "speedmimi.connections.active",
-        prometheus: "speedmimi_connections_active",
-        unit: "{connection}",
-        description: "Connections that are open now.",
-        kind: Kind::Gauge,
-        read: Read::Now(|e| e.connections_active),
-    },
-    counter(
-        "speedmimi.connections.failed",
-        "speedmimi_connections_failed_total",
-        "{connection}",
-        "Connections that failed before they were established, by reason.",
-        Read::Split("reason", |c| owned(split::failed_by_reason(c))),
-    ),
-    counter(
-        "speedmimi.requests",
-        "speedmimi_requests_total",
-        "{request}",
-        "HTTP/1 requests, by method.",
-        Read::Split("method", split::requests_by_method),
-    ),
-    counter(
-        "speedmimi.responses",
-        "speedmimi_responses_total",
-        "{response}",
-        "HTTP/1 responses, by class of their status code.",
-        Read::Split("code_class", |c| owned(split::responses_by_class(c))),
-    ),
-    durations(
-        "http.server.request.duration",
-        "speedmimi_exchange_duration_seconds",
-        "Time from the first byte of a client's request to the first byte of its final response; of streams that are not HTTP/1, of each exchange.",
-        Some(v1::Role::Downstream),
-        |c| c.http.as_ref()?.exchange_duration.as_ref(),
-    ),
-    durations(
-        "http.client.request.duration",
-        "speedmimi_exchange_duration_seconds",
-        "Time from the first byte of a request to a backend to the first byte of its final response; of streams that are not HTTP/1, of each exchange.",
-        Some(v1::Role::Upstream),
-        |c| c.http.as_ref()?.exchange_duration.as_ref(),
-    ),
-    durations(
-        "speedmimi.connect.duration",
-        "speedmimi_connect_duration_seconds",
-        "Time from SYN to established, of connections that were opened to backends.",
-        None,
-        |c| c.connect_duration.as_ref(),
-    ),
-];
-
-fn owned(split: impl IntoIterator<Item = (&'static str, u64)>) -> Splits {
-    split
-        .into_iter()
-        .map(|(by, n)| (by.to_owned(), n))
-        .collect()
+        read: Read::Histogram(role, of.read),
+    };
+    roles.into_iter().map(metric).collect()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The figures that reports hold, by name: what they are called in each output,
-//! what they count, and where they are read.  `/metrics`, remote write, OTLP and
-//! what is read back from an engine follow from these tables.
+//! what they count, and where they are read.  `/metrics`, remote write, OTLP, CSV
+//! and what is read back from an engine follow from these tables.
 
-use crate::{protocol, v1};
+use crate::{json, protocol, split, v1};
 
 /// One figure of a `T`.
 #[derive(Debug)]
@@ -33,15 +33,20 @@ pub enum Number {
 /// A counter of an endpoint.
 #[derive(Debug)]
 pub struct Counter {
-    /// What every output but the JSON of reports calls it.
+    /// Its field in JSON, and its column in CSV.
+    pub name: &'static str,
+    /// What `/metrics` and OTLP call it.
     pub figure: Figure<v1::Counters>,
     /// Where it is in a message.
     pub place: fn(&mut v1::Counters) -> &mut u64,
+    /// Where it is in JSON; `None` where it was not measured or cannot be seen.
+    pub json: fn(&json::Counters) -> Option<u64>,
 }
 
 macro_rules! counter {
     ($field:ident, $otlp:literal, $unit:literal, $help:literal) => {
         Counter {
+            name: stringify!($field),
             figure: total(
                 concat!("speedmimi_", stringify!($field), "_total"),
                 $otlp,
@@ -50,10 +55,12 @@ macro_rules! counter {
                 |c: &v1::Counters| Some(Number::Integer(c.$field)),
             ),
             place: |c| &mut c.$field,
+            json: |c| Some(c.$field),
         }
     };
     (http($counters:path).$field:ident, $otlp:literal, $unit:literal, $help:literal) => {
         Counter {
+            name: stringify!($field),
             figure: total(
                 concat!("speedmimi_", stringify!($field), "_total"),
                 $otlp,
@@ -62,6 +69,7 @@ macro_rules! counter {
                 |c: &v1::Counters| $counters(c).map(|http| Number::Integer(http.$field)),
             ),
             place: |c| &mut c.http.get_or_insert_default().$field,
+            json: |c| c.$field,
         }
     };
 }
@@ -196,6 +204,185 @@ pub const COUNTERS: &[Counter] = &[
     ),
 ];
 
+/// A counter of an endpoint that a label splits.
+#[derive(Debug)]
+pub struct Split {
+    /// What it is called; reads the sum.
+    pub figure: Figure<v1::Counters>,
+    /// The label.
+    pub label: &'static str,
+    /// Its values, each with its part.
+    pub parts: fn(&v1::Counters) -> Vec<(String, u64)>,
+}
+
+/// What is counted of an endpoint by a label.
+pub const SPLITS: &[Split] = &[
+    Split {
+        figure: total(
+            "speedmimi_connections_failed_total",
+            "speedmimi.connections.failed",
+            "{connection}",
+            "Connections that failed before they were established, by reason.",
+            |c| Some(sum(owned(split::failed_by_reason(c)))),
+        ),
+        label: "reason",
+        parts: |c| owned(split::failed_by_reason(c)),
+    },
+    Split {
+        figure: total(
+            "speedmimi_requests_total",
+            "speedmimi.requests",
+            "{request}",
+            "HTTP/1 requests, by method.",
+            |c| protocol::seen(c).map(|http| Number::Integer(http.requests)),
+        ),
+        label: "method",
+        parts: split::requests_by_method,
+    },
+    Split {
+        figure: total(
+            "speedmimi_responses_total",
+            "speedmimi.responses",
+            "{response}",
+            "HTTP/1 responses, by class of their status code.",
+            |c| protocol::seen(c).map(|_| sum(owned(split::responses_by_class(c)))),
+        ),
+        label: "code_class",
+        parts: |c| owned(split::responses_by_class(c)),
+    },
+];
+
+fn owned(parts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<(String, u64)> {
+    parts
+        .into_iter()
+        .map(|(by, n)| (by.to_owned(), n))
+        .collect()
+}
+
+/// Durations of an endpoint.
+#[derive(Debug)]
+pub struct Durations {
+    /// The family of `/metrics`.
+    pub prometheus: &'static str,
+    /// The metrics of OTLP: of a listener, and of a backend.
+    pub otlp: [&'static str; 2],
+    /// One sentence that stands alone.
+    pub help: &'static str,
+    /// `None` where nothing was measured.
+    pub read: fn(&v1::Counters) -> Option<&v1::Histogram>,
+}
+
+/// The histograms of an endpoint, all in seconds.
+pub const DURATIONS: &[Durations] = &[
+    Durations {
+        prometheus: "speedmimi_exchange_duration_seconds",
+        otlp: [
+            "http.server.request.duration",
+            "http.client.request.duration",
+        ],
+        help: "Time from the first byte of a request to the first byte of its final response; of streams that are not HTTP/1, of each exchange.",
+        read: |c| c.http.as_ref()?.exchange_duration.as_ref(),
+    },
+    Durations {
+        prometheus: "speedmimi_connect_duration_seconds",
+        otlp: ["speedmimi.connect.duration"; 2],
+        help: "Time from SYN to established, of connections that were opened to backends.",
+        read: |c| c.connect_duration.as_ref(),
+    },
+];
+
+/// A gauge of a host, sampled over the window.
+#[derive(Debug)]
+pub struct HostGauge {
+    /// Its field in JSON, and its series.
+    pub name: &'static str,
+    /// What it is called; reads the newest sample.
+    pub figure: Figure<v1::HostMetrics>,
+    /// What each of its points has in OTLP.
+    pub attributes: &'static [(&'static str, &'static str)],
+    /// What a value of a report is multiplied with to be in `unit`.
+    pub factor: f64,
+    /// Where it is in a message.
+    pub place: fn(&mut v1::HostMetrics) -> &mut Option<v1::Gauge>,
+}
+
+macro_rules! host_gauge {
+    ($field:ident * $factor:literal, $prometheus:literal, $otlp:literal, $unit:literal, $help:literal $(, $key:literal = $value:literal)*) => {
+        HostGauge {
+            name: stringify!($field),
+            figure: gauge($prometheus, $otlp, $unit, $help, |m: &v1::HostMetrics| {
+                m.$field.map(|g| Number::Float(g.last * $factor))
+            }),
+            attributes: &[$(($key, $value)),*],
+            factor: $factor,
+            place: |m| &mut m.$field,
+        }
+    };
+}
+
+/// What is sampled of a host.
+pub const HOST_GAUGES: &[HostGauge] = &[
+    host_gauge!(
+        cpu_usage * 0.01,
+        "speedmimi_host_cpu_usage_ratio",
+        "system.cpu.utilization",
+        "1",
+        "Share of all cores' time that was neither idle nor iowait."
+    ),
+    host_gauge!(
+        memory_usage * 0.01,
+        "speedmimi_host_memory_usage_ratio",
+        "system.memory.utilization",
+        "1",
+        "Share of the host's memory that is not available.",
+        "system.memory.state" = "used"
+    ),
+    host_gauge!(
+        disk_usage * 0.01,
+        "speedmimi_host_disk_usage_ratio",
+        "system.filesystem.utilization",
+        "1",
+        "Share of the root filesystem that is in use.",
+        "system.filesystem.mountpoint" = "/",
+        "system.filesystem.state" = "used"
+    ),
+    host_gauge!(
+        load_avg_1 * 1.0,
+        "speedmimi_host_load1",
+        "speedmimi.host.load1",
+        "{process}",
+        "Load average of the host over 1 minute."
+    ),
+    host_gauge!(
+        load_avg_5 * 1.0,
+        "speedmimi_host_load5",
+        "speedmimi.host.load5",
+        "{process}",
+        "Load average of the host over 5 minutes."
+    ),
+    host_gauge!(
+        load_avg_15 * 1.0,
+        "speedmimi_host_load15",
+        "speedmimi.host.load15",
+        "{process}",
+        "Load average of the host over 15 minutes."
+    ),
+    host_gauge!(
+        network_in * 1.0,
+        "speedmimi_host_network_receive_bytes_per_second",
+        "speedmimi.host.network.receive",
+        "By/s",
+        "Bytes per second that the host receives over all interfaces but loopback."
+    ),
+    host_gauge!(
+        network_out * 1.0,
+        "speedmimi_host_network_transmit_bytes_per_second",
+        "speedmimi.host.network.transmit",
+        "By/s",
+        "Bytes per second that the host sends over all interfaces but loopback."
+    ),
+];
+
 /// What is known of the round-trip times of an endpoint's connections.
 pub const ROUND_TRIPS: &[Figure<v1::RoundTripTime>] = &[
     gauge(
@@ -299,6 +486,11 @@ pub const NETWORK_NAMESPACES: &[Figure<v1::NetworkNamespace>] = &[
     ),
 ];
 
+fn sum(parts: Vec<(String, u64)>) -> Number {
+    let parts = parts.into_iter().map(|(_, n)| n);
+    Number::Integer(parts.fold(0, u64::saturating_add))
+}
+
 fn counted(counters: &v1::Counters) -> Option<&v1::HttpCounters> {
     counters.http.as_ref()
 }
@@ -320,6 +512,9 @@ mod tests {
             (f.prometheus, f.unit, f.help, f.is_total)
         }
         let mut all: Vec<_> = COUNTERS.iter().map(|c| row(&c.figure)).collect();
+        all.extend(SPLITS.iter().map(|s| row(&s.figure)));
+        all.extend(HOST_GAUGES.iter().map(|g| row(&g.figure)));
+        all.extend(DURATIONS.iter().map(|d| (d.prometheus, "s", d.help, false)));
         all.extend(ROUND_TRIPS.iter().map(row));
         all.extend(TARGETS.iter().map(row));
         all.extend(NETWORK_NAMESPACES.iter().map(row));
@@ -363,6 +558,7 @@ mod tests {
                 "{}",
                 counter.figure.prometheus
             );
+            assert_eq!((counter.json)(&(&counters).into()), Some(7));
         }
     }
 }

@@ -196,25 +196,19 @@ fn report(summary: &v1::HostSummary, series: &[&Series]) -> v1::Report {
 fn of_host(report: &mut v1::Report, name: &str, series: &Series, last: Last) {
     let value = last.value;
     let metrics = report.host_metrics.get_or_insert_default();
-    let gauge = |scale: f64| {
-        let value = value * scale;
+    let mut gauges = figures::HOST_GAUGES.iter();
+    if let Some(gauge) = gauges.find(|gauge| gauge.figure.prometheus == name) {
+        let value = value * (1.0 / gauge.factor);
         // The engine has the newest sample of the window alone.
-        Some(v1::Gauge {
+        *(gauge.place)(metrics) = Some(v1::Gauge {
             last: value,
             min: value,
             mean: value,
             max: value,
-        })
-    };
+        });
+        return;
+    }
     match name {
-        "speedmimi_host_cpu_usage_ratio" => metrics.cpu_usage = gauge(100.0),
-        "speedmimi_host_memory_usage_ratio" => metrics.memory_usage = gauge(100.0),
-        "speedmimi_host_disk_usage_ratio" => metrics.disk_usage = gauge(100.0),
-        "speedmimi_host_load1" => metrics.load_avg_1 = gauge(1.0),
-        "speedmimi_host_load5" => metrics.load_avg_5 = gauge(1.0),
-        "speedmimi_host_load15" => metrics.load_avg_15 = gauge(1.0),
-        "speedmimi_host_network_receive_bytes_per_second" => metrics.network_in = gauge(1.0),
-        "speedmimi_host_network_transmit_bytes_per_second" => metrics.network_out = gauge(1.0),
         "speedmimi_host_window_seconds" => report.window_duration_ns = (value * 1e9).round() as u64,
         "speedmimi_host_report_complete" => report.complete = value > 0.5,
         "speedmimi_losses_total" => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use monitor_proto::v1;
+use monitor_proto::{figures::HOST_GAUGES, v1};
 
 use super::{
     Engine, EngineError, Partly, Question, Series, endpoint_names,
@@ -63,19 +63,12 @@ const fn responses(class: &'static str, of: fn(&mut EndpointRoll) -> &mut u64) -
 
 /// By the metric's name in the API; every metric of `series` has one.
 fn source(metric: &str) -> Option<Source> {
+    let mut gauges = HOST_GAUGES.iter().enumerate();
+    if let Some((place, gauge)) = gauges.find(|(_, gauge)| gauge.name == metric) {
+        let name = gauge.figure.prometheus;
+        return Some(Source::HostGauge(place, name, 1.0 / gauge.factor));
+    }
     Some(match metric {
-        "cpu_usage" => Source::HostGauge(0, "speedmimi_host_cpu_usage_ratio", 100.0),
-        "memory_usage" => Source::HostGauge(1, "speedmimi_host_memory_usage_ratio", 100.0),
-        "disk_usage" => Source::HostGauge(2, "speedmimi_host_disk_usage_ratio", 100.0),
-        "load_avg_1" => Source::HostGauge(3, "speedmimi_host_load1", 1.0),
-        "load_avg_5" => Source::HostGauge(4, "speedmimi_host_load5", 1.0),
-        "load_avg_15" => Source::HostGauge(5, "speedmimi_host_load15", 1.0),
-        "network_in" => {
-            Source::HostGauge(6, "speedmimi_host_network_receive_bytes_per_second", 1.0)
-        }
-        "network_out" => {
-            Source::HostGauge(7, "speedmimi_host_network_transmit_bytes_per_second", 1.0)
-        }
         "connections_active" => Source::Active,
         "connections_opened" => counter("speedmimi_connections_opened_total", |r| {
             &mut r.connections_opened

@@ -5,7 +5,10 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use monitor_proto::json::{Endpoint, Gauge, Report};
+use monitor_proto::{
+    figures,
+    json::{Endpoint, Gauge, Report},
+};
 
 /// Whether the request asks for CSV.
 pub(super) fn wanted(headers: &HeaderMap) -> bool {
@@ -28,19 +31,21 @@ pub(super) fn response(text: Body) -> Response {
         .into_response()
 }
 
-const HEAD: &str = "window_start,window_end,window_duration_s,host,host_id,epoch,sequence,complete,\
-     cpu_usage,memory_usage,disk_usage,load_avg_1,network_in,network_out,\
-     role,endpoint,name,upstream,backend,target,connections_active,connections_adopted,\
-     connections_opened,connections_failed,connections_closed,bytes_received,bytes_sent,\
-     bytes_unacked,packets_received,packets_sent,retransmits,requests,responses_1xx,responses_2xx,\
-     responses_3xx,responses_4xx,responses_5xx,exchanges,exchange_duration_p50_ms,\
-     exchange_duration_p90_ms,exchange_duration_p99_ms";
-/// The columns of an endpoint; a report without one has them empty.
-const ENDPOINT_COLUMNS: usize = 27;
+const REPORT: &str = "window_start,window_end,window_duration_s,host,host_id,epoch,sequence,complete,\
+     cpu_usage,memory_usage,disk_usage,load_avg_1,network_in,network_out";
+const ENDPOINT: &str = "role,endpoint,name,upstream,backend,target,connections_active";
+const REST: &str = "connections_failed,requests,responses_1xx,responses_2xx,responses_3xx,responses_4xx,\
+     responses_5xx,exchange_duration_p50_ms,exchange_duration_p90_ms,exchange_duration_p99_ms";
 
-/// The first line.
+/// The first line: every counter of the shared table has its column.
 pub(super) fn head() -> String {
-    format!("{HEAD}\r\n")
+    let counters = figures::COUNTERS.iter().map(|counter| counter.name);
+    let columns: Vec<_> = [REPORT, ENDPOINT]
+        .into_iter()
+        .chain(counters)
+        .chain([REST])
+        .collect();
+    columns.join(",") + "\r\n"
 }
 
 /// A report, a line each endpoint; gauges are the window's mean.
@@ -48,7 +53,9 @@ pub(super) fn lines(report: &Report) -> String {
     let mut out = String::new();
     let of_report = report_cells(report);
     if report.endpoints.is_empty() {
-        let none = vec![String::new(); ENDPOINT_COLUMNS];
+        // A report without an endpoint has the columns of one empty.
+        let columns = head().split(',').count();
+        let none = vec![String::new(); columns - of_report.len()];
         line(&mut out, &of_report, &none);
     }
     for endpoint in &report.endpoints {
@@ -95,20 +102,10 @@ fn endpoint_cells(e: &Endpoint) -> Vec<String> {
         label(&e.backend),
         label(&e.target),
     ];
-    let counts = [
-        e.connections_active,
-        w.connections_adopted,
-        w.connections_opened,
-        w.connections_failed.total(),
-        w.connections_closed,
-        w.bytes_received,
-        w.bytes_sent,
-        w.bytes_unacked,
-        w.packets_received,
-        w.packets_sent,
-        w.retransmits,
-    ];
-    cells.extend(counts.map(|n| n.to_string()));
+    cells.push(e.connections_active.to_string());
+    let counters = figures::COUNTERS.iter();
+    cells.extend(counters.map(|counter| known((counter.json)(w))));
+    cells.push(w.connections_failed.total().to_string());
     cells.push(known(w.requests));
     cells.extend([
         known(w.responses.map(|r| r.informational)),
@@ -116,7 +113,6 @@ fn endpoint_cells(e: &Endpoint) -> Vec<String> {
         known(w.responses.map(|r| r.redirection)),
         known(w.responses.map(|r| r.client_error)),
         known(w.responses.map(|r| r.server_error)),
-        known(w.exchanges),
         known(durations.and_then(|d| d.p50_ms)),
         known(durations.and_then(|d| d.p90_ms)),
         known(durations.and_then(|d| d.p99_ms)),
@@ -167,7 +163,35 @@ mod tests {
         };
         let text = head() + &lines(&none) + &lines(&with);
         let columns: Vec<_> = text.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(columns, [41, 41, 41]);
+        assert_eq!(columns, [47, 47, 47]);
+    }
+
+    #[test]
+    fn every_counter_has_its_column_and_what_was_not_measured_none() {
+        use monitor_proto::v1;
+        let cell = |counters: v1::Counters, column: &str| {
+            let endpoint = v1::Endpoint {
+                window: Some(counters),
+                ..v1::Endpoint::default()
+            };
+            let head = head();
+            let place = head.trim_end().split(',').position(|name| name == column);
+            let report = Report {
+                endpoints: vec![Endpoint::from(&endpoint)],
+                ..Report::default()
+            };
+            let line = lines(&report);
+            let cells: Vec<_> = line.trim_end().split(',').collect();
+            cells[place.unwrap()].to_owned()
+        };
+        for counter in figures::COUNTERS {
+            let mut counters = v1::Counters::default();
+            *(counter.place)(&mut counters) = 7;
+            let of_http = counters.http.is_some();
+            assert_eq!(cell(counters, counter.name), "7");
+            let none = if of_http { "" } else { "0" };
+            assert_eq!(cell(v1::Counters::default(), counter.name), none);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use monitor_proto::{
     figures::{self, Number},
-    histogram, labels, split, v1,
+    histogram, labels, v1,
 };
 
 use super::{
@@ -25,65 +25,32 @@ pub(super) enum Read {
     Histogram(fn(&v1::Counters) -> Option<&v1::Histogram>),
 }
 
-const fn family(name: &'static str, kind: Kind, help: &'static str, read: Read) -> Family {
-    Family {
-        name,
-        kind,
-        help,
-        source: Source::Endpoint(read),
-    }
-}
-
-/// Those of the shared tables, and those that a label splits.
+/// What is open now, and what the shared tables hold.
 pub(super) fn families() -> impl Iterator<Item = Family> {
     let round_trips = figures::ROUND_TRIPS.iter();
     let counters = figures::COUNTERS.iter().map(|counter| &counter.figure);
+    let splits = figures::SPLITS.iter();
+    let durations = figures::DURATIONS.iter();
     let endpoint = Source::Endpoint;
-    FAMILIES
-        .iter()
-        .copied()
+    [ACTIVE]
+        .into_iter()
+        .chain(splits.map(move |s| Family::new(&s.figure, endpoint(Read::Split(s.label, s.parts)))))
+        .chain(durations.map(move |d| Family {
+            name: d.prometheus,
+            kind: Kind::Histogram,
+            help: d.help,
+            source: endpoint(Read::Histogram(d.read)),
+        }))
         .chain(round_trips.map(move |f| Family::new(f, endpoint(Read::RoundTrip(f.read)))))
         .chain(counters.map(move |f| Family::new(f, endpoint(Read::Total(f.read)))))
 }
 
-const FAMILIES: &[Family] = &[
-    family(
-        "speedmimi_connections_active",
-        Kind::Gauge,
-        "Connections that are open now.",
-        Read::Now(|e| e.connections_active),
-    ),
-    family(
-        "speedmimi_connections_failed_total",
-        Kind::Counter,
-        "Connections that failed before they were established, by reason.",
-        Read::Split("reason", |c| owned(split::failed_by_reason(c))),
-    ),
-    family(
-        "speedmimi_requests_total",
-        Kind::Counter,
-        "HTTP/1 requests, by method.",
-        Read::Split("method", split::requests_by_method),
-    ),
-    family(
-        "speedmimi_responses_total",
-        Kind::Counter,
-        "HTTP/1 responses, by class of their status code.",
-        Read::Split("code_class", |c| owned(split::responses_by_class(c))),
-    ),
-    family(
-        "speedmimi_exchange_duration_seconds",
-        Kind::Histogram,
-        "Time from the first byte of a request to the first byte of its final response; of streams that are not HTTP/1, of each exchange.",
-        Read::Histogram(|c| c.http.as_ref()?.exchange_duration.as_ref()),
-    ),
-    family(
-        "speedmimi_connect_duration_seconds",
-        Kind::Histogram,
-        "Time from SYN to established, of connections that were opened to backends.",
-        Read::Histogram(|c| c.connect_duration.as_ref()),
-    ),
-];
+const ACTIVE: Family = Family {
+    name: "speedmimi_connections_active",
+    kind: Kind::Gauge,
+    help: "Connections that are open now.",
+    source: Source::Endpoint(Read::Now(|e| e.connections_active)),
+};
 
 pub(super) fn write(out: &mut dyn Sink, name: &str, host: &HostSample, read: Read) {
     let none = v1::Counters::default();
@@ -122,13 +89,6 @@ pub(super) fn write(out: &mut dyn Sink, name: &str, host: &HostSample, read: Rea
 pub(super) fn labels(of_host: Labels, endpoint: &v1::Endpoint) -> Labels {
     let of_endpoint = labels::of_endpoint(endpoint);
     of_endpoint.fold(of_host, |labels, (name, value)| labels.with(name, value))
-}
-
-fn owned(split: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<(String, u64)> {
-    split
-        .into_iter()
-        .map(|(by, n)| (by.to_owned(), n))
-        .collect()
 }
 
 /// The boundaries are 2^k seconds, 7.6 µs to 64 s: a subset of the histogram's

@@ -23,6 +23,8 @@ pub(super) struct Family {
 #[derive(Clone, Copy)]
 pub(super) enum Source {
     Host(fn(&HostSample, &mut dyn FnMut(Labels, f64))),
+    /// Left out where the host is silent.
+    HostGauge(&'static Figure<v1::HostMetrics>),
     /// Left out where it may fall and the host is silent.
     Target(&'static Figure<v1::Target>),
     NetworkNamespace(&'static Figure<v1::NetworkNamespace>),
@@ -47,6 +49,13 @@ impl Family {
     pub(super) fn write(&self, out: &mut dyn Sink, host: &HostSample) {
         match self.source {
             Source::Host(read) => hosts::write(out, self.name, host, read),
+            Source::HostGauge(figure) => {
+                out.about(None);
+                let metrics = host.report.host_metrics.as_ref().filter(|_| host.up);
+                if let Some(value) = metrics.and_then(figure.read) {
+                    line(out, self.name, &host.labels(), value);
+                }
+            }
             Source::Target(figure) => {
                 let label = |target: &v1::Target| ("target", target.path.clone());
                 self.write_each(out, host, &host.report.targets, figure, label);
@@ -81,11 +90,13 @@ impl Family {
 }
 
 pub(super) fn all() -> impl Iterator<Item = Family> {
+    let gauges = figures::HOST_GAUGES.iter().map(|gauge| &gauge.figure);
     let targets = figures::TARGETS.iter();
     let namespaces = figures::NETWORK_NAMESPACES.iter();
     hosts::FAMILIES
         .iter()
         .copied()
+        .chain(gauges.map(|f| Family::new(f, Source::HostGauge(f))))
         .chain(targets.map(|f| Family::new(f, Source::Target(f))))
         .chain(namespaces.map(|f| Family::new(f, Source::NetworkNamespace(f))))
         .chain(endpoints::families())

@@ -24,23 +24,6 @@ pub(super) fn write(
     });
 }
 
-macro_rules! gauge {
-    ($name:literal, $help:literal, $field:ident, $scale:expr) => {
-        Family {
-            name: $name,
-            kind: Kind::Gauge,
-            help: $help,
-            source: Source::Host(|host, emit| {
-                if let Some(value) = current(host, |m| m.$field) {
-                    emit(Labels::default(), value * $scale);
-                }
-            }),
-        }
-    };
-}
-
-const PERCENT: f64 = 0.01;
-
 pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "speedmimi_host_up",
@@ -103,54 +86,6 @@ pub(super) const FAMILIES: &[Family] = &[
             emit(Labels::default(), duration_ns(&host.report) as f64 / 1e9);
         }),
     },
-    gauge!(
-        "speedmimi_host_cpu_usage_ratio",
-        "Share of all cores' time that was neither idle nor iowait.",
-        cpu_usage,
-        PERCENT
-    ),
-    gauge!(
-        "speedmimi_host_memory_usage_ratio",
-        "Share of the host's memory that is not available.",
-        memory_usage,
-        PERCENT
-    ),
-    gauge!(
-        "speedmimi_host_disk_usage_ratio",
-        "Share of the root filesystem that is in use.",
-        disk_usage,
-        PERCENT
-    ),
-    gauge!(
-        "speedmimi_host_load1",
-        "Load average of the host over 1 minute.",
-        load_avg_1,
-        1.0
-    ),
-    gauge!(
-        "speedmimi_host_load5",
-        "Load average of the host over 5 minutes.",
-        load_avg_5,
-        1.0
-    ),
-    gauge!(
-        "speedmimi_host_load15",
-        "Load average of the host over 15 minutes.",
-        load_avg_15,
-        1.0
-    ),
-    gauge!(
-        "speedmimi_host_network_receive_bytes_per_second",
-        "Bytes per second that the host receives over all interfaces but loopback.",
-        network_in,
-        1.0
-    ),
-    gauge!(
-        "speedmimi_host_network_transmit_bytes_per_second",
-        "Bytes per second that the host sends over all interfaces but loopback.",
-        network_out,
-        1.0
-    ),
     Family {
         name: "speedmimi_host_pressure_seconds_total",
         kind: Kind::Counter,
@@ -175,9 +110,3 @@ pub(super) const FAMILIES: &[Family] = &[
         }),
     },
 ];
-
-/// The newest value of a gauge; of a silent host there is none.
-fn current(host: &HostSample, read: fn(&v1::HostMetrics) -> Option<v1::Gauge>) -> Option<f64> {
-    let metrics = host.report.host_metrics.as_ref().filter(|_| host.up)?;
-    read(metrics).map(|gauge| gauge.last)
-}

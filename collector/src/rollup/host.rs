@@ -1,20 +1,19 @@
 //! A host over time.
 
-use monitor_proto::v1;
+use monitor_proto::{figures::HOST_GAUGES, v1};
 
 use super::{GaugeRoll, Rolling, duration_ns};
 
 /// The gauges of a host, by the names of the JSON.
-pub(crate) const GAUGES: [&str; 8] = [
-    "cpu_usage",
-    "memory_usage",
-    "disk_usage",
-    "load_avg_1",
-    "load_avg_5",
-    "load_avg_15",
-    "network_in",
-    "network_out",
-];
+pub(crate) const GAUGES: [&str; HOST_GAUGES.len()] = {
+    let mut names = [""; HOST_GAUGES.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = HOST_GAUGES[i].name;
+        i += 1;
+    }
+    names
+};
 
 /// A host in one bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -40,18 +39,9 @@ impl Rolling for HostRoll {
 impl From<&v1::Report> for HostRoll {
     fn from(report: &v1::Report) -> Self {
         let covered_ns = duration_ns(report);
-        let m = report.host_metrics.clone().unwrap_or_default();
-        let gauges = [
-            m.cpu_usage,
-            m.memory_usage,
-            m.disk_usage,
-            m.load_avg_1,
-            m.load_avg_5,
-            m.load_avg_15,
-            m.network_in,
-            m.network_out,
-        ]
-        .map(|gauge| {
+        let mut m = report.host_metrics.clone().unwrap_or_default();
+        let gauges = std::array::from_fn(|i| {
+            let gauge = *(HOST_GAUGES[i].place)(&mut m);
             gauge.map_or_else(GaugeRoll::default, |g| GaugeRoll {
                 min: g.min,
                 mean: g.mean,
