@@ -31,7 +31,7 @@ impl Tone {
 }
 
 /// One cell of a table; its text is made safe for a terminal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cell {
     text: String,
     tone: Tone,

@@ -42,7 +42,7 @@ function endpointTable(report, endpoints) {
 function notes(report) {
   const lost = Object.entries(report.losses).filter(([, n]) => n > 0)
     .map(([reason, n]) => `${reason}: ${n}`);
-  return printable([...report.incomplete_reasons, ...lost].join(" · "));
+  return printable([...report.incomplete_reasons, ...(report.notes ?? []), ...lost].join(" · "));
 }
 
 /// Shows the host and these of its endpoints.

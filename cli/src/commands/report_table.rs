@@ -105,13 +105,14 @@ fn note(report: &Report, endpoint: Option<&Endpoint>, silence: Option<&str>) -> 
     if let Some(silence) = silence {
         return Cell::text(silence).tone(Tone::Bad);
     }
-    if report.complete {
-        return Cell::text(not_http.unwrap_or(""));
-    }
+    let mut notes: Vec<&str> = not_http.into_iter().collect();
     let why = report.incomplete_reasons.join(", ");
-    let why = if why.is_empty() { "incomplete" } else { &why };
-    let notes: Vec<&str> = not_http.into_iter().chain([why]).collect();
-    Cell::text(&notes.join("; ")).tone(Tone::Warn)
+    if !report.complete {
+        notes.push(if why.is_empty() { "incomplete" } else { &why });
+    }
+    notes.extend(report.notes.iter().map(String::as_str));
+    let plain = report.complete && report.notes.is_empty();
+    Cell::text(&notes.join("; ")).tone(if plain { Tone::Plain } else { Tone::Warn })
 }
 
 /// Whole seconds: the day matters as much as the time, fractions do not.
@@ -119,5 +120,29 @@ fn time(rfc3339: &str) -> String {
     match rfc3339.split_once('.') {
         Some((seconds, _)) => format!("{seconds}Z"),
         None => rfc3339.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use monitor_proto::v1;
+
+    use super::*;
+
+    #[test]
+    fn what_the_agent_notes_is_shown_beside_what_is_incomplete() {
+        let shown = |complete, notes: &[&str]| {
+            let report = Report::from(&v1::Report {
+                complete,
+                notes: notes.iter().map(|&note| note.to_owned()).collect(),
+                ..Default::default()
+            });
+            note(&report, None, None)
+        };
+        let why = "names: cannot read /etc/nginx/nginx.conf";
+        assert_eq!(shown(true, &[]), Cell::text(""));
+        assert_eq!(shown(true, &[why]), Cell::text(why).tone(Tone::Warn));
+        let both = format!("incomplete; {why}");
+        assert_eq!(shown(false, &[why]), Cell::text(&both).tone(Tone::Warn));
     }
 }

@@ -39,7 +39,7 @@ const HOSTS: [Column; 7] = [
 /// The columns of endpoints, in the same way.
 const ENDPOINTS: [Column; 12] = [
     Column::name("TARGET", 7, 10),
-    Column::name("ROLE", 5, 4),
+    Column::name("ROLE", 5, "downstream".len()),
     Column::name("ENDPOINT", 0, 16),
     Column::figure("ACTIVE", 3),
     Column::figure("REQ/S", 0),

@@ -79,6 +79,14 @@ pub(super) const FAMILIES: &[Family] = &[
         }),
     },
     Family {
+        name: "speedmimi_host_report_notes",
+        kind: Kind::Gauge,
+        help: "How many notes the newest report has, such as of a names file that cannot be read.",
+        source: Source::Host(|host, emit| {
+            emit(Labels::default(), host.report.notes.len() as f64);
+        }),
+    },
+    Family {
         name: "speedmimi_host_window_seconds",
         kind: Kind::Gauge,
         help: "How long the window of the newest report lasted.",

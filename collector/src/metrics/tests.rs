@@ -48,6 +48,7 @@ fn sample(up: bool) -> HostSample {
                 totals: Some(totals),
                 ..Default::default()
             }],
+            notes: vec!["names: cannot read /etc/nginx/nginx.conf".into()],
             losses_totals: [("samples_dropped".to_owned(), 3)].into(),
             ..Default::default()
         },
@@ -74,6 +75,12 @@ fn of(sample: impl Fn() -> HostSample) -> HashMap<String, String> {
             (name.to_owned(), value.to_owned())
         })
         .collect()
+}
+
+#[test]
+fn notes_are_counted() {
+    let name = "speedmimi_host_report_notes{host=\"web\",host_id=\"id-1\"}";
+    assert_eq!(series(true)[name], "1");
 }
 
 const ENDPOINT: &str =
