@@ -131,7 +131,14 @@ fn named(
             .requests(20)
             .mix([Exchange::get(10)]),
     );
-    let seen = agent.snapshot().unwrap();
+    // The agent names the endpoints of its newest sample, which may be a second old.
+    let seen = eventually("a sample that has the backend", REPORTS, || {
+        let seen = agent.snapshot().ok()?;
+        named_in(&seen)
+            .last()
+            .is_some_and(|last| !last.2.is_empty())
+            .then_some(seen)
+    });
     agent.stop().unwrap();
     drop(running);
 
