@@ -368,9 +368,6 @@ pub fn check_backend(key: &str, backend: &raw::RawBackend) -> Result<(), ConfigE
     let Some(check) = &backend.health_check else {
         return Ok(());
     };
-    if !check.path.starts_with('/') || check.path.bytes().any(|byte| !byte.is_ascii_graphic()) {
-        return invalid("health_check.path", "write a path that begins with /");
-    }
     if check.interval.0.is_zero() || check.timeout.0.is_zero() {
         return invalid(
             "health_check",
@@ -614,6 +611,44 @@ mod tests {
             "{}",
             error("server: [")
         );
+    }
+
+    #[test]
+    fn a_health_check_asks_for_a_path_that_can_be_sent() {
+        let parse = |path: &str| {
+            let path = serde_json::to_string(path).unwrap();
+            Config::parse(&format!(
+                "backends:\n  u:\n    - id: a\n      host: h\n      port: 1\n      health_check:\n        path: {path}\n"
+            ))
+        };
+        for path in ["/", "/health", "/a%20b?c=d&e", "//x", "/a:1/{b}"] {
+            assert!(parse(path).is_ok(), "{path}");
+        }
+        let long = format!("/{}", "x".repeat(1 << 16));
+        for path in [
+            "",
+            "health",
+            "*",
+            "http://h/",
+            "/a b",
+            "/\u{e9}",
+            "/a\n",
+            "/a<b>",
+            "/`",
+            "/a#b",
+            &long,
+        ] {
+            let Err(error) = parse(path) else {
+                panic!("{path}: taken");
+            };
+            let error = error.to_string();
+            assert!(
+                error.starts_with("line 7: health_check.path: "),
+                "{path}: {error}"
+            );
+            assert!(error.contains("write one that begins with /"), "{error}");
+            assert!(error.len() < 400, "{error}");
+        }
     }
 
     #[test]

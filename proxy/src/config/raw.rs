@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::units::{Size, Span};
 
@@ -182,6 +182,7 @@ pub enum Scheme {
 #[serde(default, deny_unknown_fields)]
 pub struct RawHealthCheck {
     /// The path to GET; 200 to 399 is healthy.
+    #[serde(deserialize_with = "request_path")]
     pub path: String,
     /// Time between checks.
     pub interval: Span,
@@ -191,6 +192,24 @@ pub struct RawHealthCheck {
     pub failures: u32,
     /// Successes in a row until it counts as healthy again.
     pub successes: u32,
+}
+
+/// How much of a refused path is shown.
+const PATH_SHOWN_MAX: usize = 100;
+
+/// The path of a request, with its query, as it is sent.
+fn request_path<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    let path = String::deserialize(input)?;
+    let sent = path.parse::<hyper::Uri>().map(|uri| uri.to_string());
+    let is_plain = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain && sent.is_ok_and(|sent| sent == path) {
+        return Ok(path);
+    }
+    let short: String = path.chars().take(PATH_SHOWN_MAX).collect();
+    Err(de::Error::custom(format!(
+        "health_check.path: {short:?} is no path that can be asked for: write one that begins \
+         with /, such as /health?full=1, with any other character as %XX, and no # part"
+    )))
 }
 
 impl Default for RawHealthCheck {
