@@ -12,7 +12,7 @@ use super::{
 use crate::{
     names,
     reading::{EndpointNames, NamedSeries},
-    rollup::{EndpointId, EndpointRoll, GaugeRoll, HostRoll},
+    rollup::{EndpointId, EndpointRoll, GaugeRoll, HostRoll, OTHER_COUNTERS},
     series::{Plan, Samples, Scope},
     store::EndpointFilter,
 };
@@ -67,6 +67,9 @@ fn source(metric: &str) -> Option<Source> {
     if let Some((place, gauge)) = gauges.find(|(_, gauge)| gauge.name == metric) {
         let name = gauge.figure.prometheus;
         return Some(Source::HostGauge(place, name, 1.0 / gauge.factor));
+    }
+    if let Some(other) = OTHER_COUNTERS.iter().find(|other| other.name == metric) {
+        return Some(counter(other.prometheus, other.place));
     }
     Some(match metric {
         "connections_active" => Source::Active,

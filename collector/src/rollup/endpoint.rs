@@ -2,7 +2,7 @@
 
 use monitor_proto::{json, v1};
 
-use super::{GaugeRoll, Rolling, duration_ns, histogram};
+use super::{GaugeRoll, OtherCounters, Rolling, duration_ns, histogram};
 
 /// An endpoint in one bucket: the sums of its windows.  The tags are those of its
 /// form on disk: one that was used is not used again for anything else.
@@ -50,6 +50,9 @@ pub(crate) struct EndpointRoll {
     pub(crate) exchange_duration: v1::Histogram,
     #[prost(message, required, tag = "19")]
     pub(crate) connect_duration: v1::Histogram,
+    /// `None` where a part of it was summed by a version that did not have them.
+    #[prost(message, optional, tag = "20")]
+    pub(crate) other: Option<OtherCounters>,
 }
 
 impl EndpointRoll {
@@ -68,7 +71,9 @@ impl EndpointRoll {
             },
             ..Self::default()
         };
-        if let Some(window) = &endpoint.window {
+        let window = endpoint.window.as_ref();
+        roll.other = Some(window.map(OtherCounters::of).unwrap_or_default());
+        if let Some(window) = window {
             roll.count(window);
         }
         roll
@@ -85,10 +90,19 @@ impl EndpointRoll {
         self
     }
 
+    /// The time in which requests and responses were counted.
+    pub(crate) fn http1_ns(&self) -> u64 {
+        if self.http1_is_seen() {
+            self.http_ns
+        } else {
+            0
+        }
+    }
+
     /// Whether requests and responses can be seen in it, as `protocol::seen` has it of
     /// one window: where there were exchanges of streams that are not HTTP/1 alone,
     /// nobody knows how many they held.
-    pub(crate) fn http1_is_seen(&self) -> bool {
+    fn http1_is_seen(&self) -> bool {
         let responses = [
             self.responses_1xx,
             self.responses_2xx,
@@ -126,6 +140,15 @@ impl EndpointRoll {
 
 impl Rolling for EndpointRoll {
     fn add(&mut self, other: &Self) {
+        self.other = match (self.other, other.other) {
+            // Nothing was added yet.
+            (None, others) if self.covered_ns == 0 => others,
+            (Some(mut sum), Some(others)) => {
+                sum.add(&others);
+                Some(sum)
+            }
+            _ => None,
+        };
         let sums = [
             (&mut self.covered_ns, other.covered_ns),
             (&mut self.http_ns, other.http_ns),

@@ -8,6 +8,7 @@ mod endpoint;
 mod gauge;
 mod histogram;
 mod host;
+mod other;
 
 use std::collections::HashMap;
 
@@ -16,6 +17,7 @@ use monitor_proto::v1;
 pub(crate) use endpoint::EndpointRoll;
 pub(crate) use gauge::GaugeRoll;
 pub(crate) use host::{GAUGES, HostRoll};
+pub(crate) use other::{OTHER_COUNTERS, OtherCounters, Seen};
 
 /// The lengths of the roll-ups' buckets, in seconds.
 pub(crate) const TIERS_S: [u64; 2] = [60, 3600];

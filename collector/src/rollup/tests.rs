@@ -2,7 +2,7 @@
 
 use monitor_proto::v1;
 
-use super::{Bucket, EndpointId, Rolls};
+use super::{Bucket, EndpointId, EndpointRoll, Rolling as _, Rolls};
 
 fn report(end_s: u64, requests: u64, cpu: f64) -> v1::Report {
     let end = end_s * 1_000_000_000;
@@ -75,4 +75,26 @@ fn sums_and_means_are_those_of_the_windows() {
         0,
         "not measured"
     );
+}
+
+#[test]
+fn what_an_earlier_version_did_not_sum_stays_unknown() {
+    let window = |packets_sent, pipelined| {
+        let mut report = report(65, 1, 0.0);
+        let counters = report.endpoints[0].window.as_mut().unwrap();
+        counters.packets_sent = packets_sent;
+        counters.http.as_mut().unwrap().pipelined = pipelined;
+        EndpointRoll::new(&report.endpoints[0], &report)
+    };
+    let mut sum = EndpointRoll::default();
+    sum.add(&window(3, 1));
+    sum.add(&window(4, 2));
+    let other = sum.other.unwrap();
+    assert_eq!((other.packets_sent, other.pipelined), (7, 3));
+    let mut earlier = window(5, 0);
+    earlier.other = None;
+    sum.add(&earlier);
+    assert_eq!(sum.other, None);
+    earlier.add(&window(6, 0));
+    assert_eq!(earlier.other, None);
 }

@@ -3,7 +3,9 @@
 use monitor_proto::{histogram, v1};
 
 use super::Figure;
-use crate::rollup::{EndpointRoll, GAUGES, GaugeRoll, HostRoll};
+use crate::rollup::{
+    EndpointRoll, GAUGES, GaugeRoll, HostRoll, OTHER_COUNTERS, OtherCounters, Seen,
+};
 
 /// A quantile of a histogram of scale 2 is off by at most its bucket's width.
 const QUANTILE_ERROR_RATIO: f64 = 0.19;
@@ -33,6 +35,8 @@ enum Read {
     HttpRate(fn(&EndpointRoll) -> u64),
     /// Of requests and responses: measured only where HTTP/1 can be seen, too.
     Http1Rate(fn(&EndpointRoll) -> u64),
+    /// Measured where it is seen, and by the versions that sum it.
+    Other(Seen, fn(&OtherCounters) -> u64),
     /// A duration in ms.
     Quantile(f64, fn(&EndpointRoll) -> &v1::Histogram),
 }
@@ -145,12 +149,25 @@ const ALL: [Metric; 29] = [
 
 impl Metric {
     pub(crate) fn find(name: &str) -> Option<Self> {
-        ALL.into_iter().find(|metric| metric.name == name)
+        Self::all().find(|metric| metric.name == name)
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let others = OTHER_COUNTERS.iter().map(|counter| {
+            let unit = if counter.name.starts_with("bytes_") {
+                BYTES_PER_SECOND
+            } else {
+                PER_SECOND
+            };
+            metric(counter.name, unit, Read::Other(counter.seen, counter.read))
+        });
+        ALL.into_iter().chain(others)
     }
 
     /// All names, for those who gave another one.
     pub(crate) fn names() -> String {
-        ALL.map(|metric| metric.name).join(", ")
+        let names: Vec<_> = Self::all().map(|metric| metric.name).collect();
+        names.join(", ")
     }
 
     pub(crate) fn scope(&self) -> Scope {
@@ -200,13 +217,15 @@ impl Metric {
             Read::Active => figure.with_gauge(&roll.active),
             Read::Rate(read) => figure.with(rate(read(roll), roll.covered_ns)),
             Read::HttpRate(read) => figure.with(rate(read(roll), roll.http_ns)),
-            Read::Http1Rate(read) => {
-                let seen_ns = if roll.http1_is_seen() {
-                    roll.http_ns
-                } else {
-                    0
+            Read::Http1Rate(read) => figure.with(rate(read(roll), roll.http1_ns())),
+            Read::Other(seen, read) => {
+                let seen_ns = match seen {
+                    Seen::Tcp => roll.covered_ns,
+                    Seen::Http => roll.http_ns,
+                    Seen::Http1 => roll.http1_ns(),
                 };
-                figure.with(rate(read(roll), seen_ns))
+                let counters = roll.other.as_ref();
+                figure.with(counters.and_then(|counters| rate(read(counters), seen_ns)))
             }
             Read::Quantile(q, read) => {
                 figure.with(histogram::quantile_seconds(read(roll), q).map(|s| s * 1e3))

@@ -206,3 +206,33 @@ fn gauges_have_a_range() {
     );
     assert!(!point.complete);
 }
+
+#[test]
+fn every_counter_has_a_series() {
+    for counter in monitor_proto::figures::COUNTERS {
+        let name = counter.figure.prometheus;
+        let name = name.strip_prefix("speedmimi_").unwrap();
+        let name = name.strip_suffix("_total").unwrap();
+        assert!(Metric::find(name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn a_counter_that_was_not_summed_has_no_rate() {
+    let rate =
+        |name: &str, roll: &EndpointRoll| Metric::find(name).unwrap().of_endpoint(roll).value;
+    let mut roll = EndpointRoll {
+        covered_ns: 2_000_000_000,
+        ..EndpointRoll::default()
+    };
+    assert_eq!(rate("packets_sent", &roll), None);
+    let other = roll.other.get_or_insert_default();
+    (other.packets_sent, other.pipelined) = (8, 4);
+    assert_eq!(rate("packets_sent", &roll), Some(4.0));
+    assert_eq!(rate("pipelined", &roll), None, "HTTP was not counted");
+    roll.http_ns = 1_000_000_000;
+    assert_eq!(rate("pipelined", &roll), Some(4.0));
+    assert_eq!(rate("requests_without_response", &roll), Some(0.0));
+    roll.exchanges = 1;
+    assert_eq!(rate("requests_without_response", &roll), None, "not HTTP/1");
+}

@@ -214,6 +214,7 @@ fn endpoint_roll(row: &Row<'_>, first: usize) -> rusqlite::Result<EndpointRoll> 
         responses_5xx: number(19)?,
         exchange_duration: histogram(20)?,
         connect_duration: histogram(21)?,
+        other: None,
     })
 }
 

@@ -1,0 +1,88 @@
+//! Counters that roll-ups hold since a later version than the rest.
+
+use monitor_proto::v1;
+
+use super::EndpointRoll;
+
+/// One of [`OtherCounters`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OtherCounter {
+    /// In reports and series.
+    pub(crate) name: &'static str,
+    /// The family of `/metrics`.
+    pub(crate) prometheus: &'static str,
+    pub(crate) seen: Seen,
+    pub(crate) read: fn(&OtherCounters) -> u64,
+    pub(crate) place: fn(&mut EndpointRoll) -> &mut u64,
+}
+
+/// Where a counter is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// At every level.
+    Tcp,
+    /// At level `http`.
+    Http,
+    /// At level `http`, of streams that are HTTP/1.
+    Http1,
+}
+
+macro_rules! counters {
+    (tcp { $($tcp:ident = $tcp_tag:tt,)* } http { $($http:ident = $http_tag:tt $seen:ident,)* }) => {
+        /// Their sums over the windows of a bucket.
+        #[derive(Clone, Copy, PartialEq, prost::Message)]
+        pub(crate) struct OtherCounters {
+            $(#[prost(uint64, tag = $tcp_tag)] pub(crate) $tcp: u64,)*
+            $(#[prost(uint64, tag = $http_tag)] pub(crate) $http: u64,)*
+        }
+
+        impl OtherCounters {
+            /// Those of one window.
+            pub(super) fn of(window: &v1::Counters) -> Self {
+                let http = window.http.as_ref();
+                Self {
+                    $($tcp: window.$tcp,)*
+                    $($http: http.map_or(0, |http| http.$http),)*
+                }
+            }
+
+            pub(super) fn add(&mut self, other: &Self) {
+                $(self.$tcp = self.$tcp.saturating_add(other.$tcp);)*
+                $(self.$http = self.$http.saturating_add(other.$http);)*
+            }
+        }
+
+        /// All of them.
+        pub(crate) const OTHER_COUNTERS: &[OtherCounter] = &[
+            $(counters!(@one $tcp Tcp),)*
+            $(counters!(@one $http $seen),)*
+        ];
+    };
+    (@one $field:ident $seen:ident) => {
+        OtherCounter {
+            name: stringify!($field),
+            prometheus: concat!("speedmimi_", stringify!($field), "_total"),
+            seen: Seen::$seen,
+            read: |counters| counters.$field,
+            place: |roll| &mut roll.other.get_or_insert_default().$field,
+        }
+    };
+}
+
+// The tags are those of the form on disk.
+counters! {
+    tcp {
+        connections_adopted = "1",
+        connections_established = "2",
+        failed_before_syn = "3",
+        bytes_unacked = "4",
+        packets_received = "5",
+        packets_sent = "6",
+    }
+    http {
+        requests_without_response = "7" Http1,
+        unparsed = "8" Http,
+        pipelined = "9" Http,
+        suspected = "10" Http,
+    }
+}
