@@ -15,14 +15,14 @@ use clap_complete::Shell;
 
 use crate::time;
 
-/// Shows what a SpeedMimi collector knows of hosts, proxies and backends.
+/// Query and watch the hosts, proxies and backends of a SpeedMimi collector.
 #[derive(Debug, Parser)]
 #[command(name = "speedmimi", version, about, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// When to colour: on a terminal unless NO_COLOR is set.
+    /// When to use colours.
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     pub color: Color,
 }
@@ -45,9 +45,9 @@ pub enum Command {
     /// Show reports, oldest first.
     #[command(after_help = REPORTS_EXAMPLES)]
     Reports(Reports),
-    /// Show the newest figures of one host.
+    /// Show the newest report of one host.
     Stats {
-        /// Its id, or its name.
+        /// Host id or name.
         host: String,
         /// Options.
         #[command(flatten)]
@@ -56,40 +56,46 @@ pub enum Command {
     /// Watch hosts and their endpoints live.
     #[command(after_help = TOP_KEYS)]
     Top {
-        /// Print the newest report of each host and end.
+        /// Print the newest report of each host and exit.
         #[arg(long)]
         once: bool,
         /// Options.
         #[command(flatten)]
         common: Common,
     },
-    /// Write reports for other programs.
+    /// Export reports as CSV or JSON Lines.
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(Export),
-    /// Print the completions of a shell.
+    /// Print a shell completion script.
     Completions {
-        /// For which shell.
+        /// Target shell.
         shell: Shell,
     },
-    /// Print the hosts that a line can be completed to.
+    /// Print the completion candidates of a host argument.
     #[command(hide = true)]
     CompleteHosts {
-        /// The line, up to the cursor.
+        /// Command line up to the cursor.
         line: String,
     },
     /// Print a manual page (roff).
     Man {
-        /// Of this command; of speedmimi itself without it.
+        /// Subcommand to document [default: speedmimi itself].
         #[arg(value_name = "COMMAND", value_parser = command_name)]
         command: Option<String>,
     },
 }
 
 const TOP_KEYS: &str = "\
-Keys: Tab goes from the hosts to the endpoints of the chosen one and back; up, down, k, j, Page up,
-Page down, Home and End choose; n, r, e, l, b and a sort endpoints by name, requests, 5xx, p99,
-bytes and active connections, i inverts; q or Esc ends.
-On a narrow terminal columns are left out; figures are always whole.";
+Keys:
+  Tab                                  switch between the hosts and the selected host's endpoints
+  Up, Down, k, j, Page Up, Page Down,
+  Home, End                            move the selection
+  n, r, e, l, b, a                     sort endpoints by name, requests, 5xx, p99, bytes or
+                                       active connections
+  i                                    reverse the order
+  q, Esc                               quit
+
+A narrow terminal shows fewer columns; values are never truncated.";
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -107,7 +113,7 @@ Examples:
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Collector")]
 pub struct Connection {
-    /// The collector: http://HOST:PORT or https://HOST:PORT.
+    /// Collector URL: http://HOST:PORT or https://HOST:PORT.
     #[arg(
         long,
         value_name = "URL",
@@ -115,17 +121,17 @@ pub struct Connection {
         default_value = "http://127.0.0.1:7601"
     )]
     pub collector: String,
-    /// Authorities of its certificate, in PEM; those of the system without it.
+    /// PEM file with the CA certificates that verify the collector [default: the system's].
     #[arg(long, value_name = "FILE", env = "SPEEDMIMI_CA_CERT")]
     pub ca_cert: Option<PathBuf>,
-    /// A file with a read token, which a collector on another address asks for
-    /// (env: SPEEDMIMI_TOKEN holds the token itself).
+    /// File with a read token, required by a collector that listens on a
+    /// non-loopback address (env: SPEEDMIMI_TOKEN holds the token itself).
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// A certificate to show, in PEM.
+    /// PEM file with the client certificate.
     #[arg(long, value_name = "FILE", requires = "client_key")]
     pub client_cert: Option<PathBuf>,
-    /// Its private key, in PEM.
+    /// PEM file with the private key of the client certificate.
     #[arg(long, value_name = "FILE", requires = "client_cert")]
     pub client_key: Option<PathBuf>,
 }
@@ -136,7 +142,7 @@ pub struct Common {
     /// Which collector.
     #[command(flatten)]
     pub connection: Connection,
-    /// How to print.
+    /// Output format.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub output: Format,
 }
@@ -144,23 +150,24 @@ pub struct Common {
 /// Options of `reports`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Reports {
-    /// Only of this host, by id or name.
+    /// Only reports of this host (id or name).
     #[arg(long, value_name = "HOST")]
     pub host: Option<String>,
-    /// From this time or age on; all that are kept without it, or with --follow
-    /// only new ones.
+    /// Start time or age [default: all stored reports; with --follow only new
+    /// ones].
     ///
-    /// An age (10m, 24h, 7d), a local time of day (00:05: when it was last), a
-    /// local date or date and time (2026-01-31, "2026-01-31 12:00"), or RFC 3339.
+    /// Accepts an age (10m, 24h, 7d), a local time of day (00:05: its most recent
+    /// occurrence), a local date or date and time (2026-01-31, "2026-01-31 12:00"),
+    /// or RFC 3339.
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<String>,
-    /// Up to this time or age, in the same forms.
+    /// End time or age, in the formats of --since [default: now].
     #[arg(long, value_name = "TIME", conflicts_with = "follow", value_parser = time)]
     pub until: Option<String>,
-    /// At most so many.
+    /// Maximum number of reports.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
-    /// Go on with new reports as they come, until interrupted.
+    /// Keep printing new reports as they arrive, until interrupted.
     #[arg(long, short)]
     pub follow: bool,
     /// Options.
@@ -171,19 +178,20 @@ pub struct Reports {
 /// Options of `export`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Export {
-    /// In which form.
+    /// Export format.
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub format: ExportFormat,
-    /// Only of this host, by id or name.
+    /// Only reports of this host (id or name).
     #[arg(long, value_name = "HOST")]
     pub host: Option<String>,
-    /// From this time or age on.
+    /// Start time or age [default: all stored reports].
     ///
-    /// An age (10m, 24h, 7d), a local time of day (00:05: when it was last), a
-    /// local date or date and time (2026-01-31, "2026-01-31 12:00"), or RFC 3339.
+    /// Accepts an age (10m, 24h, 7d), a local time of day (00:05: its most recent
+    /// occurrence), a local date or date and time (2026-01-31, "2026-01-31 12:00"),
+    /// or RFC 3339.
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<String>,
-    /// Up to this time or age, in the same forms.
+    /// End time or age, in the formats of --since [default: now].
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub until: Option<String>,
     /// Which collector.
@@ -194,23 +202,23 @@ pub struct Export {
 /// The form of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    /// A line an endpoint.
+    /// One line per endpoint.
     Csv,
-    /// A report a line, as JSON.
+    /// One report per line, as JSON.
     Jsonl,
 }
 
-/// How to print.
+/// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Columns for people.
+    /// Aligned columns.
     #[default]
     Table,
-    /// JSON; reports one a line.
+    /// JSON; one report per line.
     Json,
 }
 
-/// When to colour.
+/// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Color {
     /// On a terminal unless NO_COLOR is set.
@@ -229,7 +237,7 @@ fn time(text: &str) -> Result<String, Infallible> {
 fn command_name(name: &str) -> Result<String, &'static str> {
     let command = Args::command();
     let found = command.find_subcommand(name).map(|_| name.to_owned());
-    found.ok_or("there is no such command")
+    found.ok_or("no such command: see --help")
 }
 
 /// Writes the manual page of a command, or of the program.

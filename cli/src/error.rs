@@ -9,8 +9,8 @@ use monitor_proto::display::printable;
 pub enum CliError {
     /// The URL cannot be used.
     #[error(
-        "--collector {url}: give a URL such as http://127.0.0.1:7601 or https://HOST:PORT, and \
-         nothing more"
+        "--collector {url}: use a URL such as http://127.0.0.1:7601 or https://HOST:PORT, \
+         without a path"
     )]
     BadUrl {
         /// As the user wrote it.
@@ -25,7 +25,7 @@ pub enum CliError {
         source: io::Error,
     },
     /// A file holds something else.
-    #[error("{path} holds no PEM with {wanted}")]
+    #[error("{path} contains no PEM block with {wanted}: check the file")]
     NotPem {
         /// The file.
         path: PathBuf,
@@ -33,15 +33,15 @@ pub enum CliError {
         wanted: &'static str,
     },
     /// What was given is no token.
-    #[error("{origin} holds no token: one line of visible ASCII characters is expected")]
+    #[error("{origin} contains no token: it must be one line of visible ASCII characters")]
     NoToken {
         /// Where it came from.
         origin: String,
     },
     /// No connection.
     #[error(
-        "cannot reach the collector at {url}: start one by `speedmimi-collector run`, or name \
-         another by --collector URL or SPEEDMIMI_COLLECTOR"
+        "cannot reach the collector at {url}: start one with `speedmimi-collector run`, or \
+         select another with --collector URL or SPEEDMIMI_COLLECTOR"
     )]
     Unreachable {
         /// The collector.
@@ -61,7 +61,7 @@ pub enum CliError {
     },
     /// The collector knows no such host.
     #[error(
-        "the collector at {url} knows no host with the id or name {host:?}: see `speedmimi hosts`"
+        "the collector at {url} has no host with the id or name {host:?}: see `speedmimi hosts`"
     )]
     UnknownHost {
         /// The collector.
@@ -70,7 +70,7 @@ pub enum CliError {
         host: String,
     },
     /// The answer is not what a collector gives.
-    #[error("{url} does not answer as a collector does: check --collector")]
+    #[error("the server at {url} is not a SpeedMimi collector: check --collector")]
     NotACollector {
         /// The address.
         url: String,
@@ -78,7 +78,7 @@ pub enum CliError {
         source: serde_json::Error,
     },
     /// The answer broke off.
-    #[error("the answer of the collector at {url} broke off: try again")]
+    #[error("the response of the collector at {url} ended early: try again")]
     BrokenOff {
         /// The collector.
         url: String,

@@ -56,9 +56,9 @@ fn over_https_a_read_token_reads_and_what_is_wrong_is_told() {
     for (flags, code, words) in [
         (&["--ca-cert", &ca][..], 1, "token add --read"),
         (&["--token-file", &token], 1, "UnknownIssuer"),
-        (&["--ca-cert", &token], 64, "holds no PEM"),
+        (&["--ca-cert", &token], 64, "contains no PEM"),
         (&["--ca-cert", "/nowhere"], 64, "/nowhere"),
-        (&["--token-file", &ca], 64, "holds no token"),
+        (&["--token-file", &ca], 64, "contains no token"),
         (&["--client-cert", &ca], 64, "--client-key"),
     ] {
         let output = hosts(flags);

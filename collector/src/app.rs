@@ -63,7 +63,7 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The data directory cannot be written to.
-    #[error("cannot write to the data directory {path}: give a writable one by --data-dir")]
+    #[error("cannot write to the data directory {path}: set --data-dir to a writable one")]
     DataDir {
         /// The directory.
         path: PathBuf,
@@ -72,11 +72,11 @@ pub enum AppError {
     },
     /// Two collectors on one store would answer from different memories.
     #[error(
-        "another collector uses the data directory {0}: stop it, or give another one by --data-dir"
+        "the data directory {0} is in use by another collector: stop it, or set another --data-dir"
     )]
     Taken(PathBuf),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: give a free address by {flag}, or port 0")]
+    #[error("cannot listen on {address}: set {flag} to a free address, or to port 0")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -102,10 +102,10 @@ pub enum AppError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// A part that runs for ever ended.
-    #[error("{0} ended by itself")]
+    #[error("{0} stopped unexpectedly")]
     Ended(&'static str),
     /// The last reports could not be stored.
-    #[error("the writer did not finish in time")]
+    #[error("the store writer did not finish within the shutdown timeout")]
     Unfinished,
 }
 
@@ -138,7 +138,7 @@ impl Daemon {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
-            .map_err(AppError::system("start the threads that serve requests"))?;
+            .map_err(AppError::system("start the server threads"))?;
         let entered = runtime.enter();
         let hangup = signal(SignalKind::hangup()).map_err(AppError::system("listen for SIGHUP"))?;
         drop(entered);
@@ -187,7 +187,7 @@ fn raise_open_files() {
         ..limit
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!(%error, "cannot raise the limit of open files");
     }
 }
 
@@ -211,7 +211,7 @@ async fn serve(
         stats: Arc::new(SelfStats::new(&config.remote_write, &config.otlp)),
         budget: budget.clone(),
     };
-    let pool = Pool::start().map_err(AppError::system("start the threads that make answers"))?;
+    let pool = Pool::start().map_err(AppError::system("start the query threads"))?;
     let store_path: PathBuf = config.data_dir.join(store::FILE_NAME);
     let (writer, writer_thread) = Writer::start(&store_path, &told, HOSTS_MAX, config.retention)
         .map_err(AppError::store("use the store"))?;
@@ -228,7 +228,7 @@ async fn serve(
         &config.otlp_headers,
         &told,
     )
-    .map_err(AppError::store("pass reports on"))?;
+    .map_err(AppError::store("forward reports"))?;
     let access = Arc::new(config.access);
     let (tls, look) = config.tls.unzip();
     let mut background = JoinSet::new();
@@ -368,7 +368,7 @@ fn ready(grpc: SocketAddr, http: SocketAddr) {
 /// Without systemd this does nothing.
 fn notify(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "cannot tell systemd");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }
 
@@ -376,9 +376,9 @@ async fn ended<E: Error>(mut server: JoinHandle<Result<(), E>>, what: &str) {
     match tokio::time::timeout(STOP_MAX, &mut server).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(error))) => tracing::error!(%error, what, "a server failed"),
-        Ok(Err(error)) => tracing::error!(%error, what, "a server broke"),
+        Ok(Err(error)) => tracing::error!(%error, what, "a server task panicked"),
         Err(_) => {
-            tracing::warn!(what, "some requests did not end in time");
+            tracing::warn!(what, "requests were still open at the shutdown timeout");
             server.abort();
         }
     }

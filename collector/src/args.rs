@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-/// Receives, stores and serves SpeedMimi's reports.
+/// Receive, store and serve SpeedMimi reports.
 #[derive(Debug, Parser)]
 #[command(
     name = "speedmimi-collector",
@@ -30,11 +30,11 @@ Examples:
   speedmimi-collector run --data-dir ./data --listen-http 127.0.0.1:0
   speedmimi-collector completions bash > /etc/bash_completion.d/speedmimi-collector
 
-SIGHUP reads the configuration file, --token-file and the tokens again, and the
-log says what of it needs a restart; a configuration that cannot be used changes
-nothing.  Certificates are followed without it.
+SIGHUP reloads the configuration file, --token-file and the tokens; the log names
+the settings that need a restart. An invalid configuration changes nothing.
+Certificates are reloaded without a signal.
 
-Exit codes: 0 ended on SIGTERM or SIGINT, 1 failure, 64 bad usage or configuration.";
+Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failure, 64 bad usage or configuration.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -42,10 +42,10 @@ pub enum Command {
     /// Run the collector until SIGTERM or SIGINT.
     #[command(after_help = RUN_EXAMPLES, args_override_self = true)]
     Run(Box<RunArgs>),
-    /// Copy the store to a file, while a collector runs or not.
+    /// Back up the store to a file; a running collector need not be stopped.
     #[command(after_help = BACKUP_EXAMPLES)]
     Backup {
-        /// Where the store is kept.
+        /// Data directory of the collector.
         #[arg(
             long,
             value_name = "DIR",
@@ -53,24 +53,24 @@ pub enum Command {
             default_value = DATA_DIR
         )]
         data_dir: PathBuf,
-        /// The copy; it must not exist yet.
+        /// Backup file to write; it must not exist yet.
         file: PathBuf,
     },
-    /// Give out tokens and take them back, while a collector runs or not.
+    /// Create, list and revoke tokens; a running collector need not be stopped.
     #[command(after_help = TOKEN_EXAMPLES)]
     Token {
         /// What to do.
         #[command(subcommand)]
         command: TokenCommand,
     },
-    /// Print the completions of a shell.
+    /// Print a shell completion script.
     Completions {
-        /// For which shell.
+        /// Target shell.
         shell: Shell,
     },
     /// Print a manual page (roff).
     Man {
-        /// Of this command; of speedmimi-collector itself without it.
+        /// Subcommand to document [default: speedmimi-collector itself].
         #[arg(value_name = "COMMAND", value_parser = command_name)]
         command: Option<String>,
     },
@@ -82,33 +82,33 @@ const BACKUP_EXAMPLES: &str = "\
 Example:
   speedmimi-collector backup /backup/speedmimi-2026-01-31.db
 
-To restore, stop the collector and put the copy into its data directory as
-collector.db, without collector.db-wal and collector.db-shm beside it.";
+To restore, stop the collector, copy the backup to DATA_DIR/collector.db, and
+remove DATA_DIR/collector.db-wal and DATA_DIR/collector.db-shm.";
 
 /// What to do with tokens.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token and print it: it is told this once.
+    /// Create a token and print it; it cannot be shown again.
     Add {
-        /// The host whose reports it may bring, by id.
+        /// Id of the host whose reports the token may write.
         #[arg(long, value_name = "ID", required_unless_present = "read")]
         host_id: Option<String>,
-        /// It may read everything, and bring nothing.
+        /// Create a read-only token for all hosts.
         #[arg(long, conflicts_with = "host_id")]
         read: bool,
         /// Options.
         #[command(flatten)]
         store: Store,
     },
-    /// List the tokens, without themselves.
+    /// List the tokens by id, without their values.
     List {
         /// Options.
         #[command(flatten)]
         store: Store,
     },
-    /// Take a token back, by the id that `list` shows.
+    /// Revoke a token.
     Revoke {
-        /// Its id.
+        /// Token id, as printed by `token list`.
         id: String,
         /// Options.
         #[command(flatten)]
@@ -119,7 +119,7 @@ pub enum TokenCommand {
 /// Where the collector keeps what it has.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Store {
-    /// Where the store and the tokens are kept.
+    /// Data directory with the store and the tokens.
     #[arg(
         long,
         value_name = "DIR",
@@ -136,9 +136,10 @@ Examples:
   speedmimi-collector token list
   speedmimi-collector token revoke 5a0c1d2e3f40
 
-`speedmimi hosts` shows the ids of hosts that have reported, and
-`speedmimi-agent snapshot` the id of its own. DATA_DIR/token, made on the first
-start, writes for every host: give it to no host that must not write as others.";
+`speedmimi hosts` lists the ids of hosts that have reported, and
+`speedmimi-agent snapshot` prints the id of the local host. DATA_DIR/token,
+created on the first start, may write reports of every host: use per-host tokens
+for hosts that must not write as others.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -147,26 +148,28 @@ Examples:
   speedmimi-collector run --listen-grpc 0.0.0.0:7600 --listen-http 0.0.0.0:7601 \\
     --tls-cert cert.pem --tls-key key.pem --tls-client-ca agents-ca.pem
 
-Agents need the token; it is made on the first start as DATA_DIR/token, readable
-by its owner alone, and writes for every host; `speedmimi-collector token add`
-makes tokens for one host each. Reading is open on loopback addresses; on others
-it needs a token of `speedmimi-collector token add --read` (as a bearer token,
-or as the password that a browser asks for) or a client certificate.";
+Agents need a token: DATA_DIR/token, created on the first start and readable only
+by its owner, may write reports of every host; `speedmimi-collector token add`
+creates tokens for one host each. Reading is open on loopback addresses; on
+others it needs a token of `speedmimi-collector token add --read` (as bearer
+token, or as the password in a browser's dialog) or a client certificate.";
 
 /// Flags of `run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
-    /// A TOML file with these flags as keys, such as `data-dir = "/data"`; flags
-    /// that are given here count more.
+    /// TOML configuration file with these flags as keys, such as
+    /// `data-dir = "/data"`; flags on the command line take precedence.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where agents deliver their reports; port 0 takes a free one.
+    /// Address of the gRPC server, to which agents send reports; port 0 selects a
+    /// free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7600")]
     pub listen_grpc: SocketAddr,
-    /// Where JSON, metrics and the web page are served; port 0 takes a free one.
+    /// Address of the HTTP server with the API, /metrics and the web page; port 0
+    /// selects a free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7601")]
     pub listen_http: SocketAddr,
-    /// Where the store and the token are kept.
+    /// Data directory with the store and the tokens.
     #[arg(
         long,
         value_name = "DIR",
@@ -174,25 +177,24 @@ pub struct RunArgs {
         default_value = DATA_DIR
     )]
     pub data_dir: PathBuf,
-    /// How long reports are kept: s, m, h, d or w; sums of minutes three times as
-    /// long, sums of hours 24 times.
+    /// Retention of reports: s, m, h, d or w. Roll-ups of a minute are kept three
+    /// times as long, roll-ups of an hour 24 times.
     #[arg(long, value_name = "AGE", default_value = "30d")]
     pub retention_age: String,
-    /// How large the store may get: KiB, MiB, GiB or TiB; where that is too little,
-    /// all is kept for a shorter age.
+    /// Maximum size of the store: KiB, MiB, GiB or TiB. When it is reached, the
+    /// oldest data is deleted before --retention-age.
     #[arg(long, value_name = "SIZE", default_value = "10GiB")]
     pub retention_bytes: String,
-    /// Delete by this machine's clock at once.  Else a clock that is ahead of the
-    /// newest report, or jumps while the collector runs, must hold for an hour
-    /// before anything is deleted for its age by it.  Counts at a start and on
-    /// SIGHUP.
+    /// Trust the system clock for retention immediately. Without this flag, a
+    /// clock that is ahead of the newest report, or that jumps while the collector
+    /// runs, must be stable for an hour before reports are deleted by age. Applied
+    /// at start and on SIGHUP.
     #[arg(long)]
     pub accept_clock: bool,
-    /// How much memory everything in flight may take: messages of agents, answers
-    /// that are not read yet, scrapes and watchers; KiB, MiB or GiB.  What finds no
-    /// room is refused for a while, by HTTP with 503, by gRPC with
-    /// RESOURCE_EXHAUSTED.  The process takes about 100 MiB beside it, more for
-    /// thousands of hosts.
+    /// Memory limit for requests and responses in flight, scrapes and watchers:
+    /// KiB, MiB or GiB. Requests beyond it are rejected with HTTP 503 or gRPC
+    /// RESOURCE_EXHAUSTED until memory is free. The process needs about 100 MiB in
+    /// addition, more for thousands of hosts.
     #[arg(
         long,
         value_name = "SIZE",
@@ -200,40 +202,39 @@ pub struct RunArgs {
         default_value = "256MiB"
     )]
     pub memory_limit: String,
-    /// Pass reports on to a receiver of Prometheus remote write; may be given
-    /// several times.
+    /// Forward metrics to a Prometheus remote write receiver; repeatable.
     #[arg(long, value_name = "URL")]
     pub remote_write: Vec<String>,
-    /// Pass reports on by OTLP: http(s)://HOST:4318 for OTLP/HTTP, to
-    /// /v1/metrics where the URL has no path, grpc(s)://HOST:4317 for OTLP/gRPC;
-    /// may be given several times.  OTEL_EXPORTER_OTLP_HEADERS holds headers.
+    /// Forward metrics by OTLP: http(s)://HOST:4318 for OTLP/HTTP (path /v1/metrics
+    /// if the URL has none), grpc(s)://HOST:4317 for OTLP/gRPC; repeatable.
+    /// OTEL_EXPORTER_OTLP_HEADERS sets request headers.
     #[arg(long, value_name = "URL")]
     pub otlp: Vec<String>,
-    /// Answer by HTTP from an engine with the Prometheus API in place of the
-    /// own store, such as http://prometheus:9090 or
-    /// http://vmselect:8481/select/0/prometheus; may be given several times,
-    /// then the answers are joined.
+    /// Answer HTTP queries from a server with the Prometheus API instead of the
+    /// collector's store, such as http://prometheus:9090 or
+    /// http://vmselect:8481/select/0/prometheus; repeatable, the results are
+    /// merged.
     #[arg(long, value_name = "URL")]
     pub query_url: Vec<String>,
-    /// A file with the token that writers must show, instead of DATA_DIR/token
+    /// File with the token that agents must send, instead of DATA_DIR/token
     /// (env: SPEEDMIMI_TOKEN holds the token itself).
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// A PEM file with the certificate chain for both ports, which speak TLS
-    /// then; a new file is used within seconds.
+    /// PEM file with the certificate chain; enables TLS on both ports. A changed
+    /// file is reloaded within seconds.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
-    /// A PEM file with the certificate's private key.
+    /// PEM file with the private key of the certificate.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// A PEM file with the authorities of client certificates.  Agents must show
-    /// one then, whose DNS names are the ids of the hosts that it reports for;
-    /// one with the URI urn:speedmimi:read may read.
+    /// PEM file with the CA certificates that verify client certificates. Agents
+    /// must then present one whose DNS names are the ids of their hosts; one with
+    /// the URI urn:speedmimi:read grants read access.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
-    /// A name under which the HTTP port on a loopback address is reached besides
-    /// localhost, such as that of a proxy which passes the Host field on; may be
-    /// given several times, in the environment with commas between.
+    /// Additional host name that the HTTP server accepts in the Host field on a
+    /// loopback address, such as that of a reverse proxy in front; repeatable,
+    /// comma-separated in the environment.
     #[arg(
         long,
         value_name = "NAME",
@@ -241,11 +242,11 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub allow_host: Vec<String>,
-    /// Listen also on addresses that are not loopback without encryption, and
-    /// let anyone there read what is kept; writing needs a token all the same.
+    /// Allow non-loopback addresses without TLS, and reading without a token there.
+    /// Writing still needs a token.
     #[arg(long)]
     pub insecure: bool,
-    /// The form of the log on stderr (level: env RUST_LOG, default info).
+    /// Format of the log on stderr (level: env RUST_LOG, default info).
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 }
@@ -253,10 +254,10 @@ pub struct RunArgs {
 /// The form of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Plain text.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -273,7 +274,7 @@ pub fn print_completions(shell: Shell) {
 fn command_name(name: &str) -> Result<String, &'static str> {
     let command = Args::command();
     let found = command.find_subcommand(name).map(|_| name.to_owned());
-    found.ok_or("there is no such command")
+    found.ok_or("no such command: see --help")
 }
 
 /// Writes the manual page of a command, or of the program, to stdout.

@@ -97,9 +97,9 @@ impl WriteGrant {
 /// Why a report is not taken from this sender.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denied {
-    #[error("the token is for reports of the host {0:?}")]
+    #[error("the token is only valid for the host {0:?}")]
     Token(String),
-    #[error("the client certificate is for {0}")]
+    #[error("the client certificate is only valid for {0}")]
     Certificate(String),
     #[error("the token was revoked")]
     Revoked,

@@ -57,8 +57,8 @@ const PEERS_MIN: u64 = 2;
 /// There is no room for it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the memory of --memory-limit is in use: read answers to their end, ask for less at once, or \
-     try again later"
+    "the memory limit (--memory-limit) is reached: read responses to their end, request less at \
+     once, or try again later"
 )]
 pub(crate) struct Exhausted;
 

@@ -55,7 +55,7 @@ const fn mark(text: &[u8]) -> [u8; 2] {
 /// Why a kept body cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CodecError {
-    #[error("the body has the unknown form {0:?}: a newer collector wrote it")]
+    #[error("unknown body format {0:?}: a newer collector wrote it")]
     UnknownForm(Option<u8>),
     #[error("cannot decompress the body")]
     Decompress(#[source] io::Error),

@@ -59,7 +59,7 @@ pub enum ConfigError {
         address: SocketAddr,
     },
     /// The data directory cannot be made.
-    #[error("cannot make the data directory {path}: give a writable place by --data-dir")]
+    #[error("cannot create the data directory {path}: set --data-dir to a writable place")]
     DataDir {
         /// The directory.
         path: PathBuf,

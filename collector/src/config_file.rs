@@ -44,7 +44,7 @@ pub enum ConfigFileError {
     },
     /// No flag of `run` has this name.
     #[error(
-        "{path}:{line}: there is no key {key:?}: {nearest}; the keys are the flags of \
+        "{path}:{line}: unknown key {key:?}: {nearest}; the keys are the flags of \
          `speedmimi-collector run --help`, without --"
     )]
     Unknown {
@@ -164,7 +164,7 @@ fn nearest(key: &str) -> String {
         .and_then(|error| error.get(ContextKind::SuggestedArg))
     {
         Some(ContextValue::String(flag)) => format!("did you mean {}?", flag.trim_matches('-')),
-        _ => "none is like it".to_owned(),
+        _ => "no key is similar".to_owned(),
     }
 }
 
@@ -202,21 +202,18 @@ mod tests {
         for (text, words) in [
             (
                 "# one\n\ndata-dri = \"/d\"",
-                "collector.toml:3: there is no key \"data-dri\": did you mean data-dir?",
+                "collector.toml:3: unknown key \"data-dri\": did you mean data-dir?",
             ),
             (
                 "zzzz = 1",
-                "collector.toml:1: there is no key \"zzzz\": none is like it",
+                "collector.toml:1: unknown key \"zzzz\": no key is similar",
             ),
             (
                 "[listen]\ngrpc = 1",
-                "collector.toml:1: there is no key \"listen\"",
+                "collector.toml:1: unknown key \"listen\"",
             ),
-            (
-                "config = \"x\"",
-                "collector.toml:1: there is no key \"config\"",
-            ),
-            ("help = true", "collector.toml:1: there is no key \"help\""),
+            ("config = \"x\"", "collector.toml:1: unknown key \"config\""),
+            ("help = true", "collector.toml:1: unknown key \"help\""),
             (
                 "insecure = true\ndata-dir = 5",
                 "collector.toml:2: data-dir is a string, such as data-dir = \"…\"",

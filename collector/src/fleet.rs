@@ -98,7 +98,7 @@ impl HostState {
             Err(error) => {
                 if let Some(left_out) = log_limit::line("newest report", &self.row.id) {
                     let host = &self.row.id;
-                    tracing::error!(host, %error, left_out, "a newest report is unreadable");
+                    tracing::error!(host, %error, left_out, "cannot decode a newest report");
                 }
                 Ok(None)
             }

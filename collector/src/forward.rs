@@ -295,7 +295,7 @@ impl Sender {
         if let Err(error) = read {
             if let Some(left_out) = log_limit::line("forward read", &self.name) {
                 tracing::warn!(
-                    %error, name = self.name, left_out, "reports cannot be read to be passed on"
+                    %error, name = self.name, left_out, "cannot read the reports to forward"
                 );
             }
             return Ok(());
@@ -380,8 +380,8 @@ impl Sender {
                             url,
                             error = message,
                             left_out,
-                            "the receiver takes no reports: they wait in the store and are tried \
-                             again; see whether it runs and whether the URL is its own"
+                            "the receiver does not accept reports: they stay in the store and are \
+                             retried; check that the receiver runs and that the URL is correct"
                         );
                     }
                     self.pause(after.unwrap_or(retry).max(retry))?;
@@ -401,7 +401,7 @@ impl Sender {
                 units,
                 error = message,
                 left_out,
-                "the receiver will never take this: docs/metrics.md says what each reason means"
+                "the receiver rejected data permanently: docs/metrics.md explains the reasons"
             );
         }
     }

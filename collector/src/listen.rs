@@ -93,8 +93,8 @@ impl Listener {
                     if let Some(left_out) = log_limit::line("accept", "") {
                         tracing::warn!(
                             %error, left_out,
-                            "a connection cannot be accepted: mostly too many files are open, see \
-                             LimitNOFILE of the unit"
+                            "cannot accept a connection: if too many files are open, raise LimitNOFILE \
+                             of the unit"
                         );
                     }
                     sleep(ACCEPT_PAUSE).await;
@@ -106,7 +106,7 @@ impl Listener {
                 identity: None,
             };
             let Some(place) = take_place(&self.stats, self.counter(), self.connections_max) else {
-                let why = format!("{} connections are open already", self.connections_max);
+                let why = format!("{} connections are already open", self.connections_max);
                 self.stats.refuse(Refusal::Connections, &peer, &why);
                 continue;
             };
@@ -130,8 +130,8 @@ impl Listener {
                             }
                             Err(error) => {
                                 let why = format!(
-                                    "a TLS handshake failed: {error}: see whether it speaks TLS, \
-                                     trusts this certificate and shows one where that is asked for"
+                                    "TLS handshake failed: {error}: check that the client uses TLS, \
+                                     trusts this certificate and sends its own where required"
                                 );
                                 stats.refuse(Refusal::Handshake, &peer, &why);
                             }

@@ -42,7 +42,7 @@ impl LiveReport {
             Err(CodecError::Exhausted(_)) => None,
             Err(error) => {
                 if let Some(left_out) = log_limit::line("live report", &self.host_id) {
-                    tracing::error!(%error, left_out, "a live report is unreadable");
+                    tracing::error!(%error, left_out, "cannot decode a live report");
                 }
                 None
             }

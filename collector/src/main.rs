@@ -44,8 +44,8 @@ fn main() -> ExitCode {
                 eprintln!("{} has {} bytes", file.display(), backup.bytes);
                 if backup.damaged > 0 {
                     eprintln!(
-                        "warning: {} rows in it are damaged, as they are in the store: keep \
-                         an older backup, and check the disk",
+                        "warning: {} rows in it are damaged, as in the store: keep an older \
+                         backup, and check the disk",
                         backup.damaged
                     );
                 }
@@ -76,14 +76,14 @@ fn token(command: TokenCommand) -> Result<(), TokensError> {
             let odd = host_id.as_deref().filter(|id| !tokens::is_id_of_agent(id));
             if let Some(id) = odd {
                 eprintln!(
-                    "warning: {id:?} is no id of an agent, which has 32 hexadecimal digits: \
-                     `speedmimi hosts` shows the ids, names do not count"
+                    "warning: {id:?} is not an agent's id, which has 32 hexadecimal digits: see \
+                     `speedmimi hosts`; host names are not accepted"
                 );
             }
             let right = host_id.map_or(Right::Read, |host_id| Right::Write { host_id });
             let (entry, secret) = tokens::add(&store.data_dir, right)?;
             println!("{secret}");
-            eprintln!("token {} was made; it is not shown again", entry.id);
+            eprintln!("created token {}; it cannot be shown again", entry.id);
         }
         TokenCommand::List { store } => {
             println!("{:<12}  {:<5}  {:<20}  HOST ID", "ID", "RIGHT", "CREATED");
@@ -100,7 +100,7 @@ fn token(command: TokenCommand) -> Result<(), TokensError> {
         }
         TokenCommand::Revoke { id, store } => {
             let entry = tokens::revoke(&store.data_dir, &id)?;
-            eprintln!("token {} is taken back", entry.id);
+            eprintln!("revoked token {}", entry.id);
         }
     }
     Ok(())

@@ -28,7 +28,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// There is no place for a job, or no thread any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many answers are being made: try again shortly")]
+#[error("too many concurrent requests: try again shortly")]
 pub(crate) struct Busy;
 
 /// A handle on the threads; they end when the last one is dropped.
@@ -102,7 +102,7 @@ fn serve(queue: &Mutex<mpsc::Receiver<Job>>) {
 /// Makes this thread one that others go before.
 pub(crate) fn give_way() {
     if let Err(error) = setpriority_process(Some(gettid()), NICE) {
-        tracing::debug!(%error, "a thread's priority stays as it is");
+        tracing::debug!(%error, "cannot lower the priority of a thread");
     }
 }
 

@@ -46,18 +46,18 @@ impl Reload {
                 self.writer.keep(config.retention).await;
                 let restart = restart.join(", ");
                 if restart.is_empty() {
-                    tracing::info!("the configuration was read again");
+                    tracing::info!("configuration reloaded");
                 } else {
                     tracing::warn!(
                         restart,
-                        "the configuration was read again: what is named under restart is \
-                         followed when the collector is started again"
+                        "configuration reloaded: restart the collector to apply the settings under \
+                         restart"
                     );
                 }
             }
             Err(error) => tracing::error!(
                 error = error.trim(),
-                "the configuration cannot be used: the one before counts on"
+                "invalid configuration: the old one stays in effect"
             ),
         }
     }

@@ -100,7 +100,7 @@ impl SelfStats {
         let (_, reason) = Refusal::ALL[slot];
         let peer = peer.to_string();
         if let Some(left_out) = log_limit::line(reason, &peer) {
-            tracing::warn!(reason, peer, %why, left_out, "refused");
+            tracing::warn!(reason, peer, %why, left_out, "request rejected");
         }
     }
 

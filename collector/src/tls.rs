@@ -46,10 +46,10 @@ pub enum TlsError {
         source: io::Error,
     },
     /// It is far too large.
-    #[error("{0} is larger than 1 MiB: that is no certificate")]
+    #[error("{0} is larger than 1 MiB: not a certificate file")]
     TooLarge(PathBuf),
     /// It is no PEM.
-    #[error("{path} is not a PEM file with what is needed")]
+    #[error("{path} is not a PEM file with a certificate or key")]
     Pem {
         /// The file.
         path: PathBuf,
@@ -57,10 +57,10 @@ pub enum TlsError {
         source: pem::Error,
     },
     /// It holds no certificate.
-    #[error("{0} holds no certificate (-----BEGIN CERTIFICATE-----)")]
+    #[error("{0} contains no certificate (-----BEGIN CERTIFICATE-----)")]
     NoCertificate(PathBuf),
     /// The two files do not belong together, or hold what cannot be used.
-    #[error("the certificate {cert} and the key {key} do not go together: give a pair")]
+    #[error("the certificate {cert} does not match the private key {key}: set a matching pair")]
     Pair {
         /// The certificate's file.
         cert: PathBuf,
@@ -70,7 +70,7 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// The clients' authorities cannot be used.
-    #[error("the certificates in {path} cannot be the authorities of clients")]
+    #[error("the certificates in {path} cannot be used as client CAs")]
     ClientCa {
         /// The file.
         path: PathBuf,
@@ -167,10 +167,13 @@ impl Reload {
             Ok(configs) => {
                 let current = self.tls.configs.write();
                 *current.unwrap_or_else(PoisonError::into_inner) = configs;
-                tracing::info!(certificate = %files.cert.display(), "a new certificate is used");
+                tracing::info!(certificate = %files.cert.display(), "certificate reloaded");
             }
             Err(error) => {
-                tracing::error!(error, "the certificate before it is used on");
+                tracing::error!(
+                    error,
+                    "cannot reload the certificate: the old one stays in use"
+                );
             }
         }
         self.seen = contents;
@@ -297,13 +300,13 @@ fn warn_of_validity(path: &Path, chain: &[CertificateDer<'_>]) {
         tracing::warn!(
             certificate = %path.display(),
             since = %validity.not_after,
-            "the certificate has expired: clients will refuse it"
+            "the certificate has expired and clients reject it: renew it"
         );
     } else if validity.not_before.timestamp() > now {
         tracing::warn!(
             certificate = %path.display(),
             until = %validity.not_before,
-            "the certificate is not valid yet: clients will refuse it"
+            "the certificate is not valid yet and clients reject it: check it and the clock"
         );
     }
 }

@@ -46,7 +46,7 @@ pub enum TokenError {
         source: io::Error,
     },
     /// The file cannot be made.
-    #[error("cannot make the token file {path}: the data directory must be writable")]
+    #[error("cannot create the token file {path}: make the data directory writable")]
     Make {
         /// The file.
         path: PathBuf,
@@ -95,7 +95,7 @@ impl Token {
                 if metadata.permissions().mode() & 0o077 != 0 {
                     tracing::warn!(
                         path = %path.display(),
-                        "others may read the token: chmod 600 it"
+                        "the token file is readable by other users: chmod 600 it"
                     );
                 }
                 Self::read(path)

@@ -77,8 +77,8 @@ pub enum TokensError {
     TooLarge(PathBuf),
     /// It is damaged.
     #[error(
-        "{path} is not what `speedmimi-collector token` writes: restore it, or remove it and give \
-         out new tokens"
+        "{path} is not a token file of `speedmimi-collector token`: restore it, or remove it and \
+         create new tokens"
     )]
     Damaged {
         /// The file.
@@ -95,10 +95,10 @@ pub enum TokensError {
         source: io::Error,
     },
     /// No host has such an id.
-    #[error("--host-id must have 1 to 256 bytes and no control character")]
+    #[error("invalid --host-id: it must have 1 to 256 bytes and no control characters")]
     HostId,
     /// There is no such token.
-    #[error("there is no token {0:?}: `speedmimi-collector token list` shows all")]
+    #[error("no such token {0:?}: see `speedmimi-collector token list`")]
     Unknown(String),
 }
 
@@ -278,9 +278,11 @@ impl Tokens {
                 Ok(kept) => {
                     current.tokens = kept.tokens.into();
                     self.generation.fetch_add(1, Relaxed);
-                    tracing::info!(tokens = current.tokens.len(), "the tokens were read again");
+                    tracing::info!(tokens = current.tokens.len(), "tokens reloaded");
                 }
-                Err(error) => tracing::error!(%error, "the tokens before count on"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot reload tokens: the old ones stay valid");
+                }
             }
         }
         Arc::clone(&current.tokens)

@@ -37,13 +37,13 @@ pub(crate) enum Invalid {
     },
     #[error("{0} has a NUL")]
     Nul(&'static str),
-    #[error("{0} does not fit 63 bits")]
+    #[error("{0} exceeds 63 bits")]
     TooLarge(&'static str),
     #[error("{0} is not a finite number")]
     NotFinite(&'static str),
     #[error("the window ends before it starts")]
     WindowReversed,
-    #[error("endpoint {address:?} comes twice with the same role and target")]
+    #[error("duplicate endpoint {address:?} with the same role and target")]
     EndpointTwice { address: String },
     #[error("{0} has a scale below -10 or above 20, or buckets outside 1 µs to 1 h")]
     HistogramRange(&'static str),

@@ -69,7 +69,7 @@ async fn answers_leave_a_damaged_report_out_say_so_and_count_it_once() {
         assert_eq!(sequences(&collector, &format!("limit={limit}")), others);
     }
     let page = collector.json("/api/v1/reports");
-    let partial = "1 kept reports are damaged and left out, the first of them: \
+    let partial = "1 kept reports are damaged and were skipped, first: \
                    host id-web, epoch 1763860000123, sequence 10";
     assert_eq!(page["partial"][0], partial);
     assert!(collector.json("/api/v1/reports?limit=3")["partial"].is_null());
@@ -141,12 +141,12 @@ async fn a_host_whose_reports_are_all_damaged_is_named_and_logged_once() {
     for _ in 0..3 {
         let newest = collector.json("/api/v1/reports?latest=true");
         assert_eq!(newest["reports"].as_array().unwrap().len(), 0);
-        let partial = "host id-web: its newest report is damaged and left out";
+        let partial = "host id-web: its newest report is damaged and was skipped";
         assert_eq!(newest["partial"][0], partial);
     }
     let lines = collector
         .log()
-        .matches("a kept report is unreadable")
+        .matches("cannot decode a stored report")
         .count();
     assert_eq!(lines, 1);
 }

@@ -170,7 +170,7 @@ fn a_taken_port_and_a_taken_directory_end_with_1_and_say_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());
     let same_dir = ["run", "--data-dir", dir.path().to_str().unwrap()];
-    refused(&run(&same_dir), 1, "another collector uses");
+    refused(&run(&same_dir), 1, "in use by another collector");
     let other = tempfile::tempdir().unwrap();
     let same_port = [
         "run",

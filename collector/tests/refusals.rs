@@ -37,7 +37,7 @@ async fn an_agent_without_a_right_leaves_one_line_that_says_what_to_do() {
     }
     let refused = "speedmimi_collector_refused_total{reason=\"unauthenticated\"}";
     assert_eq!(counted(&collector, refused), 3);
-    let said = "refused reason=\"unauthenticated\" peer=\"127.0.0.1\"";
+    let said = "request rejected reason=\"unauthenticated\" peer=\"127.0.0.1\"";
     eventually("the line", || lines(&collector, said) > 0);
     assert_eq!(lines(&collector, said), 1);
     assert!(collector.log().contains("speedmimi-collector token add"));
@@ -112,7 +112,7 @@ async fn a_receiver_that_is_gone_leaves_one_line() {
     agent.export(report("web", 1)).await;
     let retries = format!("speedmimi_collector_remote_write_retries_total{{url=\"{url}\"}}");
     eventually("it is tried again", || counted(&collector, &retries) >= 3);
-    assert_eq!(lines(&collector, "the receiver takes no reports"), 1);
+    assert_eq!(lines(&collector, "the receiver does not accept reports"), 1);
 }
 
 /// The head of the answer to these bytes.

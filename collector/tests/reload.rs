@@ -45,8 +45,8 @@ fn reloaded(collector: &Collector, words: &str) {
     eventually(words, || lines() > before);
 }
 
-const AGAIN: &str = "the configuration was read again";
-const UNUSABLE: &str = "the configuration cannot be used";
+const AGAIN: &str = "configuration reloaded";
+const UNUSABLE: &str = "invalid configuration";
 
 #[tokio::test]
 async fn names_and_tokens_are_followed_and_what_needs_a_restart_is_named() {

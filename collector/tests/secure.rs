@@ -317,7 +317,7 @@ async fn a_new_certificate_is_used_and_open_streams_go_on() {
     let new = after.server("server");
     fs::copy(&new.cert, &pair.cert).unwrap();
     eventually("the log tells of it", || {
-        collector.log().contains("do not go together")
+        collector.log().contains("does not match the private key")
     });
     assert!(trusts(&before) && !trusts(&after));
     fs::copy(&new.key, &pair.key).unwrap();
@@ -342,10 +342,10 @@ fn certificates_that_cannot_be_used_are_told_in_words() {
     fs::write(&empty, "").unwrap();
     let data = path(dir.path());
     for (cert, key, words) in [
-        (&one.cert, &two.key, "do not go together"),
+        (&one.cert, &two.key, "does not match the private key"),
         (&one.cert, &dir.path().join("none"), "cannot read"),
         (&garbage, &one.key, "is not a PEM file"),
-        (&empty, &one.key, "holds no certificate"),
+        (&empty, &one.key, "contains no certificate"),
         (&one.cert, &one.cert, "is not a PEM file"),
     ] {
         let flags = Pair {

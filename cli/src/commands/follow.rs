@@ -91,7 +91,7 @@ pub(super) fn follow(
             Err(error) => return Err(error),
         }
         eprintln!(
-            "speedmimi: the collector at {} went away: trying again in {} ms",
+            "speedmimi: lost the connection to the collector at {}: retrying in {} ms",
             client.url(),
             retry.as_millis()
         );

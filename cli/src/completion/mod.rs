@@ -60,7 +60,10 @@ fn with_hosts(shell: Shell, script: &str) -> String {
                 1,
             )
             .replace(":HOST:_default", ":HOST:_speedmimi_hosts")
-            .replace("or its name:_default", "or its name:_speedmimi_hosts"),
+            .replace(
+                "Host id or name:_default",
+                "Host id or name:_speedmimi_hosts",
+            ),
         _ => script.to_owned(),
     }
 }

@@ -38,11 +38,11 @@ pub(super) struct Answer {
 /// The answer is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadAnswer {
-    #[error("it refused the question: {0}")]
+    #[error("it rejected the query: {0}")]
     Refused(String),
-    #[error("it answered something that is not of the Prometheus API: {0}")]
+    #[error("its response is not of the Prometheus API: {0}")]
     NotOfTheApi(String),
-    #[error("it answered more than {SERIES_MAX} series: choose a host or an endpoint")]
+    #[error("its response has more than {SERIES_MAX} series: select a host or an endpoint")]
     TooMany,
 }
 
@@ -94,7 +94,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Answer, BadAnswer> {
         .map(|text| words(text))
         .collect();
     if envelope.is_partial {
-        partial.push("some of the engine's storage nodes did not answer".to_owned());
+        partial.push("some storage nodes of the query backend did not answer".to_owned());
     }
     Ok(Answer {
         series: envelope.data.result.into_iter().map(series).collect(),

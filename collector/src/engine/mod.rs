@@ -48,7 +48,7 @@ const QUESTIONS_MAX: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EngineError {
     /// None of the engines answered.
-    #[error("the engine {url} gave no answer: {why}")]
+    #[error("the query backend {url} did not answer: {why}")]
     NoAnswer { url: String, why: String },
     #[error("the collector is stopping")]
     Stopping,
@@ -242,7 +242,7 @@ fn read(mut from: impl Read, room: &mut Held) -> Result<Vec<u8>, Failure> {
         let bytes = body.len() as u64;
         if bytes > ANSWER_BYTES_MAX {
             let most = ANSWER_BYTES_MAX >> 20;
-            let words = format!("it is larger than {most} MiB: choose a host");
+            let words = format!("its response is larger than {most} MiB: select a host");
             return Err(Failure::NoAnswer(words));
         }
         resize(room, bytes * GROWTH)?;

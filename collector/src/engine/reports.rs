@@ -186,7 +186,7 @@ fn report(summary: &v1::HostSummary, series: &[&Series]) -> v1::Report {
         .saturating_sub(report.window_duration_ns);
     if is_single {
         report.complete = false;
-        let reason = "the engine has no earlier sample to subtract";
+        let reason = "the query backend has no earlier sample to subtract";
         report.incomplete_reasons.push(reason.to_owned());
     }
     report.endpoints = endpoints.into_values().map(finish).collect();

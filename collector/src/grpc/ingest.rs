@@ -122,7 +122,7 @@ impl Ingest {
                 let own = self.streams.take(&holder, max as u64);
                 Some(own.ok_or_else(|| {
                     refuse(format!(
-                        "{max} streams are open with this token or certificate already: close \
+                        "{max} streams are already open with this token or certificate: close \
                          some, or try again later"
                     ))
                 })?)
@@ -131,7 +131,7 @@ impl Ingest {
         let place = take_place(&self.stats, |s| &s.streams_active, STREAMS_MAX);
         let place = place.ok_or_else(|| {
             refuse(format!(
-                "{STREAMS_MAX} agents are connected already: try again later"
+                "{STREAMS_MAX} agents are already connected: try again later"
             ))
         })?;
         Ok((place, own))
@@ -151,7 +151,7 @@ impl Ingest {
             let next = tokio::select! {
                 next = requests.next() => next,
                 () = stopped(&mut stopping) => {
-                    let goodbye = Status::unavailable("the collector is stopping: connect again");
+                    let goodbye = Status::unavailable("the collector is stopping: reconnect later");
                     drop(pending.send(Pending::Broken(goodbye)).await);
                     return;
                 }
@@ -190,8 +190,8 @@ impl Ingest {
                 peer,
                 why,
                 left_out,
-                "a stream of reports broke off: its agent connects again, and sends what was not \
-                 acknowledged"
+                "a report stream was interrupted: the agent reconnects and resends unacknowledged \
+                 reports"
             );
         }
     }
@@ -262,7 +262,7 @@ impl Ingest {
         peer: &Peer,
     ) -> Result<Held, Pending> {
         let decoded = codec::decoded_bytes(message)
-            .ok_or_else(|| self.unreadable(&"it is no message of the contract", peer))?;
+            .ok_or_else(|| self.unreadable(&"it is not a report of the protocol", peer))?;
         if decoded > DECODED_BYTES_MAX {
             let identity = Identity::decode(&**message).unwrap_or_default();
             let epoch = identity.agent.map_or(0, |agent| agent.epoch);
@@ -300,16 +300,14 @@ impl Ingest {
 
     fn unreadable(&self, why: &dyn std::fmt::Display, peer: &Peer) -> Pending {
         self.stats.refuse(Refusal::Invalid, peer, why);
-        Pending::Broken(Status::invalid_argument(format!(
-            "a report cannot be read: {why}"
-        )))
+        Pending::Broken(Status::invalid_argument(format!("invalid report: {why}")))
     }
 
     /// The stream ends and the sender's spool waits: a report under the wrong
     /// right is not lost, as a rejected one would be.
     fn granted(&self, grant: &mut WriteGrant, host: &str) -> Result<(), Status> {
         self.access.allows(grant, host).map_err(|denied| {
-            let words = format!("reports of the host {host:?} are not taken here: {denied}");
+            let words = format!("reports of the host {host:?} are rejected: {denied}");
             self.stats.refuse(Refusal::Forbidden, grant.peer(), &words);
             match denied {
                 Denied::Revoked => Status::unauthenticated(words),
@@ -323,8 +321,7 @@ impl Ingest {
         if self.rates.take(host, report.encoded_len(), Instant::now()) {
             return Ok(());
         }
-        const WHY: &str =
-            "this host sends more than the collector takes of one host: send again later";
+        const WHY: &str = "rate limit for one host exceeded: send again later";
         self.stats.refuse(Refusal::Rate, peer, &WHY);
         Err(Status::resource_exhausted(WHY))
     }

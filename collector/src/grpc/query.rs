@@ -97,7 +97,7 @@ impl Query {
         match &self.reading {
             Reading::Store(fleet, readers) => Ok((fleet, readers)),
             Reading::Engine(_) => Err(Status::unimplemented(format!(
-                "this is not kept by the engine that --query-url names: {instead}"
+                "the query backend of --query-url does not provide this: {instead}"
             ))),
         }
     }
@@ -105,7 +105,7 @@ impl Query {
     fn place(&self) -> Result<Place, Status> {
         take_place(&self.stats, |s| &s.watchers_active, WATCHERS_MAX).ok_or_else(|| {
             Status::resource_exhausted(format!(
-                "{WATCHERS_MAX} watchers are connected already: try again later"
+                "{WATCHERS_MAX} watchers are already connected: try again later"
             ))
         })
     }
@@ -220,7 +220,7 @@ fn skip_to_newest(reports: &mut broadcast::Receiver<LiveReport>) -> u64 {
 }
 
 fn goodbye() -> Status {
-    Status::unavailable("the collector is stopping: connect again")
+    Status::unavailable("the collector is stopping: reconnect later")
 }
 
 fn status(error: &ReadError) -> Status {
@@ -229,7 +229,7 @@ fn status(error: &ReadError) -> Status {
         ReadError::Stopping => Status::unavailable(error.to_string()),
         ReadError::TooMuch(_) => Status::invalid_argument(error.to_string()),
         ReadError::Sqlite(_) => {
-            tracing::error!(%error, "a read failed");
+            tracing::error!(%error, "cannot read the store");
             Status::internal(error.to_string())
         }
     }
@@ -290,7 +290,7 @@ fn selection(fleet: &Fleet, request: &v1::GetReportsRequest) -> Result<Selection
         Ok(limit) if limit <= LIMIT_MAX => limit,
         Ok(_) | Err(_) => {
             return Err(Status::invalid_argument(format!(
-                "limit {} is more than {LIMIT_MAX}",
+                "limit {} is above the maximum of {LIMIT_MAX}",
                 request.limit
             )));
         }
@@ -323,7 +323,7 @@ fn selection(fleet: &Fleet, request: &v1::GetReportsRequest) -> Result<Selection
 fn bounded(hosts: Vec<String>) -> Result<Vec<String>, Status> {
     if hosts.len() > HOSTS_ASKED_MAX {
         return Err(Status::invalid_argument(format!(
-            "{} hosts are asked for, more than {HOSTS_ASKED_MAX}",
+            "{} hosts requested: the maximum is {HOSTS_ASKED_MAX}",
             hosts.len()
         )));
     }

@@ -147,7 +147,7 @@ impl HttpBody for TimelyBody {
             .get_or_insert_with(|| Box::pin(sleep(message_max)));
         ready!(deadline.as_mut().poll(context));
         Poll::Ready(Some(Err(Status::deadline_exceeded(format!(
-            "the rest of a message did not come within {message_max:?}"
+            "the message was not complete within {message_max:?}"
         )))))
     }
 

@@ -114,7 +114,7 @@ impl Document {
                 Err(CodecError::Exhausted(exhausted)) => return Some(Err(exhausted)),
                 Err(error) => {
                     if let Some(left_out) = log_limit::line("unreadable report", &host) {
-                        tracing::error!(host, %error, left_out, "a kept report is unreadable");
+                        tracing::error!(host, %error, left_out, "cannot decode a stored report");
                     }
                     self.unreadable.push(host);
                     continue;

@@ -42,7 +42,7 @@ pub(super) async fn stats(
             hold::json(&state.pool, told).await
         }
         several => Err(Problem::bad_request(format!(
-            "{several} hosts have the name {id:?}: give one of their ids, see /api/v1/hosts"
+            "{several} hosts have the name {id:?}: use a host id, see /api/v1/hosts"
         ))),
     }
 }

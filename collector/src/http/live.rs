@@ -57,7 +57,7 @@ pub(super) async fn watch(
         take_place(&state.stats, |s| &s.watchers_active, WATCHERS_MAX).ok_or_else(|| {
             Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                format!("{WATCHERS_MAX} watchers are connected already: try again later"),
+                format!("{WATCHERS_MAX} watchers are already connected: try again later"),
             )
         })?;
     let (events, queue) = mpsc::channel(EVENTS_MAX);

@@ -20,8 +20,7 @@ pub(super) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
         path => path,
     };
     let Some(file) = Web::get(path) else {
-        return Problem::not_found(format!("nothing is served at {:?}", uri.path()))
-            .into_response();
+        return Problem::not_found(format!("no resource at {:?}", uri.path())).into_response();
     };
     let tag = etag(&file);
     let known = headers

@@ -92,8 +92,8 @@ impl Chosen {
         let (cursor, mut partial) = (json!(self.next_cursor), self.partial);
         let after = move |unreadable: &[String]| {
             partial.extend(unreadable.iter().map(|host| match host.as_str() {
-                "" => "a kept report is damaged and left out".to_owned(),
-                host => format!("host {host}: its newest report is damaged and left out"),
+                "" => "a stored report is damaged and was skipped".to_owned(),
+                host => format!("host {host}: its newest report is damaged and was skipped"),
             }));
             if partial.is_empty() {
                 return format!("],\"next_cursor\":{cursor}}}");
@@ -221,7 +221,7 @@ fn selection(state: &State, query: &ReportsQuery) -> Result<Selection, Problem> 
     let (since_ns, until_ns) = (at(&query.since, 0)?, at(&query.until, u64::MAX)?);
     if since_ns > until_ns {
         return Err(Problem::bad_request(format!(
-            "since={:?} is after until={:?}: exchange them",
+            "since={:?} is after until={:?}: swap them",
             query.since, query.until
         )));
     }

@@ -157,7 +157,7 @@ fn name(one: &NamedSeries, points: Vec<Point>) -> Series {
 pub(super) fn plan_of(hosts: u64, query: &SeriesQuery) -> Result<Plan, Problem> {
     let metric = Metric::find(&query.metric).ok_or_else(|| {
         Problem::bad_request(format!(
-            "metric={:?} is none of {}",
+            "unknown metric={:?}: use one of {}",
             query.metric,
             Metric::names()
         ))

@@ -38,7 +38,7 @@ pub(super) async fn serve(
         let served = graceful.watch(served);
         tokio::spawn(async move {
             if let Err(error) = served.await {
-                tracing::debug!(%error, "an HTTP connection broke");
+                tracing::debug!(%error, "an HTTP connection failed");
             }
         });
     }

@@ -25,7 +25,7 @@ pub(crate) fn own(stats: &SelfStats, budget: &Budget, hosts: usize, store_bytes:
         &mut out,
         name,
         Kind::Counter,
-        "Reports that were answered, by outcome.",
+        "Reports answered, by outcome.",
     );
     for (outcome, counter) in [
         ("conflict", &stats.conflicts),
@@ -41,7 +41,7 @@ pub(crate) fn own(stats: &SelfStats, budget: &Budget, hosts: usize, store_bytes:
         &mut out,
         name,
         Kind::Counter,
-        "Reports, streams and connections that were refused, by reason.",
+        "Reports, streams and connections rejected, by reason.",
     );
     for (reason, label) in Refusal::ALL {
         let labels = Labels::default().with("reason", label);
@@ -53,7 +53,7 @@ pub(crate) fn own(stats: &SelfStats, budget: &Budget, hosts: usize, store_bytes:
         &mut out,
         name,
         Kind::Counter,
-        "Transactions of the store, by result.",
+        "Store transactions, by result.",
     );
     for (result, counter) in [("done", &stats.commits), ("failed", &stats.commits_failed)] {
         let labels = Labels::default().with("result", result);
@@ -65,7 +65,7 @@ pub(crate) fn own(stats: &SelfStats, budget: &Budget, hosts: usize, store_bytes:
         &mut out,
         name,
         Kind::Counter,
-        "Rows of the store that are damaged and left out of answers, by table; each counts once.",
+        "Damaged rows of the store, skipped in responses, by table; each row counts once.",
     );
     for ((table, _), count) in TABLES.iter().zip(stats.damaged.counts()) {
         line(
@@ -87,61 +87,61 @@ pub(crate) fn own(stats: &SelfStats, budget: &Budget, hosts: usize, store_bytes:
     plain(
         "speedmimi_collector_commit_seconds_total",
         Kind::Counter,
-        "Time that the store's transactions took.",
+        "Total duration of the store's transactions.",
         read(&stats.commit_ns) as f64 / 1e9,
     );
     plain(
         "speedmimi_collector_retired_reports_total",
         Kind::Counter,
-        "Reports deleted for their age or the size of the store.",
+        "Reports deleted by the age or size limit.",
         read(&stats.retired) as f64,
     );
     plain(
         "speedmimi_collector_rollups_left_out_total",
         Kind::Counter,
-        "Buckets of endpoints beyond the bound of their host.",
+        "Roll-up buckets dropped because their host exceeded its limit of endpoints.",
         read(&stats.rolls_left_out) as f64,
     );
     plain(
         "speedmimi_collector_streams_broken_total",
         Kind::Counter,
-        "Streams of reports that broke off without being closed.",
+        "Report streams interrupted without a regular close.",
         read(&stats.streams_broken) as f64,
     );
     plain(
         "speedmimi_collector_streams_active",
         Kind::Gauge,
-        "Streams of reports that are open, one of each connected agent.",
+        "Open report streams, one per connected agent.",
         read(&stats.streams_active) as f64,
     );
     plain(
         "speedmimi_collector_grpc_connections",
         Kind::Gauge,
-        "Connections that are open to the gRPC port.",
+        "Open connections to the gRPC port.",
         read(&stats.grpc_connections) as f64,
     );
     plain(
         "speedmimi_collector_http_connections",
         Kind::Gauge,
-        "Connections that are open to the HTTP port.",
+        "Open connections to the HTTP port.",
         read(&stats.http_connections) as f64,
     );
     plain(
         "speedmimi_collector_watchers_active",
         Kind::Gauge,
-        "Readers of live events that are connected.",
+        "Connected clients of live events.",
         read(&stats.watchers_active) as f64,
     );
     plain(
         "speedmimi_collector_hosts",
         Kind::Gauge,
-        "Hosts of which reports are kept.",
+        "Hosts with stored reports.",
         hosts as f64,
     );
     plain(
         "speedmimi_collector_store_bytes",
         Kind::Gauge,
-        "Size of the store's main file, without its log.",
+        "Size of the store's main file, without its write-ahead log.",
         store_bytes as f64,
     );
     out
@@ -149,7 +149,7 @@ pub(crate) fn own(stats: &SelfStats, budget: &Budget, hosts: usize, store_bytes:
 
 fn memory(out: &mut String, budget: &Budget) {
     let name = "speedmimi_collector_memory_limit_bytes";
-    let help = "What may be held in flight, as --memory-limit says.";
+    let help = "Memory limit for data in flight, set by --memory-limit.";
     head(out, name, Kind::Gauge, help);
     line(out, name, &Labels::default(), budget.limit());
     let mut by_use = |name, kind, help, read: fn(&Budget, Use) -> u64| {
@@ -162,13 +162,13 @@ fn memory(out: &mut String, budget: &Budget) {
     by_use(
         "speedmimi_collector_memory_used_bytes",
         Kind::Gauge,
-        "What of --memory-limit is held, by use.",
+        "Memory held for data in flight, by use.",
         Budget::used,
     );
     by_use(
         "speedmimi_collector_memory_refused_total",
         Kind::Counter,
-        "How often something found no room within --memory-limit, by use.",
+        "Allocations rejected by --memory-limit, by use.",
         Budget::refused,
     );
 }
@@ -184,38 +184,38 @@ struct ForwardFamilies {
 const REMOTE_WRITE: ForwardFamilies = ForwardFamilies {
     sent: (
         "speedmimi_collector_remote_write_sent_total",
-        "Reports that the receiver took.",
+        "Reports that the receiver accepted.",
     ),
     rejected: (
         "speedmimi_collector_remote_write_rejected_total",
-        "Reports that the receiver will never take, by reason.",
+        "Reports that the receiver rejected permanently, by reason.",
     ),
     retries: (
         "speedmimi_collector_remote_write_retries_total",
-        "Tries that failed and were repeated.",
+        "Failed attempts that were retried.",
     ),
     behind: (
         "speedmimi_collector_remote_write_behind_seconds",
-        "How long the oldest report that was not sent yet has been waiting.",
+        "Age of the oldest report not sent yet.",
     ),
 };
 
 const OTLP: ForwardFamilies = ForwardFamilies {
     sent: (
         "speedmimi_collector_otlp_sent_points_total",
-        "Points that the receiver took.",
+        "Data points that the receiver accepted.",
     ),
     rejected: (
         "speedmimi_collector_otlp_rejected_points_total",
-        "Points that the receiver will never take, by reason.",
+        "Data points that the receiver rejected permanently, by reason.",
     ),
     retries: (
         "speedmimi_collector_otlp_retries_total",
-        "Tries that failed and were repeated.",
+        "Failed attempts that were retried.",
     ),
     behind: (
         "speedmimi_collector_otlp_behind_seconds",
-        "How long the oldest report that was not sent yet has been waiting.",
+        "Age of the oldest report not sent yet.",
     ),
 };
 
@@ -251,7 +251,7 @@ fn forwards(out: &mut String, families: &ForwardFamilies, receivers: &[Arc<Forwa
 
 fn build_info(out: &mut String) {
     let name = "speedmimi_collector_build_info";
-    head(out, name, Kind::Gauge, "The version of this collector.");
+    head(out, name, Kind::Gauge, "Version of the collector.");
     let labels = Labels::default().with("version", env!("CARGO_PKG_VERSION"));
     line(out, name, &labels, 1u64);
 }

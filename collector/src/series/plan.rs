@@ -53,9 +53,9 @@ pub(crate) struct Plan {
 pub(crate) enum BadPlan {
     #[error("until is not after since")]
     Reversed,
-    #[error("a step of {0} s is too small: the smallest is {STEP_MIN_S} s")]
+    #[error("a step of {0} s is too small: the minimum is {STEP_MIN_S} s")]
     StepTooSmall(u64),
-    #[error("{0} steps are too many for one answer: {STEPS_MAX} at most, take a larger step")]
+    #[error("{0} steps exceed the maximum of {STEPS_MAX}: use a larger step")]
     TooManySteps(u64),
 }
 

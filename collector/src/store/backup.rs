@@ -13,13 +13,13 @@ use super::{kept, open::open_reader, reports, rolls, schema};
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BackupError {
-    #[error("there is no store at {0}: give the collector's directory by --data-dir")]
+    #[error("no store at {0}: set --data-dir to the collector's data directory")]
     NoStore(PathBuf),
     #[error(
-        "{0} is empty or not a collector's store: start the collector, which sets such a file aside"
+        "{0} is empty or not a collector's store: start the collector, which moves such a file aside"
     )]
     NotAStore(PathBuf),
-    #[error("{0} exists already: give a new file, or remove it")]
+    #[error("{0} already exists: name a new file, or remove it")]
     Exists(PathBuf),
     #[error("cannot copy the store to {path}")]
     Copy {

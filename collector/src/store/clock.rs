@@ -125,11 +125,13 @@ impl Clock {
             Judged::AsBefore => {}
             Judged::Jumped(ahead_ns) => tracing::warn!(
                 ahead_s = ahead_ns / 1_000_000_000,
-                "this machine's clock is far from the store's, or has jumped: nothing is deleted for \
-                 its age by it until that has held for an hour; where the clock is right, a start \
-                 or a reload with --accept-clock deletes at once"
+                "the system clock differs from the newest report, or has jumped: deletion by age \
+                 is paused until the clock is stable for an hour; if it is correct, restart or \
+                 reload with --accept-clock"
             ),
-            Judged::Held => tracing::info!("the clock has held for an hour: reports age by it"),
+            Judged::Held => {
+                tracing::info!("the clock is stable for an hour: deletion by age resumes");
+            }
         }
         time_ns
     }

@@ -308,7 +308,7 @@ impl State {
                     name = incoming.host.name,
                     epoch = incoming.agent.epoch,
                     shown_epoch = row.epoch,
-                    "two agents report as one host: all their reports are kept, but the newest \
+                    "two agents report as the same host: all reports are stored, but the newest \
                      figures are those of the one whose spool was made later. Run one agent a host, \
                      with all its targets, and give machines that were copied their own \
                      /etc/machine-id"

@@ -31,9 +31,9 @@ const KNOWN_MAX: usize = 10_000;
 pub(crate) enum KeptError {
     #[error(transparent)]
     Body(#[from] CodecError),
-    #[error("the body is of another report than its row")]
+    #[error("the body belongs to another report than its row")]
     Key,
-    #[error("the row has another checksum")]
+    #[error("the checksum of the row does not match")]
     Row,
 }
 
@@ -173,7 +173,7 @@ pub(super) fn told(damages: &[Damage]) -> Vec<String> {
         let first = of_table.next()?;
         let n = 1 + of_table.count();
         Some(format!(
-            "{n} {name} are damaged and left out, the first of them: {first}"
+            "{n} {name} are damaged and were skipped, first: {first}"
         ))
     });
     told.collect()
@@ -206,8 +206,8 @@ impl Damaged {
                 row = %damage,
                 why = damage.why,
                 left_out,
-                "a kept row is damaged and left out: check the disk, and restore the store from \
-                 a backup where its figures are needed"
+                "a stored row is damaged and skipped: check the disk, and restore the store from a \
+                 backup if its data is needed"
             );
         }
     }

@@ -27,7 +27,7 @@ const STEP_ROWS: u32 = 5000;
 pub(super) fn migrate(connection: &Connection, version: i32) -> rusqlite::Result<()> {
     if version < 2 {
         tracing::info!(
-            "the store is brought from version {version} to {}",
+            "migrating the store from schema version {version} to {}",
             schema::VERSION
         );
         let done = begin(connection);
@@ -54,7 +54,7 @@ pub(super) fn migrate(connection: &Connection, version: i32) -> rusqlite::Result
         }
     }
     connection.execute_batch("DROP TABLE endpoint_rolls_v1; DROP TABLE host_rolls_v1;")?;
-    tracing::info!(rows = moved, took = ?started.elapsed(), "the roll-ups have checksums now");
+    tracing::info!(rows = moved, took = ?started.elapsed(), "added checksums to the roll-ups");
     Ok(())
 }
 

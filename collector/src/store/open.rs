@@ -65,7 +65,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, OpenError> {
                 store = %path.display(),
                 aside = %aside.display(),
                 why,
-                "the store cannot be used: it was set aside and a new one is made"
+                "the store is unusable: it was moved aside and a new one is created"
             );
             create(path).map_err(wrap)
         }
@@ -88,14 +88,14 @@ fn open_existing(path: &Path) -> rusqlite::Result<Found> {
         return Ok(match log_bytes {
             0 => Found::Empty,
             _ => Found::Unusable(format!(
-                "it is empty or gone, while its write-ahead log has {log_bytes} bytes: something \
-                 else emptied it, and reports that were acknowledged may be lost; the log is kept \
-                 beside it, so restore a backup, or mend it with sqlite3's .recover"
+                "it is empty or missing, but its write-ahead log has {log_bytes} bytes: another \
+                 program emptied it, and acknowledged reports may be lost; the log is preserved \
+                 next to it: restore a backup, or repair it with .recover of sqlite3"
             )),
         });
     }
     if marker(path).exists() {
-        let why = "it was found to be damaged while it was in use";
+        let why = "damage was detected while it was in use";
         return Ok(Found::Unusable(why.to_owned()));
     }
     match inspect(path, bytes) {

@@ -35,7 +35,7 @@ type Job = Box<dyn FnOnce(&Connection) + Send>;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    #[error("too many reads are waiting: try again shortly")]
+    #[error("too many queries are waiting: try again shortly")]
     Busy,
     #[error("the collector is stopping")]
     Stopping,

@@ -52,7 +52,7 @@ pub(crate) struct Cursor {
 
 /// The text is not a cursor of ours.
 #[derive(Debug, thiserror::Error)]
-#[error("the cursor is not one that this collector gave out: take next_cursor as it is")]
+#[error("invalid cursor: use next_cursor of the previous response unchanged")]
 pub(crate) struct BadCursor;
 
 impl fmt::Display for Cursor {

@@ -198,7 +198,7 @@ impl Retention {
         if shorter < SHORTEST && !std::mem::replace(&mut due.warned, true) {
             tracing::warn!(
                 bytes = self.bytes,
-                "--retention-bytes suffices for less than a minute of reports: give it more"
+                "--retention-bytes holds less than a minute of reports: increase it"
             );
         }
         due.pressed = Some(shorter);

@@ -88,7 +88,7 @@ fn run(
                 done
             }
             Err(error) => {
-                tracing::warn!(%error, "reports cannot be rolled up");
+                tracing::warn!(%error, "cannot roll up reports");
                 false
             }
         };

@@ -64,9 +64,9 @@ pub(crate) enum Outcome {
 /// Why a report was not stored; it may be sent again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    #[error("the collector's disk is full: free some space or lower its retention")]
+    #[error("the collector's disk is full: free space or lower --retention-bytes")]
     Full,
-    #[error("the collector keeps {0} hosts already: remove some or raise its bound")]
+    #[error("the collector already has its maximum of {0} hosts")]
     TooManyHosts(usize),
     #[error("the collector cannot write its store: {0}")]
     Failed(String),
@@ -90,7 +90,7 @@ pub(crate) enum StartError {
     Open(#[from] OpenError),
     #[error("cannot read the hosts in the store")]
     Load(#[from] rusqlite::Error),
-    #[error("cannot set a damaged store aside, or start a thread")]
+    #[error("cannot move a damaged store aside, or start a thread")]
     System(#[from] io::Error),
 }
 
@@ -303,7 +303,7 @@ impl Thread {
             }
         }
         if let Err(error) = self.state.connection.execute_batch("PRAGMA optimize;") {
-            tracing::debug!(%error, "the store's statistics were not refreshed");
+            tracing::debug!(%error, "cannot refresh the statistics of the store");
         }
     }
 
@@ -322,7 +322,7 @@ impl Thread {
                 }
             }
             Err(error) => {
-                self.failed(&error, "a commit failed");
+                self.failed(&error, "cannot commit to the store");
                 let error = WriteError::from_sqlite(&error);
                 for answer in answers {
                     drop(answer.send(Err(error.clone())));
@@ -343,25 +343,25 @@ impl Thread {
         match mark_damaged(&self.path) {
             Ok(()) => tracing::error!(
                 %store,
-                "the store is damaged: it will be set aside when the collector is started again"
+                "the store is damaged: restart the collector, which moves it aside"
             ),
             Err(error) => tracing::error!(
                 %store, %error,
-                "the store is damaged, and cannot be marked as such: move it away"
+                "the store is damaged and cannot be marked so: stop the collector and move it away"
             ),
         }
     }
 
     fn progress(&mut self, name: &str, stored_ns: u64) {
         if let Err(error) = save_progress(&self.state.connection, name, stored_ns) {
-            self.failed(&error, "progress cannot be kept");
+            self.failed(&error, "cannot store the progress of forwarding");
         }
     }
 
     fn roll(&mut self, rolled: &Rolled) -> bool {
         let written = self.state.lightly(|state| state.roll(rolled));
         if let Err(error) = &written {
-            self.failed(error, "roll-ups cannot be written");
+            self.failed(error, "cannot write roll-ups");
         }
         written.is_ok()
     }
@@ -387,7 +387,7 @@ impl Thread {
                 true
             }
             Err(error) => {
-                self.failed(&error, "what is too old cannot be deleted");
+                self.failed(&error, "cannot delete expired data");
                 false
             }
         }
