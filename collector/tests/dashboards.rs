@@ -219,7 +219,7 @@ async fn every_query_has_an_answer() {
     let collector = Collector::start_with(dir.path(), nobody.as_flattened());
     let mut agent = collector.agent().await;
     // Five reports a second, whose totals grow.
-    tokio::spawn(async move {
+    let reporting = tokio::spawn(async move {
         for sequence in 1.. {
             let mut report = full("web", sequence);
             report.window_end_unix_ns = now_ns();
@@ -274,4 +274,7 @@ async fn every_query_has_an_answer() {
     answers("ALERTS{alertname=\"SpeedMimiServerErrors\"}");
     let silent = engine.series("ALERTS{alertname=\"SpeedMimiHostSilent\"}");
     assert!(silent.is_empty(), "{silent:?}");
+    // It ends before its collector does, and has not failed until here.
+    reporting.abort();
+    assert!(reporting.await.unwrap_err().is_cancelled());
 }

@@ -159,6 +159,29 @@ fn haproxy_s_backends_and_frontends_have_their_names() {
 }
 
 #[test]
+fn haproxy_s_variables_have_the_values_that_its_file_sets() {
+    let (names, found) = case("environment.cfg");
+    for (address, backend) in [
+        ("127.0.0.1:25301", "s25301,escaped"),
+        ("127.0.0.1:25302", "late"),
+        ("127.0.0.1:25303", "preset"),
+    ] {
+        assert_eq!(peer(&names, address), pair("app", backend), "{address}");
+    }
+    assert_eq!(names.peers().count(), 3, "{names:?}");
+    assert_eq!(listener(&names, "10.1.1.1:25300"), "web5300");
+    assert_eq!(listener(&names, "127.0.0.9:25300"), "web5300");
+    assert_eq!(names.len(), 5, "{names:?}");
+    let remarks: Vec<_> = found.remarks.iter().collect();
+    assert_eq!(remarks.len(), 1, "{remarks:?}");
+    assert!(remarks[0].contains("$OUTSIDE is not known"), "{remarks:?}");
+    // Half a condition holds no value.
+    let text = "global\n.if defined(X)\nsetenv P 1\n.endif\nbackend b\nserver a :\"$P\"\n";
+    let found = haproxy::parse(text);
+    assert_eq!((found.peers.len(), found.remarks.len()), (0, 2));
+}
+
+#[test]
 fn what_these_configurations_name_is_known() {
     for (file, address, upstream, backend) in [
         ("comment_with_colon.cfg", "127.0.0.1:25101", "app", "a"),
@@ -450,7 +473,7 @@ proptest! {
     }
 
     #[test]
-    fn hostile_configurations_never_panic(text in "(frontend|backend|listen|peers|ring|bind|server|server-template|upstream|server_name|set|map|default|\\$a|proxy_pass|http://|[0-9-]{1,6}|:|@|\\[|\\]|\\{|\\}|;|,| |\n|\\PC){0,30}") {
+    fn hostile_configurations_never_panic(text in "(frontend|backend|global\n|setenv A|resetenv|\"\\$A|\\$\\{A-|listen|peers|ring|bind|server|server-template|upstream|server_name|set|map|default|\\$a|proxy_pass|http://|[0-9-]{1,6}|:|@|\\[|\\]|\\{|\\}|;|,| |\n|\\PC){0,30}") {
         let haproxy = haproxy::parse(&text).resolve(known);
         prop_assert!(haproxy.len() <= 2 * 65_536);
         let nginx = nginx::parse(&text, Path::new("/nonexistent/x"), &mut sources()).resolve(known);

@@ -3,6 +3,12 @@
 //!
 //! Architecture invariant: pure.  What it does not know it passes over.
 
+mod environment;
+mod words;
+
+use environment::{Environment, variable};
+use words::words;
+
 use crate::{
     Name,
     found::{self, Family, Found, Place, ports},
@@ -35,15 +41,9 @@ const SECTIONS: [&str; 20] = [
 /// What may stand before the first section.
 const CONDITIONS: [&str; 6] = [".if", ".notice", ".warning", ".diag", ".alert", ".elif"];
 
-/// `HAProxy` takes 64 words of a line.
-const LINE_WORDS_MAX: usize = 64;
-
-const ITS_VARIABLES: &str =
-    "addresses with environment variables are known to HAProxy alone: they have no names";
-
 /// Whether a line begins a configuration.
 pub(crate) fn begins(line: &str) -> bool {
-    let words = words(line);
+    let words = words(line, &Environment::default());
     let first = words.first().map_or("", String::as_str);
     // What nginx calls `listen` is a statement of its own.
     let is_nginx = first == "listen" && line.contains(';');
@@ -54,10 +54,17 @@ pub(crate) fn begins(line: &str) -> bool {
 pub(crate) fn parse(text: &str) -> Found {
     let mut found = Found::default();
     let (mut section, mut name) = (String::new(), String::new());
+    let mut environment = Environment::default();
+    let mut conditions = 0_usize;
     for line in text.lines() {
-        let words = words(line);
+        let words = words(line, &environment);
         let word = |i: usize| words.get(i).map_or("", String::as_str);
         if word(0).starts_with('.') {
+            match word(0) {
+                ".if" => conditions += 1,
+                ".endif" => conditions = conditions.saturating_sub(1),
+                _ => {}
+            }
             found.remark("conditional lines (.if) are all taken as if they held");
             continue;
         }
@@ -65,8 +72,13 @@ pub(crate) fn parse(text: &str) -> Found {
             (section, name) = (word(0).to_owned(), word(1).to_owned());
             continue;
         }
+        if section == "global" {
+            environment.take(&words, conditions > 0);
+            continue;
+        }
         let mut line = Line {
             words: &words,
+            environment: &environment,
             section: &name,
             found: &mut found,
         };
@@ -91,6 +103,7 @@ pub(crate) fn parse(text: &str) -> Found {
 
 struct Line<'a> {
     words: &'a [String],
+    environment: &'a Environment,
     /// The name of its section.
     section: &'a str,
     found: &'a mut Found,
@@ -101,6 +114,20 @@ impl<'a> Line<'a> {
         self.words.get(at).map_or("", String::as_str)
     }
 
+    /// Whether no variable is left in these words; else it is remarked on.  `HAProxy`
+    /// takes no `$` in a name.
+    fn is_known(&mut self, words: &[&str]) -> bool {
+        let Some(name) = words.iter().find_map(|word| variable(word)) else {
+            return true;
+        };
+        self.found.remark(format!(
+            "the value of {name} is not known: addresses and names with it are left out; \
+             HAProxy's own environment is not read and outranks presetenv and defaults: \
+             write setenv in the section global"
+        ));
+        false
+    }
+
     /// It listens on the addresses in this place.
     fn bind(&mut self, at: usize) {
         let only_v6 = self.words.iter().any(|w| w == "v6only");
@@ -109,11 +136,11 @@ impl<'a> Line<'a> {
             ..Name::default()
         };
         for address in self.word(at).split(',') {
-            if address.contains('$') {
-                self.found.remark(ITS_VARIABLES);
+            let address = self.environment.address(address);
+            if !self.is_known(&[self.section, &address]) {
                 continue;
             }
-            let Some((host, family, port)) = split(address) else {
+            let Some((host, family, port)) = split(&address) else {
                 continue;
             };
             let Some(ports) = ports(port) else {
@@ -131,11 +158,11 @@ impl<'a> Line<'a> {
 
     /// It connects to the address in this place.
     fn server(&mut self, name: &str, at: usize) {
-        let address = self.word(at);
-        if address.contains('$') {
-            return self.found.remark(ITS_VARIABLES);
+        let address = self.environment.address(self.word(at));
+        if !self.is_known(&[self.section, name, &address]) {
+            return;
         }
-        let Some((host, family, port)) = split(address) else {
+        let Some((host, family, port)) = split(&address) else {
             return;
         };
         // Without a port, or with a relative one, it is the client's.
@@ -178,72 +205,4 @@ fn split(address: &str) -> Option<(&str, Family, &str)> {
     }
     let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
     Some((host, family, port))
-}
-
-/// The words of a line, without its comment: quotes and backslashes as `HAProxy`
-/// has them.
-fn words(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = None::<String>;
-    let mut quote = None;
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        if words.len() == LINE_WORDS_MAX {
-            return words;
-        }
-        match (c, quote) {
-            ('\\', None | Some('"')) => {
-                let word = word.get_or_insert_default();
-                match escaped(chars.as_str()) {
-                    Some((escaped, length)) => {
-                        word.push(escaped);
-                        chars = chars.as_str().get(length..).unwrap_or_default().chars();
-                    }
-                    // Before any other character it stands for itself.
-                    None => word.push(c),
-                }
-            }
-            (c, Some(open)) if c == open => quote = None,
-            ('"' | '\'', None) => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            ('#', None) => break,
-            (c, None) if c.is_ascii_whitespace() => words.extend(word.take()),
-            (c, _) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
-}
-
-/// What a backslash before this text stands for, with how much of it.
-fn escaped(text: &str) -> Option<(char, usize)> {
-    let c = match text.chars().next()? {
-        'n' => '\n',
-        'r' => '\r',
-        't' => '\t',
-        'x' => {
-            let digits = text.get(1..3)?;
-            let code = u8::from_str_radix(digits, 16).ok()?;
-            return Some((char::from(code), 3));
-        }
-        c @ (' ' | '\\' | '#' | '"' | '\'') => c,
-        _ => return None,
-    };
-    Some((c, 1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_told_apart_as_haproxy_does() {
-        let text = r#"a "b c" 'd\n' e\ f\#g "h\"\x41\n" i#j"#;
-        assert_eq!(words(text), ["a", "b c", r"d\n", "e f#g", "h\"A\n", "i"]);
-        assert_eq!(words(r#"\x4 "" \"#), [r"\x4", "", r"\"]);
-        assert_eq!(words(r#"\w+\.test "\d\\""#), [r"\w+\.test", r"\d\"]);
-        assert_eq!(words(&"a ".repeat(1_000_000)).len(), LINE_WORDS_MAX);
-    }
 }
