@@ -10,9 +10,6 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 /// All but the highest bit of each byte.
 pub(crate) const LOW_BITS: u64 = 0x7f * ONES;
 
-/// The highest bit of each byte.
-const HIGH_BITS: u64 = 0x80 * ONES;
-
 /// The same byte eight times.
 pub(crate) const fn repeated(byte: u8) -> u64 {
     byte as u64 * ONES
@@ -25,20 +22,14 @@ pub(crate) const fn differs(word: u64, byte: u8) -> u64 {
     ((rest & LOW_BITS) + LOW_BITS) | rest
 }
 
-/// The highest bit of each of the first eight bytes at which an empty line begins,
-/// with the end of the line before it, and no other bit; of the second word the
-/// first three bytes matter.
+/// The highest bit of each byte of a range; the other bits say nothing.
 #[inline(always)]
-#[must_use]
-pub const fn empty_lines(low: u64, high: u64) -> u64 {
-    let second = low >> 8 | high << 56;
-    let third = low >> 16 | high << 48;
-    let fourth = low >> 24 | high << 40;
-    let differ = differs(low, b'\r')
-        | differs(second, b'\n')
-        | differs(third, b'\r')
-        | differs(fourth, b'\n');
-    !differ & HIGH_BITS
+pub(crate) const fn within(word: u64, first: u8, last: u8) -> u64 {
+    let low = word & LOW_BITS;
+    // The highest bit of a sum says that a byte is not below what was added to.
+    let from_first = low + repeated(0x80 - first);
+    let above_last = low + repeated(0x7f - last);
+    from_first & !above_last & !word
 }
 
 /// The index of the first byte whose highest bit is set, in a word in which no
@@ -57,28 +48,21 @@ mod tests {
 
     use super::*;
 
-    fn byte() -> impl Strategy<Value = u8> {
-        prop_oneof![
-            Just(b'\r'),
-            Just(b'\n'),
-            Just(0x8d),
-            Just(0x8a),
-            any::<u8>()
-        ]
-    }
-
     proptest! {
         #[test]
-        fn empty_lines_are_found_as_byte_by_byte(bytes in prop::collection::vec(byte(), 11)) {
-            let mut high = [0; 8];
-            high[..3].copy_from_slice(&bytes[8..]);
-            let low = u64::from_le_bytes(bytes[..8].try_into().unwrap());
-            let found = empty_lines(low, u64::from_le_bytes(high));
-            let at = |i: usize| bytes[i..].starts_with(b"\r\n\r\n");
-            let expected = (0..8).filter(|&i| at(i)).fold(0, |all, i| all | 0x80 << (8 * i));
-            prop_assert_eq!(found, expected);
-            let index = (0..8).find(|&i| at(i)).unwrap_or(8);
-            prop_assert_eq!(first(found), index as u32);
+        fn bytes_are_found_as_one_by_one(
+            bytes in any::<[u8; 8]>(), first_of in any::<u8>(), last_of in any::<u8>(),
+        ) {
+            let (low, high) = (first_of.min(last_of) & 0x7f, first_of.max(last_of) & 0x7f);
+            let (low, high) = (low.min(high), low.max(high));
+            let word = u64::from_le_bytes(bytes);
+            let found = within(word, low, high) & !LOW_BITS;
+            for (i, byte) in bytes.iter().enumerate() {
+                let is_found = found >> (8 * i + 7) & 1 == 1;
+                prop_assert_eq!(is_found, (low..=high).contains(byte));
+            }
+            let index = bytes.iter().position(|byte| (low..=high).contains(byte));
+            prop_assert_eq!(first(found), index.unwrap_or(8) as u32);
         }
     }
 }

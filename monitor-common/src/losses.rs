@@ -28,10 +28,13 @@ pub enum Loss {
     /// A packet of a TCP socket held no TCP segment where one is looked for: it was
     /// encapsulated on its way out (`IPsec`, `SRv6`), or had IPv6 extension headers.
     Encapsulated = 9,
+    /// Segments were lost on their way and came in an order in which a request or a
+    /// response among them passed unseen.
+    PassedOver = 10,
 }
 
 /// How many reasons there are.
-pub const LOSSES: usize = 10;
+pub const LOSSES: usize = 11;
 
 /// How many there is room for.
 pub const LOSSES_MAX: usize = 16;
@@ -59,6 +62,7 @@ impl Loss {
         Self::EndsOverrun,
         Self::CallbacksTaken,
         Self::Encapsulated,
+        Self::PassedOver,
     ];
 
     /// Its name in reports and metrics.
@@ -75,6 +79,7 @@ impl Loss {
             Self::EndsOverrun => "ends_overrun",
             Self::CallbacksTaken => "callbacks_taken",
             Self::Encapsulated => "encapsulated",
+            Self::PassedOver => "passed_over",
         }
     }
 }

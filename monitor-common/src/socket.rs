@@ -4,7 +4,7 @@ use crate::{http::Exchange, tcp::Stream};
 
 /// The storage of one socket, freed by the kernel with it.
 ///
-/// With the storage's own header that is three cache lines: the header's own, that of
+/// With the storage's own header that is four cache lines: the header's own, that of
 /// the exchange, the only one that a packet touches, and that of the stream, with
 /// the exchange's last field.  Where the process itself calls is beyond them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

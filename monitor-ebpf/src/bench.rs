@@ -8,7 +8,10 @@
 //! is what runs, and five stores.
 
 use aya_ebpf::{Global, bindings::bpf_sock, macros::cgroup_skb, programs::SkBuffContext};
-use monitor_common::{http::Exchange, socket::Socket};
+use monitor_common::{
+    http::{Exchange, expects},
+    socket::Socket,
+};
 
 use crate::maps;
 
@@ -38,8 +41,12 @@ pub(crate) fn socket(sk: *mut bpf_sock, seq: u32) -> Option<*mut Socket> {
     exchange.role = role;
     exchange.method = method;
     exchange.protocol = Exchange::HTTP1;
+    exchange.request_expects = expects::START;
+    // Not the first.
+    exchange.responses |= 1 << 31;
     exchange.requests = exchange.responses.wrapping_add(u32::from(open));
-    exchange.request_next_seq = seq;
+    // Amid a body where a request is open.
+    exchange.request_next_seq = seq.wrapping_add(u32::from(open) << 30);
     exchange.response_next_seq = seq;
     Some(socket)
 }

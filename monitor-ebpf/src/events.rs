@@ -24,6 +24,7 @@ use monitor_common::{
     counters::{EndpointCounters, Failure},
     endpoint::{Role, other_slot},
     handshake::HandshakeKey,
+    http::Moment,
     losses::Loss,
     socket::Socket,
     tcp::{Reading, Stream, state},
@@ -236,9 +237,13 @@ fn handshake_data(ops: &bpf_sock_ops, socket: *mut Socket, counters: *mut Endpoi
     };
     let exchange = packets::exchange(socket);
     exchange.request_next_seq = key.seq.wrapping_add(kept.len);
-    let looked_at = if kept.len < 16 { kept.len } else { 16 };
-    let event = exchange.on_request(kept.start, looked_at, kept.seen_at_ns);
-    packets::count_request(counters, event);
+    let now = || Moment {
+        ns: kept.seen_at_ns,
+        // It is there already.
+        response_seq: 0,
+    };
+    let event = exchange.read_request_start(kept.start, kept.len, now);
+    packets::count_request(counters, event, exchange.method);
 }
 
 /// Both ports in one word, the remote one in network byte order.

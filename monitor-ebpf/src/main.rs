@@ -26,6 +26,7 @@ mod endpoint;
 mod events;
 mod maps;
 mod packets;
+mod payload;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

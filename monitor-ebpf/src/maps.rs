@@ -14,6 +14,7 @@ use monitor_common::{
     counters::{CPU_PLACES_MAX, EndpointCounters},
     endpoint::{EndpointKey, OTHER_SLOTS},
     handshake::{HANDSHAKES_MAX, HandshakeData, HandshakeKey},
+    http::FEW_PARTS,
     losses::{Loss, Lost},
     slot_key::SlotKey,
     socket::Socket,
@@ -29,6 +30,16 @@ static PLACES: Global<u32> = Global::new(1);
 /// Changes with the level.  Set by the agent.
 #[unsafe(no_mangle)]
 static GENERATION: Global<u8> = Global::new(0);
+
+/// How many parts of a segment are read.  Set by the agent.
+#[unsafe(no_mangle)]
+static PARTS: Global<u32> = Global::new(FEW_PARTS);
+
+/// How many parts of a segment are read.
+#[inline(always)]
+pub(crate) fn parts() -> u32 {
+    PARTS.load()
+}
 
 /// Which time of looking at packets this is.
 #[inline(always)]

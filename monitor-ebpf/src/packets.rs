@@ -9,19 +9,23 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use monitor_common::{
-    bytes,
     counters::EndpointCounters,
     endpoint::Role,
     handshake::{HandshakeData, HandshakeKey},
-    http::{Direction, Exchange, Interest, RequestEvent, ResponseEvent, START_BYTES, Start},
+    http::{
+        Admitted, Direction, Exchange, Interest, Moment, Payload, RequestEvent, ResponseEvent,
+        Start,
+    },
     losses::Loss,
     socket::Socket,
+    tcp::state,
 };
 
 use crate::{
     bench,
     count::{bump, bump_at, bump_by, count_duration},
     maps,
+    payload::Packet,
 };
 
 /// Lets the packet pass.
@@ -36,12 +40,6 @@ const IPV4_HEADER: usize = 20;
 const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
 const IPV6_HEADER: usize = 40;
 const JUMBO_HEADER: usize = 8;
-
-/// How many heads within one segment are looked at: all but the last are interim.
-const HEADS_MAX: u32 = 4;
-
-/// How far an interim response's head is searched for its end.
-const INTERIM_BYTES: u32 = 512;
 
 #[cgroup_skb]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
@@ -81,16 +79,14 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
         maps::lose(Loss::NoSocket);
         return;
     }
-    // Two calls, so that what is rare costs what is usual no register.  An adopted
-    // connection begins with a request.
-    match bench::socket(sk, segment.seq) {
-        Some(socket) => followed(ctx, sk, exchange(socket), &segment, ingress),
-        None => {
-            if let Some(socket) = untracked(ctx, sk, &segment, ingress) {
-                to_server(ctx, sk, exchange(socket), &segment, ingress);
-            }
-        }
-    }
+    let socket = match bench::socket(sk, segment.seq) {
+        Some(socket) => socket,
+        None => match untracked(ctx, sk, &segment, ingress) {
+            Some(socket) => socket,
+            None => return,
+        },
+    };
+    followed(ctx, sk, exchange(socket), &segment, ingress);
 }
 
 #[inline(always)]
@@ -142,14 +138,93 @@ fn to_server(
 ) {
     if exchange.generation != maps::generation() {
         // Payload has passed unseen while the level was another one.
-        exchange.begin_anew(maps::generation(), next_seq(sk, segment, ingress));
+        let [own, other] = next_seqs(sk, segment, ingress);
+        exchange.begin_anew(maps::generation(), own, other);
     }
-    let Some((counters, new, interest)) = turn(exchange, Direction::Request, sk, segment, ingress)
-    else {
+    let payload = Packet {
+        ctx,
+        offset: segment.offset,
+    };
+    let Some(seen) = admit(&payload, exchange, Direction::Request, sk, segment, ingress) else {
         return;
     };
-    let event = request(ctx, exchange, interest, &new, now_ns(ctx, ingress));
-    count_request(counters, event);
+    let end_seq = segment.seq.wrapping_add(segment.len);
+    let mut beyond = 0;
+    match exchange.request_interest() {
+        Interest::None => {}
+        Interest::Turn => exchange.turn_to_server(moment(ctx, sk, segment, ingress)),
+        Interest::Read => {
+            // What comes after the process has closed is never read.
+            if !ingress || !is_closed(sk) {
+                beyond = requests(&payload, exchange, sk, segment, seen, ingress);
+            }
+        }
+    }
+    exchange.go_on(Direction::Request, end_seq.wrapping_add(beyond));
+    if ingress && let Some((len, start)) = exchange.release(Direction::Request) {
+        held_requests(ctx, sk, exchange, segment, start, len);
+        let next = exchange.held_seq.wrapping_add(len);
+        exchange.go_on(Direction::Request, next);
+    }
+}
+
+#[inline(always)]
+fn requests(
+    payload: &Packet<'_>,
+    exchange: &mut Exchange,
+    sk: *mut bpf_sock,
+    segment: &Segment,
+    at: u32,
+    ingress: bool,
+) -> u32 {
+    let Some(counters) = maps::counters(exchange.slot) else {
+        return 0;
+    };
+    let now = || moment(payload.ctx, sk, segment, ingress);
+    let count = |event, method| count_request(counters, event, method);
+    exchange.read_requests(payload, at, segment.len, now, count)
+}
+
+/// When a segment from the client is seen.
+#[inline(always)]
+fn moment(ctx: &SkBuffContext, sk: *mut bpf_sock, segment: &Segment, ingress: bool) -> Moment {
+    // What is sent passes here in its order, and TCP moves its own number on only later:
+    // the next request may be here before.  What is received may pass on several CPUs at
+    // once, and there TCP's number is exact, as its lock is held.
+    let response_seq = if ingress {
+        0
+    } else {
+        let [_, other] = next_seqs(sk, segment, ingress);
+        other
+    };
+    Moment {
+        ns: now_ns(ctx, ingress),
+        response_seq,
+    }
+}
+
+/// The segment that waited for the one before it.
+#[inline(always)]
+fn held_requests(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    exchange: &mut Exchange,
+    segment: &Segment,
+    start: Start,
+    len: u32,
+) {
+    let Some(counters) = maps::counters(exchange.slot) else {
+        return;
+    };
+    let now = || moment(ctx, sk, segment, true);
+    match exchange.request_interest() {
+        Interest::None => {}
+        Interest::Turn => exchange.turn_to_server(now()),
+        Interest::Read => {
+            let event = exchange.read_request_start(start, len, now);
+            count_request(counters, event, exchange.method);
+        }
+    }
 }
 
 #[inline(always)]
@@ -163,44 +238,111 @@ fn to_client(
     if exchange.generation != maps::generation() {
         return;
     }
-    let Some((counters, new, interest)) = turn(exchange, Direction::Response, sk, segment, ingress)
-    else {
+    let payload = Packet {
+        ctx,
+        offset: segment.offset,
+    };
+    let Some(seen) = admit(
+        &payload,
+        exchange,
+        Direction::Response,
+        sk,
+        segment,
+        ingress,
+    ) else {
         return;
     };
-    let took_ns = exchange.took_ns(now_ns(ctx, ingress));
-    let event = response(ctx, exchange, interest, counters, &new);
+    responses(&payload, exchange, seen, segment.len, ingress);
+    let next = segment.seq.wrapping_add(segment.len);
+    exchange.go_on(Direction::Response, next);
+    if ingress && let Some((len, start)) = exchange.release(Direction::Response) {
+        held_response(ctx, exchange, start, len);
+        let next = exchange.held_seq.wrapping_add(len);
+        exchange.go_on(Direction::Response, next);
+    }
+}
+
+#[inline(always)]
+fn responses(payload: &Packet<'_>, exchange: &mut Exchange, at: u32, end: u32, ingress: bool) {
+    let interest = exchange.response_interest();
+    if matches!(interest, Interest::None) {
+        return;
+    }
+    let Some(counters) = maps::counters(exchange.slot) else {
+        return;
+    };
+    let took_ns = exchange.took_ns(now_ns(payload.ctx, ingress));
+    let event = if matches!(interest, Interest::Turn) {
+        exchange.turn_to_client()
+    } else {
+        let count = |code| bump_at!(counters, responses, code);
+        exchange.read_responses(payload, at, end, count, || maps::lose(Loss::PassedOver))
+    };
     count_response(counters, event, took_ns);
 }
 
-/// What is new in a segment, where the stream has turned with it.
+/// The segment that waited for the one before it.
 #[inline(always)]
-fn turn(
+fn held_response(ctx: &SkBuffContext, exchange: &mut Exchange, start: Start, len: u32) {
+    let interest = exchange.response_interest();
+    let Some(counters) = maps::counters(exchange.slot) else {
+        return;
+    };
+    let event = match interest {
+        Interest::None => return,
+        Interest::Turn => exchange.turn_to_client(),
+        Interest::Read => exchange.read_response_start(start, len),
+    };
+    let took_ns = exchange.took_ns(now_ns(ctx, true));
+    count_response(counters, event, took_ns);
+}
+
+/// How much of a segment was seen before; `None` where there is nothing new, or it
+/// has to wait.
+#[inline(always)]
+fn admit(
+    payload: &Packet<'_>,
     exchange: &mut Exchange,
     direction: Direction,
     sk: *mut bpf_sock,
     segment: &Segment,
     ingress: bool,
-) -> Option<(*mut EndpointCounters, Segment, Interest)> {
-    let kernel_next = || next_seq(sk, segment, ingress);
-    let seen = exchange.admit(direction, segment.seq, segment.len, kernel_next)?;
-    let interest = exchange.interest(direction);
-    if matches!(interest, Interest::None) {
-        return None;
+) -> Option<u32> {
+    let kernel_next = || next_seqs(sk, segment, ingress)[0];
+    let lose = || maps::lose(Loss::PassedOver);
+    match exchange.admit(direction, segment.seq, segment.len, kernel_next, lose) {
+        Admitted::New(seen) => Some(seen),
+        Admitted::Behind if ingress => {
+            let start = payload.start(0, segment.len)?;
+            let filled = exchange.hold(direction, segment.seq, segment.len, start);
+            filled.then_some(0)
+        }
+        Admitted::Behind | Admitted::Seen => None,
     }
-    let counters = maps::counters(exchange.slot)?;
-    let new = Segment {
-        seq: segment.seq,
-        offset: segment.offset + seen,
-        len: segment.len - seen,
-        ports: segment.ports,
-    };
-    Some((counters, new, interest))
 }
 
-/// What TCP itself takes next: of what is sent, anything.
+/// Whether the process has closed its side: what a client sends now is answered by a
+/// reset, or thrown away.
 #[inline(always)]
-fn next_seq(sk: *mut bpf_sock, segment: &Segment, ingress: bool) -> u32 {
-    if ingress { rcv_nxt(sk) } else { segment.seq }
+fn is_closed(sk: *mut bpf_sock) -> bool {
+    // SAFETY: `sk` was compared with null.
+    let state = unsafe { (*sk).state } as u8;
+    matches!(
+        state,
+        state::FIN_WAIT1 | state::FIN_WAIT2 | state::LAST_ACK | state::CLOSING
+    )
+}
+
+/// What TCP itself takes next, of this direction and of the other one: of what is
+/// sent, anything.
+#[inline(always)]
+fn next_seqs(sk: *mut bpf_sock, segment: &Segment, ingress: bool) -> [u32; 2] {
+    // SAFETY: `sk` was compared with null, and the result is.
+    match unsafe { bpf_tcp_sock(sk).as_ref() } {
+        Some(tcp) if ingress => [tcp.rcv_nxt, tcp.snd_nxt],
+        Some(tcp) => [segment.seq, tcp.rcv_nxt],
+        None => [segment.seq, 0],
+    }
 }
 
 /// The monotonic clock.  TCP has just read it where it sends a segment, and left
@@ -333,16 +475,6 @@ fn word(address: usize) -> u32 {
     word as u32
 }
 
-#[inline(always)]
-fn double_word(address: usize) -> u64 {
-    let word: u64;
-    // SAFETY: as above.
-    unsafe {
-        asm!("{word} = *(u64 *)({address} + 0)", word = out(reg) word, address = in(reg) address)
-    };
-    word
-}
-
 /// The sequence number after a packet's FIN, from the header that a callback
 /// shows.
 #[inline(always)]
@@ -363,12 +495,6 @@ pub(crate) fn fin_end_seq(ops: &bpf_sock_ops) -> Option<u32> {
     )
 }
 
-#[inline(always)]
-fn rcv_nxt(sk: *mut bpf_sock) -> u32 {
-    // SAFETY: `sk` was compared with null, and the result is.
-    unsafe { bpf_tcp_sock(sk).as_ref() }.map_or(0, |tcp| tcp.rcv_nxt)
-}
-
 /// Payload without a socket that is followed: either it completes a handshake,
 /// and the socket is made in a moment, or the connection is older than us.
 #[inline(always)]
@@ -380,7 +506,11 @@ fn untracked(
 ) -> Option<*mut Socket> {
     // SAFETY: `sk` was compared with null.
     let listener = ingress && unsafe { (*sk).state } == TCP_LISTEN;
-    let start = load_start(ctx, segment.offset, segment.len)?;
+    let payload = Packet {
+        ctx,
+        offset: segment.offset,
+    };
+    let start = payload.start(0, segment.len)?;
     if !listener {
         return adopted(ctx, sk, segment, start, ingress);
     }
@@ -419,13 +549,7 @@ fn adopted(
     // SAFETY: written by the agent before the entry was in the map.
     let (slot, role) = unsafe { ((*adopted).slot, (*adopted).role) };
     let client_to_server = (role == Role::Downstream as u8) == ingress;
-    // SAFETY: `sk` was compared with null, and the result is.
-    let tcp = unsafe { bpf_tcp_sock(sk).as_ref() }?;
-    let (next, other_next) = if ingress {
-        (tcp.rcv_nxt, tcp.snd_nxt)
-    } else {
-        (segment.seq, tcp.rcv_nxt)
-    };
+    let [next, other_next] = next_seqs(sk, segment, ingress);
     if !client_to_server || segment.seq != next || !start.begins_request(segment.len) {
         return None;
     }
@@ -443,194 +567,14 @@ fn adopted(
     Some(socket)
 }
 
-#[inline(always)]
-fn capped(len: u32) -> u32 {
-    if len < START_BYTES as u32 {
-        len
-    } else {
-        START_BYTES as u32
-    }
-}
-
-/// The first bytes of payload; what there is not is zero.
-#[inline(always)]
-fn load_start(ctx: &SkBuffContext, offset: u32, len: u32) -> Option<Start> {
-    if len == 0 {
-        return None;
-    }
-    // SAFETY: the context is valid for the run of the program.
-    let start = start_in_place(unsafe { &*ctx.skb.skb }, offset, len);
-    if start.is_some() {
-        return start;
-    }
-    let mut start = MaybeUninit::<Start>::uninit();
-    let to = start.as_mut_ptr().cast();
-    let skb = ctx.skb.skb.cast();
-    let result = if len >= START_BYTES as u32 {
-        // SAFETY: as many bytes are loaded as `start` has.
-        unsafe { bpf_skb_load_bytes(skb, offset, to, START_BYTES as u32) }
-    } else {
-        Start::zero(&mut start);
-        // SAFETY: not more bytes are loaded than `start` has.
-        unsafe { bpf_skb_load_bytes(skb, offset, to, one_to_16(len)) }
-    };
-    if result == 0 {
-        // SAFETY: every byte was zeroed or loaded.
-        Some(unsafe { start.assume_init() })
-    } else {
-        maps::lose(Loss::Headers);
-        None
-    }
-}
-
-/// The same where it lies beside the usual headers, those with timestamps, in one
-/// piece, as network devices deliver it.
-#[inline(always)]
-fn start_in_place(skb: &__sk_buff, offset: u32, len: u32) -> Option<Start> {
-    const USUAL: usize = IPV4_HEADER + TCP_HEADER_MIN + 12;
-    let data = skb.data as usize;
-    let usual = offset == USUAL as u32 && len >= START_BYTES as u32;
-    if !usual || data + USUAL + START_BYTES > skb.data_end as usize {
-        return None;
-    }
-    Some(Start::of_words(
-        double_word(data + USUAL),
-        double_word(data + USUAL + 8),
-    ))
-}
-
-/// Shows the verifier the bounds of a length from 1 to 16, which the compiler
-/// knows and would not write.
-#[inline(always)]
-fn one_to_16(len: u32) -> u32 {
-    let mut len = u64::from(len);
-    // SAFETY: three instructions on a register.
-    unsafe { asm!("{len} += -1", "{len} &= 15", "{len} += 1", len = inout(reg) len) };
-    len as u32
-}
-
-/// A turn towards the server.
-#[inline(always)]
-fn request(
-    ctx: &SkBuffContext,
-    exchange: &mut Exchange,
-    interest: Interest,
-    segment: &Segment,
-    now_ns: u64,
-) -> RequestEvent {
-    if matches!(interest, Interest::Turn) {
-        exchange.turn_to_server(now_ns);
-        return RequestEvent::None;
-    }
-    match load_start(ctx, segment.offset, segment.len) {
-        Some(start) => exchange.on_request(start, capped(segment.len), now_ns),
-        None => RequestEvent::None,
-    }
-}
-
-/// A turn towards the client; behind interim responses, what follows within the
-/// same payload.
-#[inline(always)]
-fn response(
-    ctx: &SkBuffContext,
-    exchange: &mut Exchange,
-    interest: Interest,
-    counters: *mut EndpointCounters,
-    segment: &Segment,
-) -> ResponseEvent {
-    if matches!(interest, Interest::Turn) {
-        return exchange.turn_to_client();
-    }
-    let (mut offset, mut len) = (segment.offset, segment.len);
-    let mut heads = 0;
-    while heads < HEADS_MAX {
-        let Some(start) = load_start(ctx, offset, len) else {
-            break;
-        };
-        let event = exchange.on_response(start, capped(len));
-        let ResponseEvent::Interim(code) = event else {
-            return event;
-        };
-        let head = head_len(ctx, offset, offset + len);
-        if head == 0 || head >= len {
-            return event;
-        }
-        bump_at!(counters, responses, code);
-        offset += head;
-        len -= head;
-        heads += 1;
-    }
-    ResponseEvent::None
-}
-
-/// The length of a head up to and with its empty line, 0 where there is none
-/// within `INTERIM_BYTES` or before `end`.
-///
-/// Eight places at once, and without a branch: the verifier follows every branch of
-/// every round to the program's end.
-#[inline(always)]
-fn head_len(ctx: &SkBuffContext, begin: u32, end: u32) -> u32 {
-    // Eight places, and what follows the last of them.
-    const WINDOW: u32 = 12;
-    if end - begin < WINDOW {
-        return 0;
-    }
-    let last = u64::from(end - WINDOW);
-    let (mut places, mut places_at) = (0u64, 0u64);
-    let mut i = 0;
-    while i < INTERIM_BYTES {
-        let at = earlier(u64::from(begin + i), last);
-        let mut window = MaybeUninit::<[u32; 3]>::uninit();
-        let to = window.as_mut_ptr().cast();
-        // SAFETY: as many bytes are loaded as `window` has; they lie before `end`.
-        let _loaded = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), at as u32, to, WINDOW) };
-        // SAFETY: every byte was loaded, or zeroed where that failed.
-        let window = unsafe { window.assume_init() };
-        let [a, b, c] = window.map(|word| u64::from(u32::from_le(word)));
-        let found = bytes::empty_lines(a | b << 32, c);
-        // All ones where these are the first.
-        let first = (not_zero(found) & !not_zero(places)).wrapping_neg();
-        places |= found & first;
-        places_at |= at & first;
-        i += 8;
-    }
-    if places == 0 {
-        return 0;
-    }
-    places_at as u32 - begin + bytes::first(places) + 4
-}
-
-/// The smaller one of two words below 2^63.
-#[inline(always)]
-fn earlier(a: u64, b: u64) -> u64 {
-    let difference = b.wrapping_sub(a);
-    let mut negative = difference;
-    // SAFETY: one instruction on a register.  Hidden from the compiler, which would
-    // make a branch of it.
-    unsafe { asm!("{n} s>>= 63", n = inout(reg) negative) };
-    a.wrapping_add(difference & negative)
-}
-
-/// 1 for any word but zero.
-#[inline(always)]
-fn not_zero(word: u64) -> u64 {
-    let mut negated = word;
-    // SAFETY: as above.
-    unsafe { asm!("{n} = -{n}", n = inout(reg) negated) };
-    (word | negated) >> 63
-}
-
 /// Counts what a turn towards the server was.
 #[inline(always)]
-pub(crate) fn count_request(counters: *mut EndpointCounters, event: RequestEvent) {
+pub(crate) fn count_request(counters: *mut EndpointCounters, event: RequestEvent, method: u8) {
     match event {
         RequestEvent::None => {}
-        RequestEvent::Request {
-            method,
-            first_pipelined,
-        } => {
-            bump_at!(counters, requests, method as usize);
-            if first_pipelined {
+        RequestEvent::Request | RequestEvent::FirstPipelined => {
+            bump_at!(counters, requests, usize::from(method));
+            if matches!(event, RequestEvent::FirstPipelined) {
                 bump!(counters, pipelined);
             }
         }
@@ -673,7 +617,7 @@ pub(crate) fn count_unanswered(exchange: &Exchange, counters: *mut EndpointCount
         // Nobody saw whether it was answered.
         return;
     }
-    if exchange.request_start_len != 0 {
+    if exchange.is_amid_start() {
         bump!(counters, unparsed);
     }
     let unanswered = u64::from(exchange.requests.wrapping_sub(exchange.responses));

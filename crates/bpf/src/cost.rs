@@ -332,9 +332,11 @@ const EMPTY: &str = "empty";
 
 fn load(cpus: u32, bench: u32) -> Result<Ebpf, KernelError> {
     let slots = 2;
+    let parts = object::parts();
     EbpfLoader::new()
         .override_global(object::PLACES, &cpus, true)
         .override_global(object::BENCH, &bench, true)
+        .override_global(object::PARTS, &parts, true)
         .map_max_entries(maps::COUNTERS, slots * cpus)
         .map_max_entries(maps::LOST, cpus)
         .load(object::OBJECT)

@@ -1,5 +1,8 @@
 //! The kernel object and the names of what is in it.
 
+use monitor_common::http::FEW_PARTS;
+use rustix::thread::{CapabilitySet, capabilities};
+
 use crate::KernelLog;
 
 /// The programs and maps, as `monitor-ebpf` makes them.
@@ -43,6 +46,19 @@ pub(crate) const BENCH: &str = "BENCH";
 
 /// Changes with the level.
 pub(crate) const GENERATION: &str = "GENERATION";
+
+/// The constant with the number of parts of a segment that are read.
+pub(crate) const PARTS: &str = "PARTS";
+
+/// Its value here: the verifier lets heads be read to their ends only where the
+/// processor may speculate amid it, which `CAP_PERFMON` allows.
+pub(crate) fn parts() -> u32 {
+    /// Heads of about 1,400 bytes.
+    const MANY: u32 = 24;
+    let speculates = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    let may = capabilities(None).is_ok_and(|sets| sets.effective.intersects(speculates));
+    if may { MANY } else { FEW_PARTS }
+}
 
 /// The programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -306,6 +306,8 @@ fn check(counters: &EndpointCounters, exchanges: u64, received: usize, sent: usi
 const GET: &[u8] = b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
+const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+
 /// Sends parts of a message: the rest before its beginning, then all twice.
 fn send_in_disorder(peer: &mut Peer, message: &[u8]) -> io::Result<()> {
     let (begin, rest) = message.split_at(7);
@@ -431,12 +433,24 @@ fn disorderly_server(watch: &Watch) -> Result<(), Failed> {
             send_in_disorder(&mut peer, OK)?;
             client.read_exact(&mut [0; OK.len()])?;
         }
+        // An interim response is lost, and comes after the final one.
+        client.write_all(GET)?;
+        peer.take_until(GET)?;
+        peer.send_at(HINTS.len() as u32, ACK, OK)?;
+        peer.send(HINTS)?;
+        peer.seq = peer.seq.wrapping_add(OK.len() as u32);
+        client.read_exact(&mut [0; HINTS.len() + OK.len()])?;
+        client.write_all(GET)?;
+        peer.take_until(GET)?;
+        peer.send(OK)?;
+        client.read_exact(&mut [0; OK.len()])?;
         drop(client);
         peer.close()?;
         Ok(())
     })?;
     let counters = watch.ended(Role::Upstream, to, 1);
-    check(&counters, 3, 3 * OK.len(), 3 * GET.len());
+    check(&counters, 5, 5 * OK.len() + HINTS.len(), 5 * GET.len());
+    assert_eq!(counters.responses[code_index(103).unwrap()], 1);
     assert!(counters.retransmits > 0);
     Ok(())
 }

@@ -15,7 +15,7 @@ use monitor_common::{
 
 use crate::{Case, Watch, network::set_option, watch::fresh};
 
-pub(crate) const CASES: [Case; 10] = [
+pub(crate) const CASES: [Case; 15] = [
     ("requests_and_responses_are_counted", requests_and_responses),
     (
         "exchange_times_lie_within_what_both_sides_saw",
@@ -30,6 +30,11 @@ pub(crate) const CASES: [Case; 10] = [
     ("tunnels_are_no_exchanges", tunnels),
     ("other_protocols_give_exchanges", other_protocols),
     ("a_request_without_a_response_is_told", without_response),
+    ("an_early_answer_hides_no_request", early_answers),
+    ("pipelined_requests_count_wherever_they_begin", pipelined),
+    ("the_proxy_protocol_comes_before_requests", proxy_protocol),
+    ("a_response_without_a_request_counts", response_alone),
+    ("a_request_to_a_closed_socket_is_none", closed_socket),
     ("packets_with_ip_options_count_as_any", ip_options),
     (
         "a_request_that_completes_the_handshake_counts",
@@ -174,7 +179,8 @@ fn exchange_times(watch: &Watch) -> Result<(), Failed> {
 
 fn bodies_do_not_count(watch: &Watch) -> Result<(), Failed> {
     let talk = Talk::new();
-    talk.ask(b"POST / HTTP/1.1\r\nContent-Length: 999\r\n\r\n")
+    let length = 2 * GET.len();
+    talk.ask(format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n").as_bytes())
         .ask(GET)
         .ask(GET);
     talk.answer(OK)
@@ -281,6 +287,92 @@ fn without_response(watch: &Watch) -> Result<(), Failed> {
         (requests(&c), code(&c, 200), c.requests_without_response),
         (2, 1, 1)
     );
+    Ok(())
+}
+
+/// The server throws away what comes of the body, and the next request begins within
+/// the segment that ends it.
+fn early_answers(watch: &Watch) -> Result<(), Failed> {
+    const EARLY: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+    let talk = Talk::new();
+    let length = 2 * GET.len() + 7;
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+    talk.ask(head.as_bytes()).answer(EARLY).ask(GET);
+    talk.ask(&[GET, b"the end", GET].concat()).answer(OK);
+    let chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1b\r\n";
+    talk.ask(chunked).answer(EARLY).ask(GET);
+    talk.ask(&[b"\r\n0\r\n\r\n", GET].concat()).answer(OK);
+    talk.ask(GET).answer(OK);
+    let c = talk.end(watch)?;
+    assert_eq!((requests(&c), code(&c, 404), code(&c, 200)), (5, 2, 3));
+    assert_eq!((c.pipelined, c.suspected, c.unparsed), (0, 0, 0));
+    Ok(())
+}
+
+fn pipelined(watch: &Watch) -> Result<(), Failed> {
+    let talk = Talk::new();
+    let post = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".as_slice();
+    talk.ask(post)
+        .ask(b"DELETE /a HTTP/1.1\r\n\r\n")
+        .ask(b"OPTIONS * HTTP/1.1\r\n\r\n");
+    talk.ask(&[post, GET, post].concat());
+    for _ in 0..6 {
+        talk.answer(OK);
+    }
+    let c = talk.end(watch)?;
+    assert_eq!((requests(&c), code(&c, 200)), (6, 6));
+    assert_eq!((c.pipelined, c.requests_without_response), (1, 0));
+    Ok(())
+}
+
+fn proxy_protocol(watch: &Watch) -> Result<(), Failed> {
+    let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n".as_slice();
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\xdc\x04\x01\xbb";
+    for header in [v1, v2.as_slice()] {
+        for apart in [false, true] {
+            let talk = Talk::new();
+            if apart {
+                talk.ask(header).ask(GET);
+            } else {
+                talk.ask(&[header, GET].concat());
+            }
+            talk.answer(OK).ask(GET).answer(OK);
+            let c = talk.end(watch)?;
+            assert_eq!((requests(&c), code(&c, 200), c.exchanges), (2, 2, 0));
+        }
+    }
+    Ok(())
+}
+
+fn response_alone(watch: &Watch) -> Result<(), Failed> {
+    const TIMEOUT: &[u8] = b"HTTP/1.0 408 Request Time-out\r\n\r\n";
+    let idle = Talk::new();
+    idle.answer(TIMEOUT);
+    let c = idle.end(watch)?;
+    assert_eq!((requests(&c), code(&c, 408)), (0, 1));
+    let slow = Talk::new();
+    slow.ask(b"GET /slow HTTP").answer(TIMEOUT);
+    let c = slow.end(watch)?;
+    assert_eq!((requests(&c), code(&c, 408), c.unparsed), (0, 1, 1));
+    Ok(())
+}
+
+/// The kernel answers it by a reset, and nobody reads it.
+fn closed_socket(watch: &Watch) -> Result<(), Failed> {
+    let talk = Talk::new();
+    talk.ask(GET).answer(OK);
+    let Talk {
+        address,
+        mut client,
+        server,
+    } = talk;
+    drop(server);
+    // Its FIN has come.
+    assert_eq!(client.read(&mut [0])?, 0);
+    client.write_all(GET)?;
+    let c = watch.ended(Role::Downstream, address, 1);
+    assert_eq!((requests(&c), c.requests_without_response), (1, 0));
+    assert_eq!(c.bytes_received, GET.len() as u64);
     Ok(())
 }
 

@@ -84,10 +84,12 @@ pub(crate) fn load(options: &KernelOptions, meta: &Meta, pins: &Pins) -> Result<
     let places = places(meta);
     // The lowest byte.
     let generation = meta.level_changes as u8;
+    let parts = object::parts();
     let mut loader = EbpfLoader::new();
     loader
         .override_global(object::PLACES, &places, true)
         .override_global(object::GENERATION, &generation, true)
+        .override_global(object::PARTS, &parts, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries(maps::ENDPOINTS, meta.endpoints_max)
         .map_max_entries(maps::FREE_SLOTS, meta.endpoints_max)
