@@ -6,8 +6,9 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use daemon::log::LogFormat;
 
 /// Receive, store and serve SpeedMimi reports.
 #[derive(Debug, Parser)]
@@ -249,16 +250,6 @@ pub struct RunArgs {
     /// Format of the log on stderr (level: env RUST_LOG, default info).
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
-}
-
-/// The form of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Plain text.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
 }
 
 /// Writes the completions of `shell` to stdout.

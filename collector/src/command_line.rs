@@ -23,7 +23,7 @@ impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(error) => error.fmt(f),
-            Self::File(error) => f.write_str(&crate::error_chain(error)),
+            Self::File(error) => f.write_str(&daemon::error_chain(error)),
         }
     }
 }

@@ -66,7 +66,7 @@ impl Reload {
     fn reread(&mut self) -> Result<(Config, Vec<String>), String> {
         let (mut args, flags) = parse_run(&self.given).map_err(|error| error.to_string())?;
         args.data_dir.clone_from(&self.data_dir);
-        let config = Config::try_new(&args).map_err(|error| crate::error_chain(&error))?;
+        let config = Config::try_new(&args).map_err(|error| daemon::error_chain(&error))?;
         // They are compared with what the start had: until the restart it counts.
         let mut restart = self.flags.differing(&flags);
         restart.retain(|flag| !FOLLOWED.contains(&flag.as_str()));

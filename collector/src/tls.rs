@@ -153,7 +153,7 @@ impl Reload {
     /// do not go together, and the next look finds them well.
     fn look(&mut self) {
         let files = &self.tls.files;
-        let contents = read_all(files).map_err(|error| crate::error_chain(&error));
+        let contents = read_all(files).map_err(|error| daemon::error_chain(&error));
         if contents == self.seen {
             return;
         }
@@ -161,7 +161,7 @@ impl Reload {
             .as_ref()
             .map_err(Clone::clone)
             .and_then(|contents| {
-                configs(files, contents).map_err(|error| crate::error_chain(&error))
+                configs(files, contents).map_err(|error| daemon::error_chain(&error))
             });
         match configs {
             Ok(configs) => {

@@ -9,6 +9,7 @@ use std::{
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use daemon::log::LogFormat;
 use daemon::units::parse_duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -250,17 +251,6 @@ pub enum KernelLogName {
     Info,
     /// Every connection
     Debug,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people
-    #[default]
-    Text,
-    /// One JSON object a line
-    Json,
 }
 
 /// The flags of `run`, which are the keys of its configuration file too.  What

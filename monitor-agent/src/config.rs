@@ -7,6 +7,7 @@ use std::{
 };
 
 use bpf::KernelLog;
+use daemon::log::LogFormat;
 use daemon::units::{UnitError, parse_bytes, parse_duration};
 use delivery::{
     Destination, Tls, TlsError,
@@ -17,7 +18,7 @@ use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
 
 use crate::{
     capabilities::Needs,
-    cli::{KernelLogName, LevelName, LogFormat, PIN_DIR, RunArgs},
+    cli::{KernelLogName, LevelName, PIN_DIR, RunArgs},
     config_file,
     names::{NamesError, NamesFiles},
     queue::SAMPLES_MAX,

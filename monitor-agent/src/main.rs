@@ -12,14 +12,14 @@ use std::{
 use anyhow::Context;
 use bpf::{Kernel, KernelLog, KernelOptions, cost::Extent, doctor::Check};
 use clap::{CommandFactory, Parser};
-use daemon::error_chain;
+use daemon::{error_chain, log::LogFormat};
 use host_metrics::identity;
 use kernel_sample::{Opened, Opener};
 use monitor_agent::{
     capabilities,
     cli::{
-        Cli, Command, CostArgs, DoctorArgs, LevelArgs, LogFormat, Output, RunArgs, SnapshotArgs,
-        SocketArgs, TopArgs, UninstallArgs,
+        Cli, Command, CostArgs, DoctorArgs, LevelArgs, Output, RunArgs, SnapshotArgs, SocketArgs,
+        TopArgs, UninstallArgs,
     },
     clock::monotonic_ns,
     config::{Config, ConfigError, checkpoint},

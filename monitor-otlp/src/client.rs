@@ -5,6 +5,7 @@
 
 use std::{error::Error as _, fmt, io, time::Duration};
 
+use daemon::error_chain;
 use prost::{Message, bytes::BufMut};
 use tokio::runtime::{Builder, Runtime};
 use tonic::{
@@ -182,7 +183,7 @@ impl Client {
         }
         let mut answer = match request.send(body) {
             Ok(answer) => answer,
-            Err(error) => return Answer::unanswered(chain(&error)),
+            Err(error) => return Answer::unanswered(error_chain(&error)),
         };
         let said = answer
             .body_mut()
@@ -202,7 +203,7 @@ impl Client {
         let mut grpc =
             Grpc::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX as usize);
         if let Err(error) = grpc.ready().await {
-            return Answer::unanswered(chain(&error));
+            return Answer::unanswered(error_chain(&error));
         }
         let mut request = Request::new(body.to_vec());
         for (key, value) in &self.headers.0 {
@@ -212,21 +213,10 @@ impl Client {
         match grpc.unary(request, path, Encoded).await {
             Ok(response) => Answer::taken(response.get_ref()),
             // Our own side made it: the receiver said nothing.
-            Err(status) if status.source().is_some() => Answer::unanswered(chain(&status)),
+            Err(status) if status.source().is_some() => Answer::unanswered(error_chain(&status)),
             Err(status) => Answer::of_grpc(status.code(), status.message(), status.details()),
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// Requests are encoded already.

@@ -34,23 +34,11 @@ pub enum FetchError {
     #[error("the request is not valid: {0}")]
     Request(#[from] hyper::http::Error),
     /// The answer is not HTTP/1, or is cut off.
-    #[error("{}", with_causes(.0))]
+    #[error("{}", daemon::error_chain(.0))]
     Http(#[from] hyper::Error),
     /// The answer is larger than is read.
     #[error("the body of the answer is larger than {BODY_BYTES_MAX} bytes")]
     TooLarge,
-}
-
-/// An error and what caused it; hyper's messages leave the cause out.
-fn with_causes(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// What is asked for.

@@ -1,11 +1,12 @@
 //! The proxy's binary: parses, runs, and maps errors to exit codes.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use proxy::cli::{self, Cli, Command, LogFormat, RunArgs};
+use daemon::log::{Line, start};
+use proxy::cli::{self, Cli, Command, RunArgs};
 use proxy::config::{Config, EXAMPLE};
 use proxy::table::Table;
 use proxy::{explain, serve};
@@ -65,7 +66,7 @@ fn check(path: &Path) -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> ExitCode {
-    start_log(args.log_format);
+    start(args.log_format, Line::Short, &[]);
     match serve::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -76,19 +77,5 @@ fn run(args: &RunArgs) -> ExitCode {
                 ExitCode::FAILURE
             }
         }
-    }
-}
-
-fn start_log(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
     }
 }

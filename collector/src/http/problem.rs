@@ -37,7 +37,7 @@ impl Problem {
 
     /// What went wrong is for the log as well.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
-        tracing::error!(error = %crate::error_chain(error), "cannot build a response");
+        tracing::error!(error = %daemon::error_chain(error), "cannot build a response");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
     }
 
@@ -82,7 +82,7 @@ impl From<ReadError> for Problem {
             }
             ReadError::TooMuch(_) => Self::bad_request(error.to_string()),
             ReadError::Sqlite(_) => {
-                tracing::error!(error = %crate::error_chain(&error), "cannot read the store");
+                tracing::error!(error = %daemon::error_chain(&error), "cannot read the store");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }
         }

@@ -109,7 +109,7 @@ impl Damage {
         Self {
             host_id: host_id(connection, at.host).unwrap_or_default(),
             row: Row::Report(at),
-            why: crate::error_chain(error),
+            why: daemon::error_chain(error),
         }
     }
 

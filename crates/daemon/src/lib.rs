@@ -5,6 +5,8 @@
 
 pub mod clock;
 mod error;
+#[cfg(feature = "log")]
+pub mod log;
 mod repeated;
 pub mod units;
 

@@ -6,8 +6,9 @@ use super::{Finding, Tree};
 const LOCAL: [(&str, &[&str]); 19] = [
     ("bpf", &["daemon", "kernel-sample", "monitor-common"]),
     ("cli", &["monitor-proto"]),
-    ("collector", &["monitor-otlp", "monitor-proto"]),
-    ("daemon", &[]),
+    ("collector", &["daemon", "monitor-otlp", "monitor-proto"]),
+    // Itself with its features on, for its tests.
+    ("daemon", &["daemon"]),
     (
         "delivery",
         &["daemon", "monitor-otlp", "monitor-proto", "spool"],
@@ -33,9 +34,9 @@ const LOCAL: [(&str, &[&str]); 19] = [
     ),
     ("monitor-common", &[]),
     ("monitor-ebpf", &["monitor-common"]),
-    ("monitor-otlp", &["monitor-proto"]),
+    ("monitor-otlp", &["daemon", "monitor-proto"]),
     ("monitor-proto", &[]),
-    ("proxy", &["http1", "monitor-proto"]),
+    ("proxy", &["daemon", "http1", "monitor-proto"]),
     ("proxy-config", &[]),
     ("spool", &["daemon", "monitor-proto"]),
     (
