@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use daemon::units::parse_bytes;
 use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
 
 use crate::{
@@ -182,7 +183,8 @@ fn retention(args: &RunArgs) -> Result<Retention, ConfigError> {
         .map(Duration::from_nanos)
         .filter(|age| *age >= AGE_MIN)
         .ok_or_else(|| ConfigError::RetentionAge(args.retention_age.clone()))?;
-    let bytes = bytes(&args.retention_bytes)
+    let bytes = parse_bytes(&args.retention_bytes)
+        .ok()
         .filter(|bytes| *bytes >= BYTES_MIN)
         .ok_or_else(|| ConfigError::RetentionBytes(args.retention_bytes.clone()))?;
     Ok(Retention {
@@ -195,24 +197,10 @@ fn retention(args: &RunArgs) -> Result<Retention, ConfigError> {
 fn memory_limit(args: &RunArgs) -> Result<u64, ConfigError> {
     /// A page of reports, a large report and a scrape find room in their shares.
     const BYTES_MIN: u64 = 64 << 20;
-    bytes(&args.memory_limit)
+    parse_bytes(&args.memory_limit)
+        .ok()
         .filter(|bytes| *bytes >= BYTES_MIN)
         .ok_or_else(|| ConfigError::MemoryLimit(args.memory_limit.clone()))
-}
-
-/// A size such as `10GiB`.
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit {
-        "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 fn loopback(flag: &'static str, address: SocketAddr) -> Result<(), ConfigError> {
@@ -252,19 +240,5 @@ fn token(args: &RunArgs) -> Result<Token, TokenError> {
     match std::env::var("SPEEDMIMI_TOKEN") {
         Ok(text) => Token::try_new(&text, "SPEEDMIMI_TOKEN"),
         Err(_) => Token::read_or_make(&args.data_dir.join("token")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bytes;
-
-    #[test]
-    fn sizes_need_a_unit_and_fit() {
-        assert_eq!(bytes("10GiB"), Some(10 << 30));
-        assert_eq!(bytes("512B"), Some(512));
-        for text in ["", "10", "GiB", "10GB", "1.5GiB", "-1MiB", "99999999999TiB"] {
-            assert_eq!(bytes(text), None, "{text:?}");
-        }
     }
 }

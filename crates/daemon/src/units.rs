@@ -1,65 +1,90 @@
-//! Durations and sizes as people write them: `100ms`, `5s`, `256MiB`.
+//! Durations and sizes as people write them: `100ms`, `1h30m`, `256MiB`.  The units
+//! are the same in every flag and file.
 
 use std::time::Duration;
 
 /// Why a duration or a size was not understood.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
-    /// There is no number, or one that is too large.
-    #[error("`{0}` does not begin with a whole number that fits 64 bits")]
-    Number(String),
-    /// The unit is not known.
-    #[error("`{text}` has no unit among {known}")]
-    Unit {
-        /// What was written.
-        text: String,
-        /// What could have been.
-        known: &'static str,
-    },
+    /// Not a duration.
+    #[error(
+        "`{0}` is not a duration: write whole numbers, each with its unit (ms, s, m, h, d or w), \
+         such as 500ms, 30s or 1h30m"
+    )]
+    Duration(String),
+    /// Not a size.
+    #[error(
+        "`{0}` is not a size: write a whole number of bytes, or one with a unit \
+         (B, KiB, MiB, GiB, TiB, kB, MB, GB or TB), such as 256MiB"
+    )]
+    Size(String),
 }
 
-const DURATIONS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-const SIZES: [(&str, u64); 8] = [
+const DURATIONS: [(&str, u64); 6] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+    ("w", 604_800_000),
+];
+const SIZES: [(&str, u64); 10] = [
     ("", 1),
     ("B", 1),
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
     ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
     ("kB", 1_000),
     ("MB", 1_000_000),
     ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
 ];
 
-/// Reads `100ms`, `5s`, `2m` or `1h`.
+/// Reads `100ms`, `5s`, `1h30m` or `0`.
 ///
 /// # Errors
-/// Where the number or its unit is not understood.
+/// Where a number or its unit is not understood, or does not fit.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
-    parse(text, &DURATIONS, "ms, s, m, h").map(Duration::from_millis)
+    let rest = text.trim();
+    let milliseconds = if rest == "0" { Some(0) } else { sum(rest) };
+    let milliseconds = milliseconds.ok_or_else(|| UnitError::Duration(text.to_owned()))?;
+    Ok(Duration::from_millis(milliseconds))
+}
+
+/// The milliseconds of at least one number and unit.
+fn sum(mut rest: &str) -> Option<u64> {
+    let mut total = 0_u64;
+    loop {
+        let part;
+        (part, rest) = first(rest, &DURATIONS)?;
+        total = total.checked_add(part)?;
+        if rest.is_empty() {
+            return Some(total);
+        }
+    }
 }
 
 /// Reads `256MiB`, `10GiB`, `1000kB` or plain bytes.
 ///
 /// # Errors
-/// Where the number or its unit is not understood.
+/// Where the number or its unit is not understood, or does not fit.
 pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
-    parse(text, &SIZES, "B, KiB, MiB, GiB, kB, MB, GB")
+    match first(text.trim(), &SIZES) {
+        Some((bytes, "")) => Ok(bytes),
+        _ => Err(UnitError::Size(text.to_owned())),
+    }
 }
 
-fn parse(text: &str, units: &[(&str, u64)], known: &'static str) -> Result<u64, UnitError> {
-    let text = text.trim();
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let bad_number = || UnitError::Number(text.to_owned());
-    let number: u64 = number.parse().map_err(|_| bad_number())?;
-    let unit = unit.trim_start();
-    let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
-        return Err(UnitError::Unit {
-            text: text.to_owned(),
-            known,
-        });
-    };
-    number.checked_mul(*factor).ok_or_else(bad_number)
+/// A number times its unit, and what stands behind it.
+fn first<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t str)> {
+    let (number, rest) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+    let rest = rest.trim_start();
+    let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+    let (unit, rest) = rest.split_at(letters);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    let value = number.parse::<u64>().ok()?.checked_mul(*factor)?;
+    Some((value, rest.trim_start()))
 }
 
 #[cfg(test)]
@@ -69,21 +94,60 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_have_their_units() {
-        assert_eq!(parse_duration("100ms"), Ok(Duration::from_millis(100)));
-        assert_eq!(parse_duration(" 2 m "), Ok(Duration::from_secs(120)));
-        assert_eq!(parse_bytes("256MiB"), Ok(256 << 20));
-        assert_eq!(parse_bytes("4096"), Ok(4096));
+        for (text, milliseconds) in [
+            ("100ms", 100),
+            (" 2 m ", 120_000),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+            ("30d", 30 * 86_400_000),
+            ("52w", 52 * 604_800_000),
+            ("0", 0),
+        ] {
+            let expected = Duration::from_millis(milliseconds);
+            assert_eq!(parse_duration(text), Ok(expected), "{text}");
+        }
+        for (text, bytes) in [
+            ("256MiB", 256 << 20),
+            ("3 MiB", 3 << 20),
+            ("2TiB", 2 << 40),
+            ("10GB", 10_000_000_000),
+            ("512B", 512),
+            ("4096", 4096),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
     }
 
     #[test]
-    fn what_is_unclear_is_refused() {
-        assert!(matches!(parse_duration("5"), Err(UnitError::Unit { .. })));
-        assert!(matches!(parse_duration("s"), Err(UnitError::Number(_))));
-        assert!(matches!(parse_bytes("-1MiB"), Err(UnitError::Number(_))));
-        assert!(matches!(
-            parse_bytes("99999999999GiB"),
-            Err(UnitError::Number(_))
-        ));
+    fn what_is_unclear_or_does_not_fit_is_refused() {
+        for text in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1.5s",
+            "1h30",
+            "1 fortnight",
+            "1s,",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
+            let refused = parse_duration(text).unwrap_err();
+            assert!(refused.to_string().contains("1h30m"), "{refused}");
+        }
+        for text in [
+            "",
+            "GiB",
+            "1KB",
+            "1.5GiB",
+            "-1MiB",
+            "1MiB2",
+            "1MiB 2MiB",
+            "99999999999GiB",
+        ] {
+            let refused = parse_bytes(text).unwrap_err();
+            assert!(refused.to_string().contains("256MiB"), "{refused}");
+        }
     }
 
     proptest! {

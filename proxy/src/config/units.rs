@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use daemon::units::{UnitError, parse_bytes, parse_duration};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A duration written with its unit.
@@ -12,19 +13,6 @@ pub struct Span(pub Duration);
 /// A number of bytes, written plain or with a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
-
-/// A text that is not a duration or size.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UnitError {
-    /// Not a duration.
-    #[error(
-        "\"{0}\" is not a duration: write a number with a unit, such as 500ms, 30s, 5m or 1h30m"
-    )]
-    Span(String),
-    /// Not a size.
-    #[error("\"{0}\" is not a size: write bytes, or a number with KiB, MiB or GiB")]
-    Size(String),
-}
 
 impl Span {
     /// So many whole seconds.
@@ -38,40 +26,8 @@ impl std::str::FromStr for Span {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        parse_span(text)
-            .map(Self)
-            .ok_or_else(|| UnitError::Span(text.to_owned()))
+        parse_duration(text).map(Self)
     }
-}
-
-fn parse_span(text: &str) -> Option<Duration> {
-    let mut rest = text.trim();
-    let mut total = Duration::ZERO;
-    if rest == "0" {
-        return Some(total);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit())?;
-        let value: u64 = rest[..number].parse().ok()?;
-        rest = &rest[number..];
-        let unit = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let milliseconds = match &rest[..unit] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return None,
-        };
-        rest = &rest[unit..];
-        total = total.checked_add(Duration::from_millis(value.checked_mul(milliseconds)?))?;
-    }
-    Some(total)
 }
 
 impl fmt::Display for Span {
@@ -92,20 +48,7 @@ impl std::str::FromStr for Size {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let error = || UnitError::Size(text.to_owned());
-        let trimmed = text.trim();
-        let digits = trimmed
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(trimmed.len());
-        let value: u64 = trimmed[..digits].parse().map_err(|_| error())?;
-        let unit = match trimmed[digits..].trim() {
-            "" | "B" => 1,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            _ => return Err(error()),
-        };
-        value.checked_mul(unit).map(Self).ok_or_else(error)
+        parse_bytes(text).map(Self)
     }
 }
 
@@ -200,7 +143,6 @@ mod tests {
             "",
             "30",
             "s",
-            "1 s",
             "-1s",
             "1.5s",
             "99999999999999999999s",
