@@ -1,5 +1,8 @@
 //! Starting, stopping, and the command line.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -235,21 +238,20 @@ fn a_hangup_before_it_is_ready_is_a_reload_after_it() {
             .unwrap()
             .success()
     );
+    let log = directory.path().join("log");
     let mut child = binary()
         .arg("run")
         .arg("--config")
         .arg(&path)
-        .stderr(std::process::Stdio::piped())
+        .stderr(File::create(&log).unwrap())
         .spawn()
         .unwrap();
     let pid = child.id();
-    eventually("its hold on SIGHUP", || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let caught = status
-            .lines()
-            .find_map(|line| line.strip_prefix("SigCgt:"))?;
-        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
-        (caught & 1 == 1).then_some(())
+    // It waits for a writer, and holds its signals by then.
+    let mut pipe = eventually("its look at the configuration", || {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).custom_flags(libc::O_NONBLOCK);
+        options.open(&path).ok()
     });
     let signal = |name: &str| {
         let mut kill = Command::new("kill");
@@ -266,16 +268,18 @@ fn a_hangup_before_it_is_ready_is_a_reload_after_it() {
          routing: {{r: {{upstream: u}}}}\n",
         backend.address.port()
     );
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
-    let mut wait_for = |part: &str| {
-        let mut told = lines.by_ref().map_while(Result::ok);
-        assert!(told.any(|line| line.contains(part)), "no line with {part}");
-    };
-    // Once for the start, once for the reload.
-    for line in ["ready listen=", "configuration reloaded"] {
-        std::fs::write(&path, &text).unwrap();
-        wait_for(line);
-    }
+    // Reloads would wait for writers too, and a stop for the reloads.
+    let file = directory.path().join("file");
+    std::fs::write(&file, &text).unwrap();
+    std::fs::rename(file, &path).unwrap();
+    pipe.write_all(text.as_bytes()).unwrap();
+    drop(pipe);
+    // Once for the signal, once because the file is another one.
+    eventually("two reloads", || {
+        let told = std::fs::read_to_string(&log).unwrap();
+        let (_, told) = told.split_once("ready listen=")?;
+        (told.matches("configuration reloaded").count() == 2).then_some(())
+    });
     signal("TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
