@@ -118,7 +118,9 @@ fn work(
     index: usize,
 ) {
     let seed = u64::from(std::process::id()) << 32 | index as u64;
-    let table = Arc::clone(&commands.borrow_and_update().table);
+    // Not marked as seen: a command that came before this thread ran is carried out
+    // below, with its listeners and its end.
+    let table = Arc::clone(&commands.borrow().table);
     let worker = Worker::new(Arc::clone(shared), table, seed);
     runtime.block_on(async {
         let mut accepting = match Accepting::start(&worker, listener) {
@@ -348,4 +350,33 @@ async fn secure(worker: &Worker, stream: TcpStream, tls: Arc<ServerConfig>) -> O
         })
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_stop_before_the_workers_run_is_carried_out() {
+        let text =
+            "backends: {u: [{id: a, host: 127.0.0.1, port: 1}]}\nrouting: {r: {upstream: u}}\n";
+        let table = Arc::new(Table::build(Config::parse(text).unwrap(), None).unwrap());
+        let command = |draining| WorkerCommand {
+            table: Arc::clone(&table),
+            listeners: None,
+            draining,
+        };
+        let (commands, received) = watch::channel(command(false));
+        commands.send_replace(command(true));
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let threads = spawn_workers(vec![listener], &received).unwrap();
+        drop(received);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !threads.iter().all(std::thread::JoinHandle::is_finished) {
+            assert!(Instant::now() < deadline, "a worker did not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
