@@ -4,9 +4,9 @@ use crate::{http::Exchange, tcp::Stream};
 
 /// The storage of one socket, freed by the kernel with it.
 ///
-/// With the storage's own header that is four cache lines: the header's own, that of
-/// the exchange, the only one that a packet touches, and that of the stream, with
-/// the exchange's last field.  Where the process itself calls is beyond them.
+/// With the storage's own header that is four cache lines: the header's own, two of the
+/// exchange, of which the first has what every packet needs, and that of the stream,
+/// with the exchange's last field.  Where the process itself calls is beyond them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Socket {

@@ -357,7 +357,9 @@ impl Exchange {
     /// farther than sequence numbers reach.
     #[inline(always)]
     fn read_body(&mut self) -> u32 {
-        const REACH: u64 = 1 << 30;
+        // Twice within one segment: what is sent again of it is to lie before where the
+        // body is passed over to, and so less than half of all sequence numbers away.
+        const REACH: u64 = 1 << 29;
         let left = self.body_left;
         if left > REACH {
             self.body_left = left - REACH;

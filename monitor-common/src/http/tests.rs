@@ -642,6 +642,32 @@ fn a_body_in_any_order_is_no_hole() {
     assert_eq!((wire.counted.pipelined, wire.counted.passed_over), (0, 0));
 }
 
+/// A body of more bytes than half of all sequence numbers is under way.
+#[test]
+fn a_retransmission_before_a_long_body_moves_nothing() {
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 5000000000\r\n\r\nabc";
+    let mut wire = Wire::new();
+    wire.receives = Direction::Response;
+    wire.ask(HEAD);
+    let before = wire.exchange;
+    for sent_again in [0, 10, HEAD.len() - 1] {
+        // Of what is sent, TCP takes any place.
+        let seq = 1000 + sent_again as u32;
+        wire.receive(Direction::Request, seq, &HEAD[sent_again..], seq);
+        assert_eq!(wire.exchange, before, "{sent_again}");
+    }
+    let segment = vec![b'x'; 1 << 20];
+    let mut left = 5_000_000_000 - 3;
+    while left != 0 {
+        let len = segment.len().min(left);
+        wire.ask(&segment[..len]);
+        left -= len;
+    }
+    wire.answer(OK).ask(GET).answer(OK);
+    assert_eq!(wire.counted.requests, ["POST", "GET"]);
+    assert_eq!(wire.counted.responses, ["200", "200"]);
+}
+
 /// Two segments are looked at on two CPUs at once.
 #[test]
 fn a_segment_waits_until_the_one_before_it_was_read() {
