@@ -1,38 +1,39 @@
-//! What this process may do.
+//! What this thread may do.
 
-use std::fs;
+use rustix::thread::{CapabilitySet, capabilities};
 
-/// What the programs need, as `linux/capability.h` numbers them.
-const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
+/// What the programs need.
+const NEEDED: [(&str, CapabilitySet); 2] = [
+    ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+    // `CAP_SYS_ADMIN` stands for it.
+    (
+        "CAP_BPF",
+        CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN),
+    ),
+];
 
-/// `CAP_SYS_ADMIN` stands for `CAP_BPF` and `CAP_PERFMON` too.
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-
-/// The names of the capabilities that this process lacks.
+/// The names of the capabilities that this thread lacks.
 pub(crate) fn missing() -> Option<String> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    missing_in(&status)
+    missing_in(effective()?)
 }
 
 /// Whether the verifier trusts the programs' bounds also under speculation.
 pub(crate) fn has_perfmon() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    effective(&status).unwrap_or(0) & (1 << CAP_PERFMON | 1 << CAP_SYS_ADMIN) != 0
+    // One stands for the other.
+    let perfmon = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    effective().is_some_and(|effective| effective.intersects(perfmon))
 }
 
-fn effective(status: &str) -> Option<u64> {
-    let mut lines = status.lines();
-    let effective = lines.find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(effective.trim(), 16).ok()
+/// `None` where the kernel does not say.
+fn effective() -> Option<CapabilitySet> {
+    capabilities(None).ok().map(|sets| sets.effective)
 }
 
-fn missing_in(status: &str) -> Option<String> {
-    let effective = effective(status)?;
-    let has = |bit: u32| effective & (1 << bit) != 0;
-    let missing: Vec<_> = CAPABILITIES
+fn missing_in(effective: CapabilitySet) -> Option<String> {
+    let lacks = |(_, any): &(&str, CapabilitySet)| !effective.intersects(*any);
+    let missing: Vec<_> = NEEDED
         .into_iter()
-        .filter(|&(name, bit)| !(has(bit) || name == "CAP_BPF" && has(CAP_SYS_ADMIN)))
+        .filter(lacks)
         .map(|(name, _)| name)
         .collect();
     (!missing.is_empty()).then(|| missing.join(" and "))
@@ -40,28 +41,21 @@ fn missing_in(status: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::missing_in;
+    use super::*;
 
     #[test]
-    fn capabilities_are_read_from_the_effective_set() {
-        assert_eq!(missing_in("CapEff:\t000001ffffffffff\n"), None);
+    fn what_is_missing_of_the_effective_set_is_named() {
+        let net_admin = CapabilitySet::NET_ADMIN;
+        assert_eq!(missing_in(CapabilitySet::all()), None);
         assert_eq!(
-            missing_in("CapEff:\t0000000000201000\n"),
+            missing_in(net_admin | CapabilitySet::SYS_ADMIN),
             None,
             "SYS_ADMIN stands for BPF"
         );
+        assert_eq!(missing_in(net_admin).as_deref(), Some("CAP_BPF"));
         assert_eq!(
-            missing_in("CapEff:\t0000000000001000\n").as_deref(),
-            Some("CAP_BPF")
-        );
-        assert_eq!(
-            missing_in("CapEff:\t0\n").as_deref(),
+            missing_in(CapabilitySet::empty()).as_deref(),
             Some("CAP_NET_ADMIN and CAP_BPF")
-        );
-        assert_eq!(
-            missing_in("CapEff:\tgarbage\n"),
-            None,
-            "unknown is not missing"
         );
     }
 }

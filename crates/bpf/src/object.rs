@@ -1,9 +1,8 @@
 //! The kernel object and the names of what is in it.
 
 use monitor_common::http::FEW_PARTS;
-use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::KernelLog;
+use crate::{KernelLog, capabilities};
 
 /// The programs and maps, as `monitor-ebpf` makes them.
 pub(crate) static OBJECT: &[u8] =
@@ -55,9 +54,11 @@ pub(crate) const PARTS: &str = "PARTS";
 pub(crate) fn parts() -> u32 {
     /// Heads of about 1,400 bytes.
     const MANY: u32 = 24;
-    let speculates = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
-    let may = capabilities(None).is_ok_and(|sets| sets.effective.intersects(speculates));
-    if may { MANY } else { FEW_PARTS }
+    if capabilities::has_perfmon() {
+        MANY
+    } else {
+        FEW_PARTS
+    }
 }
 
 /// The programs.
