@@ -96,9 +96,9 @@ fn speculation() -> Check {
     } else {
         (
             "lacks CAP_PERFMON: the kernel fences the programs off from speculation",
-            "a packet costs five times as much, requests that are pipelined or follow an early \
-             answer may be missed, and before Linux 6.18 the kernel may take the programs of \
-             level tcp alone; in the unit: AmbientCapabilities=CAP_PERFMON",
+            "a packet costs up to six times as much, requests that are pipelined or follow an \
+             early answer may be missed, and before Linux 6.18 the kernel may take the \
+             programs of level tcp alone; in the unit: AmbientCapabilities=CAP_PERFMON",
         )
     };
     Check {
