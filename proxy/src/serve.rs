@@ -247,7 +247,7 @@ async fn hand_over(control: &Control, workers: usize) {
     if redirected.is_ok()
         && let Err(error) = reuseport::restore(held)
     {
-        tracing::debug!(%error, "cannot take the held back");
+        tracing::debug!(%error, "cannot take the redirection of new connections back");
     }
 }
 
