@@ -7,12 +7,12 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::server::conn::http1;
-use hyper::service::{HttpService, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 
 use super::api;
 use super::message::{Reply, Request};
@@ -40,7 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 struct Timeouts {
     /// To send a head, and to send a body.
     read: Duration,
-    /// To acknowledge anything of an answer.
+    /// To take all of an answer.
     write: Duration,
 }
 
@@ -87,8 +87,7 @@ async fn accept(listener: TcpListener, api: Api) {
             Ok((stream, _)) => {
                 let api = api.clone();
                 tokio::spawn(async move {
-                    let service = service_fn(|request| api.answer(request));
-                    serve(stream, service, TIMEOUTS).await;
+                    serve(stream, |request| api.answer(request), TIMEOUTS).await;
                     drop(permit);
                 });
             }
@@ -101,27 +100,56 @@ async fn accept(listener: TcpListener, api: Api) {
 }
 
 /// Serves one connection until it ends.
-async fn serve<S>(mut stream: TcpStream, service: S, timeouts: Timeouts)
+async fn serve<F, A, E>(mut stream: TcpStream, answer: F, timeouts: Timeouts)
 where
-    S: HttpService<Incoming, ResBody = Full<Bytes>>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    F: Fn(hyper::Request<Incoming>) -> A,
+    A: Future<Output = Result<hyper::Response<Full<Bytes>>, E>>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let write_ms = u32::try_from(timeouts.write.as_millis()).unwrap_or(u32::MAX);
-    if let Err(error) = set_tcp_user_timeout(&stream, write_ms) {
-        tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
-    }
-    let served = http1::Builder::new()
+    // Until when the latest answer has to be taken; `None` while a request is handled.
+    let (deadline, deadlines) = watch::channel(None);
+    let service = service_fn(|request| {
+        let answering = answer(request);
+        async {
+            deadline.send_replace(None);
+            let answer = answering.await;
+            // The next head has its own time from the end of this answer on.
+            deadline.send_replace(Some(Instant::now() + timeouts.write + timeouts.read));
+            answer
+        }
+    });
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeouts.read)
         .max_header_size(HEAD_BYTES_MAX)
         .max_headers(FIELDS_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(&mut stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "an admin connection failed");
+        .serve_connection(TokioIo::new(&mut stream), service);
+    tokio::select! {
+        served = connection => {
+            if let Err(error) = served {
+                tracing::debug!(%error, "an admin connection failed");
+            }
+        }
+        () = overdue(deadlines) => {
+            tracing::debug!("an admin connection's client takes its answer too slowly");
+        }
     }
     discard(&mut stream).await;
+}
+
+/// Ends once a deadline has passed. A client that takes an answer byte by byte
+/// would hold its connection, one of few, for as long as it likes.
+async fn overdue(mut deadlines: watch::Receiver<Option<Instant>>) {
+    loop {
+        let deadline = *deadlines.borrow_and_update();
+        let changed = deadlines.changed();
+        let changed = match deadline {
+            None => Ok(changed.await),
+            Some(deadline) => timeout_at(deadline, changed).await,
+        };
+        let Ok(Ok(())) = changed else { return };
+    }
 }
 
 /// Reads what still comes, without a look at it: the answer to a request whose
@@ -212,10 +240,20 @@ mod tests {
         read: Duration::from_millis(100),
         write: Duration::from_millis(100),
     };
+    /// Only a test that fails waits for so long.
+    const WAIT: Duration = Duration::from_secs(20);
+    const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    /// More than the kernel buffers for both sides, and far more than is read slowly
+    /// before the test fails.
+    const ANSWER_BYTES: usize = 64 << 20;
 
     /// Serves one connection with answers of so many bytes, until it ends, while
-    /// its client sends `request` and reads nothing.
-    fn serves_until_the_end(request: &'static str, answer_bytes: usize) {
+    /// its client sends `request` and reads as `reading` does.
+    fn serves_until_the_end(
+        request: &'static str,
+        answer_bytes: usize,
+        reading: impl AsyncFnOnce(TcpStream),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -226,30 +264,48 @@ mod tests {
             let mut client = TcpStream::connect(address).await.unwrap();
             client.write_all(request.as_bytes()).await.unwrap();
             let (stream, _) = listener.accept().await.unwrap();
-            let service = service_fn(|_| async move {
+            let answer = |_| async move {
                 let body = Full::from(vec![b'x'; answer_bytes]);
                 Ok::<_, Infallible>(hyper::Response::new(body))
-            });
-            let serving = serve(stream, service, SHORT);
-            let ended = tokio::time::timeout(Duration::from_secs(60), serving).await;
-            assert!(ended.is_ok(), "the connection is served for ever");
-            drop(client);
+            };
+            let serving = tokio::time::timeout(WAIT, serve(stream, answer, SHORT));
+            tokio::select! {
+                ended = serving => assert!(ended.is_ok(), "the connection is served for ever"),
+                () = reading(client) => panic!("the client came to its end first"),
+            }
         });
+    }
+
+    async fn read_nothing(_client: TcpStream) {
+        std::future::pending::<()>().await;
+    }
+
+    /// Takes a little again and again: each time the kernel acknowledges something.
+    async fn read_slowly(mut client: TcpStream) {
+        let mut input = vec![0; 64 << 10];
+        while let Ok(1..) = client.read(&mut input).await {
+            tokio::time::sleep(SHORT.write / 2).await;
+        }
+        std::future::pending::<()>().await;
     }
 
     #[test]
     fn a_client_that_takes_no_answer_is_given_up() {
-        // More than the kernel buffers for both sides.
-        serves_until_the_end("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 64 << 20);
+        serves_until_the_end(GET, ANSWER_BYTES, read_nothing);
+    }
+
+    #[test]
+    fn a_client_that_takes_its_answer_slowly_is_given_up() {
+        serves_until_the_end(GET, ANSWER_BYTES, read_slowly);
     }
 
     #[test]
     fn a_head_that_does_not_end_is_given_up() {
-        serves_until_the_end("GET / HTTP/1.1\r\nHost: loc", 0);
+        serves_until_the_end("GET / HTTP/1.1\r\nHost: loc", 0, read_nothing);
     }
 
     #[test]
     fn a_client_without_a_further_request_is_given_up() {
-        serves_until_the_end("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 1);
+        serves_until_the_end(GET, 1, read_nothing);
     }
 }
