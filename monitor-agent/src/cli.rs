@@ -61,7 +61,7 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Prints what has been counted so far as one report
     Snapshot(SnapshotArgs),
-    /// Shows what happens, again and again
+    /// Live view of endpoints and sockets
     Top(TopArgs),
     /// Checks what the agent needs of this machine
     Doctor(DoctorArgs),
@@ -147,13 +147,13 @@ pub struct TopArgs {
     /// Where the pins are, and who knows the names.
     #[command(flatten)]
     pub socket: SocketArgs,
-    /// Time between two looks
+    /// Time between two updates
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = look_interval)]
     pub interval: Duration,
     /// Shows one interval and ends
     #[arg(long)]
     pub once: bool,
-    /// Form of the output; JSON is one report a line
+    /// Form of the output; JSON is one report per line
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 }
@@ -456,7 +456,7 @@ impl From<LevelName> for kernel_sample::Level {
 fn command_name(name: &str) -> Result<String, &'static str> {
     let command = Cli::command();
     let found = command.find_subcommand(name).map(|_| name.to_owned());
-    found.ok_or("there is no such command")
+    found.ok_or("no such command: see --help")
 }
 
 /// Writes the manual page of a command, or of the program.

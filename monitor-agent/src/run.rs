@@ -285,7 +285,10 @@ async fn farewell(stop: &watch::Sender<bool>, delivery: JoinHandle<()>) {
     stop.send_replace(true);
     let aborter = delivery.abort_handle();
     if timeout(FAREWELL, delivery).await.is_err() {
-        tracing::warn!("reports are taken too slowly; they stay in the spool");
+        tracing::warn!(
+            "the collector accepts reports too slowly: those that wait stay in the spool, for the \
+             agent's next start"
+        );
         aborter.abort();
     }
 }

@@ -81,7 +81,7 @@ pub fn completions(shell: clap_complete::Shell, out: &mut dyn Write) {
 fn command_name(name: &str) -> Result<String, &'static str> {
     let command = Cli::command();
     let found = command.find_subcommand(name).map(|_| name.to_owned());
-    found.ok_or("there is no such command")
+    found.ok_or("no such command: see --help")
 }
 
 /// Writes the manual page of a command, or of the program.

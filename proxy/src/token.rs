@@ -32,7 +32,7 @@ pub enum TokenError {
         source: std::io::Error,
     },
     /// The file or variable holds nothing.
-    #[error("{0} holds no token of at least 16 characters: write one into it")]
+    #[error("the token in {0} has fewer than 16 characters: write a longer one")]
     Short(String),
 }
 

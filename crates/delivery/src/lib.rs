@@ -53,7 +53,7 @@ pub enum DeliveryError {
     /// What listens there did not answer as gRPC does.
     #[error(
         "what listens there does not speak gRPC, or ended the connection: --collector wants the \
-         collector's gRPC port (7600 unless told otherwise, not its HTTP port), and https:// where \
+         collector's gRPC port (7600 by default, not its HTTP port), and https:// where \
          it takes TLS"
     )]
     NoGrpc(#[source] Box<tonic::Status>),
@@ -119,7 +119,7 @@ impl Progress {
 
     pub(crate) fn answered(&self) {
         if !self.connected.swap(true, Ordering::Relaxed) {
-            tracing::info!("reports are taken");
+            tracing::info!("the collector is accepting reports");
             *lock(&self.last_error) = None;
         }
     }

@@ -26,7 +26,7 @@ pub enum TokenError {
         source: io::Error,
     },
     /// What was given cannot be sent.
-    #[error("{0} holds no token: one line of visible ASCII characters is expected")]
+    #[error("{0} has no valid token: write one line of visible ASCII characters")]
     Invalid(String),
 }
 
@@ -51,7 +51,7 @@ impl Token {
     /// A token from a file, or else from the environment; both may be absent.
     ///
     /// # Errors
-    /// Where the file cannot be read now, or either holds no token.
+    /// Where the file cannot be read now, or what is there cannot be a token.
     pub fn new(file: Option<PathBuf>, environment: Option<String>) -> Result<Self, TokenError> {
         let last = match (&file, environment) {
             (Some(path), _) => Some(read(path)?),

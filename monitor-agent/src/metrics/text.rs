@@ -57,7 +57,7 @@ pub(super) fn render(figures: &Figures) -> String {
     );
     page.one(
         ("delivery_connected", "gauge"),
-        "1 while reports are taken, 0 while they wait.",
+        "1 while the collector accepts reports, 0 while they wait in the spool.",
         u8::from(figures.connected),
     );
     if let Some(sample) = figures.sample {
