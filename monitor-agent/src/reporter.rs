@@ -14,7 +14,7 @@ use monitor_proto::v1;
 use prost::Message;
 use spool::{SpoolError, checkpoint::Checkpoint};
 use tokio::sync::Notify;
-use window::{Sample, Surroundings, Windows};
+use window::{Environment, Sample, Windows};
 
 use crate::{
     names::FollowedFiles,
@@ -79,7 +79,7 @@ pub struct ReporterParts {
     /// Where what was reported last is kept beside the spool.
     pub checkpoint: Checkpoint,
     /// Everything but the kernel's counters when this agent began.
-    pub start: Surroundings,
+    pub start: Environment,
     /// Asks the sampler.
     pub asker: Asker,
     /// The sampler's samples.
@@ -142,7 +142,7 @@ impl Reporter {
         self.take_samples();
         self.reasons.append(&mut reading.incomplete_reasons);
         reading.incomplete_reasons.clone_from(&self.reasons);
-        reading.surroundings.losses = self.losses().by_reason().into();
+        reading.environment.losses = self.losses().by_reason().into();
         reading.names = self.names.names().into();
         reading.notes = self.names.notes();
         reading.notes.extend(self.awaited.names());

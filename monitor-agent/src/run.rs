@@ -33,7 +33,7 @@ use crate::{
     reload::Reload,
     reporter::{ReportError, Reporter, ReporterParts},
     resume::Resume,
-    sampler::{Sampler, SamplerError, SamplerOptions, surroundings},
+    sampler::{Sampler, SamplerError, SamplerOptions, environment},
     target::{Awaited, Resolved, Roots},
     uncounted::Uncounted,
 };
@@ -123,7 +123,7 @@ pub async fn run(
     let listener = control_listener(&config)?;
     let path = config.control_socket.path.clone();
     let control_file = listener.as_ref().map(|_| ControlFile(path));
-    let start = surroundings(
+    let start = environment(
         &mut HostReader::open("/proc".as_ref(), "/".as_ref()),
         targets,
     );

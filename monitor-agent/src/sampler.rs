@@ -31,7 +31,7 @@ use host_metrics::{
 use kernel_sample::{CounterSource, Glance, Instant, Level, Opened, Opener, SourceError, Target};
 use monitor_proto::v1;
 use tokio::sync::oneshot;
-use window::{Reading, Sample, Surroundings, TargetReading, round_trips, saw_traffic};
+use window::{Environment, Reading, Sample, TargetReading, round_trips, saw_traffic};
 
 use crate::{
     clock::{self, monotonic_ns, process_cpu_ns},
@@ -415,7 +415,7 @@ impl State {
         self.sample();
         let kernel = self.source()?.read()?;
         Ok(Reading {
-            surroundings: surroundings(&mut self.host, self.cgroups.targets()),
+            environment: environment(&mut self.host, self.cgroups.targets()),
             kernel,
             level: self.level,
             names: Arc::default(),
@@ -439,8 +439,8 @@ impl State {
 
 /// Everything but the kernel's counters, now.
 #[must_use]
-pub fn surroundings(host: &mut HostReader, targets: &[Target]) -> Surroundings {
-    Surroundings {
+pub fn environment(host: &mut HostReader, targets: &[Target]) -> Environment {
+    Environment {
         at: clock::now(),
         monotonic_ns: monotonic_ns(),
         host: host.detail(),
@@ -448,7 +448,7 @@ pub fn surroundings(host: &mut HostReader, targets: &[Target]) -> Surroundings {
         namespaces: namespaces(targets),
         agent_cpu_ns: process_cpu_ns(),
         agent_memory_bytes: resident_bytes(),
-        ..Surroundings::default()
+        ..Environment::default()
     }
 }
 

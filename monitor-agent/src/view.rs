@@ -14,9 +14,9 @@ use monitor_proto::{
     protocol::{Protocol, seen_in_window},
     v1,
 };
-use window::{Reading, Sample, Surroundings, TargetNames, Windows, round_trips};
+use window::{Environment, Reading, Sample, TargetNames, Windows, round_trips};
 
-use crate::{sampler::surroundings, target::Roots};
+use crate::{sampler::environment, target::Roots};
 
 /// Reports of what happens between two looks.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct View {
     looks: u64,
     earlier: HostSample,
     earlier_kernel: Vec<EndpointGlance>,
-    start: Surroundings,
+    start: Environment,
 }
 
 impl View {
@@ -36,7 +36,7 @@ impl View {
     pub fn new(host: v1::Host, labels: &[&str]) -> Self {
         let mut reader = HostReader::open(Path::new("/proc"), Path::new("/"));
         let targets = targets(labels);
-        let start = surroundings(&mut reader, &targets);
+        let start = environment(&mut reader, &targets);
         Self {
             earlier: reader.sample(),
             earlier_kernel: Vec::new(),
@@ -56,7 +56,7 @@ impl View {
         level: Level,
         names: &Arc<TargetNames>,
     ) -> v1::Report {
-        let end = surroundings(&mut self.reader, &self.targets);
+        let end = environment(&mut self.reader, &self.targets);
         let host = self.reader.sample();
         let elapsed_ns = end.at.boot_ns.saturating_sub(self.start.at.boot_ns);
         let glances: Vec<_> = kernel.endpoints.iter().map(EndpointGlance::from).collect();
@@ -69,7 +69,7 @@ impl View {
         self.earlier = host;
         self.start = end.clone();
         let reading = Reading {
-            surroundings: end,
+            environment: end,
             kernel,
             level,
             names: Arc::clone(names),

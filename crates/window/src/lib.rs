@@ -59,7 +59,7 @@ pub struct TargetReading {
 
 /// Everything but the kernel's counters at one instant.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct Environment {
     /// When.
     pub at: Instant,
     /// The same by the clock that the programs use.
@@ -82,7 +82,7 @@ pub struct Surroundings {
 #[derive(Clone, Debug)]
 pub struct Reading {
     /// All but the kernel's counters.
-    pub surroundings: Surroundings,
+    pub environment: Environment,
     /// The kernel's counters.
     pub kernel: KernelSample,
     /// What the programs look at.
@@ -102,7 +102,7 @@ pub struct Closed {
     pub report: v1::Report,
     /// What the next window begins from.
     pub baseline: Baseline,
-    end: Surroundings,
+    end: Environment,
 }
 
 /// The windows of one agent.
@@ -111,14 +111,14 @@ pub struct Windows {
     host: v1::Host,
     baseline: Option<Baseline>,
     reported_until_unix_ns: Option<u64>,
-    start: Surroundings,
+    start: Environment,
     began: Instant,
 }
 
 impl Windows {
     /// Windows that go on from a baseline, if there is one.
     #[must_use]
-    pub fn new(host: v1::Host, baseline: Option<Baseline>, start: Surroundings) -> Self {
+    pub fn new(host: v1::Host, baseline: Option<Baseline>, start: Environment) -> Self {
         let began = start.at;
         Self {
             host,
@@ -141,7 +141,7 @@ impl Windows {
     #[must_use]
     pub fn close(&self, key: ReportKey, reading: Reading, samples: &[Sample]) -> Closed {
         let baseline = self.baseline.as_ref();
-        let end = reading.surroundings;
+        let end = reading.environment;
         let since_unix_ns = reading.kernel.since_unix_ns;
         let reported_until = self.reported_until_unix_ns;
         let unknown = reported_until.is_some_and(|until| since_unix_ns < until);
@@ -273,7 +273,7 @@ impl Windows {
 
     /// A cgroup that is removed takes the programs' links with it, and one that is
     /// made in its place (a unit that is started again) is another one.
-    fn targets_replaced(&self, end: &Surroundings) -> Vec<String> {
+    fn targets_replaced(&self, end: &Environment) -> Vec<String> {
         let replaced = |now: &&TargetReading| {
             let before = self.start.targets.iter().find(|t| t.label == now.label);
             before.is_some_and(|t| t.cgroup_id != now.cgroup_id)
@@ -284,7 +284,7 @@ impl Windows {
             .collect()
     }
 
-    fn agent(&self, key: ReportKey, end: &Surroundings, level: Level) -> v1::Agent {
+    fn agent(&self, key: ReportKey, end: &Environment, level: Level) -> v1::Agent {
         let cpu_ns = end.agent_cpu_ns.saturating_sub(self.start.agent_cpu_ns);
         let elapsed_ns = end.at.boot_ns.saturating_sub(self.start.at.boot_ns).max(1);
         v1::Agent {
@@ -296,7 +296,7 @@ impl Windows {
         }
     }
 
-    fn host_metrics(&self, end: &Surroundings, samples: &[Sample]) -> v1::HostMetrics {
+    fn host_metrics(&self, end: &Environment, samples: &[Sample]) -> v1::HostMetrics {
         let mut folds = [Fold::default(); gauges::GAUGES];
         for sample in samples {
             for (fold, value) in folds.iter_mut().zip(sample.gauges) {
@@ -324,7 +324,7 @@ impl Windows {
         }
     }
 
-    fn targets(&self, end: &Surroundings) -> Vec<v1::Target> {
+    fn targets(&self, end: &Environment) -> Vec<v1::Target> {
         let target = |now: &TargetReading| {
             let same = |t: &&TargetReading| t.label == now.label && t.cgroup_id == now.cgroup_id;
             // A cgroup that was made again under its old name began at zero.
@@ -415,7 +415,7 @@ impl Span {
     }
 }
 
-fn losses_between(start: &Surroundings, end: &Surroundings) -> BTreeMap<&'static str, u64> {
+fn losses_between(start: &Environment, end: &Environment) -> BTreeMap<&'static str, u64> {
     let lost = |(name, n): (&&'static str, &u64)| {
         let before = start.losses.get(name).copied().unwrap_or(0);
         (*name, n.saturating_sub(before))

@@ -27,7 +27,7 @@ fn at(seconds: u64) -> Instant {
     }
 }
 
-fn surroundings(seconds: u64) -> Surroundings {
+fn environment(seconds: u64) -> Environment {
     let target = TargetReading {
         label: Arc::from("/web"),
         cgroup_id: 7,
@@ -37,10 +37,10 @@ fn surroundings(seconds: u64) -> Surroundings {
             ..CgroupUsage::default()
         },
     };
-    Surroundings {
+    Environment {
         at: at(seconds),
         targets: vec![target],
-        ..Surroundings::default()
+        ..Environment::default()
     }
 }
 
@@ -71,7 +71,7 @@ fn counted(opened: u64, requests: u64) -> EndpointCounters {
 
 fn reading(seconds: u64, endpoints: Vec<EndpointSample>) -> Reading {
     Reading {
-        surroundings: surroundings(seconds),
+        environment: environment(seconds),
         kernel: KernelSample {
             endpoints,
             losses: vec![("endpoint_map_full", 0)],
@@ -94,7 +94,7 @@ fn host() -> v1::Host {
 }
 
 fn windows(seconds: u64, baseline: Option<Baseline>) -> Windows {
-    Windows::new(host(), baseline, surroundings(seconds))
+    Windows::new(host(), baseline, environment(seconds))
 }
 
 fn key(sequence: u64) -> ReportKey {
@@ -223,9 +223,9 @@ fn a_target_that_cannot_be_read_for_a_while_keeps_its_totals() {
         other.id.target = Arc::from("/other");
         other.since_unix_ns = at(2).unix_ns;
         let mut both = reading(seconds, vec![endpoint(80, Role::Downstream, counted(3, 7))]);
-        let mut target = both.surroundings.targets[0].clone();
+        let mut target = both.environment.targets[0].clone();
         target.label = Arc::from("/other");
-        both.surroundings.targets.push(target);
+        both.environment.targets.push(target);
         both.kernel.endpoints.push(other);
         both
     };
@@ -292,7 +292,7 @@ fn peers_are_called_what_the_proxy_calls_them_and_listeners_are_not() {
 fn a_cgroup_that_was_made_again_is_told() {
     let windows = windows(0, None);
     let mut again = reading(5, vec![]);
-    again.surroundings.targets[0].cgroup_id = 8;
+    again.environment.targets[0].cgroup_id = 8;
     let report = windows.close(key(1), again, &[]).report;
     let reasons = ["the cgroup /web was removed or made again"];
     assert_eq!(report.incomplete_reasons, reasons);
@@ -308,7 +308,7 @@ fn losses_of_the_kernel_and_of_the_agent_are_windows_and_totals() {
     let lossy = |seconds, kernel, own| {
         let mut r = reading(seconds, vec![]);
         r.kernel.losses = vec![("endpoint_map_full", kernel)];
-        r.surroundings.losses = [("samples_dropped", own)].into();
+        r.environment.losses = [("samples_dropped", own)].into();
         r
     };
     let closed = windows.close(key(1), lossy(5, 2, 1), &[]);
@@ -319,7 +319,7 @@ fn losses_of_the_kernel_and_of_the_agent_are_windows_and_totals() {
     let closed = windows.close(key(2), lossy(10, 5, 1), &[]);
     assert_eq!(closed.report.losses["endpoint_map_full"], 3);
     assert_eq!(closed.report.losses["samples_dropped"], 0);
-    let restarted = Windows::new(host(), restart(&closed), surroundings(10));
+    let restarted = Windows::new(host(), restart(&closed), environment(10));
     let report = restarted.close(key(3), lossy(15, 5, 4), &[]).report;
     assert_eq!(
         report.losses["samples_dropped"], 4,
@@ -334,7 +334,7 @@ fn a_wall_clock_that_is_set_back_makes_no_window_end_before_it_began() {
     let mut windows = windows(0, None);
     windows.commit(windows.close(key(1), reading(50, vec![]), &[]));
     let mut back = reading(20, vec![]);
-    back.surroundings.at.boot_ns = at(55).boot_ns;
+    back.environment.at.boot_ns = at(55).boot_ns;
     let report = windows.close(key(2), back, &[]).report;
     assert_eq!(report.window_end_unix_ns, report.window_start_unix_ns);
     assert_eq!(report.window_duration_ns, 5 * SECOND);
@@ -352,7 +352,7 @@ fn after_the_wall_clock_was_set_back_for_good_windows_go_by_its_new_time() {
     windows.commit(windows.close(key(1), first, &[]));
     for n in 1..=3 {
         let mut back = counting_since(reading(5 * n, vec![]));
-        back.surroundings.at.boot_ns = at(HOURS + 50 + 5 * n).boot_ns;
+        back.environment.at.boot_ns = at(HOURS + 50 + 5 * n).boot_ns;
         let closed = windows.close(key(1 + n), back, &[]);
         let report = &closed.report;
         assert_eq!(report.window_start_unix_ns, at(5 * n).unix_ns - 5 * SECOND);
@@ -593,7 +593,7 @@ proptest! {
                 Step::Restart => {
                     let baseline = windows.baseline.as_ref();
                     let baseline = baseline.and_then(|b| Baseline::decode(&b.encode()));
-                    windows = Windows::new(host(), baseline, surroundings(seconds));
+                    windows = Windows::new(host(), baseline, environment(seconds));
                 }
                 Step::Report | Step::FailedReport => {
                     let endpoints = kernel.iter().map(|(e, c)| {

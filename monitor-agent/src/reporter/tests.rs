@@ -59,7 +59,7 @@ fn start() -> Running {
         host: v1::Host::default(),
         resume: Resume::default(),
         checkpoint: Checkpoint::of(dir.path().join("x.checkpoint"), "", dir.path()),
-        start: Surroundings::default(),
+        start: Environment::default(),
         asker: sampler.asker(),
         shared: sampler.shared(),
         spool: Arc::clone(&spool),

@@ -146,7 +146,7 @@ async fn a_level_change_is_told_once() {
     assert_eq!(reading.incomplete_reasons.len(), 1);
     let reading = asker.read().await.unwrap();
     assert!(reading.incomplete_reasons.is_empty());
-    assert!(reading.surroundings.agent_memory_bytes > 0);
+    assert!(reading.environment.agent_memory_bytes > 0);
 }
 
 /// As a unit's is when it is started again; and what fails once is tried again.

@@ -21,7 +21,7 @@ use proptest::{
 };
 use prost::Message;
 use spool::{Spool, checkpoint::Checkpoint};
-use window::{Reading, Surroundings, TargetReading, Windows};
+use window::{Environment, Reading, TargetReading, Windows};
 
 use super::disk::Disk;
 
@@ -211,7 +211,7 @@ impl World {
             boot_id,
             ..v1::Host::default()
         };
-        let windows = Windows::new(host, resume.baseline, self.surroundings());
+        let windows = Windows::new(host, resume.baseline, self.environment());
         self.agent = Some(Running {
             spool,
             windows: windows.reported_until(resume.reported_until_unix_ns),
@@ -219,9 +219,9 @@ impl World {
         });
     }
 
-    fn surroundings(&self) -> Surroundings {
+    fn environment(&self) -> Environment {
         let at_ns = self.now_ms * 1_000_000;
-        Surroundings {
+        Environment {
             at: Instant {
                 unix_ns: at_ns,
                 boot_ns: at_ns - START_MS * 1_000_000,
@@ -232,7 +232,7 @@ impl World {
                 process: String::new(),
                 usage: Default::default(),
             }],
-            ..Surroundings::default()
+            ..Environment::default()
         }
     }
 
@@ -249,7 +249,7 @@ impl World {
             since_unix_ns: self.since_unix_ns,
         };
         Reading {
-            surroundings: self.surroundings(),
+            environment: self.environment(),
             kernel: KernelSample {
                 endpoints: vec![endpoint],
                 since_unix_ns: self.since_unix_ns,
