@@ -324,15 +324,15 @@ fn name(level: Level) -> &'static str {
 mod tests {
     use super::*;
     use crate::sampler::{Sampler, SamplerOptions};
-    use kernel_sample::{CounterSource, Glance, KernelSample, Opened, SourceError};
+    use kernel_sample::{CounterSnapshot, CounterSource, KernelSample, Opened, SourceError};
     use spool::Spool;
 
     /// Counts nothing, and takes its time to change the level.
     struct Slow;
 
     impl CounterSource for Slow {
-        fn glance(&mut self) -> Result<Glance, SourceError> {
-            Ok(Glance::default())
+        fn counter_snapshot(&mut self) -> Result<CounterSnapshot, SourceError> {
+            Ok(CounterSnapshot::default())
         }
 
         fn read(&mut self) -> Result<KernelSample, SourceError> {

@@ -28,7 +28,9 @@ use host_metrics::{
     gauges::{self, Gauges},
     namespace, read_cgroup,
 };
-use kernel_sample::{CounterSource, Glance, Instant, Level, Opened, Opener, SourceError, Target};
+use kernel_sample::{
+    CounterSnapshot, CounterSource, Instant, Level, Opened, Opener, SourceError, Target,
+};
 use monitor_proto::v1;
 use tokio::sync::oneshot;
 use window::{Environment, Reading, Sample, TargetReading, round_trips, saw_traffic};
@@ -52,7 +54,7 @@ pub struct Newest {
     pub gauges: Gauges,
     /// What was taken of the kernel's counters; absent where they could not be
     /// read.
-    pub kernel: Option<Arc<Glance>>,
+    pub kernel: Option<Arc<CounterSnapshot>>,
     /// How long it took.
     pub took: Duration,
     /// The time until the next sample.
@@ -259,7 +261,7 @@ struct State {
     shared: Arc<Shared>,
     earlier_at: Instant,
     earlier_host: HostSample,
-    earlier: Option<Arc<Glance>>,
+    earlier: Option<Arc<CounterSnapshot>>,
     judged: (Instant, u64),
     reasons: BTreeSet<String>,
 }
@@ -386,9 +388,9 @@ impl State {
         }
     }
 
-    fn read_kernel(&mut self) -> Option<Arc<Glance>> {
-        match self.source().and_then(|s| s.glance()) {
-            Ok(glance) => Some(Arc::new(glance)),
+    fn read_kernel(&mut self) -> Option<Arc<CounterSnapshot>> {
+        match self.source().and_then(|s| s.counter_snapshot()) {
+            Ok(snapshot) => Some(Arc::new(snapshot)),
             Err(error) => {
                 // The first one is told; `status` and the reports have the count.
                 if self.shared.failures.fetch_add(1, Ordering::Relaxed) == 0 {

@@ -6,7 +6,7 @@
 use std::{path::Path, sync::Arc};
 
 use host_metrics::{HostReader, HostSample, gauges};
-use kernel_sample::{EndpointGlance, KernelSample, Level, Target};
+use kernel_sample::{EndpointSnapshot, KernelSample, Level, Target};
 use monitor_proto::ReportKey;
 use monitor_proto::{
     display::{Column, UNKNOWN, fitting, known, note, printable},
@@ -26,7 +26,7 @@ pub struct View {
     windows: Windows,
     looks: u64,
     earlier: HostSample,
-    earlier_kernel: Vec<EndpointGlance>,
+    earlier_kernel: Vec<EndpointSnapshot>,
     start: Environment,
 }
 
@@ -59,13 +59,17 @@ impl View {
         let end = environment(&mut self.reader, &self.targets);
         let host = self.reader.sample();
         let elapsed_ns = end.at.boot_ns.saturating_sub(self.start.at.boot_ns);
-        let glances: Vec<_> = kernel.endpoints.iter().map(EndpointGlance::from).collect();
+        let snapshots: Vec<_> = kernel
+            .endpoints
+            .iter()
+            .map(EndpointSnapshot::from)
+            .collect();
         let sample = Sample {
             elapsed_ns,
             gauges: gauges::between(&self.earlier, &host, elapsed_ns),
-            round_trips: round_trips(&self.earlier_kernel, &glances),
+            round_trips: round_trips(&self.earlier_kernel, &snapshots),
         };
-        self.earlier_kernel = glances;
+        self.earlier_kernel = snapshots;
         self.earlier = host;
         self.start = end.clone();
         let reading = Reading {

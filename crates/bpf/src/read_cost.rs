@@ -28,13 +28,13 @@ pub fn read_cost(pin_dir: &Path, rounds: u32) -> Result<ReadCost, KernelError> {
     let kernel = Kernel::open_pinned(pin_dir)?;
     let mut cost = ReadCost::default();
     // What is read for the first time is mapped then.
-    drop(kernel.glance());
+    drop(kernel.counter_snapshot());
     for _ in 0..rounds {
         let start = Instant::now();
-        let glance = kernel.glance();
+        let snapshot = kernel.counter_snapshot();
         cost.sample_us.push(start.elapsed().as_secs_f64() * 1e6);
-        cost.endpoints = glance.endpoints.len();
-        drop(glance);
+        cost.endpoints = snapshot.endpoints.len();
+        drop(snapshot);
         let start = Instant::now();
         let sample = kernel.read();
         cost.dump_us.push(start.elapsed().as_secs_f64() * 1e6);

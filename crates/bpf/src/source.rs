@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aya_log::EbpfLogger;
-use kernel_sample::{CounterSource, Glance, KernelSample, Level, SourceError, Target};
+use kernel_sample::{CounterSnapshot, CounterSource, KernelSample, Level, SourceError, Target};
 use monitor_common::losses::{LOSSES, Loss};
 
 use crate::{
@@ -79,12 +79,12 @@ impl Kernel {
 
     /// Reads what a sample takes, as it is at this moment.
     #[must_use]
-    pub fn glance(&self) -> Glance {
+    pub fn counter_snapshot(&self) -> CounterSnapshot {
         let mut endpoints = Vec::new();
         for watched in &self.watched {
-            watched.glance(&mut endpoints);
+            watched.counter_snapshot(&mut endpoints);
         }
-        Glance {
+        CounterSnapshot {
             endpoints,
             losses: self.losses(),
         }
@@ -161,11 +161,11 @@ fn loggers(watched: &mut [Watched], log: KernelLog) -> Vec<Logger> {
 }
 
 impl CounterSource for Kernel {
-    fn glance(&mut self) -> Result<Glance, SourceError> {
+    fn counter_snapshot(&mut self) -> Result<CounterSnapshot, SourceError> {
         for logger in &mut self.loggers {
             logger.flush();
         }
-        Ok(Self::glance(self))
+        Ok(Self::counter_snapshot(self))
     }
 
     fn read(&mut self) -> Result<KernelSample, SourceError> {

@@ -5,14 +5,14 @@
 //! is asked, so that windows and reports are pure functions over these types.
 
 pub mod cgroup;
-pub mod glance;
+pub mod counter_snapshot;
 mod instant;
 mod kernel;
 mod socket;
 mod source;
 mod target;
 
-pub use glance::{EndpointGlance, Figures, Glance};
+pub use counter_snapshot::{CounterSnapshot, EndpointSnapshot, Figures};
 pub use instant::Instant;
 pub use kernel::{EndpointAddress, EndpointId, EndpointSample, KernelSample, SocketSample};
 pub use socket::LiveSocket;

@@ -3,8 +3,8 @@
 //! The agent's own thread owns one [`CounterSource`] and nothing else does, so
 //! that an implementation needs no lock.  What is expected of it:
 //!
-//! - `glance` is called up to ten times a second, and `read` once a report.
-//! - Losses of a glance are those of a reading at the same moment.
+//! - `counter_snapshot` is called up to ten times a second, and `read` once a report.
+//! - Losses of a snapshot are those of a reading at the same moment.
 //! - Every counter of an endpoint only grows while `since_unix_ns` stays the
 //!   same.  Where counting began anew, `since_unix_ns` is later than before.
 //! - An endpoint may be missing from a sample (retired): its last totals are
@@ -18,7 +18,7 @@
 
 use std::error::Error;
 
-use crate::{Glance, KernelSample, Target};
+use crate::{CounterSnapshot, KernelSample, Target};
 
 /// How much the kernel's programs look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub trait CounterSource: Send {
     ///
     /// # Errors
     /// Where the kernel's maps cannot be read.
-    fn glance(&mut self) -> Result<Glance, SourceError>;
+    fn counter_snapshot(&mut self) -> Result<CounterSnapshot, SourceError>;
 
     /// Reads every counter of every endpoint, and looks at the live sockets.
     ///

@@ -2,7 +2,7 @@
 //! that a thousand of them stay small whatever the number of endpoints.
 
 use host_metrics::gauges::Gauges;
-use kernel_sample::{EndpointGlance, EndpointId, Figures};
+use kernel_sample::{EndpointId, EndpointSnapshot, Figures};
 use std::collections::HashMap;
 
 /// One sample.
@@ -17,10 +17,13 @@ pub struct Sample {
     pub round_trips: Vec<(EndpointId, u64)>,
 }
 
-/// The endpoints whose round-trip times were seen between two glances, with
+/// The endpoints whose round-trip times were seen between two snapshots, with
 /// their means in microseconds.
 #[must_use]
-pub fn round_trips(earlier: &[EndpointGlance], later: &[EndpointGlance]) -> Vec<(EndpointId, u64)> {
+pub fn round_trips(
+    earlier: &[EndpointSnapshot],
+    later: &[EndpointSnapshot],
+) -> Vec<(EndpointId, u64)> {
     let mut elsewhere: Option<HashMap<&EndpointId, Figures>> = None;
     let mut means = Vec::new();
     for (i, now) in later.iter().enumerate() {
@@ -43,13 +46,13 @@ pub fn round_trips(earlier: &[EndpointGlance], later: &[EndpointGlance]) -> Vec<
     means
 }
 
-/// Whether anything happened on the wire between two glances.
+/// Whether anything happened on the wire between two snapshots.
 #[must_use]
-pub fn saw_traffic(earlier: &[EndpointGlance], later: &[EndpointGlance]) -> bool {
+pub fn saw_traffic(earlier: &[EndpointSnapshot], later: &[EndpointSnapshot]) -> bool {
     activity(earlier) != activity(later)
 }
 
-fn activity(endpoints: &[EndpointGlance]) -> u64 {
+fn activity(endpoints: &[EndpointSnapshot]) -> u64 {
     let counts = endpoints.iter().map(|e| e.figures.activity);
     counts.fold(0, u64::wrapping_add)
 }

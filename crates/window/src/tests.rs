@@ -14,7 +14,7 @@ use prost::Message;
 
 use super::*;
 use kernel_sample::{
-    EndpointAddress, EndpointGlance, EndpointId, EndpointSample, LiveSocket, SocketSample,
+    EndpointAddress, EndpointId, EndpointSample, EndpointSnapshot, LiveSocket, SocketSample,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -371,11 +371,11 @@ fn round_trip_times_have_an_exact_mean_and_a_sampled_range() {
     let mut later = earlier.clone();
     later.endpoints[0].counters.srtt_samples = 4;
     later.endpoints[0].counters.srtt_sum_us = 100;
-    let glances = |sample: &KernelSample| -> Vec<_> {
+    let snapshots = |sample: &KernelSample| -> Vec<_> {
         let endpoints = sample.endpoints.iter();
-        endpoints.map(EndpointGlance::from).collect()
+        endpoints.map(EndpointSnapshot::from).collect()
     };
-    let (before, mut after) = (glances(&earlier), glances(&later));
+    let (before, mut after) = (snapshots(&earlier), snapshots(&later));
     let seen = round_trips(&before, &after);
     assert_eq!(seen, [(later.endpoints[0].id.clone(), 25)]);
     assert!(round_trips(&after, &after).is_empty());

@@ -7,7 +7,9 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use kernel_sample::{CounterSource, Glance, KernelSample, Level, Opened, Opener, SourceError};
+use kernel_sample::{
+    CounterSnapshot, CounterSource, KernelSample, Level, Opened, Opener, SourceError,
+};
 use spool::Spool;
 
 use crate::sampler::{Sampler, SamplerOptions};
@@ -16,8 +18,8 @@ use crate::sampler::{Sampler, SamplerOptions};
 struct Losing(u64);
 
 impl CounterSource for Losing {
-    fn glance(&mut self) -> Result<Glance, SourceError> {
-        Ok(Glance::default())
+    fn counter_snapshot(&mut self) -> Result<CounterSnapshot, SourceError> {
+        Ok(CounterSnapshot::default())
     }
 
     fn read(&mut self) -> Result<KernelSample, SourceError> {

@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicBool;
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
 use super::*;
-use kernel_sample::{EndpointAddress, EndpointGlance, EndpointId, EndpointSample, KernelSample};
+use kernel_sample::{EndpointAddress, EndpointId, EndpointSample, EndpointSnapshot, KernelSample};
 
 /// Counts one byte per reading while `busy`.
 #[derive(Clone)]
@@ -14,10 +14,14 @@ struct Fake {
 }
 
 impl CounterSource for Fake {
-    fn glance(&mut self) -> Result<Glance, SourceError> {
+    fn counter_snapshot(&mut self) -> Result<CounterSnapshot, SourceError> {
         let sample = self.read()?;
-        Ok(Glance {
-            endpoints: sample.endpoints.iter().map(EndpointGlance::from).collect(),
+        Ok(CounterSnapshot {
+            endpoints: sample
+                .endpoints
+                .iter()
+                .map(EndpointSnapshot::from)
+                .collect(),
             losses: sample.losses,
         })
     }

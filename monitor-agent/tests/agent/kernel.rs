@@ -10,7 +10,7 @@ use std::{
 };
 
 use kernel_sample::{
-    CounterSource, EndpointAddress, EndpointGlance, EndpointId, EndpointSample, Glance,
+    CounterSnapshot, CounterSource, EndpointAddress, EndpointId, EndpointSample, EndpointSnapshot,
     KernelSample, Level, SourceError, Target,
 };
 use monitor_common::{
@@ -125,10 +125,14 @@ impl Drop for FakeKernel {
 }
 
 impl CounterSource for FakeKernel {
-    fn glance(&mut self) -> Result<Glance, SourceError> {
+    fn counter_snapshot(&mut self) -> Result<CounterSnapshot, SourceError> {
         let sample = self.read()?;
-        Ok(Glance {
-            endpoints: sample.endpoints.iter().map(EndpointGlance::from).collect(),
+        Ok(CounterSnapshot {
+            endpoints: sample
+                .endpoints
+                .iter()
+                .map(EndpointSnapshot::from)
+                .collect(),
             losses: sample.losses,
         })
     }

@@ -55,7 +55,7 @@ fn find(kernel: &Kernel, address: SocketAddr) -> Option<EndpointCounters> {
 
 fn has_a_place(kernel: &Kernel, address: SocketAddr) -> bool {
     let address = EndpointAddress::Socket(address);
-    let endpoints = kernel.glance().endpoints;
+    let endpoints = kernel.counter_snapshot().endpoints;
     let mut endpoints = endpoints.iter();
     endpoints.any(|e| e.id.role == Role::Downstream && e.id.address == address)
 }
@@ -217,7 +217,7 @@ fn late_failure(watch: &Watch) -> Result<(), Failed> {
         Ok(attempt)
     })?;
     let has_a_place = || {
-        let endpoints = kernel.glance().endpoints.into_iter();
+        let endpoints = kernel.counter_snapshot().endpoints.into_iter();
         let mut addresses = endpoints.map(|e| e.id.address);
         addresses.any(|address| address == EndpointAddress::Socket(nowhere))
     };

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use kernel_sample::{EndpointAddress, Figures, glance, glance::ADOPTED};
+use kernel_sample::{EndpointAddress, Figures, counter_snapshot, counter_snapshot::ADOPTED};
 use monitor_common::{
     counters::{EndpointCounters, WORDS},
     endpoint::{EndpointKey, OTHER_SLOTS, Role, other_slot},
@@ -123,11 +123,11 @@ impl Counts {
         sum
     }
 
-    /// What a glance takes of a slot, over all its places.
+    /// What a snapshot takes of a slot, over all its places.
     pub(crate) fn figures(&self, slot: u32) -> Figures {
         let mut figures = Figures::default();
         let mut add = |place| {
-            let mut words = [0; glance::WORDS];
+            let mut words = [0; counter_snapshot::WORDS];
             self.counters.words(self.index(slot, place), 0, &mut words);
             figures.add(&words);
         };

@@ -1,4 +1,4 @@
-//! Whose the slots are, so that a glance makes no addresses anew.
+//! Whose the slots are, so that a snapshot makes no addresses anew.
 
 use kernel_sample::{EndpointAddress, EndpointId};
 use monitor_common::endpoint::Role;

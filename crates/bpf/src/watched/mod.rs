@@ -15,7 +15,7 @@ use std::{
 
 use aya::Ebpf;
 use kernel_sample::{
-    EndpointAddress, EndpointGlance, EndpointId, EndpointSample, Figures, KernelSample, Level,
+    EndpointAddress, EndpointId, EndpointSample, EndpointSnapshot, Figures, KernelSample, Level,
     SocketSample, Target,
 };
 use monitor_common::{
@@ -262,7 +262,7 @@ impl Watched {
     }
 
     /// Adds what a sample takes of every endpoint that has its place.
-    pub(crate) fn glance(&self, endpoints: &mut Vec<EndpointGlance>) {
+    pub(crate) fn counter_snapshot(&self, endpoints: &mut Vec<EndpointSnapshot>) {
         self.live.borrow_mut().take_ends(&self.counts);
         let retirement = self.retirement.borrow();
         let retired = retirement.as_ref().map(|r| &r.retired);
@@ -285,7 +285,7 @@ impl Watched {
                 continue;
             }
             let id = id.clone();
-            endpoints.push(EndpointGlance { id, figures });
+            endpoints.push(EndpointSnapshot { id, figures });
         }
     }
 

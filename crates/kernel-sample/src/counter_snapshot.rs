@@ -9,7 +9,7 @@ use crate::{EndpointId, EndpointSample};
 
 /// The little of an endpoint that a sample takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointGlance {
+pub struct EndpointSnapshot {
     /// Which endpoint.
     pub id: EndpointId,
     /// What was counted.
@@ -19,14 +19,14 @@ pub struct EndpointGlance {
 /// All endpoints at one moment, each target's in an order that stays while none
 /// comes or goes, and what was lost until then, by reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Glance {
+pub struct CounterSnapshot {
     /// The endpoints.
-    pub endpoints: Vec<EndpointGlance>,
+    pub endpoints: Vec<EndpointSnapshot>,
     /// As [`crate::KernelSample::losses`].
     pub losses: Vec<(&'static str, u64)>,
 }
 
-/// The figures of a glance, since counting began.
+/// The figures of a snapshot, since counting began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Connections that began, adopted ones too.
@@ -76,7 +76,7 @@ impl Figures {
     }
 }
 
-impl Glance {
+impl CounterSnapshot {
     /// Connections of all endpoints that are open now.
     #[must_use]
     pub fn connections_active(&self) -> u64 {
@@ -88,7 +88,7 @@ impl Glance {
     }
 }
 
-impl From<&EndpointSample> for EndpointGlance {
+impl From<&EndpointSample> for EndpointSnapshot {
     fn from(sample: &EndpointSample) -> Self {
         let mut figures = Figures::default();
         figures.add(&std::array::from_fn(|i| sample.counters.words()[i]));
@@ -109,7 +109,7 @@ mod tests {
     use crate::EndpointAddress;
 
     #[test]
-    fn a_glance_has_the_figures_of_all_counters() {
+    fn a_snapshot_has_the_figures_of_all_counters() {
         let mut counters = Box::new(EndpointCounters::ZERO);
         for (n, word) in (1..).zip(counters.words_mut()) {
             *word = n * n;
@@ -123,7 +123,7 @@ mod tests {
             counters,
             since_unix_ns: 1,
         };
-        let figures = EndpointGlance::from(&sample).figures;
+        let figures = EndpointSnapshot::from(&sample).figures;
         let c = &sample.counters;
         let failed: u64 = c.connections_failed.iter().sum();
         assert_eq!(figures.begun, c.connections_opened + c.connections_adopted);
