@@ -10,7 +10,7 @@ use crate::{
     KernelLog, KernelOptions,
     error::KernelError,
     pins::Pins,
-    watched::{Watched, floors::Floors},
+    watched::{Watched, monotonic::MonotonicClamp},
 };
 
 type Logger = EbpfLogger<&'static dyn log::Log>;
@@ -21,7 +21,7 @@ pub struct Kernel {
     watched: Vec<Watched>,
     loggers: Vec<Logger>,
     log: KernelLog,
-    floors: Floors,
+    clamp: MonotonicClamp,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -51,7 +51,7 @@ impl Kernel {
             watched,
             loggers,
             log: options.log,
-            floors: Floors::default(),
+            clamp: MonotonicClamp::default(),
         })
     }
 
@@ -73,7 +73,7 @@ impl Kernel {
             watched,
             loggers: Vec::new(),
             log: KernelLog::Off,
-            floors: Floors::default(),
+            clamp: MonotonicClamp::default(),
         })
     }
 
@@ -170,7 +170,7 @@ impl CounterSource for Kernel {
 
     fn read(&mut self) -> Result<KernelSample, SourceError> {
         let mut sample = Self::read(self);
-        self.floors.raise(&mut sample.endpoints);
+        self.clamp.apply(&mut sample.endpoints);
         Ok(sample)
     }
 

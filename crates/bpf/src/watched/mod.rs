@@ -1,9 +1,9 @@
 //! One watched cgroup: its programs, its maps and its pins.
 
 mod counts;
-pub(crate) mod floors;
 mod ids;
 mod live;
+pub(crate) mod monotonic;
 mod retirement;
 
 use std::{

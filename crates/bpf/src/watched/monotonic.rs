@@ -11,7 +11,7 @@ use monitor_common::counters::EndpointCounters;
 
 /// The highest figures seen so far.
 #[derive(Debug, Default)]
-pub(crate) struct Floors(HashMap<EndpointId, [u64; 5]>);
+pub(crate) struct MonotonicClamp(HashMap<EndpointId, [u64; 5]>);
 
 fn live(counters: &mut EndpointCounters) -> [&mut u64; 5] {
     [
@@ -23,9 +23,9 @@ fn live(counters: &mut EndpointCounters) -> [&mut u64; 5] {
     ]
 }
 
-impl Floors {
+impl MonotonicClamp {
     /// Raises what went back, and remembers what went on.
-    pub(crate) fn raise(&mut self, endpoints: &mut [EndpointSample]) {
+    pub(crate) fn apply(&mut self, endpoints: &mut [EndpointSample]) {
         for endpoint in endpoints {
             let floor = match self.0.get_mut(&endpoint.id) {
                 Some(floor) => floor,
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn figures_stand_still_instead_of_going_back() {
-        let mut floors = Floors::default();
+        let mut clamp = MonotonicClamp::default();
         for (read, given) in [(5, 5), (9, 9), (7, 9), (10, 10)] {
             let mut counters = Box::new(EndpointCounters::ZERO);
             counters.bytes_sent = read;
@@ -62,7 +62,7 @@ mod tests {
                 counters,
                 since_unix_ns: 1,
             }];
-            floors.raise(&mut endpoints);
+            clamp.apply(&mut endpoints);
             assert_eq!(endpoints[0].counters.bytes_sent, given);
         }
     }
