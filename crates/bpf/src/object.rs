@@ -19,10 +19,11 @@ pub(crate) mod maps {
     pub(crate) const HANDSHAKES: &str = "HANDSHAKES";
     pub(crate) const NAMESPACES: &str = "NAMESPACES";
     pub(crate) const ADOPTED: &str = "ADOPTED";
-    /// Made by the agent: what it knows of each adopted connection.
-    pub(crate) const LEDGER: &str = "LEDGER";
-    /// A larger ledger until it is whole.
-    pub(crate) const NEW_LEDGER: &str = "LEDGER_new";
+    /// Made by the agent: what it knows of each adopted connection.  Its pin has the
+    /// name that earlier agents gave it.
+    pub(crate) const JOURNAL: &str = "LEDGER";
+    /// A larger journal until it is whole.
+    pub(crate) const NEW_JOURNAL: &str = "LEDGER_new";
     /// Made by the agent, last: see [`monitor_common::meta::Meta`].
     pub(crate) const META: &str = "META";
 
@@ -34,7 +35,7 @@ pub(crate) mod maps {
     pub(crate) const RETIRED: &str = "RETIRED";
 
     /// The maps that are the agent's own.
-    pub(crate) const OWN: [&str; 3] = [LEDGER, NEW_LEDGER, RETIRED];
+    pub(crate) const OWN: [&str; 3] = [JOURNAL, NEW_JOURNAL, RETIRED];
 }
 
 /// How many places a slot has: those of the CPUs, and the last one for the agent.

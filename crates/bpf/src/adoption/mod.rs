@@ -3,7 +3,7 @@
 //! They get no callbacks.  A dump when the programs are attached finds them, each
 //! dump since says what they carried, and the kernel tells of their ends.
 
-pub(crate) mod ledger;
+pub(crate) mod journal;
 mod reading;
 
 use std::{
@@ -21,7 +21,7 @@ use monitor_common::{
     slot_key::SlotKey,
 };
 
-use self::ledger::{ENTRY_WORDS, Ended, Entry, Figures, Ledger, OwnCounters, Words};
+use self::journal::{ENTRY_WORDS, Ended, Entry, Figures, Journal, OwnCounters, Words};
 use crate::{
     cgroup2::cgroups,
     error::{KernelError, failed},
@@ -39,10 +39,10 @@ const MMAPABLE: u32 = 1 << 10;
 /// again, of which its first processes opened some before it was seen.
 const SPARE: usize = 63;
 
-/// One entry of the ledger's map.
+/// One entry of the journal's map.
 pub(crate) type Row = [u64; ENTRY_WORDS];
 
-/// The ledger's map in memory.
+/// The journal's map in memory.
 #[derive(Debug)]
 pub(crate) struct Rows {
     pub(crate) rows: Mapped<Row>,
@@ -63,17 +63,17 @@ impl Words for Rows {
 impl Rows {
     /// The pinned map, where there is one.
     pub(crate) fn open(pins: &Pins, access: Access) -> Result<Option<Self>, KernelError> {
-        if !pins.path(maps::LEDGER).exists() {
+        if !pins.path(maps::JOURNAL).exists() {
             return Ok(None);
         }
-        Self::over(&pins.map(maps::LEDGER)?, access).map(Some)
+        Self::over(&pins.map(maps::JOURNAL)?, access).map(Some)
     }
 
     fn over(map: &MapData, access: Access) -> Result<Self, KernelError> {
-        let info = map.info().map_err(failed("opening", maps::LEDGER))?;
+        let info = map.info().map_err(failed("opening", maps::JOURNAL))?;
         let len = info.max_entries() as usize;
         Ok(Self {
-            rows: Mapped::with(access, map, maps::LEDGER, len)?,
+            rows: Mapped::with(access, map, maps::JOURNAL, len)?,
             // The first row is the journal.
             entries: len.saturating_sub(1),
         })
@@ -83,15 +83,15 @@ impl Rows {
     fn create(pins: &Pins, entries: usize) -> Result<Self, KernelError> {
         let len = u32::try_from(1 + entries).unwrap_or(u32::MAX);
         let made = Array::<MapData, Row>::create(len, MMAPABLE);
-        let map = made.map_err(failed("making", maps::LEDGER))?;
-        let path = pins.path(maps::NEW_LEDGER);
+        let map = made.map_err(failed("making", maps::JOURNAL))?;
+        let path = pins.path(maps::NEW_JOURNAL);
         // One that an agent left unfinished.
         std::fs::remove_file(&path).ok();
         map.pin(&path).map_err(|source| KernelError::Pin {
             path,
             source: Box::new(source),
         })?;
-        Self::over(&pins.map(maps::NEW_LEDGER)?, Access::Write)
+        Self::over(&pins.map(maps::NEW_JOURNAL)?, Access::Write)
     }
 }
 
@@ -102,7 +102,7 @@ pub(crate) trait Books: OwnCounters {
 
 /// The adopted connections of one target, and what is needed to follow them.
 pub(crate) struct Adoption {
-    ledger: Ledger<Rows>,
+    journal: Journal<Rows>,
     marks: HashMap<MapData, u64, Adopted>,
     /// Open while there is any adopted connection.
     ends: Vec<(u64, Ends)>,
@@ -158,13 +158,13 @@ impl Adoption {
     pub(crate) fn open<B: Books>(with: &Adopting<'_, B>) -> Result<Self, KernelError> {
         let rows = match Rows::open(with.pins, Access::Write)? {
             Some(rows) => rows,
-            None => new_ledger(with.pins, SPARE)?,
+            None => new_journal(with.pins, SPARE)?,
         };
         let marks = Map::from_map_data(with.pins.map(maps::ADOPTED)?);
         let marks = marks.and_then(HashMap::try_from);
         let entries = rows.entries;
         let mut adoption = Self {
-            ledger: Ledger::recover(rows, entries, with.books),
+            journal: Journal::recover(rows, entries, with.books),
             marks: marks.map_err(failed("opening", maps::ADOPTED))?,
             // Before the dump: what ends after it is told.
             ends: with.namespaces.ends()?,
@@ -180,7 +180,7 @@ impl Adoption {
 
     /// Marks of connections that are no longer adopted: an agent was killed.
     fn forget_marks(&mut self) {
-        let known = |cookie: &u64| self.ledger.get(*cookie).is_some();
+        let known = |cookie: &u64| self.journal.get(*cookie).is_some();
         let stale: Vec<u64> = self.marks.keys().flatten().filter(|c| !known(c)).collect();
         for cookie in stale {
             self.marks.remove(&cookie).ok();
@@ -191,7 +191,7 @@ impl Adoption {
     fn forget_missing<B: Books>(&mut self, live: &[LiveSocket], books: &B) {
         let present: HashSet<u64> = live.iter().map(|s| s.cookie).collect();
         let missing = |e: &Entry| !present.contains(&e.cookie);
-        let missing: Vec<Entry> = self.ledger.entries().filter(missing).collect();
+        let missing: Vec<Entry> = self.journal.entries().filter(missing).collect();
         for entry in missing {
             books.lose(Loss::AdoptedUnseen);
             self.end(&entry, 0, books);
@@ -200,7 +200,7 @@ impl Adoption {
 
     fn end<B: Books>(&mut self, entry: &Entry, unacked: u64, books: &B) {
         let ended = outcome(entry);
-        self.ledger.end(entry.cookie, ended, unacked, false, books);
+        self.journal.end(entry.cookie, ended, unacked, false, books);
         self.marks.remove(&entry.cookie).ok();
     }
 
@@ -210,7 +210,7 @@ impl Adoption {
         with: &Adopting<'_, B>,
     ) -> Result<(), KernelError> {
         let candidate = |s: &&LiveSocket| {
-            s.storage.is_none() && with.members.has(s) && self.ledger.get(s.cookie).is_none()
+            s.storage.is_none() && with.members.has(s) && self.journal.get(s.cookie).is_none()
         };
         let mut candidates: Vec<LiveSocket> = live.iter().filter(candidate).copied().collect();
         if candidates.is_empty() {
@@ -273,27 +273,27 @@ impl Adoption {
         if let Err(error) = self.marks.insert(entry.cookie, mark, 0) {
             tracing::debug!(%error, "an adopted connection has no mark");
         }
-        if !self.ledger.add(&entry, books) {
+        if !self.journal.add(&entry, books) {
             books.lose(Loss::SocketStorage);
         }
     }
 
-    /// Replaces the ledger by a larger one where there is not room enough.
+    /// Replaces the journal by a larger one where there is not room enough.
     fn make_room<B: Books>(
         &mut self,
         with: &Adopting<'_, B>,
         wanted: usize,
     ) -> Result<(), KernelError> {
-        if self.ledger.room() >= wanted {
+        if self.journal.room() >= wanted {
             return Ok(());
         }
-        let old: Vec<Entry> = self.ledger.entries().collect();
+        let old: Vec<Entry> = self.journal.entries().collect();
         let rows = Rows::create(with.pins, old.len() + wanted + SPARE)?;
         let entries = rows.entries;
-        let mut ledger = Ledger::recover(rows, entries, with.books);
-        old.iter().for_each(|entry| ledger.copy(entry));
+        let mut journal = Journal::recover(rows, entries, with.books);
+        old.iter().for_each(|entry| journal.copy(entry));
         publish(with.pins)?;
-        self.ledger = ledger;
+        self.journal = journal;
         Ok(())
     }
 
@@ -301,7 +301,7 @@ impl Adoption {
     pub(crate) fn take_ends<B: Books>(&mut self, books: &B) {
         let mut ended = Vec::new();
         for (_, ends) in &mut self.ends {
-            let known = |s: &LiveSocket| self.ledger.get(s.cookie).is_some();
+            let known = |s: &LiveSocket| self.journal.get(s.cookie).is_some();
             match ends.take(|socket| ended.extend(known(&socket).then_some(socket))) {
                 Ok(true) => {}
                 Ok(false) => {
@@ -321,7 +321,7 @@ impl Adoption {
     }
 
     fn ended<B: Books>(&mut self, socket: &LiveSocket, books: &B) {
-        let Some(mut entry) = self.ledger.get(socket.cookie) else {
+        let Some(mut entry) = self.journal.get(socket.cookie) else {
             return;
         };
         let Some(role) = Role::from_u8(entry.role) else {
@@ -337,7 +337,7 @@ impl Adoption {
         }
         entry.flags |= last.flags;
         entry.flags &= !Entry::MISSING;
-        self.ledger
+        self.journal
             .observe(socket.cookie, &last.figures, entry.flags);
         self.end(&entry, last.unacked, books);
     }
@@ -350,7 +350,7 @@ impl Adoption {
     /// Takes what a dump says of the adopted connections.
     pub(crate) fn observe(&mut self, live: &[LiveSocket]) {
         for socket in live {
-            let Some(entry) = self.ledger.get(socket.cookie) else {
+            let Some(entry) = self.journal.get(socket.cookie) else {
                 continue;
             };
             let Some(role) = Role::from_u8(entry.role) else {
@@ -358,7 +358,7 @@ impl Adoption {
             };
             let flags = (entry.flags & !Entry::MISSING) | reading::flags(socket);
             let figures = reading::figures(socket, role, flags, &entry.last);
-            self.ledger.observe(socket.cookie, &figures, flags);
+            self.journal.observe(socket.cookie, &figures, flags);
         }
     }
 
@@ -367,7 +367,7 @@ impl Adoption {
     /// it carried at last when the process lets go of it.
     pub(crate) fn judge_missing<B: Books>(&mut self, live: &[LiveSocket], books: &B) {
         let overrun = std::mem::take(&mut self.overrun);
-        if self.ledger.is_empty() {
+        if self.journal.is_empty() {
             return;
         }
         if overrun {
@@ -376,29 +376,29 @@ impl Adoption {
         }
         let present: HashSet<u64> = live.iter().map(|s| s.cookie).collect();
         let missing = |e: &Entry| !present.contains(&e.cookie) && !e.has(Entry::GONE);
-        let missing: Vec<Entry> = self.ledger.entries().filter(missing).collect();
+        let missing: Vec<Entry> = self.journal.entries().filter(missing).collect();
         for entry in missing {
             if entry.has(Entry::MISSING) {
                 let ended = outcome(&entry);
-                self.ledger.end(entry.cookie, ended, 0, true, books);
+                self.journal.end(entry.cookie, ended, 0, true, books);
             } else {
                 let flags = entry.flags | Entry::MISSING;
-                self.ledger.observe(entry.cookie, &entry.last, flags);
+                self.journal.observe(entry.cookie, &entry.last, flags);
             }
         }
     }
 
     /// What the adopted connections carried and no counter has yet.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
-        self.ledger.entries()
+        self.journal.entries()
     }
 
     pub(crate) fn get(&self, cookie: u64) -> Option<Entry> {
-        self.ledger.get(cookie)
+        self.journal.get(cookie)
     }
 
     fn close_ends(&mut self) {
-        if self.ledger.is_empty() {
+        if self.journal.is_empty() {
             self.ends.clear();
         }
     }
@@ -414,16 +414,16 @@ fn outcome(entry: &Entry) -> Ended {
     }
 }
 
-fn new_ledger(pins: &Pins, entries: usize) -> Result<Rows, KernelError> {
+fn new_journal(pins: &Pins, entries: usize) -> Result<Rows, KernelError> {
     let rows = Rows::create(pins, entries)?;
     publish(pins)?;
     Ok(rows)
 }
 
-/// The new ledger takes the place of the old one, in one step.
+/// The new journal takes the place of the old one, in one step.
 fn publish(pins: &Pins) -> Result<(), KernelError> {
-    let path = pins.path(maps::LEDGER);
-    std::fs::rename(pins.path(maps::NEW_LEDGER), &path).map_err(|source| KernelError::File {
+    let path = pins.path(maps::JOURNAL);
+    std::fs::rename(pins.path(maps::NEW_JOURNAL), &path).map_err(|source| KernelError::File {
         operation: "renaming the pin to",
         path,
         source,

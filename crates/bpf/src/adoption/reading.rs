@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use kernel_sample::LiveSocket;
 use monitor_common::{endpoint::Role, tcp::state};
 
-use super::ledger::{Entry, Figures};
+use super::journal::{Entry, Figures};
 
 /// Who opened a connection.  Where nothing is on its way the acknowledged SYN
 /// tells; else the ports that the cgroup listens on.

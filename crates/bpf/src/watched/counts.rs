@@ -16,7 +16,7 @@ use monitor_common::{
 };
 
 use crate::{
-    adoption::{Books, ledger::OwnCounters},
+    adoption::{Books, journal::OwnCounters},
     error::KernelError,
     maps::{Access, Mapped, places, withdraw},
     object::maps,

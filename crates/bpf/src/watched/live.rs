@@ -12,7 +12,7 @@ use monitor_common::tcp::{Delta, Stream};
 use crate::{
     adoption::{
         Adoption, Books, Rows,
-        ledger::{Entry, Figures, peek},
+        journal::{Entry, Figures, peek},
     },
     error::KernelError,
     namespaces::Namespaces,

@@ -119,31 +119,31 @@ const FAILED: usize = 8;
 
 /// The adopted connections of one target.
 #[derive(Debug)]
-pub(crate) struct Ledger<W> {
+pub(crate) struct Journal<W> {
     words: W,
     places: HashMap<u64, usize>,
     free: Vec<usize>,
 }
 
-impl<W: Words> Ledger<W> {
+impl<W: Words> Journal<W> {
     /// Goes on with what an agent before left in room for so many entries, having
     /// done what it left undone.
     pub(crate) fn recover(words: W, entries: usize, counters: &impl OwnCounters) -> Self {
-        let mut ledger = Self {
+        let mut journal = Self {
             words,
             places: HashMap::new(),
             free: Vec::new(),
         };
-        if ledger.words.get(ARMED) != 0 {
-            ledger.apply(counters);
+        if journal.words.get(ARMED) != 0 {
+            journal.apply(counters);
         }
         for place in (1..=entries).rev() {
-            match ledger.words.get(place * ENTRY_WORDS + COOKIE) {
-                0 => ledger.free.push(place),
-                cookie => drop(ledger.places.insert(cookie, place)),
+            match journal.words.get(place * ENTRY_WORDS + COOKIE) {
+                0 => journal.free.push(place),
+                cookie => drop(journal.places.insert(cookie, place)),
             }
         }
-        ledger
+        journal
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -180,7 +180,7 @@ impl<W: Words> Ledger<W> {
         true
     }
 
-    /// Takes over an entry from a smaller ledger; its counts are made already.
+    /// Takes over an entry from a smaller journal; its counts are made already.
     pub(crate) fn copy(&mut self, entry: &Entry) {
         if let Some(place) = self.free.pop() {
             self.places.insert(entry.cookie, place);
@@ -285,7 +285,7 @@ impl<W: Words> Ledger<W> {
     }
 }
 
-/// What is pending in a ledger that another process writes, by slot.
+/// What is pending in a journal that another process writes, by slot.
 pub(crate) fn peek(words: &impl Words, entries: usize) -> impl Iterator<Item = Entry> {
     let entries = (1..=entries).map(|place| read(words, place));
     entries.filter(|entry| entry.cookie != 0)

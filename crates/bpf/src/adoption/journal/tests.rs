@@ -35,8 +35,8 @@ impl Memory {
         self.stores_left.set(left.expect("killed"));
     }
 
-    fn ledger(&self) -> Ledger<Self> {
-        Ledger::recover(self.clone(), ENTRIES, self)
+    fn journal(&self) -> Journal<Self> {
+        Journal::recover(self.clone(), ENTRIES, self)
     }
 
     /// All that a report would show of slot 1.
@@ -85,35 +85,35 @@ const ENTRY: Entry = Entry {
 #[test]
 fn what_was_carried_before_does_not_count_and_what_came_since_counts_once() {
     let memory = Memory::new();
-    let mut ledger = memory.ledger();
-    assert!(ledger.add(&ENTRY, &memory));
+    let mut journal = memory.journal();
+    assert!(journal.add(&ENTRY, &memory));
     assert_eq!(memory.totals(), [0, 0, 0, 0, 0, 0, 1, 0, 0]);
-    ledger.observe(77, &[15, 27, 4, 6, 1], ENTRY.flags);
+    journal.observe(77, &[15, 27, 4, 6, 1], ENTRY.flags);
     assert_eq!(memory.totals(), [5, 7, 1, 2, 1, 0, 1, 0, 0]);
     // Closed, and still held by its process.
-    ledger.end(77, Ended::Closed, 0, true, &memory);
+    journal.end(77, Ended::Closed, 0, true, &memory);
     assert_eq!(memory.totals(), [5, 7, 1, 2, 1, 0, 1, 1, 0]);
-    let flags = ledger.get(77).unwrap().flags;
+    let flags = journal.get(77).unwrap().flags;
     assert_eq!(flags, Entry::ESTABLISHED | Entry::GONE);
-    ledger.observe(77, &[16, 27, 5, 6, 1], flags);
-    ledger.end(77, Ended::Counted, 9, false, &memory);
+    journal.observe(77, &[16, 27, 5, 6, 1], flags);
+    journal.end(77, Ended::Counted, 9, false, &memory);
     assert_eq!(memory.totals(), [6, 7, 2, 2, 1, 9, 1, 1, 0]);
-    assert!(ledger.is_empty() && ledger.get(77).is_none());
+    assert!(journal.is_empty() && journal.get(77).is_none());
 }
 
 #[test]
 fn there_is_room_for_so_many_and_no_more() {
     let memory = Memory::new();
-    let mut ledger = memory.ledger();
+    let mut journal = memory.journal();
     let entry = |cookie| Entry { cookie, ..ENTRY };
     for cookie in 1..=3 {
-        assert!(ledger.add(&entry(cookie), &memory));
+        assert!(journal.add(&entry(cookie), &memory));
     }
-    assert!(!ledger.add(&entry(4), &memory));
-    ledger.end(2, Ended::Failed, 0, false, &memory);
-    assert!(ledger.add(&entry(4), &memory));
+    assert!(!journal.add(&entry(4), &memory));
+    journal.end(2, Ended::Failed, 0, false, &memory);
+    assert!(journal.add(&entry(4), &memory));
     assert_eq!(memory.totals()[ADOPTED..], [4, 0, 1]);
-    let mut cookies: Vec<_> = memory.ledger().entries().map(|e| e.cookie).collect();
+    let mut cookies: Vec<_> = memory.journal().entries().map(|e| e.cookie).collect();
     cookies.sort_unstable();
     assert_eq!(cookies, [1, 3, 4], "the next agent finds the same");
 }
@@ -126,17 +126,17 @@ fn an_agent_that_is_killed_at_any_store_counts_nothing_twice() {
         memory.stores_left.set(stores);
         let steps = || {
             // Each step looks at what is there, as an agent does that begins.
-            let mut ledger = memory.ledger();
-            if ledger.get(77).is_none() && memory.totals()[ADOPTED] == 0 {
-                assert!(ledger.add(&ENTRY, &memory));
+            let mut journal = memory.journal();
+            if journal.get(77).is_none() && memory.totals()[ADOPTED] == 0 {
+                assert!(journal.add(&ENTRY, &memory));
             }
-            if ledger.get(77).is_some_and(|e| !e.has(Entry::GONE)) {
-                ledger.observe(77, &[15, 27, 4, 6, 1], ENTRY.flags);
-                ledger.end(77, Ended::Closed, 0, true, &memory);
+            if journal.get(77).is_some_and(|e| !e.has(Entry::GONE)) {
+                journal.observe(77, &[15, 27, 4, 6, 1], ENTRY.flags);
+                journal.end(77, Ended::Closed, 0, true, &memory);
             }
-            if let Some(entry) = ledger.get(77) {
-                ledger.observe(77, &[16, 27, 5, 6, 1], entry.flags);
-                ledger.end(77, Ended::Counted, 9, false, &memory);
+            if let Some(entry) = journal.get(77) {
+                journal.observe(77, &[16, 27, 5, 6, 1], entry.flags);
+                journal.end(77, Ended::Counted, 9, false, &memory);
             }
         };
         let killed = catch_unwind(AssertUnwindSafe(steps)).is_err();
