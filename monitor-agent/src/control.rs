@@ -45,7 +45,7 @@ const QUESTION_BYTES_MAX: u64 = 256;
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// How long one who asks may take to ask, and to take the answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Answers about, and changes, the running agent.
 #[derive(Debug)]
@@ -180,7 +180,7 @@ impl Control {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the control socket fails");
-                    tokio::time::sleep(PATIENCE).await;
+                    tokio::time::sleep(CLIENT_TIMEOUT).await;
                 }
             }
         }
@@ -190,11 +190,11 @@ impl Control {
         let (reader, mut writer) = stream.split();
         let mut line = String::new();
         let mut reader = AsyncBufReader::new(reader.take(QUESTION_BYTES_MAX));
-        timeout(PATIENCE, reader.read_line(&mut line)).await??;
+        timeout(CLIENT_TIMEOUT, reader.read_line(&mut line)).await??;
         // Changing the level takes as long as it takes.
         let mut answer = self.answer_to(line.trim()).await.to_string();
         answer.push('\n');
-        timeout(PATIENCE, writer.write_all(answer.as_bytes())).await?
+        timeout(CLIENT_TIMEOUT, writer.write_all(answer.as_bytes())).await?
     }
 
     async fn answer_to(&self, question: &str) -> Value {

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// How long the last report may take to be acknowledged.
-const FAREWELL: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
@@ -226,7 +226,7 @@ pub async fn run(
     stopped?;
     report(&mut reporter).await?;
     drop(sampler);
-    farewell(&stop_delivery, delivery).await;
+    drain(&stop_delivery, delivery).await;
     let pending = lock(&spool).pending();
     tracing::info!(pending, "stopped; the kernel goes on counting");
     Ok(())
@@ -281,10 +281,10 @@ async fn report(reporter: &mut Reporter) -> Result<(), RunError> {
 
 /// Gives the delivery its time.  It ends by itself as soon as nothing waits, or
 /// the collector is not there.
-async fn farewell(stop: &watch::Sender<bool>, delivery: JoinHandle<()>) {
+async fn drain(stop: &watch::Sender<bool>, delivery: JoinHandle<()>) {
     stop.send_replace(true);
     let aborter = delivery.abort_handle();
-    if timeout(FAREWELL, delivery).await.is_err() {
+    if timeout(DRAIN_TIMEOUT, delivery).await.is_err() {
         tracing::warn!(
             "the collector accepts reports too slowly: those that wait stay in the spool, for the \
              agent's next start"

@@ -26,7 +26,7 @@ use spool::{Pending, Spool, SpoolError};
 const SENDING_MAX: usize = 4;
 
 /// How long the collector may take to end its side of a stream.
-const PARTING: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An acknowledgement is small.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
@@ -89,7 +89,7 @@ impl Delivery {
             if *self.stop.borrow() && self.pending() == 0 {
                 // The collector sees a stream that ended, not one that broke.
                 drop(sender);
-                timeout(PARTING, responses.message()).await.ok();
+                timeout(CLOSE_TIMEOUT, responses.message()).await.ok();
                 return Ok(());
             }
             waiting = self.fill(&sender, &mut in_flight, waiting)?;

@@ -292,7 +292,7 @@ impl Agent {
     }
 
     /// Stops as SIGTERM does.
-    async fn farewell(self) {
+    async fn drain(self) {
         self.stop.send_replace(true);
         timeout(TIMEOUT, self.task).await.unwrap().unwrap();
     }
@@ -336,7 +336,7 @@ async fn reports_arrive_in_order_and_once_over_one_stream() {
     assert_eq!(collector.streams.load(Ordering::Relaxed), 1);
     assert!(agent.progress.connected.load(Ordering::Relaxed));
     assert_eq!(agent.progress.delivered.load(Ordering::Relaxed), 253);
-    agent.farewell().await;
+    agent.drain().await;
 }
 
 #[tokio::test]
@@ -465,7 +465,7 @@ async fn a_collector_is_tried_before_there_is_a_report() {
     right.report();
     right.delivered_all().await;
     for agent in [right, wrong, astray] {
-        agent.farewell().await;
+        agent.drain().await;
     }
 }
 
@@ -537,7 +537,7 @@ async fn a_dead_collector_costs_nothing_but_spool_space() {
     };
     assert!(dropped > 0 && held <= bytes);
     assert_eq!(pending + dropped, 500);
-    agent.farewell().await;
+    agent.drain().await;
 }
 
 #[tokio::test]
@@ -548,7 +548,7 @@ async fn told_to_stop_the_last_report_is_brought_away() {
     agent.delivered_all().await;
     agent.report();
     let progress = Arc::clone(&agent.progress);
-    agent.farewell().await;
+    agent.drain().await;
     assert_eq!(collector.stored(), [1, 2, 3]);
     assert_eq!(progress.delivered.load(Ordering::Relaxed), 3);
 }
