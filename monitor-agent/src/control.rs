@@ -33,7 +33,7 @@ use window::TargetNames;
 
 use crate::{
     names::{FollowedFile, FollowedFiles, NamedEndpoint, NamesState},
-    sampler::{Asker, Newest, Shared},
+    sampler::{Newest, SamplerHandle, Shared},
     target::Awaited,
     uncounted::Uncounted,
 };
@@ -51,7 +51,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Control {
     /// Asks the sampler.
-    pub asker: Asker,
+    pub sampler: SamplerHandle,
     /// The sampler's newest.
     pub shared: Arc<Shared>,
     /// The reports that wait.
@@ -209,7 +209,7 @@ impl Control {
     }
 
     async fn set_level(&self, level: Level) -> Value {
-        match self.asker.set_level(level).await {
+        match self.sampler.set_level(level).await {
             Ok(()) => json!({"level": name(level)}),
             Err(error) => json!({"error": daemon::error_chain(&error)}),
         }
@@ -361,7 +361,7 @@ mod tests {
     fn control(sampler: &Sampler, spool_dir: &Path) -> Control {
         let (spool, _) = Spool::open(spool_dir, 1 << 20, 1).unwrap();
         Control {
-            asker: sampler.asker(),
+            sampler: sampler.handle(),
             shared: sampler.shared(),
             spool: Arc::new(std::sync::Mutex::new(spool)),
             progress: Arc::default(),
@@ -383,11 +383,11 @@ mod tests {
         let listener = listen(&path).unwrap();
         // One who never asks, and then one who has asked before it is his turn.
         let silent = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        let mut asker = UnixStream::connect(&path).await.unwrap();
-        asker.write_all(b"level tcp\n").await.unwrap();
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(b"level tcp\n").await.unwrap();
         let serving = tokio::spawn(control.serve(listener));
         let mut answer = String::new();
-        asker.read_to_string(&mut answer).await.unwrap();
+        client.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "{\"level\":\"tcp\"}\n");
         serving.abort();
         drop(silent);

@@ -7,7 +7,7 @@ use delivery::Destination;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
-use crate::{config::Config, names::FollowedFiles, run::notify, sampler::Asker};
+use crate::{config::Config, names::FollowedFiles, run::notify, sampler::SamplerHandle};
 
 /// What is told of a change.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct Reload {
     pub(crate) config: Config,
     pub(crate) destination: watch::Sender<Destination>,
     pub(crate) names: Arc<FollowedFiles>,
-    pub(crate) asker: Asker,
+    pub(crate) sampler: SamplerHandle,
 }
 
 impl Reload {
@@ -42,7 +42,7 @@ impl Reload {
     async fn take(&mut self, config: Config) {
         let needs_restart = self.config.needs_restart(&config);
         if config.level != self.config.level {
-            match self.asker.set_level(config.level).await {
+            match self.sampler.set_level(config.level).await {
                 Ok(()) => self.config.level = config.level,
                 Err(error) => {
                     let error = daemon::error_chain(&error);

@@ -20,7 +20,7 @@ use crate::{
     names::FollowedFiles,
     queue::SAMPLES_MAX,
     resume::Resume,
-    sampler::{Asker, SamplerError, Shared},
+    sampler::{SamplerError, SamplerHandle, Shared},
     target::Awaited,
 };
 
@@ -40,7 +40,7 @@ pub enum ReportError {
 pub struct Reporter {
     windows: Windows,
     checkpoint: Checkpoint,
-    asker: Asker,
+    sampler: SamplerHandle,
     shared: Arc<Shared>,
     spool: SharedSpool,
     wake: Arc<Notify>,
@@ -81,7 +81,7 @@ pub struct ReporterParts {
     /// Everything but the kernel's counters when this agent began.
     pub start: Environment,
     /// Asks the sampler.
-    pub asker: Asker,
+    pub sampler: SamplerHandle,
     /// The sampler's samples.
     pub shared: Arc<Shared>,
     /// Where reports go.
@@ -109,7 +109,7 @@ impl Reporter {
         Self {
             windows: windows.reported_until(reported_until_unix_ns),
             checkpoint: parts.checkpoint,
-            asker: parts.asker,
+            sampler: parts.sampler,
             shared: parts.shared,
             spool: parts.spool,
             wake: parts.wake,
@@ -138,7 +138,7 @@ impl Reporter {
     }
 
     async fn try_report(&mut self) -> Result<ReportKey, ReportError> {
-        let mut reading = self.asker.read().await?;
+        let mut reading = self.sampler.read().await?;
         self.take_samples();
         self.reasons.append(&mut reading.incomplete_reasons);
         reading.incomplete_reasons.clone_from(&self.reasons);

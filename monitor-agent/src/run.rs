@@ -159,8 +159,8 @@ pub async fn run(
         }
     };
     let names = Arc::new(config.names.follow());
-    let asker = sampler.asker();
-    let found = move |targets: &[Target]| asker.watch(targets);
+    let handle = sampler.handle();
+    let found = move |targets: &[Target]| handle.watch(targets);
     let awaited = Awaited::follow(config.targets.clone(), roots, &resolved, found);
     let awaited = awaited.map_err(system("a thread"))?;
     let mut reporter = Reporter::new(ReporterParts {
@@ -168,7 +168,7 @@ pub async fn run(
         resume,
         checkpoint,
         start,
-        asker: sampler.asker(),
+        sampler: sampler.handle(),
         shared: sampler.shared(),
         spool: Arc::clone(&spool),
         wake: Arc::clone(&wake),
@@ -193,7 +193,7 @@ pub async fn run(
         })?;
     let control = Control {
         uncounted,
-        asker: sampler.asker(),
+        sampler: sampler.handle(),
         shared: sampler.shared(),
         spool: Arc::clone(&spool),
         progress,
@@ -208,7 +208,7 @@ pub async fn run(
         config,
         destination,
         names,
-        asker: sampler.asker(),
+        sampler: sampler.handle(),
     };
     let stopped = tokio::select! {
         stopped = report_until(signals, &mut reporter, reload) => stopped,

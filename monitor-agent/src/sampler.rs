@@ -188,8 +188,8 @@ impl Sampler {
 
     /// Someone who can ask.
     #[must_use]
-    pub fn asker(&self) -> Asker {
-        Asker {
+    pub fn handle(&self) -> SamplerHandle {
+        SamplerHandle {
             commands: self.commands.clone(),
         }
     }
@@ -207,11 +207,11 @@ impl Drop for Sampler {
 
 /// Asks the sampler.
 #[derive(Clone, Debug)]
-pub struct Asker {
+pub struct SamplerHandle {
     commands: Sender<Command>,
 }
 
-impl Asker {
+impl SamplerHandle {
     /// Everything at this instant, histograms included.
     ///
     /// # Errors

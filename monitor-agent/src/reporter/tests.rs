@@ -62,7 +62,7 @@ fn start() -> Running {
         resume: Resume::default(),
         checkpoint: Checkpoint::of(dir.path().join("x.checkpoint"), "", dir.path()),
         start: Environment::default(),
-        asker: sampler.asker(),
+        sampler: sampler.handle(),
         shared: sampler.shared(),
         spool: Arc::clone(&spool),
         wake: Arc::default(),

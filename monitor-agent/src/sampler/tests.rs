@@ -142,13 +142,13 @@ fn a_source_that_fails_is_counted_and_sampling_goes_on() {
 #[tokio::test]
 async fn a_level_change_is_told_once() {
     let running = start();
-    let asker = running.sampler.asker();
-    asker.set_level(Level::Tcp).await.unwrap();
-    asker.set_level(Level::Tcp).await.unwrap();
-    let reading = asker.read().await.unwrap();
+    let handle = running.sampler.handle();
+    handle.set_level(Level::Tcp).await.unwrap();
+    handle.set_level(Level::Tcp).await.unwrap();
+    let reading = handle.read().await.unwrap();
     assert_eq!(reading.level, Level::Tcp);
     assert_eq!(reading.incomplete_reasons.len(), 1);
-    let reading = asker.read().await.unwrap();
+    let reading = handle.read().await.unwrap();
     assert!(reading.incomplete_reasons.is_empty());
     assert!(reading.environment.agent_memory_bytes > 0);
 }
@@ -187,9 +187,9 @@ fn a_cgroup_that_is_made_again_is_watched_again() {
 #[tokio::test]
 async fn who_asks_an_ended_sampler_is_told() {
     let running = start();
-    let asker = running.sampler.asker();
+    let handle = running.sampler.handle();
     drop(running.sampler);
-    assert!(matches!(asker.read().await, Err(SamplerError::Ended)));
+    assert!(matches!(handle.read().await, Err(SamplerError::Ended)));
 }
 
 #[test]
