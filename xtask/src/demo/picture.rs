@@ -166,10 +166,19 @@ mod tests {
         assert!(drawn.contains("7 requests"), "{drawn}");
         assert!(drawn.contains("– in, 1.0 MiB out"), "{drawn}");
         // The boxes stand below each other.
-        let column = |line: &str, corner: char| line.chars().position(|c| c == corner);
+        let columns = |line: &str, corners: [char; 2]| -> Vec<usize> {
+            let chars = line.chars().enumerate();
+            chars
+                .filter(|(_, c)| corners.contains(c))
+                .map(|(at, _)| at)
+                .collect()
+        };
         let lines: Vec<&str> = drawn.lines().collect();
-        let top = lines[0].chars().filter(|c| *c == '┌').count();
-        assert_eq!(top, 3);
-        assert_eq!(column(lines[0], '┐'), column(lines[4], '┘'));
+        let top = columns(lines[0], ['┌', '┐']);
+        assert_eq!(top.len(), 6, "{drawn}");
+        assert_eq!(columns(lines[4], ['└', '┘']), top, "{drawn}");
+        for line in [lines[1], lines[3]] {
+            assert_eq!(columns(line, ['│', '│']), top, "{drawn}");
+        }
     }
 }
