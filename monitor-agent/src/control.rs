@@ -14,7 +14,7 @@ use std::{
 
 use delivery::{Progress, SharedSpool, lock};
 use kernel_sample::Level;
-use monitor_proto::json::rfc3339;
+use monitor_proto::{figures::HOST_GAUGES, json::rfc3339};
 use proxy_config::Name;
 use rustix::{
     fs::{Mode, fchmod},
@@ -284,33 +284,19 @@ pub(crate) fn names_file((file, state): (&FollowedFile, Arc<NamesState>)) -> Val
 }
 
 fn newest(newest: &Newest) -> Value {
-    let [
-        cpu,
-        memory,
-        disk,
-        load_1,
-        load_5,
-        load_15,
-        network_in,
-        network_out,
-    ] = newest.gauges;
     let endpoints = newest.kernel.as_ref().map(|k| k.endpoints.len());
     let active = newest.kernel.as_ref().map(|k| k.connections_active());
-    json!({
+    let mut shown = json!({
         "at": rfc3339(newest.at.unix_ns),
         "level": name(newest.level),
         "interval_ms": newest.interval.as_millis() as u64,
         "endpoints": endpoints,
         "connections_active": active,
-        "cpu_usage": cpu,
-        "memory_usage": memory,
-        "disk_usage": disk,
-        "load_avg_1": load_1,
-        "load_avg_5": load_5,
-        "load_avg_15": load_15,
-        "network_in": network_in,
-        "network_out": network_out,
-    })
+    });
+    for (gauge, value) in HOST_GAUGES.iter().zip(newest.gauges) {
+        shown[gauge.name] = json!(value);
+    }
+    shown
 }
 
 fn name(level: Level) -> &'static str {

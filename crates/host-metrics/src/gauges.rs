@@ -1,14 +1,14 @@
 //! The eight gauges that the original system reported, of one sample and over
 //! a window.
 
-use monitor_proto::v1;
+use monitor_proto::{figures::HOST_GAUGES, v1};
 
 use super::{HostSample, cpu, memory, network};
 
 /// How many gauges there are.
-pub const GAUGES: usize = 8;
+pub const GAUGES: usize = HOST_GAUGES.len();
 
-/// One value per gauge, in the order of the report's fields: CPU, memory and
+/// One value per gauge, in the order of [`HOST_GAUGES`]: CPU, memory and
 /// disk in percent, load over 1, 5 and 15 minutes, network in and out in bytes
 /// per second.  `None` where nothing was measured.
 pub type Gauges = [Option<f64>; GAUGES];
@@ -71,33 +71,34 @@ impl Fold {
 /// The report's fields of the folded gauges.
 #[must_use]
 pub fn fields(folds: [Fold; GAUGES]) -> v1::HostMetrics {
-    let [
-        cpu,
-        memory,
-        disk,
-        load_1,
-        load_5,
-        load_15,
-        network_in,
-        network_out,
-    ] = folds.map(Fold::finish);
-    v1::HostMetrics {
-        cpu_usage: cpu,
-        memory_usage: memory,
-        disk_usage: disk,
-        load_avg_1: load_1,
-        load_avg_5: load_5,
-        load_avg_15: load_15,
-        network_in,
-        network_out,
-        ..v1::HostMetrics::default()
+    let mut fields = v1::HostMetrics::default();
+    for (gauge, fold) in HOST_GAUGES.iter().zip(folds) {
+        *(gauge.place)(&mut fields) = fold.finish();
     }
+    fields
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// What [`between`] gives is told apart by its order alone.
+    #[test]
+    fn gauges_have_the_order_of_their_definitions() {
+        let names: Vec<_> = HOST_GAUGES.iter().map(|gauge| gauge.name).collect();
+        let order = [
+            "cpu_usage",
+            "memory_usage",
+            "disk_usage",
+            "load_avg_1",
+            "load_avg_5",
+            "load_avg_15",
+            "network_in",
+            "network_out",
+        ];
+        assert_eq!(names, order);
+    }
 
     #[test]
     fn a_mean_weighs_values_by_their_time() {
