@@ -9,16 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const YAML: &str = "
-server: { host: 0.0.0.0, port: 8080 }
-backends:
-  default:
-    - { id: b1, name: Backend One, host: 127.0.0.1, port: 8081, weight: 100 }
-    - { id: b2, host: '::1', port: 8082 }
-  other:
-    - { id: b1, host: 127.0.0.1, port: 8081 }
-routing: {}
-";
+const YAML: &str = include_str!("../cases/proxy.yaml");
 
 /// What nginx 1.22 takes, with an included directory.
 const NGINX: &str = include_str!("../cases/nginx.conf");

@@ -16,16 +16,7 @@ use super::{file::NamesFile, lookups::LookUp, *};
 /// Only a test that fails waits for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const YAML: &str = "
-server: { host: 0.0.0.0, port: 8080 }
-backends:
-  default:
-    - { id: b1, name: Backend One, host: 127.0.0.1, port: 8081, weight: 100 }
-    - { id: b2, host: '::1', port: 8082 }
-  other:
-    - { id: b1, host: 127.0.0.1, port: 8081 }
-routing: {}
-";
+const YAML: &str = include_str!("../../../crates/proxy-config/cases/proxy.yaml");
 
 fn peer(names: &Names, address: &str) -> (String, String) {
     let name = names.peer(address.parse().unwrap());
