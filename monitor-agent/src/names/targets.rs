@@ -248,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
     const ADDRESS: &str = "127.0.0.1:8081";
 
     fn written(dir: &Path, name: &str, backends: &[(&str, u16)]) -> PathBuf {
@@ -306,7 +306,7 @@ mod tests {
         files.check(label, &labels).unwrap();
         assert_eq!(files.paths().count(), 4);
         let followed = files.follow();
-        followed.settle(PATIENCE);
+        followed.settle(TIMEOUT);
         let names = followed.names();
         let of = |target: &str| [8081, 8082, 8083].map(|port| upstream(&names, target, port));
         assert_eq!(of("/nginx"), ["web", "everyone", "late"]);
@@ -394,7 +394,7 @@ mod tests {
         let long = PathBuf::from(format!("/nonexistent/{}", "é".repeat(2_000)));
         let files = vec![long; 2 * NOTES_MAX];
         let followed = NamesFiles::new(&files, &[]).unwrap().follow();
-        followed.settle(PATIENCE);
+        followed.settle(TIMEOUT);
         let notes = followed.notes();
         assert_eq!(notes.len(), NOTES_MAX);
         assert!(

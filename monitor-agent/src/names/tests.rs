@@ -14,7 +14,7 @@ use proxy_config::Names;
 use super::{file::NamesFile, lookups::LookUp, *};
 
 /// Only a test that fails waits for so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const YAML: &str = include_str!("../../../crates/proxy-config/cases/proxy.yaml");
 
@@ -39,14 +39,14 @@ fn follow(path: &Path, look_up: LookUp) -> FollowedNames {
 }
 
 fn settled(names: &FollowedNames) -> Arc<NamesState> {
-    let state = names.wait(PATIENCE, NamesState::is_settled);
+    let state = names.wait(TIMEOUT, NamesState::is_settled);
     assert!(state.is_settled());
     state
 }
 
 /// After it was read once more than before.
 fn after(names: &FollowedNames, before: &NamesState) -> Arc<NamesState> {
-    let state = names.wait(PATIENCE, |state| state.tries > before.tries);
+    let state = names.wait(TIMEOUT, |state| state.tries > before.tries);
     assert!(state.tries > before.tries);
     state
 }
@@ -123,7 +123,7 @@ fn included_files_and_new_ones_are_followed() {
     ] {
         fs::write(sites.join("b.conf"), format!("upstream b {{ {servers} }}")).unwrap();
         // A directory and a file in it change one after the other.
-        state = names.wait(PATIENCE, |state| state.names.len() == count);
+        state = names.wait(TIMEOUT, |state| state.names.len() == count);
         assert_eq!(state.names.len(), count);
     }
 }
@@ -142,10 +142,10 @@ fn reading_again_needs_no_change() {
     names.read_again();
     answer.send(vec![ip(2)]).unwrap();
     let moved = |state: &NamesState| peer(&state.names, "127.0.0.2:25150").0 == "shop";
-    assert!(moved(&names.wait(PATIENCE, moved)));
+    assert!(moved(&names.wait(TIMEOUT, moved)));
     names.read_again();
     answer.send(vec![]).unwrap();
-    let failed = names.wait(PATIENCE, |state| !state.remarks.is_empty());
+    let failed = names.wait(TIMEOUT, |state| !state.remarks.is_empty());
     assert!(failed.remarks[0].contains("app.moves.test"), "{failed:?}");
     assert!(moved(&failed), "the last address holds");
 }
@@ -168,7 +168,7 @@ fn hosts_that_nobody_answers_for_delay_no_other() {
     )
     .unwrap();
     let names = follow(&path, look_up);
-    let known = names.wait(PATIENCE, |state| state.names.len() == 2);
+    let known = names.wait(TIMEOUT, |state| state.names.len() == 2);
     assert_eq!((known.names.len(), known.pending), (2, 3));
     assert_eq!(peer(&known.names, "10.0.0.1:80").1, "literal");
     assert_eq!(peer(&known.names, "127.0.0.1:80").1, "live");

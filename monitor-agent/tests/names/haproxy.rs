@@ -11,7 +11,7 @@ use std::{
 use monitor_common::endpoint::Role;
 use tempfile::TempDir;
 
-use super::{Case, PATIENCE, Running, called, eventually, free_port, kept, names, run};
+use super::{Case, Running, TIMEOUT, called, eventually, free_port, kept, names, run};
 
 pub(crate) const CASES: &[Case] = &[
     ("haproxy_takes_the_configurations_of_the_tests", takes),
@@ -34,7 +34,7 @@ fn takes() {
 
 fn ask(socket: &Path, question: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(question.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -26,7 +26,7 @@ use proxy_config::Name;
 use window::TargetNames;
 
 /// Only a test that fails waits for so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 type Case = (&'static str, fn());
 
@@ -100,7 +100,7 @@ fn free_port() -> u16 {
 /// The names in a configuration, as an agent has them.
 fn names(file: &Path) -> TargetNames {
     let files = NamesFiles::new(&[file.to_owned()], &[]).unwrap().follow();
-    files.settle(PATIENCE);
+    files.settle(TIMEOUT);
     for (_, state) in files.iter() {
         assert_eq!(state.problem, None);
     }
@@ -117,7 +117,7 @@ fn called(names: &TargetNames, role: Role, address: SocketAddr) -> Name {
 
 /// Tries until it succeeds.
 fn eventually<T>(what: &str, mut attempt: impl FnMut() -> io::Result<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         match attempt() {
             Ok(done) => return done,

@@ -11,7 +11,7 @@ use monitor_common::endpoint::Role;
 use proxy_config::Name;
 use tempfile::TempDir;
 
-use super::{Case, PATIENCE, Running, called, eventually, free_port, kept, names, run};
+use super::{Case, Running, TIMEOUT, called, eventually, free_port, kept, names, run};
 
 pub(crate) const CASES: &[Case] = &[
     ("nginx_takes_the_configurations_of_the_tests", takes),
@@ -55,7 +55,7 @@ impl Nginx {
 
 fn get(port: u16, host: &str, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
