@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// Leave everything running until ^C, and print the addresses.
     #[arg(long)]
     keep: bool,
-    /// Build with optimisation: slower to build, and the rates and latencies are those of production.
+    /// Build with optimisation, which takes longer; rates and latencies are then those of an optimised build.
     #[arg(long)]
     release: bool,
     /// How to print the reconciliation.
