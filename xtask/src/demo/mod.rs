@@ -185,9 +185,10 @@ fn explain_next_steps(binaries: &Binaries) -> Result<()> {
     );
     eprintln!(
         "
-To watch your own nginx, run these two commands as root:
+To watch your own nginx, run these two commands as root, each in a terminal of its own
+(the first makes the token that the second reads):
 
-    {collector} run &
+    {collector} run
     {agent} run --unit nginx.service --names-from /etc/nginx/nginx.conf \\
         --token-file /var/lib/speedmimi-collector/token
 
