@@ -30,12 +30,9 @@ pub(super) fn migrate(connection: &Connection, version: i32) -> rusqlite::Result
             "migrating the store from schema version {version} to {}",
             schema::VERSION
         );
-        let done = begin(connection);
-        if done.is_err() {
-            // Its own error matters; where there is no transaction, it fails.
-            drop(connection.execute_batch("ROLLBACK;"));
-        }
-        done?;
+        let transaction = connection.unchecked_transaction()?;
+        begin(&transaction)?;
+        transaction.commit()?;
     }
     if !exists(connection, "endpoint_rolls_v1")? {
         return Ok(());
@@ -53,7 +50,10 @@ pub(super) fn migrate(connection: &Connection, version: i32) -> rusqlite::Result
             }
         }
     }
-    connection.execute_batch("DROP TABLE endpoint_rolls_v1; DROP TABLE host_rolls_v1;")?;
+    // At once: where only one of them is left, nobody looks for it again.
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch("DROP TABLE endpoint_rolls_v1; DROP TABLE host_rolls_v1;")?;
+    transaction.commit()?;
     tracing::info!(rows = moved, took = ?started.elapsed(), "added checksums to the roll-ups");
     Ok(())
 }
@@ -66,11 +66,10 @@ fn exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
     )
 }
 
-/// Everything but the roll-ups, in one transaction.
+/// Everything but the roll-ups.
 fn begin(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;
-         ALTER TABLE reports ADD COLUMN received_ns INTEGER;
+        "ALTER TABLE reports ADD COLUMN received_ns INTEGER;
          ALTER TABLE reports ADD COLUMN checksum INTEGER;
          {}
          ALTER TABLE hosts ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
@@ -95,7 +94,7 @@ fn begin(connection: &Connection) -> rusqlite::Result<()> {
     if !cursors.iter().any(|(name, _)| name == roller::NAME) {
         save_progress(connection, roller::NAME, 0)?;
     }
-    connection.execute_batch("COMMIT;")
+    Ok(())
 }
 
 /// What version 1 had of an endpoint.
@@ -225,4 +224,67 @@ fn gauge(row: &Row<'_>, first: usize) -> rusqlite::Result<GaugeRoll> {
         max: row.get(first + 2)?,
         measured_ns: from_sql(row.get(first + 3)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store that version 1 wrote.
+    fn store_of_version_1(dir: &std::path::Path) -> Connection {
+        let packed = include_bytes!("../../tests/stores/v1.db.zst");
+        let store = zstd::bulk::decompress(packed, 16 << 20).unwrap();
+        let path = dir.join("collector.db");
+        std::fs::write(&path, store).unwrap();
+        Connection::open(path).unwrap()
+    }
+
+    /// All that is in the tables of roll-ups, and which tables there are.
+    fn content(connection: &Connection) -> Vec<String> {
+        let rows = |sql: &str| -> Vec<String> {
+            let mut statement = connection.prepare(sql).unwrap();
+            let columns = statement.column_count();
+            let rows = statement.query_map([], |row| {
+                let cells = (0..columns).map(|i| row.get_ref(i).map(|cell| format!("{cell:?}")));
+                cells.collect::<rusqlite::Result<Vec<_>>>()
+            });
+            rows.unwrap().map(|row| row.unwrap().join(" ")).collect()
+        };
+        let queries = [
+            "SELECT name FROM sqlite_schema ORDER BY name",
+            "SELECT * FROM endpoint_rolls ORDER BY tier_s, endpoint, start_s",
+            "SELECT * FROM host_rolls ORDER BY tier_s, host, start_s",
+        ];
+        queries.into_iter().flat_map(rows).collect()
+    }
+
+    #[test]
+    fn a_migration_that_was_cut_short_goes_on_where_it_came_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = store_of_version_1(dir.path());
+        migrate(&whole, 1).unwrap();
+        let truth = content(&whole);
+
+        let steps: [fn(&Connection); 3] = [
+            |_| (),
+            |c| assert_ne!(move_endpoint_rolls(c).unwrap(), 0),
+            |c| assert_ne!(move_host_rolls(c).unwrap(), 0),
+        ];
+        for done in 0..=steps.len() {
+            let dir = tempfile::tempdir().unwrap();
+            let connection = store_of_version_1(dir.path());
+            let transaction = connection.unchecked_transaction().unwrap();
+            begin(&transaction).unwrap();
+            if done == 0 {
+                // Nothing of it stays.
+                drop(transaction);
+                migrate(&connection, 1).unwrap();
+            } else {
+                transaction.commit().unwrap();
+                steps[..done].iter().for_each(|step| step(&connection));
+                migrate(&connection, 2).unwrap();
+            }
+            assert_eq!(content(&connection), truth, "{done}");
+        }
+    }
 }
