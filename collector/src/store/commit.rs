@@ -14,6 +14,7 @@ use super::{
     hosts::{self, HostRow, Made, Place},
     kept::Damage,
     progress::{progress, save_progress},
+    repair,
     reports::{self, Cursor},
     roller::{self, Rolled},
     rolls, to_sql,
@@ -109,7 +110,7 @@ impl State {
         accept_clock: bool,
     ) -> rusqlite::Result<Self> {
         let damaged = Arc::clone(&told.stats.damaged);
-        let mut hosts = hosts::load(&connection, &damaged)?;
+        let mut hosts = repair::load(&connection, &damaged)?;
         publish_all(&connection, &mut hosts, &told)?;
         let next_key = hosts.values().map(|row| row.key).max().unwrap_or(0) + 1;
         let stored_ns: Option<i64> =

@@ -10,6 +10,7 @@ use super::{
     hosts::{self, HostRow, Made},
     kept::{self, Damaged},
     progress::{progress, save_progress},
+    repair,
     reports::{self, Cursor},
     rolls, schema,
     series::{self, EndpointFilter},
@@ -260,11 +261,11 @@ fn no_flipped_bit_gives_other_figures() {
 
 #[test]
 fn a_damaged_host_is_made_anew_from_its_reports() {
-    let truth = &hosts::load(&filled(), &Damaged::default()).unwrap()["web"];
+    let truth = &repair::load(&filled(), &Damaged::default()).unwrap()["web"];
     let flips = each_flip("hosts", |connection, place| {
         let damaged = Damaged::default();
         for _ in 0..2 {
-            let hosts = hosts::load(connection, &damaged).unwrap();
+            let hosts = repair::load(connection, &damaged).unwrap();
             assert_eq!(hosts.len(), 1, "{place}");
             let host = &hosts["web"];
             assert_eq!(host, truth, "{place}");

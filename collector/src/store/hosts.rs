@@ -1,14 +1,12 @@
 //! What is kept of each host beside its reports.
 
-use std::collections::{HashMap, HashSet};
-
 use monitor_proto::{state::silent_after_ns, v1};
 use rusqlite::{Connection, params};
 
 use super::{
     checksum::Checksum,
     from_sql,
-    kept::{self, Damage, Damaged},
+    kept::{self, Damage},
     reports,
     schema::AGES_FROM,
     text, to_sql,
@@ -204,7 +202,7 @@ const COLUMNS: &str = "key, id, first_seen_ns, last_seen_ns, reports, conflicts,
 /// A row, and whether it is as it was written.
 pub(super) struct KeptRow {
     pub(super) row: HostRow,
-    intact: bool,
+    pub(super) intact: bool,
 }
 
 fn checksum(row: &HostRow) -> u32 {
@@ -254,98 +252,6 @@ pub(super) fn rows(connection: &Connection) -> rusqlite::Result<Vec<KeptRow>> {
         .collect()
 }
 
-/// All hosts by id.  What is damaged of them is made anew from their reports.
-pub(super) fn load(
-    connection: &Connection,
-    damaged: &Damaged,
-) -> rusqlite::Result<HashMap<String, HostRow>> {
-    let (intact, bad): (Vec<_>, Vec<_>) =
-        rows(connection)?.into_iter().partition(|kept| kept.intact);
-    let mut hosts: Vec<HostRow> = intact.into_iter().map(|kept| kept.row).collect();
-    if bad.is_empty() {
-        return Ok(by_id(hosts));
-    }
-    bad.iter()
-        .for_each(|kept| damaged.met(&Damage::of_host(&kept.row.id)));
-    // Reports refer to rows that are gone for a moment.
-    connection.execute_batch("PRAGMA foreign_keys = OFF;")?;
-    let transaction = connection.unchecked_transaction()?;
-    for kept in &bad {
-        remove(&transaction, kept.row.key)?;
-    }
-    let known: HashSet<i64> = hosts.iter().map(|row| row.key).collect();
-    for key in keys_of_reports(&transaction)? {
-        if known.contains(&key) {
-            continue;
-        }
-        let old = bad.iter().find(|kept| kept.row.key == key);
-        if let Some(row) = remake(&transaction, key, old.map(|kept| kept.row.id.as_str()))? {
-            save(&transaction, &row)?;
-            hosts.push(row);
-        }
-    }
-    transaction.commit()?;
-    connection.execute_batch("PRAGMA foreign_keys = ON;")?;
-    Ok(by_id(hosts))
-}
-
-fn by_id(hosts: Vec<HostRow>) -> HashMap<String, HostRow> {
-    hosts.into_iter().map(|row| (row.id.clone(), row)).collect()
-}
-
-/// The keys of all hosts that have reports.
-fn keys_of_reports(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
-    let mut next = connection.prepare("SELECT min(host) FROM reports WHERE host > ?")?;
-    let mut keys = Vec::new();
-    let mut last = i64::MIN;
-    while let Some(key) = next.query_row([last], |row| row.get::<_, Option<i64>>(0))? {
-        keys.push(key);
-        last = key;
-    }
-    Ok(keys)
-}
-
-/// A row from what is kept of its host; how many conflicts there were is not known any
-/// more.  `None` where nothing says which host it is.
-fn remake(
-    connection: &Connection,
-    key: i64,
-    old_id: Option<&str>,
-) -> rusqlite::Result<Option<HostRow>> {
-    let id = reported_id(connection, key)?.or_else(|| old_id.map(str::to_owned));
-    let Some(id) = id else {
-        return Ok(None);
-    };
-    let sql =
-        format!("SELECT count(*), min({AGES_FROM}), max({AGES_FROM}) FROM reports WHERE host = ?");
-    let (reports, first_ns, last_ns) = connection.query_row(&sql, [key], |row| {
-        let number = |i| row.get::<_, i64>(i).map(from_sql);
-        Ok((number(0)?, number(1)?, number(2)?))
-    })?;
-    let mut row = HostRow::new(key, id, first_ns);
-    row.seen(last_ns, last_ns.min(steady_ns()));
-    row.reports = reports;
-    recount(connection, &mut row)?;
-    // Its newest report says it.
-    row.made = Made::default();
-    Ok(Some(row))
-}
-
-/// The id in the newest of a host's reports that can be read.
-fn reported_id(connection: &Connection, key: i64) -> rusqlite::Result<Option<String>> {
-    let mut statement = connection.prepare(&format!(
-        "SELECT {} FROM reports WHERE host = ? ORDER BY window_end_ns DESC LIMIT {DAMAGED_MAX}",
-        reports::COLUMNS
-    ))?;
-    let mut rows = statement.query([key])?;
-    while let Some(row) = rows.next()? {
-        if let Ok(report) = kept::read(&reports::from_row(row)?) {
-            return Ok(report.host.map(|host| host.id));
-        }
-    }
-    Ok(None)
-}
-
 /// Writes a row, new or changed.
 pub(super) fn save(connection: &Connection, row: &HostRow) -> rusqlite::Result<()> {
     connection
@@ -373,7 +279,7 @@ pub(super) fn save(connection: &Connection, row: &HostRow) -> rusqlite::Result<(
 }
 
 /// Damaged reports that are passed over to find one that can be read.
-const DAMAGED_MAX: usize = 1000;
+pub(super) const DAMAGED_MAX: usize = 1000;
 
 /// A host's newest report that can be read, its body, and when it was received.
 pub(super) fn newest(

@@ -16,6 +16,7 @@ mod migrate;
 mod open;
 mod progress;
 mod reader;
+mod repair;
 mod reports;
 mod retention;
 mod roller;
