@@ -38,7 +38,12 @@ pub(super) fn load(
             continue;
         }
         let old = bad.iter().find(|kept| kept.row.key == key);
-        if let Some(row) = remake(&transaction, key, old.map(|kept| kept.row.id.as_str()))? {
+        let old_id = old.map(|kept| kept.row.id.clone());
+        // An id has one row, whatever a damaged report says.
+        let is_free = |id: &String| hosts.iter().all(|row| row.id != *id);
+        let id = reported_id(&transaction, key)?.filter(is_free);
+        if let Some(id) = id.or(old_id.filter(is_free)) {
+            let row = remake(&transaction, key, id)?;
             save(&transaction, &row)?;
             hosts.push(row);
         }
@@ -65,16 +70,8 @@ fn keys_of_reports(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
 }
 
 /// A row from what is kept of its host; how many conflicts there were is not known any
-/// more.  `None` where nothing says which host it is.
-fn remake(
-    connection: &Connection,
-    key: i64,
-    old_id: Option<&str>,
-) -> rusqlite::Result<Option<HostRow>> {
-    let id = reported_id(connection, key)?.or_else(|| old_id.map(str::to_owned));
-    let Some(id) = id else {
-        return Ok(None);
-    };
+/// more.
+fn remake(connection: &Connection, key: i64, id: String) -> rusqlite::Result<HostRow> {
     let sql =
         format!("SELECT count(*), min({AGES_FROM}), max({AGES_FROM}) FROM reports WHERE host = ?");
     let (reports, first_ns, last_ns) = connection.query_row(&sql, [key], |row| {
@@ -87,7 +84,7 @@ fn remake(
     recount(connection, &mut row)?;
     // Its newest report says it.
     row.made = Made::default();
-    Ok(Some(row))
+    Ok(row)
 }
 
 /// The id in the newest of a host's reports that can be read.
@@ -103,4 +100,41 @@ fn reported_id(connection: &Connection, key: i64) -> rusqlite::Result<Option<Str
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use monitor_proto::v1;
+    use rusqlite::params;
+
+    use super::*;
+    use crate::{codec, store::schema};
+
+    #[test]
+    fn a_host_whose_reports_name_another_one_keeps_its_id() {
+        let connection = Connection::open_in_memory().unwrap();
+        schema::create(&connection).unwrap();
+        for (key, id) in [(1, "web"), (2, "db")] {
+            save(&connection, &HostRow::of_test(key, id)).unwrap();
+        }
+        let mut report = v1::Report {
+            sequence: 1,
+            ..v1::Report::default()
+        };
+        report.host.get_or_insert_default().id = "web".to_owned();
+        report.agent.get_or_insert_default().epoch = 1;
+        // Of version 1: nothing but its row says whose it is.
+        connection
+            .execute(
+                "INSERT INTO reports VALUES (2, 1, 1, 0, 7, ?, NULL, NULL)",
+                params![codec::encode(&report).unwrap()],
+            )
+            .unwrap();
+        connection
+            .execute("UPDATE hosts SET reports = 9 WHERE key = 2", [])
+            .unwrap();
+        let hosts = load(&connection, &Damaged::default()).unwrap();
+        assert_eq!((hosts["web"].key, hosts["db"].key), (1, 2));
+        assert_eq!(hosts["db"].reports, 1);
+    }
 }
