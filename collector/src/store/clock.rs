@@ -3,8 +3,7 @@
 //! A clock that jumps ahead makes everything too old at once, and one that is set
 //! back and right again what came meanwhile; what was deleted does not come back.
 //! So a jump counts only once it has held for a while; until then time goes on as
-//! it did before.  Pure: the
-//! caller reads the clocks.
+//! it did before.  Pure: the caller reads the clocks.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -126,11 +125,11 @@ impl Clock {
             Judged::Jumped(ahead_ns) => tracing::warn!(
                 ahead_s = ahead_ns / 1_000_000_000,
                 "the system clock differs from the newest report, or has jumped: deletion by age \
-                 is paused until the clock is stable for an hour; if it is correct, restart or \
-                 reload with --accept-clock"
+                 does not follow it until it has been stable for an hour; if it is correct, \
+                 restart or reload with --accept-clock"
             ),
             Judged::Held => {
-                tracing::info!("the clock is stable for an hour: deletion by age resumes");
+                tracing::info!("the clock has been stable for an hour: deletion by age follows it");
             }
         }
         time_ns

@@ -129,7 +129,7 @@ impl Damage {
         Self {
             host_id: host_id.to_owned(),
             row,
-            why: "another checksum".to_owned(),
+            why: KeptError::Row.to_string(),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What is kept for how long, and how the file gets smaller.
 //!
-//! Age counts from when a report was received, by the collector's clock: a host whose clock is wrong loses
-//! nothing early and keeps nothing for ever.  Where the bytes do not suffice for
-//! that age, everything is kept for a shorter one, roll-ups for as many times of it
-//! as ever: which of them takes the room differs from fleet to fleet.  Deleting is
-//! done in small steps between commits, so that no agent waits for it.
+//! Age counts from when a report was received, by the collector's clock: a host
+//! whose clock is wrong loses nothing early and keeps nothing for ever.  Where the
+//! bytes do not suffice for that age, everything is kept for a shorter one,
+//! roll-ups for as many times of it as ever: which of them takes the room differs
+//! from fleet to fleet.  Deleting is done in small steps between commits, so that
+//! no agent waits for it.
 
 use std::{
     collections::BTreeMap,
@@ -213,7 +214,7 @@ fn before(state: &State, age: Duration) -> u64 {
     state.clock.now_ns().saturating_sub(age_ns)
 }
 
-/// How long ago the oldest report was stored.
+/// How long ago the oldest report was received.
 fn oldest_report(state: &State) -> rusqlite::Result<Option<Duration>> {
     let sql = format!("SELECT min({AGES_FROM}) FROM reports");
     let received_ns: Option<i64> = state.connection.query_row(&sql, [], |row| row.get(0))?;

@@ -66,7 +66,10 @@ pub(crate) enum Outcome {
 pub(crate) enum WriteError {
     #[error("the collector's disk is full: free space or lower --retention-bytes")]
     Full,
-    #[error("the collector already has its maximum of {0} hosts")]
+    #[error(
+        "the collector already has its maximum of {0} hosts, each until its last report is deleted \
+         by age: lower --retention-age, or send this host's reports to another collector"
+    )]
     TooManyHosts(usize),
     #[error("the collector cannot write its store: {0}")]
     Failed(String),
