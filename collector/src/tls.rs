@@ -5,12 +5,12 @@
 //! take the newest one that could be used.
 
 use std::{
-    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use daemon::{PemFileError, read_pem_file};
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
@@ -22,7 +22,7 @@ use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
 /// How often the files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 /// A chain of certificates is small.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILE_MIB_MAX: u64 = 1;
 /// The name in a client's certificate that gives the right to read.
 const READ_URI: &str = "urn:speedmimi:read";
 
@@ -38,16 +38,8 @@ pub(crate) struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("cannot read {path}: give an existing, readable PEM file")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is far too large.
-    #[error("{0} is larger than 1 MiB: not a certificate file")]
-    TooLarge(PathBuf),
+    #[error(transparent)]
+    File(#[from] PemFileError),
     /// It is no PEM.
     #[error("{path} is not a PEM file with a certificate or key")]
     Pem {
@@ -189,14 +181,7 @@ fn read_all(files: &TlsFiles) -> Result<Contents, TlsError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let error = |source| TlsError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    if fs::metadata(path).map_err(error)?.len() > FILE_BYTES_MAX {
-        return Err(TlsError::TooLarge(path.to_owned()));
-    }
-    fs::read(path).map_err(error)
+    Ok(read_pem_file(path, FILE_MIB_MAX)?)
 }
 
 fn configs(files: &TlsFiles, contents: &Contents) -> Result<Configs, TlsError> {

@@ -1,5 +1,5 @@
-//! What every daemon does in the same way: how it prints errors, reads durations and
-//! sizes, tells what goes on failing, and what time it is.
+//! What every daemon does in the same way: how it prints errors, reads durations,
+//! sizes and files of certificates, tells what goes on failing, and what time it is.
 //!
 //! Architecture invariant: nothing of what a daemon is for.
 
@@ -7,10 +7,12 @@ pub mod clock;
 mod error;
 #[cfg(feature = "log")]
 pub mod log;
+mod pem_file;
 mod repeated;
 pub mod units;
 
 pub use error::error_chain;
+pub use pem_file::{PemFileError, read_pem_file};
 pub use repeated::once_a_minute;
 
 /// What to do where another agent runs.  One that watches several targets is

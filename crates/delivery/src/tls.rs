@@ -3,11 +3,9 @@
 //! The files are read again for every connection: a renewed certificate needs
 //! no restart.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
+use daemon::{PemFileError, read_pem_file};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
 
 /// Where systems keep the authorities that they trust.
@@ -18,22 +16,14 @@ const SYSTEM_AUTHORITIES: [&str; 3] = [
 ];
 
 /// The list of a system is some 200 KB.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+const FILE_MIB_MAX: u64 = 4;
 
 /// Why TLS cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("cannot read {path}: give an existing, readable PEM file")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file is far too large.
-    #[error("{0} is larger than 4 MiB: that is no certificate")]
-    TooLarge(PathBuf),
+    #[error(transparent)]
+    File(#[from] PemFileError),
     /// There are no authorities to trust.
     #[error(
         "the system has no list of authorities: install ca-certificates, or name the one of the \
@@ -76,6 +66,7 @@ impl Tls {
                 .find(|path| path.exists())
                 .ok_or(TlsError::NoAuthorities)?,
         };
+        let read = |path| read_pem_file(path, FILE_MIB_MAX);
         let mut config =
             ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(authorities)?));
         let mut files = authorities.display().to_string();
@@ -87,15 +78,4 @@ impl Tls {
             .tls_config(config)
             .map_err(|source| TlsError::Unusable { files, source })
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let error = |source| TlsError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    if fs::metadata(path).map_err(error)?.len() > FILE_BYTES_MAX {
-        return Err(TlsError::TooLarge(path.to_owned()));
-    }
-    fs::read(path).map_err(error)
 }
