@@ -480,6 +480,38 @@ mod tests {
         );
     }
 
+    #[test]
+    fn requests_of_tls_are_null_and_those_of_http_are_not() {
+        let summary = v1::HostSummary {
+            last_window_end_unix_ns: unix_ns(100.0),
+            ..v1::HostSummary::default()
+        };
+        let of = |name, endpoint| {
+            let labels = [("__name__", name), ("endpoint", endpoint)];
+            series(&labels, &[(95.0, 3.0), (100.0, 7.0)])
+        };
+        let all = [
+            of("speedmimi_exchanges_total", "tls"),
+            of("speedmimi_exchange_duration_seconds_bucket", "tls"),
+            of("speedmimi_requests_total", "mixed"),
+            of("speedmimi_exchanges_total", "mixed"),
+            of("speedmimi_bytes_sent_total", "level tcp"),
+        ];
+        let report = report(&summary, &all.iter().collect::<Vec<_>>());
+        let json = monitor_proto::json::Report::from(&report);
+        let http = |address: &str| {
+            let endpoint = json.endpoints.iter().find(|e| e.address == address);
+            let endpoint = endpoint.unwrap();
+            [&endpoint.totals.counters, &endpoint.window].map(|counters| {
+                assert_eq!(counters.requests.is_some(), counters.responses.is_some());
+                (counters.requests, counters.exchanges)
+            })
+        };
+        assert_eq!(http("tls"), [(None, Some(7)), (None, Some(4))]);
+        assert_eq!(http("mixed"), [(Some(7), Some(7)), (Some(4), Some(4))]);
+        assert_eq!(http("level tcp"), [(None, None), (None, None)]);
+    }
+
     /// The newest report, seen at 100 s, of totals and gauges with these times.
     fn newest_of(seen: &[(f64, f64)], sent: &[(f64, f64)]) -> v1::Report {
         let summary = v1::HostSummary {
