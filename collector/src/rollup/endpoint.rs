@@ -141,8 +141,9 @@ impl EndpointRoll {
 impl Rolling for EndpointRoll {
     fn add(&mut self, other: &Self) {
         self.other = match (self.other, other.other) {
-            // Nothing was added yet.
+            // One of them covers no time: nothing was added to it.
             (None, others) if self.covered_ns == 0 => others,
+            (sum, None) if other.covered_ns == 0 => sum,
             (Some(mut sum), Some(others)) => {
                 sum.add(&others);
                 Some(sum)

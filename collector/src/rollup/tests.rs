@@ -89,6 +89,7 @@ fn what_an_earlier_version_did_not_sum_stays_unknown() {
     let mut sum = EndpointRoll::default();
     sum.add(&window(3, 1));
     sum.add(&window(4, 2));
+    sum.add(&EndpointRoll::default());
     let other = sum.other.unwrap();
     assert_eq!((other.packets_sent, other.pipelined), (7, 3));
     let mut earlier = window(5, 0);
