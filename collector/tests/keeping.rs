@@ -163,8 +163,8 @@ async fn a_backup_taken_under_load_is_whole_and_can_be_used() {
     );
 }
 
-#[tokio::test]
-async fn a_clock_that_is_ahead_at_the_start_deletes_nothing_unless_it_is_accepted() {
+/// As a collector leaves it that has ended.
+async fn store_of_five_reports() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());
     let mut agent = collector.agent().await;
@@ -173,6 +173,12 @@ async fn a_clock_that_is_ahead_at_the_start_deletes_nothing_unless_it_is_accepte
     }
     drop(agent);
     assert_eq!(collector.terminate(), Some(0));
+    dir
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_at_the_start_deletes_nothing_unless_it_is_accepted() {
+    let dir = store_of_five_reports().await;
     // To the store a clock that is ahead and reports that are old are the same.
     let store = rusqlite::Connection::open(dir.path().join("collector.db")).unwrap();
     let days_40 = "UPDATE reports SET stored_ns = stored_ns - 40 * 86400 * 1000000000,
@@ -199,14 +205,7 @@ async fn a_clock_that_is_ahead_at_the_start_deletes_nothing_unless_it_is_accepte
 
 #[tokio::test]
 async fn what_came_while_the_clock_was_ahead_goes_with_what_came_after_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let collector = Collector::start(dir.path());
-    let mut agent = collector.agent().await;
-    for sequence in 1..=5 {
-        agent.export(report("web", sequence)).await;
-    }
-    drop(agent);
-    assert_eq!(collector.terminate(), Some(0));
+    let dir = store_of_five_reports().await;
     let store = rusqlite::Connection::open(dir.path().join("collector.db")).unwrap();
     let days_40 = "UPDATE reports SET received_ns = received_ns + 40 * 86400 * 1000000000
                    WHERE sequence <= 3";
