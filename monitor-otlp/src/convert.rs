@@ -180,8 +180,8 @@ impl<'a> Points<'a> {
             let totals = endpoint.totals.as_ref().unwrap_or(&none);
             match metric.read {
                 Read::Now(read) => {
-                    let now = integer(read(endpoint));
-                    points.push(self.number(attributes(endpoint), 0, now));
+                    let now = read(endpoint).map(number);
+                    points.extend(now.map(|n| self.number(attributes(endpoint), 0, n)));
                 }
                 Read::RoundTrip(read) => {
                     let value = endpoint.srtt.as_ref().and_then(read).map(number);

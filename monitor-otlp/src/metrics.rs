@@ -50,7 +50,7 @@ pub(crate) enum Read {
     Pressure,
     Target(fn(&v1::Target) -> Option<Number>),
     NetworkNamespace(fn(&v1::NetworkNamespace) -> Option<Number>),
-    Now(fn(&v1::Endpoint) -> u64),
+    Now(fn(&v1::Endpoint) -> Option<Number>),
     /// Of endpoints of which a round trip was seen.
     RoundTrip(fn(&v1::RoundTripTime) -> Option<Number>),
     Total(fn(&v1::Counters) -> Option<Number>),
@@ -90,14 +90,16 @@ pub(crate) fn of_endpoints() -> impl Iterator<Item = Metric> {
     let counters = figures::COUNTERS
         .iter()
         .map(|c| Metric::new(&c.figure, Read::Total(c.figure.read)));
+    let gauges = figures::ENDPOINT_GAUGES
+        .iter()
+        .map(|f| Metric::new(f, Read::Now(f.read)));
     let round_trips = figures::ROUND_TRIPS
         .iter()
         .map(|f| Metric::new(f, Read::RoundTrip(f.read)));
     let splits = figures::SPLITS
         .iter()
         .map(|s| Metric::new(&s.figure, Read::Split(s.label, s.parts)));
-    [ACTIVE]
-        .into_iter()
+    gauges
         .chain(splits)
         .chain(figures::DURATIONS.iter().flat_map(durations))
         .chain(round_trips)
@@ -155,15 +157,6 @@ const HOST: &[Metric] = &[
         read: Read::Losses,
     },
 ];
-
-const ACTIVE: Metric = Metric {
-    name: "speedmimi.connections.active",
-    prometheus: "speedmimi_connections_active",
-    unit: "{connection}",
-    description: "Connections that are open now.",
-    kind: Kind::Gauge,
-    read: Read::Now(|e| e.connections_active),
-};
 
 /// A metric for each of its names: for listeners and backends, or for both.
 fn durations(of: &figures::Durations) -> Vec<Metric> {

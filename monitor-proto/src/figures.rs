@@ -383,6 +383,15 @@ pub const HOST_GAUGES: &[HostGauge] = &[
     ),
 ];
 
+/// What is known of an endpoint at the end of a window.
+pub const ENDPOINT_GAUGES: &[Figure<v1::Endpoint>] = &[gauge(
+    "speedmimi_connections_active",
+    "speedmimi.connections.active",
+    "{connection}",
+    "Connections that are open now.",
+    |e| Some(Number::Integer(e.connections_active)),
+)];
+
 /// What is known of the round-trip times of an endpoint's connections.
 pub const ROUND_TRIPS: &[Figure<v1::RoundTripTime>] = &[
     gauge(
@@ -515,6 +524,7 @@ mod tests {
         all.extend(SPLITS.iter().map(|s| row(&s.figure)));
         all.extend(HOST_GAUGES.iter().map(|g| row(&g.figure)));
         all.extend(DURATIONS.iter().map(|d| (d.prometheus, "s", d.help, false)));
+        all.extend(ENDPOINT_GAUGES.iter().map(row));
         all.extend(ROUND_TRIPS.iter().map(row));
         all.extend(TARGETS.iter().map(row));
         all.extend(NETWORK_NAMESPACES.iter().map(row));

@@ -19,21 +19,22 @@ pub(super) enum Read {
     /// A counter split by one label.
     Split(&'static str, fn(&v1::Counters) -> Vec<(String, u64)>),
     /// A gauge, left out where the host is silent.
-    Now(fn(&v1::Endpoint) -> u64),
+    Now(fn(&v1::Endpoint) -> Option<Number>),
     /// A gauge as well, of endpoints of which a round trip was seen.
     RoundTrip(fn(&v1::RoundTripTime) -> Option<Number>),
     Histogram(fn(&v1::Counters) -> Option<&v1::Histogram>),
 }
 
-/// What is open now, and what the shared tables hold.
+/// What the shared tables hold.
 pub(super) fn families() -> impl Iterator<Item = Family> {
+    let gauges = figures::ENDPOINT_GAUGES.iter();
     let round_trips = figures::ROUND_TRIPS.iter();
     let counters = figures::COUNTERS.iter().map(|counter| &counter.figure);
     let splits = figures::SPLITS.iter();
     let durations = figures::DURATIONS.iter();
     let endpoint = Source::Endpoint;
-    [ACTIVE]
-        .into_iter()
+    gauges
+        .map(move |f| Family::new(f, endpoint(Read::Now(f.read))))
         .chain(splits.map(move |s| Family::new(&s.figure, endpoint(Read::Split(s.label, s.parts)))))
         .chain(durations.map(move |d| Family {
             name: d.prometheus,
@@ -44,13 +45,6 @@ pub(super) fn families() -> impl Iterator<Item = Family> {
         .chain(round_trips.map(move |f| Family::new(f, endpoint(Read::RoundTrip(f.read)))))
         .chain(counters.map(move |f| Family::new(f, endpoint(Read::Total(f.read)))))
 }
-
-const ACTIVE: Family = Family {
-    name: "speedmimi_connections_active",
-    kind: Kind::Gauge,
-    help: "Connections that are open now.",
-    source: Source::Endpoint(Read::Now(|e| e.connections_active)),
-};
 
 pub(super) fn write(out: &mut dyn Sink, name: &str, host: &HostSample, read: Read) {
     let none = v1::Counters::default();
@@ -69,7 +63,11 @@ pub(super) fn write(out: &mut dyn Sink, name: &str, host: &HostSample, read: Rea
                     line_of(out, name, labels, (label, &value), n);
                 }
             }
-            Read::Now(read) if host.up => line(out, name, labels, read(endpoint)),
+            Read::Now(read) if host.up => {
+                if let Some(value) = read(endpoint) {
+                    line(out, name, labels, value);
+                }
+            }
             Read::RoundTrip(read) if host.up => {
                 if let Some(value) = endpoint.srtt.as_ref().and_then(read) {
                     line(out, name, labels, value);
