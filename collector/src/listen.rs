@@ -22,10 +22,10 @@ use crate::{
     auth::Peer,
     idle::{Idle, Streams},
     log_limit,
-    patience::Patience,
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
     tls::{Identity, Protocol, Tls, identity},
+    write_timeout::WriteTimeout,
 };
 
 /// The longest that a TLS handshake may take.
@@ -194,7 +194,7 @@ pub(crate) struct Connection {
     silence: Option<Pin<Box<Sleep>>>,
     // How many of them are still to come.
     first: usize,
-    patience: Patience,
+    write_timeout: WriteTimeout,
     idle: Idle,
     protocol: Protocol,
     _place: Place,
@@ -207,7 +207,7 @@ impl Connection {
             peer,
             silence: Some(Box::pin(sleep(SILENCE_MAX))),
             first: first_bytes(protocol),
-            patience: Patience::new(bounds.stall_max),
+            write_timeout: WriteTimeout::new(bounds.stall_max),
             idle: Idle::new(bounds.idle_max),
             protocol,
             _place: place,
@@ -226,10 +226,10 @@ impl Connection {
         taken: impl FnOnce(&T) -> usize,
     ) -> Poll<io::Result<T>> {
         if let Poll::Ready(done) = &poll {
-            self.patience.earn(done.as_ref().map_or(0, taken));
+            self.write_timeout.earn(done.as_ref().map_or(0, taken));
             return poll;
         }
-        ready!(self.patience.wait(context));
+        ready!(self.write_timeout.wait(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -159,12 +159,12 @@ impl HostRow {
     }
 
     fn gives_way_to(&self, epoch: u64, made: Made) -> bool {
-        let patience_ns = if epoch > self.epoch {
+        let wait_ns = if epoch > self.epoch {
             0
         } else {
             self.made.silent_after_ns()
         };
-        made.at_ns >= self.made.at_ns.saturating_add(patience_ns)
+        made.at_ns >= self.made.at_ns.saturating_add(wait_ns)
     }
 
     /// Whether a report of an earlier epoch was made while the agent of the later

@@ -15,14 +15,14 @@ use tokio::time::{Instant, Sleep, sleep};
 const BYTES_PER_SECOND_MIN: f64 = 8192.0;
 
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct WriteTimeout {
     max: Duration,
     left: Duration,
     // While nothing is taken.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patience {
+impl WriteTimeout {
     /// At most so long at once.
     pub(crate) fn new(max: Duration) -> Self {
         Self {
@@ -60,14 +60,14 @@ mod tests {
     /// Whether it ends before long, where so much is taken now and then.
     async fn ends(bytes: usize) -> bool {
         let max = Duration::from_secs(1);
-        let mut patience = Patience::new(max);
+        let mut write_timeout = WriteTimeout::new(max);
         let begun = Instant::now();
         while begun.elapsed() < 2 * max {
-            let wait = poll_fn(|context| patience.wait(context));
+            let wait = poll_fn(|context| write_timeout.wait(context));
             if timeout(max / 50, wait).await.is_ok() {
                 return true;
             }
-            patience.earn(bytes);
+            write_timeout.earn(bytes);
         }
         false
     }
