@@ -3,7 +3,7 @@
 //! Nothing here writes, so a browser that is tricked into a request changes
 //! nothing; `guard` keeps other origins from reading.
 
-mod building;
+mod concurrency_limit;
 mod csv;
 mod document;
 mod guard;
@@ -81,8 +81,8 @@ fn router(state: State) -> Router {
         .route("/api/v1/hosts/{id}/stats", get(hosts::stats))
         // Of the routes above alone.
         .route_layer(middleware::from_fn_with_state(
-            building::places(),
-            building::in_turn,
+            concurrency_limit::places(),
+            concurrency_limit::in_turn,
         ))
         .route("/api/v1/live", get(live::watch))
         .route("/api/v1/openapi.json", get(openapi::document))
