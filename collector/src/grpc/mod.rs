@@ -5,8 +5,8 @@ mod export;
 mod ingest;
 mod loads;
 mod query;
+mod receive_timeout;
 mod server;
-mod timely;
 
 use monitor_proto::AUTHORIZATION;
 use tonic::Request;

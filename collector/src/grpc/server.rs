@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::transport::{Error, Server};
 
-use super::{Ingest, Query, counted::Counted, timely::Timely};
+use super::{Ingest, Query, counted::Counted, receive_timeout::ReceiveTimeout};
 use crate::{
     listen::Connection,
     stop::{Stopping, stopped},
@@ -33,8 +33,8 @@ pub(crate) async fn serve(
     mut stopping: Stopping,
 ) -> Result<(), Error> {
     let budget = ingest.budget.clone();
-    let reports = Timely::streams(ingest.into_server(), &budget);
-    let questions = Timely::questions(query.into_server(), &budget);
+    let reports = ReceiveTimeout::streams(ingest.into_server(), &budget);
+    let questions = ReceiveTimeout::questions(query.into_server(), &budget);
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))

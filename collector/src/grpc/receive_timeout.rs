@@ -29,7 +29,7 @@ const MESSAGE_MAX: Duration = Duration::from_secs(100);
 
 /// A service that reads its requests so.
 #[derive(Clone, Debug)]
-pub(super) struct Timely<S> {
+pub(super) struct ReceiveTimeout<S> {
     service: S,
     silence: Silence,
     budget: Budget,
@@ -42,7 +42,7 @@ enum Silence {
     Counts,
 }
 
-impl<S> Timely<S> {
+impl<S> ReceiveTimeout<S> {
     /// Takes streams of messages.
     pub(super) fn streams(service: S, budget: &Budget) -> Self {
         Self {
@@ -62,11 +62,11 @@ impl<S> Timely<S> {
     }
 }
 
-impl<S: NamedService> NamedService for Timely<S> {
+impl<S: NamedService> NamedService for ReceiveTimeout<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Timely<S> {
+impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for ReceiveTimeout<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -80,12 +80,12 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Timely<S>
         let origin = request.extensions().get::<Origin>();
         let peer = origin.map(|origin| origin.peer.name()).unwrap_or_default();
         let held = self.budget.open(Use::Messages, &peer);
-        let timely = |body| Body::new(TimelyBody::new(body, silence, MESSAGE_MAX, held));
-        self.service.call(request.map(timely))
+        let limited = |body| Body::new(ReceiveTimeoutBody::new(body, silence, MESSAGE_MAX, held));
+        self.service.call(request.map(limited))
     }
 }
 
-struct TimelyBody {
+struct ReceiveTimeoutBody {
     body: Body,
     framing: Framing,
     silence: Silence,
@@ -96,7 +96,7 @@ struct TimelyBody {
     message_max: Duration,
 }
 
-impl TimelyBody {
+impl ReceiveTimeoutBody {
     fn new(body: Body, silence: Silence, message_max: Duration, held: Held) -> Self {
         Self {
             body,
@@ -109,7 +109,7 @@ impl TimelyBody {
     }
 }
 
-impl HttpBody for TimelyBody {
+impl HttpBody for ReceiveTimeoutBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -260,7 +260,8 @@ mod tests {
     async fn silence_between_messages_is_allowed_and_within_one_is_not() {
         let (sender, queue) = mpsc::unbounded_channel();
         let max = Duration::from_millis(20);
-        let mut body = TimelyBody::new(Body::new(Queue(queue)), Silence::Allowed, max, held());
+        let mut body =
+            ReceiveTimeoutBody::new(Body::new(Queue(queue)), Silence::Allowed, max, held());
         let mut next = async || poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         sender.send(&[0, 0, 0, 0, 1, 7]).unwrap();
         assert!(next().await.unwrap().is_ok());
@@ -277,7 +278,8 @@ mod tests {
         for begun in [&[][..], &[0, 0, 0, 0, 1, 7]] {
             let (sender, queue) = mpsc::unbounded_channel();
             let max = Duration::from_millis(20);
-            let mut body = TimelyBody::new(Body::new(Queue(queue)), Silence::Counts, max, held());
+            let mut body =
+                ReceiveTimeoutBody::new(Body::new(Queue(queue)), Silence::Counts, max, held());
             let mut next =
                 async || poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
             if !begun.is_empty() {
