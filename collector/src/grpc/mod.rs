@@ -1,12 +1,12 @@
 //! The gRPC services.
 
-mod counted;
 mod export;
 mod ingest;
 mod loads;
 mod query;
 mod receive_timeout;
 mod server;
+mod stream_tracking;
 
 use monitor_proto::AUTHORIZATION;
 use tonic::Request;

@@ -17,7 +17,7 @@ use tokio::sync::{
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
-use super::{counted::Room, loads, shown};
+use super::{loads, shown, stream_tracking::Room};
 use crate::{
     auth::Access,
     budget::{Budget, Held, Use},

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::transport::{Error, Server};
 
-use super::{Ingest, Query, counted::Counted, receive_timeout::ReceiveTimeout};
+use super::{Ingest, Query, receive_timeout::ReceiveTimeout, stream_tracking::StreamTracking};
 use crate::{
     listen::Connection,
     stop::{Stopping, stopped},
@@ -43,8 +43,8 @@ pub(crate) async fn serve(
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .initial_stream_window_size(Some(WINDOW_BYTES))
         .initial_connection_window_size(Some(WINDOW_BYTES))
-        .add_service(Counted::acknowledgements(reports))
-        .add_service(Counted::answers(questions, budget))
+        .add_service(StreamTracking::acknowledgements(reports))
+        .add_service(StreamTracking::answers(questions, budget))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(connections).map(Ok::<_, io::Error>),
             async move { stopped(&mut stopping).await },

@@ -30,15 +30,15 @@ use crate::{
     listen::Origin,
 };
 
-/// A service whose streams are counted so.
+/// A service whose streams are tracked.
 #[derive(Clone, Debug)]
-pub(super) struct Counted<S> {
+pub(super) struct StreamTracking<S> {
     service: S,
     /// Of what waits to be taken, where that counts.
     budget: Option<Budget>,
 }
 
-impl<S> Counted<S> {
+impl<S> StreamTracking<S> {
     /// Answers with acknowledgements.
     pub(super) fn acknowledgements(service: S) -> Self {
         Self {
@@ -70,11 +70,11 @@ impl Room {
     }
 }
 
-impl<S: NamedService> NamedService for Counted<S> {
+impl<S: NamedService> NamedService for StreamTracking<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> Service<http::Request<Body>> for Counted<S>
+impl<S> Service<http::Request<Body>> for StreamTracking<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>>,
     S::Future: Send + 'static,
@@ -101,7 +101,7 @@ where
             let mut answer = answer?;
             let room = answer.extensions_mut().remove::<Room>();
             Ok(answer.map(|body| {
-                Body::new(CountedBody {
+                Body::new(TrackedBody {
                     body,
                     streams,
                     waiting: None,
@@ -115,7 +115,7 @@ where
     }
 }
 
-struct CountedBody {
+struct TrackedBody {
     body: Body,
     streams: Streams,
     waiting: Option<Waiting>,
@@ -126,7 +126,7 @@ struct CountedBody {
     _room: Option<Room>,
 }
 
-impl CountedBody {
+impl TrackedBody {
     /// The frame, counted until all of it is sent.
     fn hold(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
         let Some(budget) = &self.budget else {
@@ -151,7 +151,7 @@ impl CountedBody {
     }
 }
 
-impl HttpBody for CountedBody {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = Status;
 
