@@ -33,7 +33,7 @@ use crate::{
     live::Live,
     logging::READY_TARGET,
     pool::Pool,
-    reading::Reading,
+    query_backend::QueryBackend,
     reload::Reload,
     self_stats::SelfStats,
     store::{self, Readers, Roller, Told, Writer},
@@ -248,12 +248,12 @@ async fn serve(
         streams: Arc::default(),
         stopping: stopping.clone(),
     };
-    let reading = match Engine::new(config.query_url, &budget) {
-        Some(engine) => Reading::Engine(engine),
-        None => Reading::Store(told.fleet.clone(), readers),
+    let query_backend = match Engine::new(config.query_url, &budget) {
+        Some(engine) => QueryBackend::Engine(engine),
+        None => QueryBackend::Store(told.fleet.clone(), readers),
     };
     let query = Query {
-        reading: reading.clone(),
+        query_backend: query_backend.clone(),
         live: told.live.clone(),
         stats: Arc::clone(&told.stats),
         budget,
@@ -284,7 +284,7 @@ async fn serve(
     let state = http::State::new(
         told,
         pool,
-        reading,
+        query_backend,
         stopping.clone(),
         store_path,
         (!config.open_http).then_some(access),

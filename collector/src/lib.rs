@@ -35,7 +35,7 @@ mod metrics;
 mod names;
 mod otlp;
 mod pool;
-mod reading;
+mod query_backend;
 mod reload;
 mod remote_write;
 mod rollup;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Series, series};
 use crate::{
-    reading::{EndpointNames, NamedSeries},
+    query_backend::{EndpointNames, NamedSeries},
     rollup::EndpointId,
 };
 

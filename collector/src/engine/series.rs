@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     names,
-    reading::{EndpointNames, NamedSeries},
+    query_backend::{EndpointNames, NamedSeries},
     rollup::{EndpointId, EndpointRoll, GaugeRoll, HostRoll, OTHER_COUNTERS},
     series::{Plan, Samples, Scope},
     store::EndpointFilter,

@@ -25,7 +25,7 @@ use crate::{
     fleet::Fleet,
     live::{Live, LiveReport},
     pool::Pool,
-    reading::{Reading, ReadingError},
+    query_backend::{QueryBackend, QueryBackendError},
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
     store::{Filter, ReadError, Readers, Selection},
@@ -55,7 +55,7 @@ const REQUEST_BYTES_MAX: usize = 512 << 10;
 /// The service that answers questions.
 #[derive(Clone, Debug)]
 pub(crate) struct Query {
-    pub(crate) reading: Reading,
+    pub(crate) query_backend: QueryBackend,
     pub(crate) live: Live,
     pub(crate) stats: Arc<SelfStats>,
     pub(crate) budget: Budget,
@@ -94,9 +94,9 @@ impl Query {
 
     /// What only the own store can answer.
     fn store(&self, instead: &str) -> Result<(&Fleet, &Readers), Status> {
-        match &self.reading {
-            Reading::Store(fleet, readers) => Ok((fleet, readers)),
-            Reading::Engine(_) => Err(Status::unimplemented(format!(
+        match &self.query_backend {
+            QueryBackend::Store(fleet, readers) => Ok((fleet, readers)),
+            QueryBackend::Engine(_) => Err(Status::unimplemented(format!(
                 "the query backend of --query-url does not provide this: {instead}"
             ))),
         }
@@ -235,16 +235,16 @@ fn status(error: &ReadError) -> Status {
     }
 }
 
-fn reading_status(error: &ReadingError) -> Status {
+fn reading_status(error: &QueryBackendError) -> Status {
     match error {
-        ReadingError::Store(error) => status(error),
-        ReadingError::Engine(error @ EngineError::TooMuch(_)) => {
+        QueryBackendError::Store(error) => status(error),
+        QueryBackendError::Engine(error @ EngineError::TooMuch(_)) => {
             Status::invalid_argument(error.to_string())
         }
-        ReadingError::Engine(error @ EngineError::Exhausted(_)) => {
+        QueryBackendError::Engine(error @ EngineError::Exhausted(_)) => {
             Status::resource_exhausted(error.to_string())
         }
-        ReadingError::Engine(error) => Status::unavailable(error.to_string()),
+        QueryBackendError::Engine(error) => Status::unavailable(error.to_string()),
     }
 }
 
@@ -337,7 +337,7 @@ impl QueryService for Query {
         request: Request<v1::ListHostsRequest>,
     ) -> Result<Response<v1::ListHostsResponse>, Status> {
         self.allow(&request)?;
-        let hosts = self.reading.hosts().await;
+        let hosts = self.query_backend.hosts().await;
         let hosts = hosts.map_err(|error| reading_status(&error))?;
         Ok(told(hosts, |hosts| v1::ListHostsResponse { hosts }))
     }
@@ -392,12 +392,12 @@ impl QueryService for Query {
     ) -> Result<Response<v1::GetBackendLoadsResponse>, Status> {
         self.allow(&request)?;
         let hosts = bounded(request.into_inner().hosts)?;
-        let engine = match &self.reading {
-            Reading::Store(fleet, _) => {
+        let engine = match &self.query_backend {
+            QueryBackend::Store(fleet, _) => {
                 let loads = self.loads(fleet, &hosts).await;
                 return Ok(Response::new(v1::GetBackendLoadsResponse { loads }));
             }
-            Reading::Engine(engine) => engine,
+            QueryBackend::Engine(engine) => engine,
         };
         let newest = engine.newest("").await;
         let newest = newest.map_err(|error| reading_status(&error.into()))?;

@@ -78,7 +78,7 @@ mod tests {
         listen::{Bounds, Listener},
         live::Live,
         pool::Pool,
-        reading::Reading,
+        query_backend::QueryBackend,
         self_stats::SelfStats,
         store::{Readers, Retention, Told, Writer},
         tls::Protocol,
@@ -120,7 +120,10 @@ mod tests {
             stopping: stopping.clone(),
         };
         let query = Query {
-            reading: Reading::Store(told.fleet, Readers::start(&store, Arc::default()).unwrap()),
+            query_backend: QueryBackend::Store(
+                told.fleet,
+                Readers::start(&store, Arc::default()).unwrap(),
+            ),
             live: told.live,
             stats: Arc::clone(&told.stats),
             budget: budget.clone(),

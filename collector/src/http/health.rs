@@ -12,6 +12,6 @@ pub(super) async fn alive() -> Json<Value> {
 
 /// Where answers come from answers too.
 pub(super) async fn ready(Shared(state): Shared<State>) -> Result<Json<Value>, Problem> {
-    state.reading.ready().await?;
+    state.query_backend.ready().await?;
     Ok(Json(json!({"status": "ready"})))
 }

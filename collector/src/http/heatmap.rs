@@ -17,7 +17,7 @@ use super::{
 use crate::{
     auth::Peer,
     budget::Use,
-    reading::Reading,
+    query_backend::QueryBackend,
     series::{self, Duration, Heat},
 };
 
@@ -55,17 +55,17 @@ pub(super) async fn read(
     };
     // The same steps, tiers and bounds as a quantile's series.
     query.metric = format!("{}_p99", duration.name());
-    let plan = plan_of(state.reading.hosts_meant(&query.host), &query)?;
+    let plan = plan_of(state.query_backend.hosts_meant(&query.host), &query)?;
     let filter = filter(&query, &plan)?;
     let mut room = state.budget.open(Use::Answers, &peer.name());
     room.resize(series::heat_bytes(&plan))?;
     let (read, held) = state
-        .reading
+        .query_backend
         .series(&query.host, filter, plan, room)
         .await?;
-    let tier = match &state.reading {
-        Reading::Store(..) => plan.tier.name(),
-        Reading::Engine(_) => "engine",
+    let tier = match &state.query_backend {
+        QueryBackend::Store(..) => plan.tier.name(),
+        QueryBackend::Engine(_) => "engine",
     };
     let told = move || {
         let _until_it_is_made = held;

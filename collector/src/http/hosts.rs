@@ -12,7 +12,7 @@ use crate::{auth::Peer, budget::Use};
 
 /// Every host.
 pub(super) async fn list(Shared(state): Shared<State>) -> Result<Response, Problem> {
-    let hosts = state.reading.hosts().await?;
+    let hosts = state.query_backend.hosts().await?;
     let told = move || {
         Told::of(hosts, |hosts| json::Hosts {
             hosts: hosts.iter().map(Into::into).collect(),
@@ -28,7 +28,7 @@ pub(super) async fn stats(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let room = state.budget.open(Use::Answers, &peer.name());
-    let (found, _held) = state.reading.newest(&id, &state.pool, room).await?;
+    let (found, _held) = state.query_backend.newest(&id, &state.pool, room).await?;
     match found.value.len() {
         0 => Err(Problem::not_found(format!(
             "no host has the id or name {id:?}: see /api/v1/hosts"

@@ -25,7 +25,7 @@ use crate::{
     budget::{Held, Use},
     engine::Engine,
     live::LiveReport,
-    reading::Reading,
+    query_backend::QueryBackend,
     self_stats::{Place, take_place},
     stop::{Stopping, stopped},
 };
@@ -61,12 +61,12 @@ pub(super) async fn watch(
             )
         })?;
     let (events, queue) = mpsc::channel(EVENTS_MAX);
-    match state.reading.clone() {
-        Reading::Store(..) => {
+    match state.query_backend.clone() {
+        QueryBackend::Store(..) => {
             let room = state.budget.open(Use::Watchers, &peer.name());
             tokio::spawn(forward(state, query.host, room, events, place))
         }
-        Reading::Engine(engine) => {
+        QueryBackend::Engine(engine) => {
             tokio::spawn(follow(state.stopping, engine, query.host, events, place))
         }
     };

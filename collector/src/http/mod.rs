@@ -31,7 +31,7 @@ pub(crate) use guard::Names;
 
 use crate::{
     auth::Access, budget::Budget, fleet::Fleet, listen::Connection, live::Live, pool::Pool,
-    reading::Reading, self_stats::SelfStats, stop::Stopping, store::Told,
+    query_backend::QueryBackend, self_stats::SelfStats, stop::Stopping, store::Told,
 };
 
 /// What the handlers share.
@@ -42,7 +42,7 @@ pub(crate) struct State {
     stats: Arc<SelfStats>,
     budget: Budget,
     pool: Pool,
-    reading: Reading,
+    query_backend: QueryBackend,
     stopping: Stopping,
     store_path: Arc<PathBuf>,
     guard: guard::Guard,
@@ -52,7 +52,7 @@ impl State {
     pub(crate) fn new(
         told: Told,
         pool: Pool,
-        reading: Reading,
+        query_backend: QueryBackend,
         stopping: Stopping,
         store_path: PathBuf,
         access: Option<Arc<Access>>,
@@ -64,7 +64,7 @@ impl State {
             stats: told.stats,
             budget: told.budget,
             pool,
-            reading,
+            query_backend,
             stopping,
             store_path: Arc::new(store_path),
             guard: guard::Guard { names, access },

@@ -8,7 +8,8 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    budget::Exhausted, engine::EngineError, pool::Busy, reading::ReadingError, store::ReadError,
+    budget::Exhausted, engine::EngineError, pool::Busy, query_backend::QueryBackendError,
+    store::ReadError,
 };
 
 /// When it is worth to ask again where something was in the way.
@@ -89,11 +90,11 @@ impl From<ReadError> for Problem {
     }
 }
 
-impl From<ReadingError> for Problem {
-    fn from(error: ReadingError) -> Self {
+impl From<QueryBackendError> for Problem {
+    fn from(error: QueryBackendError) -> Self {
         match error {
-            ReadingError::Store(error) => error.into(),
-            ReadingError::Engine(error) => {
+            QueryBackendError::Store(error) => error.into(),
+            QueryBackendError::Engine(error) => {
                 let status = match error {
                     EngineError::NoAnswer { .. } => StatusCode::BAD_GATEWAY,
                     EngineError::TooMuch(_) => StatusCode::BAD_REQUEST,

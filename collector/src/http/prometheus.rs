@@ -13,7 +13,7 @@ use crate::{
     budget::Use,
     fleet::HostState,
     metrics::{self, Figures},
-    reading::Reading,
+    query_backend::QueryBackend,
     time::{now_ns, steady_ns},
 };
 
@@ -22,9 +22,9 @@ use crate::{
 /// An engine has the series of the hosts already: scraped from here they would
 /// be in it twice, so that this collector then tells of itself alone.
 pub(super) async fn scrape(Shared(state): Shared<State>) -> Result<Response, Problem> {
-    let hosts = match &state.reading {
-        Reading::Store(fleet, _) => fleet.all(),
-        Reading::Engine(_) => Vec::new(),
+    let hosts = match &state.query_backend {
+        QueryBackend::Store(fleet, _) => fleet.all(),
+        QueryBackend::Engine(_) => Vec::new(),
     };
     let store_bytes = fs::metadata(state.store_path.as_path()).map_or(0, |m| m.len());
     let scrapes = "scrapes".into();

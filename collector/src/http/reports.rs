@@ -19,7 +19,7 @@ use super::{
 use crate::{
     auth::Peer,
     budget::{Held, Use},
-    reading::{Reading, ReadingError},
+    query_backend::{QueryBackend, QueryBackendError},
     store::{Filter, Selection},
     time,
 };
@@ -175,26 +175,26 @@ async fn choose(
         next_cursor: None,
         partial: Vec::new(),
     };
-    match &state.reading {
-        Reading::Store(fleet, _) if latest => {
+    match &state.query_backend {
+        QueryBackend::Store(fleet, _) if latest => {
             chosen.source = Source::Newest(fleet.chosen(&query.host).into_iter());
         }
-        Reading::Engine(engine) if latest => {
+        QueryBackend::Engine(engine) if latest => {
             let newest = engine
                 .newest(&query.host)
                 .await
-                .map_err(ReadingError::from)?;
+                .map_err(QueryBackendError::from)?;
             chosen.source = Source::Made(newest.value.into_iter());
             chosen.partial = newest.partial;
         }
-        Reading::Store(_, readers) => {
+        QueryBackend::Store(_, readers) => {
             let page = readers.page(selection, chosen.room).await?;
             chosen.partial = page.partial();
             chosen.source = Source::Kept(page.bodies.into_iter());
             chosen.room = page.held;
             chosen.next_cursor = page.next.map(|cursor| cursor.to_string());
         }
-        Reading::Engine(_) => {
+        QueryBackend::Engine(_) => {
             return Err(Problem::new(
                 StatusCode::NOT_IMPLEMENTED,
                 "whole reports are kept by collectors alone, not by the engine that --query-url \

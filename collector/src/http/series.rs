@@ -13,7 +13,7 @@ use crate::{
     auth::Peer,
     budget::Use,
     names,
-    reading::{EndpointNames, NamedSeries, Reading},
+    query_backend::{EndpointNames, NamedSeries, QueryBackend},
     series::{self, Metric, Plan, Point, Scope},
     store::EndpointFilter,
     time,
@@ -86,23 +86,23 @@ pub(super) async fn read(
     query: Result<Query<SeriesQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let plan = plan_of(state.reading.hosts_meant(&query.host), &query)?;
+    let plan = plan_of(state.query_backend.hosts_meant(&query.host), &query)?;
     let filter = filter(&query, &plan)?;
     let room = state.budget.open(Use::Answers, &peer.name());
     let (read, held) = state
-        .reading
+        .query_backend
         .series(&query.host, filter, plan, room)
         .await?;
-    let (read, mut held) = state.reading.name(read, &state.pool, held).await?;
+    let (read, mut held) = state.query_backend.name(read, &state.pool, held).await?;
     held.grow(series::points_bytes(&plan, read.value.len()))?;
-    let (tier, error_ratio, note, points): (_, _, _, PointsOf) = match &state.reading {
-        Reading::Store(..) => (
+    let (tier, error_ratio, note, points): (_, _, _, PointsOf) = match &state.query_backend {
+        QueryBackend::Store(..) => (
             plan.tier.name(),
             plan.metric.error_ratio(),
             None,
             series::points,
         ),
-        Reading::Engine(_) => (
+        QueryBackend::Engine(_) => (
             "engine",
             plan.metric.engine_error_ratio(),
             Some(ENGINE_NOTE),

@@ -18,7 +18,7 @@ use crate::{
 
 /// One of the two.
 #[derive(Clone, Debug)]
-pub(crate) enum Reading {
+pub(crate) enum QueryBackend {
     /// The newest reports are in memory, all others in the store.
     Store(Fleet, Readers),
     /// Nothing here is asked: any number of collectors give the same answers.
@@ -27,7 +27,7 @@ pub(crate) enum Reading {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadingError {
+pub(crate) enum QueryBackendError {
     #[error(transparent)]
     Store(#[from] ReadError),
     #[error(transparent)]
@@ -84,9 +84,9 @@ fn name_of_host(series: &mut [NamedSeries], newest: &v1::Report) {
     }
 }
 
-impl Reading {
+impl QueryBackend {
     /// Whether there would be answers.
-    pub(crate) async fn ready(&self) -> Result<(), ReadingError> {
+    pub(crate) async fn ready(&self) -> Result<(), QueryBackendError> {
         match self {
             Self::Store(_, readers) => Ok(readers
                 .read(|connection| {
@@ -99,7 +99,7 @@ impl Reading {
     }
 
     /// Every host, by name and then id.
-    pub(crate) async fn hosts(&self) -> Result<Partly<Vec<v1::HostSummary>>, ReadingError> {
+    pub(crate) async fn hosts(&self) -> Result<Partly<Vec<v1::HostSummary>>, QueryBackendError> {
         match self {
             Self::Store(fleet, _) => {
                 let hosts = fleet.all();
@@ -118,7 +118,7 @@ impl Reading {
         host: &str,
         pool: &Pool,
         mut room: Held,
-    ) -> Result<(Partly<Vec<v1::Report>>, Held), ReadingError> {
+    ) -> Result<(Partly<Vec<v1::Report>>, Held), QueryBackendError> {
         let hosts = match self {
             Self::Store(fleet, _) => fleet.find(host),
             Self::Engine(engine) => return Ok((engine.newest(host).await?, room)),
@@ -147,7 +147,7 @@ impl Reading {
         filter: EndpointFilter,
         plan: Plan,
         room: Held,
-    ) -> Result<(Partly<Vec<NamedSeries>>, Held), ReadingError> {
+    ) -> Result<(Partly<Vec<NamedSeries>>, Held), QueryBackendError> {
         let (fleet, readers) = match self {
             Self::Store(fleet, readers) => (fleet, readers),
             Self::Engine(engine) => return Ok((engine.series(host, &filter, &plan).await?, room)),
@@ -181,7 +181,7 @@ impl Reading {
         mut series: Partly<Vec<NamedSeries>>,
         pool: &Pool,
         mut room: Held,
-    ) -> Result<(Partly<Vec<NamedSeries>>, Held), ReadingError> {
+    ) -> Result<(Partly<Vec<NamedSeries>>, Held), QueryBackendError> {
         let fleet = match self {
             Self::Store(fleet, _) => fleet.clone(),
             Self::Engine(_) => return Ok((series, room)),
