@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     budget::{Exhausted, Held},
-    engine::{Engine, EngineError, Partly},
+    engine::{Engine, EngineError, Partial},
     fleet::Fleet,
     pool::Pool,
     rollup::EndpointId,
@@ -99,11 +99,11 @@ impl QueryBackend {
     }
 
     /// Every host, by name and then id.
-    pub(crate) async fn hosts(&self) -> Result<Partly<Vec<v1::HostSummary>>, QueryBackendError> {
+    pub(crate) async fn hosts(&self) -> Result<Partial<Vec<v1::HostSummary>>, QueryBackendError> {
         match self {
             Self::Store(fleet, _) => {
                 let hosts = fleet.all();
-                Ok(Partly::whole(
+                Ok(Partial::whole(
                     hosts.iter().map(|host| host.summary()).collect(),
                 ))
             }
@@ -118,7 +118,7 @@ impl QueryBackend {
         host: &str,
         pool: &Pool,
         mut room: Held,
-    ) -> Result<(Partly<Vec<v1::Report>>, Held), QueryBackendError> {
+    ) -> Result<(Partial<Vec<v1::Report>>, Held), QueryBackendError> {
         let hosts = match self {
             Self::Store(fleet, _) => fleet.find(host),
             Self::Engine(engine) => return Ok((engine.newest(host).await?, room)),
@@ -126,7 +126,12 @@ impl QueryBackend {
         let decoded = pool.run(move || {
             let reports = hosts.iter().map(|host| host.report(&mut room));
             let reports: Result<Vec<_>, _> = reports.collect();
-            reports.map(|reports| (Partly::whole(reports.into_iter().flatten().collect()), room))
+            reports.map(|reports| {
+                (
+                    Partial::whole(reports.into_iter().flatten().collect()),
+                    room,
+                )
+            })
         });
         let decoded = decoded.await.map_err(|_| ReadError::Busy)?;
         Ok(decoded.map_err(ReadError::from)?)
@@ -147,7 +152,7 @@ impl QueryBackend {
         filter: EndpointFilter,
         plan: Plan,
         room: Held,
-    ) -> Result<(Partly<Vec<NamedSeries>>, Held), QueryBackendError> {
+    ) -> Result<(Partial<Vec<NamedSeries>>, Held), QueryBackendError> {
         let (fleet, readers) = match self {
             Self::Store(fleet, readers) => (fleet, readers),
             Self::Engine(engine) => return Ok((engine.series(host, &filter, &plan).await?, room)),
@@ -167,7 +172,7 @@ impl QueryBackend {
                 samples: one.samples,
             })
         });
-        let named = Partly {
+        let named = Partial {
             value: named.collect(),
             partial,
         };
@@ -178,10 +183,10 @@ impl QueryBackend {
     /// of an engine have theirs already.
     pub(crate) async fn name(
         &self,
-        mut series: Partly<Vec<NamedSeries>>,
+        mut series: Partial<Vec<NamedSeries>>,
         pool: &Pool,
         mut room: Held,
-    ) -> Result<(Partly<Vec<NamedSeries>>, Held), QueryBackendError> {
+    ) -> Result<(Partial<Vec<NamedSeries>>, Held), QueryBackendError> {
         let fleet = match self {
             Self::Store(fleet, _) => fleet.clone(),
             Self::Engine(_) => return Ok((series, room)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use monitor_proto::v1;
 
-use super::{Engine, EngineError, Partly, Question, Series, promql};
+use super::{Engine, EngineError, Partial, Question, Series, promql};
 use crate::time::now_ns;
 
 /// Hosts without a report in this time are not listed.
@@ -17,7 +17,7 @@ impl Engine {
     pub(crate) async fn hosts(
         &self,
         id_or_name: &str,
-    ) -> Result<Partly<Vec<v1::HostSummary>>, EngineError> {
+    ) -> Result<Partial<Vec<v1::HostSummary>>, EngineError> {
         if id_or_name.is_empty() {
             return self.hosts_like(&[]).await;
         }
@@ -32,7 +32,7 @@ impl Engine {
     async fn hosts_like(
         &self,
         matchers: &promql::Matchers<'_>,
-    ) -> Result<Partly<Vec<v1::HostSummary>>, EngineError> {
+    ) -> Result<Partial<Vec<v1::HostSummary>>, EngineError> {
         let now_s = now_ns() as f64 / 1e9;
         let seen = promql::selector(SEEN, matchers);
         let question = |function: &str, of: &str| {
@@ -47,7 +47,7 @@ impl Engine {
             ])
             .await?;
         let [last, first, reports, facts] = &asked.value;
-        Ok(Partly {
+        Ok(Partial {
             value: summaries(last, first, reports, facts, unix_ns(now_s)),
             partial: asked.partial,
         })

@@ -61,12 +61,12 @@ pub(crate) enum EngineError {
 /// A value, and why something may be missing from it; nothing where it is
 /// whole.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Partly<T> {
+pub(crate) struct Partial<T> {
     pub(crate) value: T,
     pub(crate) partial: Vec<String>,
 }
 
-impl<T> Partly<T> {
+impl<T> Partial<T> {
     /// Nothing is missing.
     pub(crate) fn whole(value: T) -> Self {
         Self {
@@ -147,7 +147,7 @@ impl Engine {
     async fn ask<const N: usize>(
         &self,
         questions: [Question; N],
-    ) -> Result<Partly<[Vec<Series>; N]>, EngineError> {
+    ) -> Result<Partial<[Vec<Series>; N]>, EngineError> {
         let mut tasks = JoinSet::new();
         for url in self.urls.iter() {
             for (n, question) in questions.iter().enumerate() {
@@ -155,7 +155,7 @@ impl Engine {
                 tasks.spawn(async move { (n, engine.ask_one(url, question).await) });
             }
         }
-        let mut all = Partly {
+        let mut all = Partial {
             value: [const { Vec::new() }; N],
             partial: Vec::new(),
         };

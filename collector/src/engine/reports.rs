@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use monitor_proto::{figures, v1};
 
 use super::{
-    Engine, EngineError, Partly, Question, Series,
+    Engine, EngineError, Partial, Question, Series,
     hosts::{SEEN, unix_ns},
     promql, series,
 };
@@ -27,7 +27,7 @@ const HOSTS_MAX: usize = 20;
 impl Engine {
     /// The newest report of the host with this id, else of those with this
     /// name, or of all.
-    pub(crate) async fn newest(&self, host: &str) -> Result<Partly<Vec<v1::Report>>, EngineError> {
+    pub(crate) async fn newest(&self, host: &str) -> Result<Partial<Vec<v1::Report>>, EngineError> {
         let known = self.hosts(host).await?;
         let now_s = now_ns() as f64 / 1e9;
         let mut partial = known.partial;
@@ -58,7 +58,7 @@ impl Engine {
             let id = summary.host.as_ref().map_or("", |host| host.id.as_str());
             report(summary, by_host.get(id).map_or(&[], Vec::as_slice))
         });
-        Ok(Partly {
+        Ok(Partial {
             value: reports.collect(),
             partial,
         })

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use monitor_proto::{figures::HOST_GAUGES, v1};
 
 use super::{
-    Engine, EngineError, Partly, Question, Series, endpoint_names,
+    Engine, EngineError, Partial, Question, Series, endpoint_names,
     hosts::{SEEN, unix_ns},
     promql,
 };
@@ -136,7 +136,7 @@ impl Engine {
         host: &str,
         filter: &EndpointFilter,
         plan: &Plan,
-    ) -> Result<Partly<Vec<NamedSeries>>, EngineError> {
+    ) -> Result<Partial<Vec<NamedSeries>>, EngineError> {
         let by_id = self.series_like("host_id", host, filter, plan).await?;
         if host.is_empty() || !by_id.value.is_empty() {
             return Ok(by_id);
@@ -150,7 +150,7 @@ impl Engine {
         host: &str,
         filter: &EndpointFilter,
         plan: &Plan,
-    ) -> Result<Partly<Vec<NamedSeries>>, EngineError> {
+    ) -> Result<Partial<Vec<NamedSeries>>, EngineError> {
         let source = source(plan.metric.name).ok_or(EngineError::TooMuch("metrics"))?;
         let of_host: Vec<(&str, &str)> = match host {
             "" => Vec::new(),
@@ -258,13 +258,13 @@ impl Engine {
             partial.sort();
             partial.dedup();
         }
-        Ok(Partly { value, partial })
+        Ok(Partial { value, partial })
     }
 }
 
-fn widen(asked: Partly<[Vec<Series>; 3]>) -> Partly<[Vec<Series>; 5]> {
+fn widen(asked: Partial<[Vec<Series>; 3]>) -> Partial<[Vec<Series>; 5]> {
     let [a, b, c] = asked.value;
-    Partly {
+    Partial {
         value: [a, b, c, Vec::new(), Vec::new()],
         partial: asked.partial,
     }

@@ -21,7 +21,7 @@ use super::{loads, shown, stream_tracking::Room};
 use crate::{
     auth::Access,
     budget::{Budget, Held, Use},
-    engine::{EngineError, Partly},
+    engine::{EngineError, Partial},
     fleet::Fleet,
     live::{Live, LiveReport},
     pool::Pool,
@@ -250,9 +250,9 @@ fn reading_status(error: &QueryBackendError) -> Status {
 
 /// An answer that is not whole says why in its metadata: as bytes, for the
 /// words may be an engine's own.
-fn told<V, T>(partly: Partly<V>, answer: impl FnOnce(V) -> T) -> Response<T> {
-    let mut response = Response::new(answer(partly.value));
-    for why in told_of(partly.partial) {
+fn told<V, T>(partial: Partial<V>, answer: impl FnOnce(V) -> T) -> Response<T> {
+    let mut response = Response::new(answer(partial.value));
+    for why in told_of(partial.partial) {
         let why = MetadataValue::from_bytes(why.as_bytes());
         response.metadata_mut().append_bin(PARTIAL, why);
     }
@@ -363,7 +363,7 @@ impl QueryService for Query {
             reports,
             next_cursor: next.map(|c| c.to_string()).unwrap_or_default(),
         };
-        let mut response = told(Partly { value, partial }, |value| value);
+        let mut response = told(Partial { value, partial }, |value| value);
         response.extensions_mut().insert(Room::new(held));
         Ok(response)
     }
@@ -428,7 +428,7 @@ mod tests {
     use super::*;
 
     fn metadata(partial: Vec<String>) -> Vec<String> {
-        let response = told(Partly { value: (), partial }, |()| ());
+        let response = told(Partial { value: (), partial }, |()| ());
         let fields = response.metadata().get_all_bin(PARTIAL).iter();
         fields
             .map(|field| String::from_utf8(field.to_bytes().unwrap().to_vec()).unwrap())

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     State, hold,
-    partly::Told,
+    partial::PartialAnswer,
     problem::Problem,
     series::{SeriesQuery, filter, plan_of},
 };
@@ -69,7 +69,7 @@ pub(super) async fn read(
     };
     let told = move || {
         let _until_it_is_made = held;
-        Told::of(read, |read| Answer {
+        PartialAnswer::of(read, |read| Answer {
             metric: duration.name(),
             unit: "s",
             tier,

@@ -7,14 +7,14 @@ use axum::{
 };
 use monitor_proto::json;
 
-use super::{State, hold, partly::Told, problem::Problem};
+use super::{State, hold, partial::PartialAnswer, problem::Problem};
 use crate::{auth::Peer, budget::Use};
 
 /// Every host.
 pub(super) async fn list(Shared(state): Shared<State>) -> Result<Response, Problem> {
     let hosts = state.query_backend.hosts().await?;
     let told = move || {
-        Told::of(hosts, |hosts| json::Hosts {
+        PartialAnswer::of(hosts, |hosts| json::Hosts {
             hosts: hosts.iter().map(Into::into).collect(),
         })
     };
@@ -35,7 +35,7 @@ pub(super) async fn stats(
         ))),
         1 => {
             let told = || {
-                Told::of(found, |reports| json::StatsResponse {
+                PartialAnswer::of(found, |reports| json::StatsResponse {
                     stats: reports.first().map(json::Stats::from).unwrap_or_default(),
                 })
             };

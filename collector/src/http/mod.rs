@@ -14,7 +14,7 @@ mod hosts;
 mod live;
 mod openapi;
 mod page;
-mod partly;
+mod partial;
 mod problem;
 mod prometheus;
 mod reports;

@@ -8,7 +8,7 @@ use axum::{
 use monitor_proto::{json, v1};
 use serde::{Deserialize, Serialize};
 
-use super::{State, hold, partly::Told, problem::Problem};
+use super::{State, hold, partial::PartialAnswer, problem::Problem};
 use crate::{
     auth::Peer,
     budget::Use,
@@ -129,7 +129,7 @@ pub(super) async fn read(
     };
     let told = move || {
         let _until_it_is_made = held;
-        Told::of(read, told)
+        PartialAnswer::of(read, told)
     };
     hold::json(&state.pool, told).await
 }

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use crate::engine::Partly;
+use crate::engine::Partial;
 
 /// An answer, and why something may be missing from it.
 #[derive(Debug, Serialize)]
-pub(super) struct Told<T> {
+pub(super) struct PartialAnswer<T> {
     #[serde(flatten)]
     answer: T,
     /// Left out where the answer is whole.
@@ -14,11 +14,11 @@ pub(super) struct Told<T> {
     partial: Vec<String>,
 }
 
-impl<T> Told<T> {
-    pub(super) fn of<V>(partly: Partly<V>, answer: impl FnOnce(V) -> T) -> Self {
+impl<T> PartialAnswer<T> {
+    pub(super) fn of<V>(partial: Partial<V>, answer: impl FnOnce(V) -> T) -> Self {
         Self {
-            answer: answer(partly.value),
-            partial: partly.partial,
+            answer: answer(partial.value),
+            partial: partial.partial,
         }
     }
 }
