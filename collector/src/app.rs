@@ -36,7 +36,7 @@ use crate::{
     query_backend::QueryBackend,
     reload::Reload,
     self_stats::SelfStats,
-    store::{self, Readers, Roller, Told, Writer},
+    store::{self, Published, Readers, Roller, Writer},
     tls::Protocol,
 };
 
@@ -205,7 +205,7 @@ async fn serve(
     let (http_listener, http_address) = bind(config.listen_http, "--listen-http").await?;
 
     let budget = Budget::new(config.memory_limit);
-    let told = Told {
+    let published = Published {
         fleet: Fleet::default(),
         live: Live::new(budget.clone()),
         stats: Arc::new(SelfStats::new(&config.remote_write, &config.otlp)),
@@ -213,11 +213,12 @@ async fn serve(
     };
     let pool = Pool::start().map_err(AppError::system("start the query threads"))?;
     let store_path: PathBuf = config.data_dir.join(store::FILE_NAME);
-    let (writer, writer_thread) = Writer::start(&store_path, &told, HOSTS_MAX, config.retention)
-        .map_err(AppError::store("use the store"))?;
-    let readers = Readers::start(&store_path, Arc::clone(&told.stats.damaged))
+    let (writer, writer_thread) =
+        Writer::start(&store_path, &published, HOSTS_MAX, config.retention)
+            .map_err(AppError::store("use the store"))?;
+    let readers = Readers::start(&store_path, Arc::clone(&published.stats.damaged))
         .map_err(AppError::store("read the store"))?;
-    let damaged = Arc::clone(&told.stats.damaged);
+    let damaged = Arc::clone(&published.stats.damaged);
     let roller = Roller::start(&store_path, writer.clone(), damaged)
         .map_err(AppError::store("read the store's roll-ups"))?;
     let forwards = forward::start_all(
@@ -226,7 +227,7 @@ async fn serve(
         config.remote_write,
         config.otlp,
         &config.otlp_headers,
-        &told,
+        &published,
     )
     .map_err(AppError::store("forward reports"))?;
     let access = Arc::new(config.access);
@@ -242,7 +243,7 @@ async fn serve(
     let ingest = Ingest {
         writer: writer.clone(),
         access: Arc::clone(&access),
-        stats: Arc::clone(&told.stats),
+        stats: Arc::clone(&published.stats),
         budget: budget.clone(),
         rates: Arc::default(),
         streams: Arc::default(),
@@ -250,12 +251,12 @@ async fn serve(
     };
     let query_backend = match Engine::new(config.query_url, &budget) {
         Some(engine) => QueryBackend::Engine(engine),
-        None => QueryBackend::Store(told.fleet.clone(), readers),
+        None => QueryBackend::Store(published.fleet.clone(), readers),
     };
     let query = Query {
         query_backend: query_backend.clone(),
-        live: told.live.clone(),
-        stats: Arc::clone(&told.stats),
+        live: published.live.clone(),
+        stats: Arc::clone(&published.stats),
         budget,
         pool: pool.clone(),
         stopping: stopping.clone(),
@@ -268,7 +269,7 @@ async fn serve(
         protocol,
         connections_max,
         bounds: Bounds::default(),
-        stats: Arc::clone(&told.stats),
+        stats: Arc::clone(&published.stats),
     };
     let grpc = listener(grpc_listener, Protocol::Grpc, GRPC_CONNECTIONS_MAX);
     let http = listener(http_listener, Protocol::Http, HTTP_CONNECTIONS_MAX);
@@ -282,7 +283,7 @@ async fn serve(
         writer: writer.clone(),
     };
     let state = http::State::new(
-        told,
+        published,
         pool,
         query_backend,
         stopping.clone(),

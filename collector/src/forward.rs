@@ -28,8 +28,8 @@ use crate::{
     otlp::Otlp,
     remote_write::{RemoteUrl, RemoteWrite},
     store::{
-        Damage, Damaged, Told, Writer, last_stored, open_reader, progress, read_kept, stored_after,
-        stored_before,
+        Damage, Damaged, Published, Writer, last_stored, open_reader, progress, read_kept,
+        stored_after, stored_before,
     },
     time::steady_ns,
 };
@@ -194,13 +194,13 @@ pub(crate) fn start_all(
     remotes: Vec<RemoteUrl>,
     otlps: Vec<OtlpUrl>,
     headers: &Headers,
-    told: &Told,
+    published: &Published,
 ) -> Result<Vec<Forward>, ForwardError> {
     let mut all = Vec::new();
-    let stats = &told.stats;
+    let stats = &published.stats;
     let mut start = |name, receiver, of: &Arc<ForwardStats>| {
         let (of, damaged) = (Arc::clone(of), Arc::clone(&stats.damaged));
-        let fleet = told.fleet.clone();
+        let fleet = published.fleet.clone();
         let started = Forward::start(store, writer.clone(), name, receiver, of, damaged, fleet);
         started.map(|forward| all.push(forward))
     };

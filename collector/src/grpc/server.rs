@@ -80,7 +80,7 @@ mod tests {
         pool::Pool,
         query_backend::QueryBackend,
         self_stats::SelfStats,
-        store::{Readers, Retention, Told, Writer},
+        store::{Published, Readers, Retention, Writer},
         tls::Protocol,
         token::Token,
         tokens::Tokens,
@@ -97,7 +97,7 @@ mod tests {
     async fn started(dir: &Path, stopping: Stopping) -> (String, Arc<SelfStats>, Budget) {
         let store = dir.join("collector.db");
         let budget = Budget::new(64 << 20);
-        let told = Told {
+        let published = Published {
             fleet: Fleet::default(),
             live: Live::new(budget.clone()),
             stats: Arc::new(SelfStats::new::<&str, &str>(&[], &[])),
@@ -108,12 +108,12 @@ mod tests {
             bytes: 1 << 30,
             accept_clock: false,
         };
-        let (writer, _) = Writer::start(&store, &told, 1, retention).unwrap();
+        let (writer, _) = Writer::start(&store, &published, 1, retention).unwrap();
         let general = Token::try_new(TOKEN, "a test").unwrap();
         let ingest = Ingest {
             writer,
             access: Arc::new(Access::new(general, Tokens::open(dir).unwrap())),
-            stats: Arc::clone(&told.stats),
+            stats: Arc::clone(&published.stats),
             budget: budget.clone(),
             rates: Arc::default(),
             streams: Arc::default(),
@@ -121,11 +121,11 @@ mod tests {
         };
         let query = Query {
             query_backend: QueryBackend::Store(
-                told.fleet,
+                published.fleet,
                 Readers::start(&store, Arc::default()).unwrap(),
             ),
-            live: told.live,
-            stats: Arc::clone(&told.stats),
+            live: published.live,
+            stats: Arc::clone(&published.stats),
             budget: budget.clone(),
             pool: Pool::start().unwrap(),
             stopping: stopping.clone(),
@@ -143,11 +143,11 @@ mod tests {
                 idle_max: IDLE_MAX,
                 ..Bounds::default()
             },
-            stats: Arc::clone(&told.stats),
+            stats: Arc::clone(&published.stats),
         };
         let connections = listener.connections(stopping.clone());
         tokio::spawn(serve(connections, ingest, query, stopping));
-        (address, told.stats, budget)
+        (address, published.stats, budget)
     }
 
     /// Until it is closed.

@@ -76,13 +76,13 @@ pub(super) async fn watch(
 }
 
 /// What a watcher is told, and its room until it is taken.
-type Told = (Event, Option<Held>);
+type QueuedEvent = (Event, Option<Held>);
 
 async fn forward(
     mut state: State,
     host: String,
     room: Held,
-    events: mpsc::Sender<Told>,
+    events: mpsc::Sender<QueuedEvent>,
     _place: Place,
 ) {
     let mut reports = state.live.watch();
@@ -124,7 +124,7 @@ async fn follow(
     mut stopping: Stopping,
     engine: Engine,
     host: String,
-    events: mpsc::Sender<Told>,
+    events: mpsc::Sender<QueuedEvent>,
     _place: Place,
 ) {
     let mut ticks = tokio::time::interval(ENGINE_INTERVAL);
@@ -160,14 +160,14 @@ async fn follow(
     }
 }
 
-fn skipped(n: u64) -> Told {
+fn skipped(n: u64) -> QueuedEvent {
     let data = serde_json::json!({ "skipped": n });
     let event = Event::default().event("skipped").data(data.to_string());
     (event, None)
 }
 
 /// `None` where there is no room for it, or it is unreadable.
-fn event(live: &LiveReport, room: Held) -> Option<Told> {
+fn event(live: &LiveReport, room: Held) -> Option<QueuedEvent> {
     let (report, held) = live.decoded(room)?;
     Some((event_of(&report)?, Some(held)))
 }

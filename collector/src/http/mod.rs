@@ -31,7 +31,7 @@ pub(crate) use guard::Names;
 
 use crate::{
     auth::Access, budget::Budget, fleet::Fleet, listen::Connection, live::Live, pool::Pool,
-    query_backend::QueryBackend, self_stats::SelfStats, stop::Stopping, store::Told,
+    query_backend::QueryBackend, self_stats::SelfStats, stop::Stopping, store::Published,
 };
 
 /// What the handlers share.
@@ -50,7 +50,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(
-        told: Told,
+        published: Published,
         pool: Pool,
         query_backend: QueryBackend,
         stopping: Stopping,
@@ -59,10 +59,10 @@ impl State {
         names: Names,
     ) -> Self {
         Self {
-            fleet: told.fleet,
-            live: told.live,
-            stats: told.stats,
-            budget: told.budget,
+            fleet: published.fleet,
+            live: published.live,
+            stats: published.stats,
+            budget: published.budget,
             pool,
             query_backend,
             stopping,

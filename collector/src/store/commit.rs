@@ -18,7 +18,7 @@ use super::{
     reports::{self, Cursor},
     roller::{self, Rolled},
     rolls, to_sql,
-    writer::{Answer, Incoming, Outcome, Told, WriteError},
+    writer::{Answer, Incoming, Outcome, Published, WriteError},
 };
 use crate::{
     codec,
@@ -38,19 +38,21 @@ const FORGOTTEN_MAX: usize = 64;
 fn publish_all(
     connection: &Connection,
     hosts: &mut HashMap<String, HostRow>,
-    told: &Told,
+    published: &Published,
 ) -> Result<(), rusqlite::Error> {
     for row in hosts.values_mut() {
         let mut damaged = Vec::new();
         let newest = hosts::newest(connection, row, &mut damaged)?;
-        damaged.iter().for_each(|one| told.stats.damaged.met(one));
+        damaged
+            .iter()
+            .for_each(|one| published.stats.damaged.met(one));
         if newest.is_none() && damaged.is_empty() {
             continue;
         }
         let (report, body, received_ns) = newest.unwrap_or_else(|| nothing_of(row));
         let facts = Facts::from(&report);
         row.made = Made::new(report.window_end_unix_ns, received_ns, facts.window_ns).kept();
-        told.fleet.publish(
+        published.fleet.publish(
             row.clone(),
             Some(Newest {
                 facts,
@@ -81,7 +83,7 @@ fn nothing_of(row: &HostRow) -> (v1::Report, Vec<u8>, u64) {
 pub(super) struct State {
     pub(super) connection: Connection,
     pub(super) hosts: HashMap<String, HostRow>,
-    pub(super) told: Told,
+    pub(super) published: Published,
     pub(super) clock: Clock,
     next_key: i64,
     hosts_max: usize,
@@ -105,13 +107,13 @@ impl State {
     /// Loads the hosts and shows them.
     pub(super) fn load(
         connection: Connection,
-        told: Told,
+        published: Published,
         hosts_max: usize,
         accept_clock: bool,
     ) -> rusqlite::Result<Self> {
-        let damaged = Arc::clone(&told.stats.damaged);
+        let damaged = Arc::clone(&published.stats.damaged);
         let mut hosts = repair::load(&connection, &damaged)?;
-        publish_all(&connection, &mut hosts, &told)?;
+        publish_all(&connection, &mut hosts, &published)?;
         let next_key = hosts.values().map(|row| row.key).max().unwrap_or(0) + 1;
         let stored_ns: Option<i64> =
             connection.query_row("SELECT max(stored_ns) FROM reports", [], |row| row.get(0))?;
@@ -120,7 +122,7 @@ impl State {
         Ok(Self {
             connection,
             hosts,
-            told,
+            published,
             clock: Clock::new(kept_ns, accept_clock),
             next_key,
             hosts_max,
@@ -247,7 +249,7 @@ impl State {
         let mut forgotten = 0;
         let rows = self.hosts.values();
         let known: HashMap<i64, &str> = rows.map(|row| (row.key, row.id.as_str())).collect();
-        let damaged = &self.told.stats.damaged;
+        let damaged = &self.published.stats.damaged;
         for ((host, bucket), roll) in &rolled.rolls.hosts {
             let Some(id) = known.get(host) else {
                 continue;
@@ -294,7 +296,10 @@ impl State {
         }
         save_progress(&transaction, roller::NAME, rolled.stored_ns)?;
         transaction.commit()?;
-        self.told.stats.rolls_left_out.fetch_add(left_out, Relaxed);
+        self.published
+            .stats
+            .rolls_left_out
+            .fetch_add(left_out, Relaxed);
         Ok(())
     }
 
@@ -317,14 +322,14 @@ impl State {
             }
         }
         for (id, row) in changes.rows {
-            self.told
+            self.published
                 .fleet
                 .publish(row.clone(), changes.newest.remove(&id));
             self.hosts.insert(id, row);
         }
         // Who is told of a report finds it in the fleet.
         for &i in &changes.stored {
-            self.told.live.send(LiveReport::from(&batch[i]));
+            self.published.live.send(LiveReport::from(&batch[i]));
         }
     }
 }

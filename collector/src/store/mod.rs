@@ -38,7 +38,7 @@ pub(crate) use reports::{Filter, Selection};
 pub(crate) use retention::Retention;
 pub(crate) use roller::Roller;
 pub(crate) use series::EndpointFilter;
-pub(crate) use writer::{DRAIN_MAX, Incoming, Outcome, Told, WriteError, Writer};
+pub(crate) use writer::{DRAIN_MAX, Incoming, Outcome, Published, WriteError, Writer};
 
 /// The store's file below the data directory.
 pub(crate) const FILE_NAME: &str = "collector.db";

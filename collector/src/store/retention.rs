@@ -300,9 +300,9 @@ fn delete(state: &mut State, cutoff_ns: u64, bytes_wanted: u64) -> rusqlite::Res
     transaction.commit()?;
     for row in rows {
         if row.reports == 0 {
-            state.told.fleet.remove(&row.id);
+            state.published.fleet.remove(&row.id);
         } else {
-            state.told.fleet.publish(row.clone(), None);
+            state.published.fleet.publish(row.clone(), None);
         }
         state.hosts.insert(row.id.clone(), row);
     }

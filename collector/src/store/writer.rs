@@ -125,9 +125,9 @@ pub(crate) struct Writer {
     requests: mpsc::Sender<Request>,
 }
 
-/// What the writer tells after a commit.
+/// Where the writer publishes what it has committed.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct Published {
     pub(crate) fleet: Fleet,
     pub(crate) live: Live,
     pub(crate) stats: Arc<SelfStats>,
@@ -138,7 +138,7 @@ impl Writer {
     /// Opens the store, loads the hosts and starts the thread.
     pub(crate) fn start(
         path: &Path,
-        told: &Told,
+        published: &Published,
         hosts_max: usize,
         retention: Retention,
     ) -> Result<(Self, thread::JoinHandle<()>), StartError> {
@@ -147,7 +147,7 @@ impl Writer {
             let accept_clock = retention.accept_clock;
             Ok(State::load(
                 open(path)?,
-                told.clone(),
+                published.clone(),
                 hosts_max,
                 accept_clock,
             )?)
@@ -315,7 +315,7 @@ impl Thread {
         let outcomes = self.state.commit(&incoming);
         // Their room is free before their senders go on.
         drop(incoming);
-        let stats = &self.state.told.stats;
+        let stats = &self.state.published.stats;
         stats.commit(started.elapsed(), outcomes.is_ok());
         match outcomes {
             Ok(outcomes) => {
@@ -386,7 +386,11 @@ impl Thread {
         match result {
             Ok(Tidied::Done) => false,
             Ok(Tidied::More(deleted)) => {
-                self.state.told.stats.retired.fetch_add(deleted, Relaxed);
+                self.state
+                    .published
+                    .stats
+                    .retired
+                    .fetch_add(deleted, Relaxed);
                 true
             }
             Err(error) => {
