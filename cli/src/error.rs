@@ -17,7 +17,7 @@ pub enum CliError {
         url: String,
     },
     /// A file that was given cannot be read.
-    #[error("cannot read {path}: give an existing, readable file")]
+    #[error("cannot read {path}: use an existing, readable file")]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -51,7 +51,7 @@ pub enum ConfigError {
     /// An address that is not loopback.
     #[error(
         "--{flag} {address} is not a loopback address (127.0.0.0/8, [::1]), and nothing on the way \
-         would be encrypted: give --tls-cert and --tls-key, or --insecure where that is all right"
+         would be encrypted: set --tls-cert and --tls-key, or --insecure where plaintext is acceptable"
     )]
     NotLoopback {
         /// Which flag.
@@ -68,22 +68,20 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// Not a duration.
-    #[error("--retention-age {0:?}: give a duration of a second or more such as 12h, 30d or 52w")]
+    #[error("--retention-age {0:?}: use a duration of a second or more such as 12h, 30d or 52w")]
     RetentionAge(String),
     /// Not a size.
-    #[error("--retention-bytes {0:?}: give a size of 1MiB or more such as 500MiB or 10GiB")]
+    #[error("--retention-bytes {0:?}: use a size of 1MiB or more such as 500MiB or 10GiB")]
     RetentionBytes(String),
     /// Not a host's name.
-    #[error(
-        "--allow-host {0:?}: give a name alone such as monitor.example, without scheme or port"
-    )]
+    #[error("--allow-host {0:?}: use a name alone such as monitor.example, without scheme or port")]
     AllowHost(String),
     /// Not a size, or too little.
-    #[error("--memory-limit {0:?}: give a size of 64MiB or more such as 256MiB or 2GiB")]
+    #[error("--memory-limit {0:?}: use a size of 64MiB or more such as 256MiB or 2GiB")]
     MemoryLimit(String),
     /// Not an engine's URL.
     #[error(
-        "--query-url {0:?}: give an http or https URL without a password and without /api/v1, \
+        "--query-url {0:?}: use an http or https URL without a password and without /api/v1, \
          such as http://prometheus:9090"
     )]
     QueryUrl(String),

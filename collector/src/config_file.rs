@@ -24,7 +24,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigFileError {
     /// It cannot be read.
-    #[error("cannot read the configuration file {path}: give an existing, readable file")]
+    #[error("cannot read the configuration file {path}: use an existing, readable file")]
     Read {
         /// The file.
         path: PathBuf,

@@ -38,7 +38,7 @@ pub enum TokenError {
         origin: String,
     },
     /// The file cannot be read.
-    #[error("cannot read the token file {path}: give an existing, readable file")]
+    #[error("cannot read the token file {path}: use an existing, readable file")]
     Read {
         /// The file.
         path: PathBuf,

@@ -66,7 +66,7 @@ impl Answer {
                 after: retry_after.and_then(self::retry_after),
             },
             404 | 405 => Self::unanswered(format!(
-                "{message}: nothing takes OTLP at this path; give the whole URL of metrics, like \
+                "{message}: nothing accepts OTLP at this path; use the whole URL of metrics, like \
                  http://HOST:4318/v1/metrics"
             )),
             _ => Self::Never { message },

@@ -44,7 +44,7 @@ pub struct Headers(Vec<(AsciiMetadataKey, AsciiMetadataValue)>);
 /// The text is no list of headers.  What it holds is not repeated, for it may be
 /// a secret.
 #[derive(Debug, thiserror::Error)]
-#[error("OTEL_EXPORTER_OTLP_HEADERS: give KEY=VALUE, several separated by commas")]
+#[error("OTEL_EXPORTER_OTLP_HEADERS: use KEY=VALUE, several separated by commas")]
 pub struct HeadersError;
 
 impl Headers {
