@@ -50,9 +50,8 @@ pub(crate) struct EndpointRoll {
     pub(crate) exchange_duration: v1::Histogram,
     #[prost(message, required, tag = "19")]
     pub(crate) connect_duration: v1::Histogram,
-    /// `None` where a part of it was summed by a version that did not have them.
-    #[prost(message, optional, tag = "20")]
-    pub(crate) other: Option<OtherCounters>,
+    #[prost(message, required, tag = "20")]
+    pub(crate) other: OtherCounters,
 }
 
 impl EndpointRoll {
@@ -72,7 +71,7 @@ impl EndpointRoll {
             ..Self::default()
         };
         let window = endpoint.window.as_ref();
-        roll.other = Some(window.map(OtherCounters::of).unwrap_or_default());
+        roll.other = window.map(OtherCounters::of).unwrap_or_default();
         if let Some(window) = window {
             roll.count(window);
         }
@@ -140,16 +139,12 @@ impl EndpointRoll {
 
 impl Rolling for EndpointRoll {
     fn add(&mut self, other: &Self) {
-        self.other = match (self.other, other.other) {
-            // One of them covers no time: nothing was added to it.
-            (None, others) if self.covered_ns == 0 => others,
-            (sum, None) if other.covered_ns == 0 => sum,
-            (Some(mut sum), Some(others)) => {
-                sum.add(&others);
-                Some(sum)
-            }
-            _ => None,
-        };
+        // What covers no time holds nothing, and makes nothing unknown.
+        if self.covered_ns == 0 {
+            self.other = other.other;
+        } else if other.covered_ns > 0 {
+            self.other.add(&other.other);
+        }
         let sums = [
             (&mut self.covered_ns, other.covered_ns),
             (&mut self.http_ns, other.http_ns),

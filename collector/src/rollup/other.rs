@@ -12,7 +12,8 @@ pub(crate) struct OtherCounter {
     /// The family of `/metrics`.
     pub(crate) prometheus: &'static str,
     pub(crate) seen: Seen,
-    pub(crate) read: fn(&OtherCounters) -> u64,
+    /// `None` where a part was summed by a version that did not have it.
+    pub(crate) read: fn(&OtherCounters) -> Option<u64>,
     pub(crate) place: fn(&mut EndpointRoll) -> &mut u64,
 }
 
@@ -32,8 +33,8 @@ macro_rules! counters {
         /// Their sums over the windows of a bucket.
         #[derive(Clone, Copy, PartialEq, prost::Message)]
         pub(crate) struct OtherCounters {
-            $(#[prost(uint64, tag = $tcp_tag)] pub(crate) $tcp: u64,)*
-            $(#[prost(uint64, tag = $http_tag)] pub(crate) $http: u64,)*
+            $(#[prost(uint64, optional, tag = $tcp_tag)] pub(crate) $tcp: Option<u64>,)*
+            $(#[prost(uint64, optional, tag = $http_tag)] pub(crate) $http: Option<u64>,)*
         }
 
         impl OtherCounters {
@@ -41,14 +42,14 @@ macro_rules! counters {
             pub(super) fn of(window: &v1::Counters) -> Self {
                 let http = window.http.as_ref();
                 Self {
-                    $($tcp: window.$tcp,)*
-                    $($http: http.map_or(0, |http| http.$http),)*
+                    $($tcp: Some(window.$tcp),)*
+                    $($http: Some(http.map_or(0, |http| http.$http)),)*
                 }
             }
 
             pub(super) fn add(&mut self, other: &Self) {
-                $(self.$tcp = self.$tcp.saturating_add(other.$tcp);)*
-                $(self.$http = self.$http.saturating_add(other.$http);)*
+                $(self.$tcp = sum(self.$tcp, other.$tcp);)*
+                $(self.$http = sum(self.$http, other.$http);)*
             }
         }
 
@@ -64,12 +65,16 @@ macro_rules! counters {
             prometheus: concat!("speedmimi_", stringify!($field), "_total"),
             seen: Seen::$seen,
             read: |counters| counters.$field,
-            place: |roll| &mut roll.other.get_or_insert_default().$field,
+            place: |roll| roll.other.$field.get_or_insert_default(),
         }
     };
 }
 
-// The tags are those of the form on disk.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.zip(other).map(|(one, other)| one.saturating_add(other))
+}
+
+// The tags are those of the form on disk: one that was used is not used again.
 counters! {
     tcp {
         connections_adopted = "1",

@@ -36,7 +36,7 @@ enum Read {
     /// Of requests and responses: measured only where HTTP/1 can be seen, too.
     Http1Rate(fn(&EndpointRoll) -> u64),
     /// Measured where it is seen, and by the versions that sum it.
-    Other(Seen, fn(&OtherCounters) -> u64),
+    Other(Seen, fn(&OtherCounters) -> Option<u64>),
     /// A duration in ms.
     Quantile(f64, fn(&EndpointRoll) -> &v1::Histogram),
 }
@@ -224,8 +224,7 @@ impl Metric {
                     Seen::Http => roll.http_ns,
                     Seen::Http1 => roll.http1_ns(),
                 };
-                let counters = roll.other.as_ref();
-                figure.with(counters.and_then(|counters| rate(read(counters), seen_ns)))
+                figure.with(read(&roll.other).and_then(|n| rate(n, seen_ns)))
             }
             Read::Quantile(q, read) => {
                 figure.with(histogram::quantile_seconds(read(roll), q).map(|s| s * 1e3))

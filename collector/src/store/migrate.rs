@@ -18,7 +18,7 @@ use super::{
     rolls::{self, Owner},
     schema, to_sql,
 };
-use crate::rollup::{Bucket, EndpointId, EndpointRoll, GAUGES, GaugeRoll, HostRoll};
+use crate::rollup::{Bucket, EndpointId, EndpointRoll, GAUGES, GaugeRoll, HostRoll, OtherCounters};
 
 /// Rows moved in one transaction.
 const STEP_ROWS: u32 = 5000;
@@ -213,7 +213,7 @@ fn endpoint_roll(row: &Row<'_>, first: usize) -> rusqlite::Result<EndpointRoll> 
         responses_5xx: number(19)?,
         exchange_duration: histogram(20)?,
         connect_duration: histogram(21)?,
-        other: None,
+        other: OtherCounters::default(),
     })
 }
 

@@ -169,7 +169,7 @@ impl OtlpDelivery {
                 }
                 Answer::Never { message } => {
                     self.progress.answered();
-                    if once_a_minute(&message) {
+                    if once_a_minute("a refused report") {
                         tracing::warn!(message, "the receiver refused a report");
                     }
                     return Ok(false);
