@@ -8,8 +8,8 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::TcpListener,
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -167,6 +167,11 @@ pub fn saying(answer: &'static str) -> String {
                 socket,
                 "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{answer}"
             ));
+            // What is left unread of a question would make the close a reset, which
+            // may take the answer with it.
+            drop(socket.shutdown(Shutdown::Write));
+            drop(socket.set_read_timeout(Some(DEADLINE)));
+            drop(io::copy(&mut socket, &mut io::sink()));
         }
     });
     url
