@@ -11,6 +11,12 @@ use std::{
     time::Duration,
 };
 
+use budget::Budget;
+use export::{Forward, Otlp, RemoteUrl, RemoteWrite, Sources};
+use monitor_otlp::{Headers, OtlpUrl};
+use query::{Engine, Pool, QueryBackend, Readers};
+pub use store::Backup;
+use store::{self, Fleet, Live, Published, Roller, Writer};
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
@@ -21,26 +27,16 @@ use tokio::{
 
 use crate::{
     auth::Access,
-    budget::Budget,
     command_line::Flags,
     config::Config,
-    engine::Engine,
-    fleet::Fleet,
-    forward,
     grpc::{self, Ingest, Query},
     http,
     listen::{Bounds, Listener},
-    live::Live,
     logging::READY_TARGET,
-    pool::Pool,
-    query_backend::QueryBackend,
     reload::Reload,
     self_stats::SelfStats,
-    store::{self, Published, Readers, Roller, Writer},
     tls::Protocol,
 };
-
-pub use crate::store::Backup;
 
 /// Hosts that one collector keeps.
 const HOSTS_MAX: usize = 10_000;
@@ -205,10 +201,11 @@ async fn serve(
     let (http_listener, http_address) = bind(config.listen_http, "--listen-http").await?;
 
     let budget = Budget::new(config.memory_limit);
+    let stats = Arc::new(SelfStats::new(&config.remote_write, &config.otlp));
     let published = Published {
         fleet: Fleet::default(),
         live: Live::new(budget.clone()),
-        stats: Arc::new(SelfStats::new(&config.remote_write, &config.otlp)),
+        stats: Arc::clone(&stats.store),
         budget: budget.clone(),
     };
     let pool = Pool::start().map_err(AppError::system("start the query threads"))?;
@@ -221,13 +218,18 @@ async fn serve(
     let damaged = Arc::clone(&published.stats.damaged);
     let roller = Roller::start(&store_path, writer.clone(), damaged)
         .map_err(AppError::store("read the store's roll-ups"))?;
-    let forwards = forward::start_all(
-        &store_path,
-        &writer,
+    let sources = Sources {
+        store: &store_path,
+        writer: &writer,
+        damaged: &published.stats.damaged,
+        fleet: &published.fleet,
+    };
+    let forwards = forwards(
+        sources,
         config.remote_write,
         config.otlp,
         &config.otlp_headers,
-        &published,
+        &stats,
     )
     .map_err(AppError::store("forward reports"))?;
     let access = Arc::new(config.access);
@@ -243,20 +245,21 @@ async fn serve(
     let ingest = Ingest {
         writer: writer.clone(),
         access: Arc::clone(&access),
-        stats: Arc::clone(&published.stats),
+        stats: Arc::clone(&stats),
         budget: budget.clone(),
         rates: Arc::default(),
         streams: Arc::default(),
         stopping: stopping.clone(),
     };
-    let query_backend = match Engine::new(config.query_url, &budget) {
+    let query_urls = config.query_url.iter().map(RemoteUrl::to_string).collect();
+    let query_backend = match Engine::new(query_urls, &budget) {
         Some(engine) => QueryBackend::Engine(engine),
         None => QueryBackend::Store(published.fleet.clone(), readers),
     };
     let query = Query {
         query_backend: query_backend.clone(),
         live: published.live.clone(),
-        stats: Arc::clone(&published.stats),
+        stats: Arc::clone(&stats),
         budget,
         pool: pool.clone(),
         stopping: stopping.clone(),
@@ -269,7 +272,7 @@ async fn serve(
         protocol,
         connections_max,
         bounds: Bounds::default(),
-        stats: Arc::clone(&published.stats),
+        stats: Arc::clone(&stats),
     };
     let grpc = listener(grpc_listener, Protocol::Grpc, GRPC_CONNECTIONS_MAX);
     let http = listener(http_listener, Protocol::Http, HTTP_CONNECTIONS_MAX);
@@ -284,12 +287,15 @@ async fn serve(
     };
     let state = http::State::new(
         published,
+        stats,
         pool,
         query_backend,
         stopping.clone(),
         store_path,
-        (!config.open_http).then_some(access),
-        names,
+        http::Guard {
+            names,
+            access: (!config.open_http).then_some(access),
+        },
     );
     let mut grpc = tokio::spawn(grpc::serve(
         grpc.connections(stopping.clone()),
@@ -326,6 +332,28 @@ async fn serve(
     })
     .await
     .map_err(|_| AppError::Unfinished)
+}
+
+/// Starts a thread for every receiver; `stats` has one entry for each.
+fn forwards(
+    from: Sources<'_>,
+    remotes: Vec<RemoteUrl>,
+    otlps: Vec<OtlpUrl>,
+    headers: &Headers,
+    stats: &SelfStats,
+) -> Result<Vec<Forward>, Box<dyn Error + Send + Sync>> {
+    let mut all = Vec::new();
+    for (url, stats) in remotes.into_iter().zip(&stats.remotes) {
+        let name = format!("remote-write {url}");
+        let receiver = Box::new(RemoteWrite::new(url));
+        all.push(Forward::start(from, name, receiver, Arc::clone(stats))?);
+    }
+    for (url, stats) in otlps.into_iter().zip(&stats.otlps) {
+        let name = format!("otlp {url}");
+        let receiver = Box::new(Otlp::new(url, headers.clone())?);
+        all.push(Forward::start(from, name, receiver, Arc::clone(stats))?);
+    }
+    Ok(all)
 }
 
 async fn tidy(writer: Writer) {

@@ -9,13 +9,13 @@ use std::{
 };
 
 use daemon::units::parse_bytes;
+use export::{BadUrl, RemoteUrl};
 use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
+use store::Retention;
 
 use crate::{
     args::RunArgs,
     auth::Access,
-    remote_write::{BadUrl, RemoteUrl},
-    store::Retention,
     time,
     tls::{Reload, Tls, TlsError, TlsFiles},
     token::{Token, TokenError},

@@ -1,17 +1,13 @@
 //! What the fuzz targets call: each takes bytes from outside, and panics where
 //! what must hold does not.
 
+use export::RemoteUrl;
 use monitor_proto::v1;
 use prost::Message as _;
+use query::series::{Metric, Plan};
+use store::{Facts, codec, reports::Cursor};
 
-use crate::{
-    auth, codec, config_file,
-    fleet::Facts,
-    remote_write::RemoteUrl,
-    series::{Metric, Plan},
-    store::Cursor,
-    time, validate,
-};
+use crate::{auth, config_file, time, validate};
 
 /// A kept body: what can be read is written again and means the same.
 pub fn stored_body(body: &[u8]) {
@@ -79,7 +75,7 @@ pub fn question(text: &str) {
 pub fn remote_write_url(text: &str) {
     if let Ok(url) = RemoteUrl::try_new(text) {
         url.as_str()
-            .parse::<ureq::http::Uri>()
+            .parse::<axum::http::Uri>()
             .expect("it was checked");
     }
 }

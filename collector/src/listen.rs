@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use daemon::log_limit;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -21,7 +22,6 @@ use tonic::transport::server::Connected;
 use crate::{
     auth::Peer,
     idle::{Idle, Streams},
-    log_limit,
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
     tls::{Identity, Protocol, Tls, identity},

@@ -5,12 +5,13 @@
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
+use store::Writer;
+
 use crate::{
     auth::Access,
     command_line::{Flags, parse_run},
     config::Config,
     http::Names,
-    store::Writer,
 };
 
 /// Flags that are followed; all others need a restart.

@@ -2,12 +2,17 @@
 
 use std::{
     fmt::Display,
-    sync::Arc,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use crate::{auth::Peer, forward::ForwardStats, log_limit, store::Damaged};
+use daemon::log_limit;
+use export::ForwardStats;
+use store::StoreStats;
+
+use crate::auth::Peer;
 
 /// Why a report was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,15 +71,7 @@ pub(crate) struct SelfStats {
     pub(crate) watchers_active: AtomicU64,
     pub(crate) grpc_connections: AtomicU64,
     pub(crate) http_connections: AtomicU64,
-    pub(crate) commits: AtomicU64,
-    pub(crate) commits_failed: AtomicU64,
-    pub(crate) commit_ns: AtomicU64,
-    /// Endpoints' buckets that were not rolled up: their host has too many.
-    pub(crate) rolls_left_out: AtomicU64,
-    /// Reports deleted for their age or the store's size.
-    pub(crate) retired: AtomicU64,
-    /// Rows of the store that cannot be read.
-    pub(crate) damaged: Arc<Damaged>,
+    pub(crate) store: Arc<StoreStats>,
     /// One of each receiver of remote write.
     pub(crate) remotes: Vec<Arc<ForwardStats>>,
     /// One of each receiver of OTLP.
@@ -106,17 +103,6 @@ impl SelfStats {
 
     pub(crate) fn refused(&self, reason: Refusal) -> u64 {
         self.refused[Self::slot(reason)].load(Relaxed)
-    }
-
-    pub(crate) fn commit(&self, took: Duration, done: bool) {
-        let counter = if done {
-            &self.commits
-        } else {
-            &self.commits_failed
-        };
-        counter.fetch_add(1, Relaxed);
-        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.commit_ns.fetch_add(ns, Relaxed);
     }
 
     fn slot(reason: Refusal) -> usize {
@@ -156,8 +142,9 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use export::Rejection;
+
     use super::*;
-    use crate::forward::Rejection;
 
     #[test]
     fn places_are_bounded_and_given_back() {

@@ -1,31 +1,11 @@
 //! Points in time as a request gives them.
 
-use std::{
-    sync::LazyLock,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
-
 use jiff::Timestamp;
 
 /// The text is neither a time nor an age.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither RFC 3339 (2026-01-31T12:00:00Z) nor an age such as 90s, 10m, 24h or 7d")]
 pub(crate) struct BadTime(String);
-
-/// Now, as unix nanoseconds.
-pub(crate) fn now_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// A time that only goes on, whatever the clock is set to: what it said at the
-/// start, and the nanoseconds since then.  Ages are differences of it.
-pub(crate) fn steady_ns() -> u64 {
-    static START: LazyLock<(u64, Instant)> = LazyLock::new(|| (now_ns(), Instant::now()));
-    let (start_ns, start) = *START;
-    start_ns.saturating_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
-}
 
 /// An RFC 3339 time, `now`, or an age before `now_ns`; as unix nanoseconds.
 /// What lies before 1970 is 1970.

@@ -12,11 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use budget::{Budget, Held, Use};
+use daemon::{
+    clock::{steady_ns, unix_ns},
+    log_limit,
+};
 use monitor_proto::{
     REPORT_BYTES_MAX,
     v1::{self, ExportOutcome, ExportResponse},
 };
 use prost::{Message as _, bytes::Bytes};
+use store::{Facts, Incoming, Outcome, WriteError, Writer, codec};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -27,15 +33,9 @@ use super::{
 };
 use crate::{
     auth::{Access, Denied, Peer, WriteGrant},
-    budget::{Budget, Held, Use},
-    codec,
-    fleet::Facts,
     limits::{HostRates, StreamPlace, Streams},
-    log_limit,
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
-    store::{Incoming, Outcome, WriteError, Writer},
-    time::{now_ns, steady_ns},
     validate,
 };
 
@@ -245,7 +245,7 @@ impl Ingest {
             agent: report.agent.unwrap_or_default(),
             sequence: report.sequence,
             window_end_ns: report.window_end_unix_ns,
-            received_ns: now_ns(),
+            received_ns: unix_ns(),
             steady_ns: steady_ns(),
             body: body.into(),
             facts,

@@ -7,8 +7,7 @@ use std::{
 };
 
 use monitor_proto::v1;
-
-use crate::fleet::{Facts, Fleet};
+use store::{Facts, Fleet};
 
 /// The loads of the hosts with these ids, names or addresses; of all where
 /// none is given.

@@ -8,14 +8,13 @@ mod receive_timeout;
 mod server;
 mod stream_tracking;
 
+pub(crate) use ingest::Ingest;
 use monitor_proto::AUTHORIZATION;
+pub(crate) use query::Query;
+pub(crate) use server::serve;
 use tonic::Request;
 
 use crate::{auth::Peer, listen::Origin};
-
-pub(crate) use ingest::Ingest;
-pub(crate) use query::Query;
-pub(crate) use server::serve;
 
 /// What a request and its connection show of who sent it.
 fn shown<T>(request: &Request<T>) -> (Option<&str>, Peer) {

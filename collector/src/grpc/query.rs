@@ -2,10 +2,16 @@
 
 use std::{collections::HashMap, pin::Pin, sync::Arc};
 
+use budget::{Budget, Held, Use};
 use monitor_proto::v1::{
     self,
     query_service_server::{QueryService, QueryServiceServer},
 };
+use query::{
+    EngineError, Filter, Partial, Pool, QueryBackend, QueryBackendError, ReadError, Readers,
+    Selection,
+};
+use store::{Fleet, Live, LiveReport};
 use tokio::sync::{
     Semaphore,
     broadcast::{
@@ -20,15 +26,8 @@ use tonic::{Request, Response, Status, metadata::MetadataValue};
 use super::{loads, shown, stream_tracking::Room};
 use crate::{
     auth::Access,
-    budget::{Budget, Held, Use},
-    engine::{EngineError, Partial},
-    fleet::Fleet,
-    live::{Live, LiveReport},
-    pool::Pool,
-    query_backend::{QueryBackend, QueryBackendError},
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
-    store::{Filter, ReadError, Readers, Selection},
 };
 
 const LIMIT_DEFAULT: usize = 100;

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use budget::{Budget, Held, Use};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::{
@@ -19,10 +20,7 @@ use tonic::{
     server::NamedService,
 };
 
-use crate::{
-    budget::{Budget, Held, Use},
-    listen::Origin,
-};
+use crate::listen::Origin;
 
 /// The largest report at 40 KB a second.
 const MESSAGE_MAX: Duration = Duration::from_secs(100);

@@ -59,9 +59,12 @@ mod tests {
         sync::{Arc, atomic::Ordering::Relaxed},
     };
 
+    use budget::{Budget, Use};
     use monitor_proto::v1::{
         self, query_service_client::QueryServiceClient, report_service_client::ReportServiceClient,
     };
+    use query::{Pool, QueryBackend, Readers};
+    use store::{Fleet, Live, Published, Retention, Writer};
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::{TcpListener, TcpStream},
@@ -73,14 +76,8 @@ mod tests {
     use super::*;
     use crate::{
         auth::Access,
-        budget::{Budget, Use},
-        fleet::Fleet,
         listen::{Bounds, Listener},
-        live::Live,
-        pool::Pool,
-        query_backend::QueryBackend,
         self_stats::SelfStats,
-        store::{Published, Readers, Retention, Writer},
         tls::Protocol,
         token::Token,
         tokens::Tokens,
@@ -97,10 +94,11 @@ mod tests {
     async fn started(dir: &Path, stopping: Stopping) -> (String, Arc<SelfStats>, Budget) {
         let store = dir.join("collector.db");
         let budget = Budget::new(64 << 20);
+        let stats = Arc::new(SelfStats::new::<&str, &str>(&[], &[]));
         let published = Published {
             fleet: Fleet::default(),
             live: Live::new(budget.clone()),
-            stats: Arc::new(SelfStats::new::<&str, &str>(&[], &[])),
+            stats: Arc::clone(&stats.store),
             budget: budget.clone(),
         };
         let retention = Retention {
@@ -113,7 +111,7 @@ mod tests {
         let ingest = Ingest {
             writer,
             access: Arc::new(Access::new(general, Tokens::open(dir).unwrap())),
-            stats: Arc::clone(&published.stats),
+            stats: Arc::clone(&stats),
             budget: budget.clone(),
             rates: Arc::default(),
             streams: Arc::default(),
@@ -125,7 +123,7 @@ mod tests {
                 Readers::start(&store, Arc::default()).unwrap(),
             ),
             live: published.live,
-            stats: Arc::clone(&published.stats),
+            stats: Arc::clone(&stats),
             budget: budget.clone(),
             pool: Pool::start().unwrap(),
             stopping: stopping.clone(),
@@ -143,11 +141,11 @@ mod tests {
                 idle_max: IDLE_MAX,
                 ..Bounds::default()
             },
-            stats: Arc::clone(&published.stats),
+            stats: Arc::clone(&stats),
         };
         let connections = listener.connections(stopping.clone());
         tokio::spawn(serve(connections, ingest, query, stopping));
-        (address, published.stats, budget)
+        (address, stats, budget)
     }
 
     /// Until it is closed.

@@ -13,6 +13,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use budget::{Budget, Held, Use};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{
     Status,
@@ -25,7 +26,6 @@ use tonic::{
 };
 
 use crate::{
-    budget::{Budget, Held, Use},
     idle::{Streams, Waiting},
     listen::Origin,
 };

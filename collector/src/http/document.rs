@@ -6,15 +6,15 @@
 use std::{sync::Arc, vec};
 
 use axum::body::Bytes;
+use budget::{Exhausted, Held};
+use daemon::log_limit;
 use monitor_proto::{json, v1};
+use store::{
+    HostState,
+    codec::{self, CodecError},
+};
 
 use super::hold::CHUNK_BYTES;
-use crate::{
-    budget::{Exhausted, Held},
-    codec::{self, CodecError},
-    fleet::HostState,
-    log_limit,
-};
 
 /// Room for one report of ordinary size while it is written, which every answer has
 /// from its beginning: it does not break off where others take what is left.
@@ -163,8 +163,9 @@ impl Iterator for Document {
 
 #[cfg(test)]
 mod tests {
+    use budget::{Budget, Use};
+
     use super::*;
-    use crate::budget::{Budget, Use};
 
     fn document(reports: Vec<v1::Report>) -> Document {
         let budget = Budget::new(64 << 20);

@@ -34,11 +34,11 @@ const HEADERS: [(HeaderName, &str); 5] = [
 
 /// What is asked of who reads.
 #[derive(Clone, Debug)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     /// Which names are ours.
-    pub(super) names: Names,
+    pub(crate) names: Names,
     /// Who may read; anyone where this is absent.
-    pub(super) access: Option<Arc<Access>>,
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 /// A load balancer that looks whether we live need not show anything.

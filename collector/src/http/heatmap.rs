@@ -5,7 +5,12 @@ use axum::{
     extract::{Query, State as Shared, rejection::QueryRejection},
     response::Response,
 };
+use budget::Use;
 use monitor_proto::json;
+use query::{
+    QueryBackend,
+    series::{self, Duration, Heat},
+};
 use serde::Serialize;
 
 use super::{
@@ -14,12 +19,7 @@ use super::{
     problem::Problem,
     series::{SeriesQuery, filter, plan_of},
 };
-use crate::{
-    auth::Peer,
-    budget::Use,
-    query_backend::QueryBackend,
-    series::{self, Duration, Heat},
-};
+use crate::auth::Peer;
 
 const NS: u64 = 1_000_000_000;
 

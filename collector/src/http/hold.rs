@@ -11,15 +11,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use budget::{Budget, Exhausted, Use};
+use query::{Busy, Pool};
 use serde::Serialize;
 use tokio_stream::StreamExt as _;
 
 use super::problem::Problem;
-use crate::{
-    auth::Peer,
-    budget::{Budget, Exhausted, Use},
-    pool::{Busy, Pool},
-};
+use crate::auth::Peer;
 
 /// What is sent at once of an answer that is made as it is taken.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;

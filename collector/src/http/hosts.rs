@@ -5,10 +5,11 @@ use axum::{
     extract::{Path, State as Shared},
     response::Response,
 };
+use budget::Use;
 use monitor_proto::json;
 
 use super::{State, hold, partial::PartialAnswer, problem::Problem};
-use crate::{auth::Peer, budget::Use};
+use crate::auth::Peer;
 
 /// Every host.
 pub(super) async fn list(Shared(state): Shared<State>) -> Result<Response, Problem> {

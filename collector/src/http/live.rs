@@ -11,8 +11,11 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
+use budget::{Held, Use};
 use monitor_proto::{json, v1};
+use query::{Engine, QueryBackend};
 use serde::Deserialize;
+use store::LiveReport;
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
     time::MissedTickBehavior,
@@ -22,10 +25,6 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use super::{State, problem::Problem};
 use crate::{
     auth::Peer,
-    budget::{Held, Use},
-    engine::Engine,
-    live::LiveReport,
-    query_backend::QueryBackend,
     self_stats::{Place, take_place},
     stop::{Stopping, stopped},
 };

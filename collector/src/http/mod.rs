@@ -24,15 +24,14 @@ mod server;
 use std::{io, path::PathBuf, sync::Arc};
 
 use axum::{Router, middleware, routing::get};
+use budget::Budget;
+pub(crate) use guard::{Guard, Names};
+use query::{Pool, QueryBackend};
+use store::{Fleet, Live, Published};
 use tokio::sync::mpsc;
 use tower_http::compression::CompressionLayer;
 
-pub(crate) use guard::Names;
-
-use crate::{
-    auth::Access, budget::Budget, fleet::Fleet, listen::Connection, live::Live, pool::Pool,
-    query_backend::QueryBackend, self_stats::SelfStats, stop::Stopping, store::Published,
-};
+use crate::{listen::Connection, self_stats::SelfStats, stop::Stopping};
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -45,29 +44,29 @@ pub(crate) struct State {
     query_backend: QueryBackend,
     stopping: Stopping,
     store_path: Arc<PathBuf>,
-    guard: guard::Guard,
+    guard: Guard,
 }
 
 impl State {
     pub(crate) fn new(
         published: Published,
+        stats: Arc<SelfStats>,
         pool: Pool,
         query_backend: QueryBackend,
         stopping: Stopping,
         store_path: PathBuf,
-        access: Option<Arc<Access>>,
-        names: Names,
+        guard: Guard,
     ) -> Self {
         Self {
             fleet: published.fleet,
             live: published.live,
-            stats: published.stats,
+            stats,
             budget: published.budget,
             pool,
             query_backend,
             stopping,
             store_path: Arc::new(store_path),
-            guard: guard::Guard { names, access },
+            guard,
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Answers that may be partial.
 
+use query::Partial;
 use serde::Serialize;
-
-use crate::engine::Partial;
 
 /// An answer, and why something may be missing from it.
 #[derive(Debug, Serialize)]

@@ -5,12 +5,9 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use budget::Exhausted;
+use query::{Busy, EngineError, QueryBackendError, ReadError};
 use serde::Serialize;
-
-use crate::{
-    budget::Exhausted, engine::EngineError, pool::Busy, query_backend::QueryBackendError,
-    store::ReadError,
-};
 
 /// When it is worth to ask again where something was in the way.
 const RETRY_AFTER_S: &str = "5";

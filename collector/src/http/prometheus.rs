@@ -7,15 +7,13 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
+use budget::Use;
+use daemon::clock::{steady_ns, unix_ns};
+use export::{Figures, metrics};
+use query::QueryBackend;
+use store::HostState;
 
 use super::{State, hold, problem::Problem};
-use crate::{
-    budget::Use,
-    fleet::HostState,
-    metrics::{self, Figures},
-    query_backend::QueryBackend,
-    time::{now_ns, steady_ns},
-};
 
 /// Every series, sent in chunks as they are made.
 ///
@@ -32,7 +30,12 @@ pub(super) async fn scrape(Shared(state): Shared<State>) -> Result<Response, Pro
         .budget
         .take(Use::Scrapes, &scrapes, hold::STREAM_BYTES)?;
     let stream = Arc::new(stream);
-    let own = metrics::own(&state.stats, &state.budget, state.fleet.len(), store_bytes);
+    let own = crate::self_metrics::own(
+        &state.stats,
+        &state.budget,
+        state.fleet.count(),
+        store_bytes,
+    );
     let figures = figures(&state, hosts).await?;
     let chunks = std::iter::once(own).chain(metrics::chunks(figures));
     let counted = chunks.map(move |chunk| Ok(stream.share(chunk)));
@@ -43,11 +46,14 @@ pub(super) async fn scrape(Shared(state): Shared<State>) -> Result<Response, Pro
 
 /// Of all hosts as of now; one after another, so that others have their turn.
 async fn figures(state: &State, hosts: Vec<Arc<HostState>>) -> Result<Vec<Arc<Figures>>, Problem> {
-    let now = (now_ns(), steady_ns());
+    let now = (unix_ns(), steady_ns());
     let mut all = Vec::with_capacity(hosts.len());
     for host in hosts {
         let room = state.budget.open(Use::Scrapes, &"scrapes".into());
-        let figures = state.pool.run(move || host.figures(now, room)).await??;
+        let figures = state
+            .pool
+            .run(move || export::figures(&host, now, room))
+            .await??;
         all.extend(figures);
     }
     Ok(all)

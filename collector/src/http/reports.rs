@@ -6,7 +6,10 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use budget::{Held, Use};
+use daemon::clock::unix_ns;
 use monitor_proto::json;
+use query::{Filter, QueryBackend, QueryBackendError, Selection};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -16,13 +19,7 @@ use super::{
     hold,
     problem::Problem,
 };
-use crate::{
-    auth::Peer,
-    budget::{Held, Use},
-    query_backend::{QueryBackend, QueryBackendError},
-    store::{Filter, Selection},
-    time,
-};
+use crate::{auth::Peer, time};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
@@ -207,7 +204,7 @@ async fn choose(
 }
 
 fn selection(state: &State, query: &ReportsQuery) -> Result<Selection, Problem> {
-    let now = time::now_ns();
+    let now = unix_ns();
     let at = |text: &str, absent: u64| match text {
         "" => Ok(absent),
         text => time::parse(text, now).map_err(|error| Problem::bad_request(error.to_string())),

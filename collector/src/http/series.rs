@@ -5,19 +5,17 @@ use axum::{
     extract::{Query, State as Shared, rejection::QueryRejection},
     response::Response,
 };
-use monitor_proto::{json, v1};
+use budget::Use;
+use daemon::clock::unix_ns;
+use monitor_proto::{json, labels, v1};
+use query::{
+    EndpointFilter, EndpointNames, NamedSeries, QueryBackend,
+    series::{self, Metric, Plan, Point, Scope},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{State, hold, partial::PartialAnswer, problem::Problem};
-use crate::{
-    auth::Peer,
-    budget::Use,
-    names,
-    query_backend::{EndpointNames, NamedSeries, QueryBackend},
-    series::{self, Metric, Plan, Point, Scope},
-    store::EndpointFilter,
-    time,
-};
+use crate::{auth::Peer, time};
 
 const NS: u64 = 1_000_000_000;
 
@@ -144,7 +142,7 @@ fn name(one: &NamedSeries, points: Vec<Point>) -> Series {
             id: one.host_id.clone(),
         },
         endpoint: one.endpoint.as_ref().map(|id| EndpointName {
-            role: names::role(id.role),
+            role: labels::role(id.role),
             endpoint: id.address.clone(),
             target: id.target.clone(),
             names: one.names.clone(),
@@ -162,7 +160,7 @@ pub(super) fn plan_of(hosts: u64, query: &SeriesQuery) -> Result<Plan, Problem> 
             Metric::names()
         ))
     })?;
-    let now = time::now_ns();
+    let now = unix_ns();
     let at = |text: &str, absent: &str| {
         let text = if text.is_empty() { absent } else { text };
         time::parse(text, now).map_err(|error| Problem::bad_request(error.to_string()))

@@ -7,6 +7,7 @@ pub mod clock;
 mod error;
 #[cfg(feature = "log")]
 pub mod log;
+pub mod log_limit;
 mod pem_file;
 mod repeated;
 pub mod units;

@@ -89,8 +89,9 @@ fn first<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn durations_and_sizes_have_their_units() {

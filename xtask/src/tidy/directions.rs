@@ -3,15 +3,38 @@
 use super::{Finding, Tree};
 
 /// What each package may use of this repository.
-const LOCAL: [(&str, &[&str]); 19] = [
+const LOCAL: [(&str, &[&str]); 24] = [
     ("bpf", &["daemon", "kernel-sample", "monitor-common"]),
+    ("budget", &[]),
     ("cli", &["monitor-proto"]),
-    ("collector", &["daemon", "monitor-otlp", "monitor-proto"]),
+    (
+        "collector",
+        &[
+            "budget",
+            "daemon",
+            "export",
+            "monitor-otlp",
+            "monitor-proto",
+            "query",
+            "store",
+        ],
+    ),
     // Itself with its features on, for its tests.
     ("daemon", &["daemon"]),
     (
         "delivery",
         &["daemon", "monitor-otlp", "monitor-proto", "spool"],
+    ),
+    (
+        "export",
+        &[
+            "budget",
+            "daemon",
+            "monitor-otlp",
+            "monitor-proto",
+            "rollup",
+            "store",
+        ],
     ),
     ("host-metrics", &["monitor-proto"]),
     ("http1", &[]),
@@ -38,7 +61,13 @@ const LOCAL: [(&str, &[&str]); 19] = [
     ("monitor-proto", &[]),
     ("proxy", &["daemon", "http1", "monitor-proto"]),
     ("proxy-config", &[]),
+    (
+        "query",
+        &["budget", "daemon", "monitor-proto", "rollup", "store"],
+    ),
+    ("rollup", &["monitor-proto"]),
     ("spool", &["daemon", "monitor-proto"]),
+    ("store", &["budget", "daemon", "monitor-proto", "rollup"]),
     (
         "tests",
         &[

@@ -58,12 +58,12 @@ const PURE: &[Pure] = &[
         reason: "the clock is given to it, so that its tests need no time",
     },
     Pure {
-        prefix: "collector/src/rollup/",
+        prefix: "crates/rollup/src/",
         forbidden: &[RUNTIMES, EFFECTS],
         reason: "roll-ups are maths over reports",
     },
     Pure {
-        prefix: "collector/src/series/",
+        prefix: "crates/query/src/series/",
         forbidden: &[RUNTIMES, EFFECTS],
         reason: "series are maths over reports",
     },

@@ -1,0 +1,136 @@
+//! Reading threads: each has a connection, all take jobs from one queue.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+};
+
+use budget::Held;
+use rusqlite::Connection;
+use store::{kept::Damaged, open_reader};
+use tokio::sync::oneshot;
+
+use crate::{
+    endpoint_filter::EndpointFilter,
+    pool::give_way,
+    read_error::ReadError,
+    reports::{self, Page, Selection},
+    series::{Plan, Tier},
+    stored_series::{self, Found},
+};
+
+/// Enough that one long read does not hold up the others.
+const THREADS: usize = 3;
+/// Hosts whose series one thread reads before others take a share: fewer are
+/// read in the time that sharing takes.
+const HOSTS_SHARED_MIN: usize = 64;
+/// Jobs that wait; beyond it readers are told to come back.
+const QUEUE_MAX: usize = 256;
+
+type Answer<T> = oneshot::Receiver<Result<T, ReadError>>;
+type Job = Box<dyn FnOnce(&Connection) + Send>;
+
+/// A handle on the reading threads.
+#[derive(Clone, Debug)]
+pub struct Readers {
+    jobs: mpsc::SyncSender<Job>,
+    damaged: Arc<Damaged>,
+}
+
+impl Readers {
+    /// Starts the threads; they end when the last handle is dropped.
+    pub fn start(path: &Path, damaged: Arc<Damaged>) -> Result<Self, rusqlite::Error> {
+        let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE_MAX);
+        let queue = Arc::new(Mutex::new(queue));
+        for n in 0..THREADS {
+            let connection = open_reader(path)?;
+            let queue = Arc::clone(&queue);
+            thread::Builder::new()
+                .name(format!("store-read-{n}"))
+                .spawn(move || serve(&connection, &queue))
+                .map_err(|_| rusqlite::Error::InvalidPath(PathBuf::from(path)))?;
+        }
+        Ok(Self { jobs, damaged })
+    }
+
+    /// Runs a read on one of the threads.
+    pub async fn read<T, F>(&self, read: F) -> Result<T, ReadError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, ReadError> + Send + 'static,
+    {
+        awaited(self.submit(read)?).await
+    }
+
+    fn submit<T, F>(&self, read: F) -> Result<Answer<T>, ReadError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, ReadError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            // The asker may have gone away meanwhile.
+            drop(answer.send(read(connection)));
+        });
+        self.jobs.try_send(job).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => ReadError::Busy,
+            mpsc::TrySendError::Disconnected(_) => ReadError::Stopping,
+        })?;
+        Ok(answered)
+    }
+
+    /// The series of these hosts, and the room that they take.  What many hosts' roll-ups come to is read
+    /// by all threads at once; reports are bounded for an answer, not a thread.
+    pub async fn series(
+        &self,
+        hosts: &[i64],
+        filter: EndpointFilter,
+        plan: Plan,
+        room: Held,
+    ) -> Result<Found, ReadError> {
+        let share = match plan.tier {
+            Tier::Raw => hosts.len().max(1),
+            Tier::Rolled(_) => hosts.len().div_ceil(THREADS).max(HOSTS_SHARED_MIN),
+        };
+        let mut answers = Vec::new();
+        for hosts in hosts.chunks(share) {
+            let (hosts, filter) = (hosts.to_vec(), filter.clone());
+            let part = room.another(0)?;
+            answers.push(self.submit(move |connection| {
+                stored_series::read(connection, &hosts, &filter, &plan, part)
+            })?);
+        }
+        let mut all = Found::new(room);
+        for answer in answers {
+            all.join(awaited(answer).await?);
+        }
+        stored_series::bounded(all.series.len(), &plan)?;
+        self.damaged.met_all(&all.damaged);
+        Ok(all)
+    }
+
+    /// One page of reports, in room that it takes as it is read.
+    pub async fn page(&self, selection: Selection, room: Held) -> Result<Page, ReadError> {
+        let page = self
+            .read(move |connection| reports::page(connection, &selection, room))
+            .await?;
+        self.damaged.met_all(&page.damaged);
+        Ok(page)
+    }
+}
+
+async fn awaited<T>(answer: Answer<T>) -> Result<T, ReadError> {
+    answer.await.map_err(|_| ReadError::Stopping)?
+}
+
+fn serve(connection: &Connection, queue: &Mutex<mpsc::Receiver<Job>>) {
+    give_way();
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match next {
+            Ok(job) => job(connection),
+            Err(mpsc::RecvError) => return,
+        }
+    }
+}
