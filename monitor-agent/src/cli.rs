@@ -363,7 +363,27 @@ pub struct RunArgs {
     /// Serves the agent's own metrics for Prometheus, as /metrics on this address
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
-    /// Lets --metrics-listen be an address that is not loopback: anyone may read there
+    /// Serves the figures of every backend to balancers.
+    #[arg(
+        long,
+        value_name = "PATH",
+        help = "Serves the figures of every backend to balancers on this Unix socket, as a line of \
+                JSON per sample; speedmimi-proxy reads them (agent.socket in its configuration)"
+    )]
+    pub backends_socket: Option<PathBuf>,
+    /// Group, by name or number, that may connect to --backends-socket too [default: root alone]
+    #[arg(long, value_name = "GROUP")]
+    pub backends_socket_group: Option<String>,
+    /// Answers `HAProxy`'s agent checks on this address.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        help = "Answers HAProxy's agent checks on this address with the weight of a backend in \
+                percent, from its measured cost; HAProxy sends the backend's address: agent-check \
+                agent-addr 127.0.0.1 agent-port PORT agent-inter 1s agent-send \"ADDRESS:PORT\\n\""
+    )]
+    pub agent_check_listen: Option<SocketAddr>,
+    /// Lets --metrics-listen and --agent-check-listen be addresses that are not loopback: anyone may read there
     #[arg(long)]
     pub insecure: bool,
     /// How much the kernel's programs log [default: off]
@@ -437,6 +457,9 @@ impl RunArgs {
                 self.names_root
             },
             metrics_listen: self.metrics_listen.or(file.metrics_listen),
+            backends_socket: self.backends_socket.or(file.backends_socket),
+            backends_socket_group: self.backends_socket_group.or(file.backends_socket_group),
+            agent_check_listen: self.agent_check_listen.or(file.agent_check_listen),
             insecure: self.insecure || file.insecure,
             kernel_log: self.kernel_log.or(file.kernel_log),
             log_format: self.log_format.or(file.log_format),

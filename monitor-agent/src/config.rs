@@ -116,6 +116,15 @@ pub struct ControlSocket {
     pub required: bool,
 }
 
+/// Where balancers read the figures of backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendsSocket {
+    /// Its path.
+    pub path: PathBuf,
+    /// The group that may connect besides root.
+    pub group: Option<String>,
+}
+
 /// A receiver of OTLP.
 #[derive(Clone, Debug)]
 pub struct Otlp {
@@ -188,6 +197,10 @@ pub struct Config {
     pub names: NamesFiles,
     /// Where the agent's own metrics are served.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where balancers read the figures of backends.
+    pub backends_socket: Option<BackendsSocket>,
+    /// Where `HAProxy`'s agent checks are answered.
+    pub agent_check_listen: Option<SocketAddr>,
     /// How much the kernel's programs log.
     pub kernel_log: KernelLog,
     /// How log lines look.
@@ -218,11 +231,20 @@ impl Config {
         let sample_interval = duration("--sample-interval", args.sample_interval, 100)?;
         let report_interval = duration("--report-interval", args.report_interval, 5_000)?;
         let spool_bytes = bytes("--spool-bytes", args.spool_bytes, 256 << 20)?;
-        let public = args.metrics_listen.filter(|a| !a.ip().is_loopback());
+        for (flag, address) in [
+            ("--metrics-listen", args.metrics_listen),
+            ("--agent-check-listen", args.agent_check_listen),
+        ] {
+            check(
+                args.insecure || address.is_none_or(|a| a.ip().is_loopback()),
+                flag,
+                "a loopback address (127.0.0.0/8, [::1]), or --insecure be given: anyone may read there",
+            )?;
+        }
         check(
-            public.is_none() || args.insecure,
-            "--metrics-listen",
-            "a loopback address (127.0.0.0/8, [::1]), or --insecure be given: anyone may read there",
+            args.backends_socket_group.is_none() || args.backends_socket.is_some(),
+            "--backends-socket-group",
+            "given with --backends-socket",
         )?;
         check(
             between(sample_interval, SAMPLE_INTERVALS),
@@ -297,6 +319,11 @@ impl Config {
             token_file,
             names: NamesFiles::new(&args.names_from, &args.names_root)?,
             metrics_listen: args.metrics_listen,
+            backends_socket: args.backends_socket.map(|path| BackendsSocket {
+                path,
+                group: args.backends_socket_group,
+            }),
+            agent_check_listen: args.agent_check_listen,
             kernel_log: match args.kernel_log.unwrap_or_default() {
                 KernelLogName::Off => KernelLog::Off,
                 KernelLogName::Info => KernelLog::Info,

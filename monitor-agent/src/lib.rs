@@ -5,6 +5,7 @@
 //! Architecture invariant: `window` and what it calls (`host`'s parsers,
 //! `pace`, `units`) are pure; files, clocks and sockets are at the edge.
 
+pub mod backends;
 pub mod capabilities;
 pub mod cli;
 pub mod clock;

@@ -22,18 +22,20 @@ use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, Interval, MissedTickBehavior, interval_at, timeout},
 };
 
 use crate::{
+    backends::{agent_check, socket},
     config::{Config, Otlp},
     control::{self, Control},
     metrics,
+    names::FollowedFiles,
     reload::Reload,
     reporter::{ReportError, Reporter, ReporterParts},
     resume::Resume,
-    sampler::{Sampler, SamplerError, SamplerOptions, environment},
+    sampler::{Sampler, SamplerError, SamplerOptions, Shared, environment},
     target::{Awaited, Resolved, Roots},
     uncounted::Uncounted,
 };
@@ -69,11 +71,21 @@ pub enum RunError {
     /// OTLP.
     #[error(transparent)]
     Otlp(#[from] OtlpError),
-    /// The address for the agent's own metrics.
-    #[error("--metrics-listen {address} cannot be used")]
-    Metrics {
+    /// An address to listen on.
+    #[error("{flag} {address} cannot be used")]
+    Listen {
+        /// What asked for it.
+        flag: &'static str,
         /// Which.
         address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The socket for balancers.
+    #[error("--backends-socket {path} cannot be used")]
+    BackendsSocket {
+        /// Which.
+        path: PathBuf,
         /// Why not.
         source: io::Error,
     },
@@ -132,7 +144,9 @@ pub async fn run(
         level: config.level,
         targets: targets.clone(),
     };
-    let metrics = metrics_listener(config.metrics_listen).await?;
+    let metrics = listen("--metrics-listen", config.metrics_listen).await?;
+    let agent_check = listen("--agent-check-listen", config.agent_check_listen).await?;
+    let backends = backends_listener(&config)?;
     let metrics_address = metrics.as_ref().and_then(|m| m.local_addr().ok());
     let sampler = Sampler::start(open, options)?;
     let level = sampler.level();
@@ -184,6 +198,7 @@ pub async fn run(
         losses: reporter.losses(),
     };
     let metrics = metrics.map(|at| tokio::spawn(metrics::serve(at, metrics_source)));
+    let balancers = Balancers::serve(backends, agent_check, sampler.shared(), &names);
     let uncounted = Uncounted::default();
     uncounted
         .follow(sampler.shared())
@@ -221,6 +236,7 @@ pub async fn run(
     if let Some(control) = control {
         control.abort();
     }
+    drop(balancers);
     drop(control_file);
     // Where a part of the agent failed, the next one's first window covers this.
     stopped?;
@@ -230,6 +246,36 @@ pub async fn run(
     let pending = lock(&spool).pending();
     tracing::info!(pending, "stopped; the kernel goes on counting");
     Ok(())
+}
+
+/// Who serves balancers; ends when dropped.
+#[expect(dead_code, reason = "the fields do their work when they are dropped")]
+struct Balancers {
+    tasks: JoinSet<()>,
+    file: Option<socket::SocketFile>,
+}
+
+impl Balancers {
+    fn serve(
+        backends: Option<(UnixListener, socket::SocketFile)>,
+        agent_check: Option<TcpListener>,
+        shared: Arc<Shared>,
+        names: &Arc<FollowedFiles>,
+    ) -> Self {
+        let mut tasks = JoinSet::new();
+        let file = backends.map(|(listener, file)| {
+            tasks.spawn(socket::serve(
+                listener,
+                Arc::clone(&shared),
+                Arc::clone(names),
+            ));
+            file
+        });
+        if let Some(listener) = agent_check {
+            tasks.spawn(agent_check::serve(listener, shared, Arc::clone(names)));
+        }
+        Self { tasks, file }
+    }
 }
 
 async fn report_until(
@@ -320,14 +366,32 @@ pub(crate) fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-async fn metrics_listener(address: Option<SocketAddr>) -> Result<Option<TcpListener>, RunError> {
+async fn listen(
+    flag: &'static str,
+    address: Option<SocketAddr>,
+) -> Result<Option<TcpListener>, RunError> {
     let Some(address) = address else {
         return Ok(None);
     };
     let bound = TcpListener::bind(address).await;
-    bound
-        .map(Some)
-        .map_err(|source| RunError::Metrics { address, source })
+    bound.map(Some).map_err(|source| RunError::Listen {
+        flag,
+        address,
+        source,
+    })
+}
+
+fn backends_listener(
+    config: &Config,
+) -> Result<Option<(UnixListener, socket::SocketFile)>, RunError> {
+    let Some(wanted) = &config.backends_socket else {
+        return Ok(None);
+    };
+    let opened = socket::open(wanted).map_err(|source| RunError::BackendsSocket {
+        path: wanted.path.clone(),
+        source,
+    })?;
+    Ok(Some((opened, socket::SocketFile::new(&wanted.path))))
 }
 
 /// The control socket's file, which goes when nobody answers there any more, also

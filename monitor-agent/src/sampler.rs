@@ -29,10 +29,11 @@ use host_metrics::{
     namespace, read_cgroup,
 };
 use kernel_sample::{
-    CounterSnapshot, CounterSource, Instant, Level, Opened, Opener, SourceError, Target,
+    CounterSnapshot, CounterSource, EndpointSample, Instant, Level, Opened, Opener, SourceError,
+    Target,
 };
 use monitor_proto::v1;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use window::{Environment, Reading, Sample, TargetReading, round_trips, saw_traffic};
 
 use crate::{
@@ -63,6 +64,30 @@ pub struct Newest {
     pub level: Level,
 }
 
+/// Every counter of the backends at one moment.
+#[derive(Clone, Debug)]
+pub struct BackendCounters {
+    /// When they were read.
+    pub at: Instant,
+    /// The time until the next sample.
+    pub interval: Duration,
+    /// What the programs look at.
+    pub level: Level,
+    /// The endpoints of upstream role.
+    pub endpoints: Vec<EndpointSample>,
+}
+
+impl Default for BackendCounters {
+    fn default() -> Self {
+        Self {
+            at: Instant::default(),
+            interval: Duration::ZERO,
+            level: Level::Tcp,
+            endpoints: Vec::new(),
+        }
+    }
+}
+
 /// What the sampler shares with everyone.
 #[derive(Debug)]
 pub struct Shared {
@@ -70,6 +95,8 @@ pub struct Shared {
     pub samples: DropOldest<Sample>,
     /// One atomic pointer; readers never wait.
     pub newest: ArcSwapOption<Newest>,
+    /// Every counter of the backends, read with each sample while someone is subscribed.
+    pub backends: watch::Sender<Arc<BackendCounters>>,
     failures: AtomicU64,
     watched: Mutex<Vec<Target>>,
 }
@@ -151,6 +178,7 @@ impl Sampler {
         let shared = Arc::new(Shared {
             samples: DropOldest::new(SAMPLES_MAX),
             newest: ArcSwapOption::empty(),
+            backends: watch::channel(Arc::default()).0,
             failures: AtomicU64::new(0),
             watched: Mutex::default(),
         });
@@ -344,6 +372,7 @@ impl State {
             interval,
             level: self.level,
         })));
+        self.publish_backends(at);
         self.earlier_at = at;
         self.earlier_host = host;
         self.earlier = kernel.or(self.earlier.take());
@@ -398,6 +427,22 @@ impl State {
                 }
                 None
             }
+        }
+    }
+
+    /// Costs nothing while nobody is subscribed.
+    fn publish_backends(&mut self, at: Instant) {
+        if self.shared.backends.receiver_count() == 0 {
+            return;
+        }
+        // A failure was told by `read_kernel`, and the next sample tries again.
+        if let Ok(endpoints) = self.source().and_then(|s| s.backend_counters()) {
+            self.shared.backends.send_replace(Arc::new(BackendCounters {
+                at,
+                interval: self.interval,
+                level: self.level,
+                endpoints,
+            }));
         }
     }
 

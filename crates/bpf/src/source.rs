@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use aya_log::EbpfLogger;
-use kernel_sample::{CounterSnapshot, CounterSource, KernelSample, Level, SourceError, Target};
+use kernel_sample::{
+    CounterSnapshot, CounterSource, EndpointSample, KernelSample, Level, SourceError, Target,
+};
 use monitor_common::losses::{LOSSES, Loss};
 
 use crate::{
@@ -172,6 +174,14 @@ impl CounterSource for Kernel {
         let mut sample = Self::read(self);
         self.clamp.apply(&mut sample.endpoints);
         Ok(sample)
+    }
+
+    fn backend_counters(&mut self) -> Result<Vec<EndpointSample>, SourceError> {
+        let mut endpoints = Vec::new();
+        for watched in &self.watched {
+            watched.backend_counters(&mut endpoints);
+        }
+        Ok(endpoints)
     }
 
     fn set_level(&mut self, level: Level) -> Result<(), SourceError> {

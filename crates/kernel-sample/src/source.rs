@@ -18,7 +18,9 @@
 
 use std::error::Error;
 
-use crate::{CounterSnapshot, KernelSample, Target};
+use monitor_common::endpoint::Role;
+
+use crate::{CounterSnapshot, EndpointSample, KernelSample, Target};
 
 /// How much the kernel's programs look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,17 @@ pub trait CounterSource: Send {
     /// # Errors
     /// Where the kernel's maps cannot be read.
     fn read(&mut self) -> Result<KernelSample, SourceError>;
+
+    /// Reads every counter of the endpoints of upstream role that have a slot, without
+    /// looking at live sockets: as often as `counter_snapshot`, while someone wants it.
+    ///
+    /// # Errors
+    /// Where the kernel's maps cannot be read.
+    fn backend_counters(&mut self) -> Result<Vec<EndpointSample>, SourceError> {
+        let mut endpoints = self.read()?.endpoints;
+        endpoints.retain(|endpoint| endpoint.id.role == Role::Upstream);
+        Ok(endpoints)
+    }
 
     /// Changes what the programs look at.
     ///

@@ -195,6 +195,7 @@ async fn who_asks_an_ended_sampler_is_told() {
 #[test]
 fn a_sample_that_comes_late_makes_its_window_incomplete() {
     let shared = Arc::new(Shared {
+        backends: watch::channel(Arc::default()).0,
         samples: DropOldest::new(SAMPLES_MAX),
         newest: ArcSwapOption::empty(),
         failures: AtomicU64::new(0),

@@ -3,7 +3,8 @@
 use super::{Finding, Tree};
 
 /// What each package may use of this repository.
-const LOCAL: [(&str, &[&str]); 24] = [
+const LOCAL: [(&str, &[&str]); 25] = [
+    ("backend-load", &[]),
     ("bpf", &["daemon", "kernel-sample", "monitor-common"]),
     ("budget", &[]),
     ("cli", &["monitor-proto"]),
@@ -42,6 +43,7 @@ const LOCAL: [(&str, &[&str]); 24] = [
     (
         "monitor-agent",
         &[
+            "backend-load",
             "bpf",
             "daemon",
             "delivery",
@@ -59,7 +61,10 @@ const LOCAL: [(&str, &[&str]); 24] = [
     ("monitor-ebpf", &["monitor-common"]),
     ("monitor-otlp", &["daemon", "monitor-proto"]),
     ("monitor-proto", &[]),
-    ("proxy", &["daemon", "http1", "monitor-proto"]),
+    (
+        "proxy",
+        &["backend-load", "daemon", "http1", "monitor-proto"],
+    ),
     ("proxy-config", &[]),
     (
         "query",

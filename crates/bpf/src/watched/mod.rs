@@ -289,6 +289,21 @@ impl Watched {
         }
     }
 
+    /// Adds every counter of the endpoints of upstream role that have a slot.
+    pub(crate) fn backend_counters(&self, endpoints: &mut Vec<EndpointSample>) {
+        self.live.borrow_mut().take_ends(&self.counts);
+        let retirement = self.retirement.borrow();
+        let none = Retired::default();
+        let retired = retirement.as_ref().map_or(&none, |r| &r.retired);
+        let is_upstream = |slot: &u32| {
+            let tail = self.counts.tail(*slot);
+            let key = self.counts.key(*slot, tail);
+            key.is_some_and(|(role, _)| role == Role::Upstream)
+        };
+        let slots = self.counts.slots().filter(is_upstream);
+        endpoints.extend(slots.filter_map(|slot| self.sample_slot(slot, retired)));
+    }
+
     /// Adds every endpoint's counters, and what the live sockets have on top.
     pub(crate) fn sample(&self, sample: &mut KernelSample) {
         let mut live = self.live.borrow_mut();
