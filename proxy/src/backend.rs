@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 
+use crate::adaptive::Measured;
 use crate::balance;
 use crate::config::raw::RawBackend;
 use crate::driver::queue::Queue;
@@ -32,6 +33,9 @@ pub(crate) struct BackendState {
     utilisation: AtomicU32,
     /// When the load of its host was last reported.
     reported_at: Mutex<Option<Instant>>,
+    cost: AtomicU32,
+    /// What the agent measured of it; the request path reads `cost` alone.
+    pub(crate) measured: Mutex<Measured>,
 }
 
 impl Default for BackendState {
@@ -46,6 +50,18 @@ impl Default for BackendState {
             ejection: Mutex::default(),
             utilisation: AtomicU32::new(UNKNOWN),
             reported_at: Mutex::default(),
+            cost: AtomicU32::new(UNKNOWN),
+            measured: Mutex::default(),
+        }
+    }
+}
+
+impl BackendState {
+    /// The state of a backend that is added to a running proxy.
+    pub(crate) fn of_addition() -> Self {
+        Self {
+            measured: Mutex::new(Measured::of_addition()),
+            ..Self::default()
         }
     }
 }
@@ -145,7 +161,7 @@ impl Backend {
     /// passes its checks.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.config.active && self.is_healthy() && !self.is_disconnected()
+        self.is_enabled() && self.is_healthy()
     }
 
     /// Whether new exchanges should go there: it has not failed of late either.
@@ -261,6 +277,31 @@ impl Backend {
             self.state.utilisation.store(UNKNOWN, Ordering::Relaxed);
             *reported_at = None;
         }
+    }
+
+    /// What a request to it costs, while known.
+    #[must_use]
+    pub fn cost(&self) -> Option<f32> {
+        let bits = self.state.cost.load(Ordering::Relaxed);
+        (bits != UNKNOWN).then(|| f32::from_bits(bits))
+    }
+
+    /// Sets what a request to it costs.
+    pub(crate) fn set_cost(&self, cost: f64) {
+        self.state
+            .cost
+            .store((cost as f32).to_bits(), Ordering::Relaxed);
+    }
+
+    /// What is known of it for its cost.
+    pub(crate) fn measured(&self) -> MutexGuard<'_, Measured> {
+        lock(&self.state.measured)
+    }
+
+    /// Whether it may be used at all, whatever the checks say.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.config.active && !self.is_disconnected()
     }
 
     /// The address to connect to.

@@ -19,6 +19,7 @@ const EXAMPLES: &str = "Examples:
   speedmimi-proxy example-config > proxy.yaml
   speedmimi-proxy check --config proxy.yaml
   speedmimi-proxy run --config proxy.yaml --workers 4
+  speedmimi-proxy explain --config proxy.yaml
   kill -HUP $(pidof speedmimi-proxy)    # read the configuration again
 
 Environment:
@@ -35,6 +36,15 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Show what a running proxy chooses backends by: cost, its inputs and their age
+    Explain {
+        /// The configuration file that the proxy runs with; its admin API is asked
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The format
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// Print a configuration with every key and its meaning
     ExampleConfig,
     /// Print shell completions
@@ -48,6 +58,15 @@ pub enum Command {
         #[arg(value_name = "COMMAND", value_parser = command_name)]
         command: Option<String>,
     },
+}
+
+/// Formats of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
 }
 
 /// How to run.

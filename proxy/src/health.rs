@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use crate::adaptive;
 use crate::backend::Backend;
 use crate::collector::{self, Collector};
 use crate::config::raw::RawHealthCheck;
@@ -86,6 +87,13 @@ impl HealthMonitor {
                     ));
                 }
             }
+        }
+        let agent = &table.config.raw.agent;
+        if !agent.socket.as_os_str().is_empty() {
+            self.others.spawn(adaptive::follow_agent(
+                agent.socket.clone(),
+                Arc::clone(table),
+            ));
         }
         let window = Arc::clone(&self.window);
         self.others
@@ -197,11 +205,12 @@ async fn maintain_forever(table: Arc<Table>, window: Arc<Window>) {
         interval.tick().await;
         let now = Instant::now();
         let window_ended = window.ends(now, passive.interval.0);
-        for backends in &table.upstreams {
+        for (upstream, backends) in table.config.upstreams.iter().zip(&table.upstreams) {
             update_ejections(backends, &rules, window_ended, now, passive.eject_for.0);
             for backend in backends {
                 backend.expire_report(expiry);
             }
+            adaptive::update_costs(backends, upstream.slow_start, &table.config.raw.agent, now);
         }
     }
 }

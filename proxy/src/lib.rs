@@ -5,8 +5,10 @@
 //! that comes from outside.
 
 pub mod access_log;
+pub mod adaptive;
 pub mod admin;
 pub mod backend;
+pub mod backends_view;
 pub mod balance;
 pub mod cli;
 pub mod collector;

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use daemon::log::{Line, start};
-use proxy::cli::{self, Cli, Command, RunArgs};
+use proxy::backends_view;
+use proxy::cli::{self, Cli, Command, Output, RunArgs};
 use proxy::config::{Config, EXAMPLE};
 use proxy::table::Table;
 use proxy::{explain, serve};
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => return run(&args),
         Command::Check { config } => return check(&config),
+        Command::Explain { config, output } => return explain_running(&config, output),
         Command::ExampleConfig => out.write_all(EXAMPLE.as_bytes()),
         Command::Completions { shell } => {
             cli::completions(shell, &mut out);
@@ -62,6 +64,28 @@ fn check(path: &Path) -> ExitCode {
             eprintln!("{}: {error}", path.display());
             ExitCode::from(EXIT_USAGE)
         }
+    }
+}
+
+fn explain_running(path: &Path, output: Output) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{}: {error}", path.display());
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let text = match backends_view::ask(&config) {
+        Ok(answer) if output == Output::Json => format!("{answer}\n"),
+        Ok(answer) => backends_view::table(&answer),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::access_log::AccessLog;
-use crate::backend::{Backend, ClientTls};
+use crate::backend::{Backend, BackendState, ClientTls};
 use crate::collector::{Collector, CollectorConfigError};
 use crate::config::raw::{RawBackend, Scheme};
 use crate::config::{Config, Route};
@@ -269,7 +269,11 @@ fn backend_for(
     if let Some(known) = unchanged {
         return Ok(Arc::clone(known));
     }
-    let state = known.map_or_else(Arc::default, |known| Arc::clone(&known.state));
+    let state = match known {
+        Some(known) => Arc::clone(&known.state),
+        None if earlier.is_some() => Arc::new(BackendState::of_addition()),
+        None => Arc::default(),
+    };
     let queue = Arc::clone(queue);
     let backend = Backend::new(upstream, config.clone(), addresses, secured, state, queue);
     Ok(Arc::new(backend))

@@ -348,10 +348,10 @@ mod tests {
 
     #[test]
     fn hosts_press_from_four_fifths_on() {
-        let of = |u| (pressure(u) * 1_000.0).round();
+        let of = |u| (pressure(u) * 1_000.0).round() as u32;
         assert_eq!(
             [None, Some(0.5), Some(0.8), Some(0.9), Some(1.0), Some(7.0)].map(of),
-            [1_000.0, 1_000.0, 1_000.0, 1_500.0, 2_000.0, 2_000.0]
+            [1_000, 1_000, 1_000, 1_500, 2_000, 2_000]
         );
     }
 

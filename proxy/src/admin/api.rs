@@ -1,6 +1,7 @@
 //! What the admin API can do.
 
 use std::iter;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde::Deserialize;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::message::{Reply, Request};
 use super::stats;
+use crate::adaptive;
 use crate::backend::Backend;
 use crate::balance;
 use crate::config::raw::{RawBackend, RawConfig};
@@ -235,7 +237,10 @@ fn backends(control: &Control, request: &Request) -> Result<Reply, Reply> {
     let table = control.table();
     let mut upstreams = serde_json::Map::new();
     for (upstream, backends) in table.config.upstreams.iter().zip(&table.upstreams) {
-        let list: Vec<Value> = backends.iter().map(|backend| describe(backend)).collect();
+        let list: Vec<Value> = backends
+            .iter()
+            .map(|backend| describe(backend, upstream.slow_start))
+            .collect();
         upstreams.insert(upstream.name.clone(), Value::Array(list));
     }
     match request.parameter("upstream") {
@@ -247,7 +252,7 @@ fn backends(control: &Control, request: &Request) -> Result<Reply, Reply> {
     }
 }
 
-fn describe(backend: &Backend) -> Value {
+fn describe(backend: &Backend, slow_start: Duration) -> Value {
     let mut value = serde_json::to_value(&backend.config).unwrap_or_default();
     if let Some(map) = value.as_object_mut() {
         map.insert("healthy".to_owned(), json!(backend.is_healthy()));
@@ -255,6 +260,10 @@ fn describe(backend: &Backend) -> Value {
         map.insert("disconnected".to_owned(), json!(backend.is_disconnected()));
         map.insert("connections".to_owned(), json!(backend.in_flight()));
         map.insert("utilisation".to_owned(), json!(backend.utilisation()));
+        map.insert(
+            "cost".to_owned(),
+            json!(adaptive::explain(backend, slow_start, Instant::now())),
+        );
     }
     value
 }

@@ -20,6 +20,9 @@ pub struct Candidate {
     pub identity: u64,
     /// The load of its host from 0 to 1; `None` while unknown.
     pub utilisation: Option<f32>,
+    /// What a request to it costs, before weight and requests in flight; `None` while
+    /// unknown.
+    pub cost: Option<f32>,
 }
 
 impl Candidate {
@@ -61,6 +64,7 @@ pub fn choose(algorithm: Algorithm, candidates: &[Candidate], draw: &Draw) -> Ch
         }),
         Algorithm::Weight => by_weight(candidates, draw.ticket),
         Algorithm::PerformanceLeastConnectionsWeight => by_performance(candidates, draw.random),
+        Algorithm::Adaptive => by_cost(candidates, draw.random),
     };
     match chosen {
         Some(index) => Choice::Backend(index),
@@ -72,10 +76,10 @@ pub fn choose(algorithm: Algorithm, candidates: &[Candidate], draw: &Draw) -> Ch
 /// Rendezvous hashing: the backend that scores highest for this client. When
 /// one leaves, only its own clients move; when one comes, only those it wins.
 fn by_client(candidates: &[Candidate], client: u64) -> Option<usize> {
-    indices_with_room(candidates).max_by_key(|index| mix(client ^ candidates[*index].identity))
+    indices_with_capacity(candidates).max_by_key(|index| mix(client ^ candidates[*index].identity))
 }
 
-fn indices_with_room(candidates: &[Candidate]) -> impl Iterator<Item = usize> {
+fn indices_with_capacity(candidates: &[Candidate]) -> impl Iterator<Item = usize> {
     candidates
         .iter()
         .enumerate()
@@ -90,7 +94,7 @@ fn lowest(
     score: impl Fn(&Candidate) -> f64,
 ) -> Option<usize> {
     let (mut best, mut best_score, mut equals) = (None, f64::INFINITY, 0_u64);
-    for index in indices_with_room(candidates) {
+    for index in indices_with_capacity(candidates) {
         let score = score(&candidates[index]);
         if score < best_score {
             (best, best_score, equals) = (Some(index), score, 1);
@@ -119,12 +123,12 @@ fn least(
 /// multiples fill the line evenly, so proportions hold over short runs too.
 fn by_weight(candidates: &[Candidate], ticket: u64) -> Option<usize> {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-    let total: u64 = indices_with_room(candidates)
+    let total: u64 = indices_with_capacity(candidates)
         .map(|index| u64::from(candidates[index].weight))
         .sum();
     let position = (u128::from(ticket.wrapping_mul(GOLDEN)) * u128::from(total)) >> 64;
     let mut end = 0_u128;
-    indices_with_room(candidates).find(|index| {
+    indices_with_capacity(candidates).find(|index| {
         end += u128::from(candidates[*index].weight);
         position < end
     })
@@ -150,6 +154,32 @@ fn by_performance(candidates: &[Candidate], random: u64) -> Option<usize> {
         let connections = f64::from(candidate.in_flight) / f64::from(candidate.weight);
         let utilisation = candidate.utilisation.map_or(mean, f64::from);
         0.7 * connections + 0.3 * 100.0 * utilisation
+    })
+}
+
+/// The cheaper of two that are drawn (power of two choices): whatever the costs lag
+/// behind, no backend gets all requests at once. The requests in flight, with the new
+/// one, are known at once, so a backend that stalls becomes dearer with each of them.
+fn by_cost(candidates: &[Candidate], random: u64) -> Option<usize> {
+    let free = indices_with_capacity(candidates).count();
+    let pick = |nth: usize| indices_with_capacity(candidates).nth(nth);
+    if free < 2 {
+        return pick(0);
+    }
+    let random = mix(random);
+    let first = (random % free as u64) as usize;
+    let second = ((random >> 32) % (free as u64 - 1)) as usize;
+    let (first, second) = (pick(first)?, pick(second + usize::from(second >= first))?);
+    let (a, b) = (&candidates[first], &candidates[second]);
+    // Where one of them is unknown, both count as equal.
+    let (cost_a, cost_b) = a.cost.zip(b.cost).unwrap_or((1.0, 1.0));
+    let of = |one: &Candidate, cost: f32| {
+        (f64::from(one.in_flight) + 1.0) * f64::from(cost) / f64::from(one.weight)
+    };
+    Some(if of(b, cost_b) < of(a, cost_a) {
+        second
+    } else {
+        first
     })
 }
 

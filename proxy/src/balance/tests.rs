@@ -2,12 +2,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ALL: [Algorithm; 5] = [
+const ALL: [Algorithm; 6] = [
     Algorithm::IpHash,
     Algorithm::LeastConnections,
     Algorithm::LeastConnectionsWeight,
     Algorithm::Weight,
     Algorithm::PerformanceLeastConnectionsWeight,
+    Algorithm::Adaptive,
 ];
 
 fn candidate(name: usize, in_flight: u32, weight: u32) -> Candidate {
@@ -18,6 +19,7 @@ fn candidate(name: usize, in_flight: u32, weight: u32) -> Candidate {
         weight,
         identity: identity(name.to_string().as_bytes()),
         utilisation: None,
+        cost: None,
     }
 }
 
@@ -46,14 +48,17 @@ fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
         0_u32..20,
         1_u32..1000,
         proptest::option::of(0.0_f32..1.0),
+        proptest::option::of(1e-5_f32..10.0),
     );
     proptest::collection::vec(one, 0..8).prop_map(|list| {
-        let with_name = |(name, (available, in_flight, max, weight, utilisation))| Candidate {
-            available,
-            in_flight_max: max,
-            utilisation,
-            ..candidate(name, in_flight, weight)
-        };
+        let with_name =
+            |(name, (available, in_flight, max, weight, utilisation, cost))| Candidate {
+                available,
+                in_flight_max: max,
+                utilisation,
+                cost,
+                ..candidate(name, in_flight, weight)
+            };
         list.into_iter().enumerate().map(with_name).collect()
     })
 }
@@ -187,4 +192,32 @@ fn utilisation_is_a_capped_share() {
     assert!((utilisation(0.5, 0.5, 0.5) - 0.5).abs() < 1e-6);
     assert!((utilisation(7.0, -1.0, 0.0) - 0.4).abs() < 1e-6);
     assert!((utilisation(f64::NAN, 0.0, 0.0) - 0.4).abs() < 1e-6);
+}
+
+#[test]
+fn adaptive_takes_the_cheaper_of_two_that_are_drawn() {
+    let with = |cost, in_flight, weight, name| Candidate {
+        cost,
+        ..candidate(name, in_flight, weight)
+    };
+    let two = |a: (Option<f32>, u32, u32), b: (Option<f32>, u32, u32)| {
+        shares(
+            Algorithm::Adaptive,
+            &[with(a.0, a.1, a.2, 0), with(b.0, b.1, b.2, 1)],
+            1_000,
+        )
+    };
+    assert_eq!(two((Some(0.01), 0, 100), (Some(0.02), 0, 100)), [1_000, 0]);
+    assert_eq!(two((Some(0.01), 2, 100), (Some(0.02), 0, 100)), [0, 1_000]);
+    assert_eq!(two((Some(0.01), 2, 200), (Some(0.02), 0, 100)), [1_000, 0]);
+    let unknown = two((None, 3, 100), (Some(0.5), 2, 100));
+    assert_eq!(unknown, [0, 1_000], "in flight alone");
+    let equal = two((None, 0, 100), (None, 0, 100));
+    assert!(equal.iter().all(|n| *n > 400), "{equal:?}");
+    let many: Vec<_> = (0..5)
+        .map(|n| with(Some(0.01 * (n + 1) as f32), 0, 100, n))
+        .collect();
+    let counts = shares(Algorithm::Adaptive, &many, 10_000);
+    assert_eq!(counts[4], 0, "the dearest one loses against each other");
+    assert!(counts.is_sorted_by(|a, b| a > b), "{counts:?}");
 }

@@ -65,6 +65,10 @@ pub struct Upstream {
     pub queue: u32,
     /// How long they wait.
     pub queue_timeout: Duration,
+    /// How long a backend that comes back has less than its weight.
+    pub slow_start: Duration,
+    /// Below this percent of usable backends all are used.
+    pub panic_percent: u32,
 }
 
 /// Which requests go where.
@@ -172,6 +176,17 @@ impl Config {
         if collector.ca_file.is_some() && !secure {
             let message = "authorities are for an https:// URL: write one at collector.url, or leave this out";
             return Err(ConfigError::invalid("collector.ca_file", message));
+        }
+        for (key, span) in [
+            ("agent.expiry", raw.agent.expiry),
+            ("agent.decay", raw.agent.decay),
+        ] {
+            if span.0.is_zero() {
+                return Err(ConfigError::invalid(
+                    key,
+                    "write a duration above 0, such as 10s",
+                ));
+            }
         }
         if collector.report_expiry.0.is_zero() {
             let message = "write how long a reported load counts, such as 30s";
@@ -328,12 +343,21 @@ fn upstreams(raw: &RawConfig) -> Result<Vec<Upstream>, ConfigError> {
             let message = "write how long a request may wait, or queue: 0";
             return Err(ConfigError::invalid(key, message));
         }
+        if given.panic_percent > 100 {
+            let key = format!("upstreams.{name}.panic_percent");
+            return Err(ConfigError::invalid(
+                key,
+                "write a percentage from 0 to 100",
+            ));
+        }
         upstreams.push(Upstream {
             name: name.clone(),
             backends: backends.clone(),
             idle_timeout: Some(idle).filter(|idle| !idle.is_zero()),
             queue: given.queue,
             queue_timeout: given.queue_timeout.0,
+            slow_start: given.slow_start.0,
+            panic_percent: given.panic_percent,
         });
     }
     for name in raw.upstreams.keys() {

@@ -43,6 +43,8 @@ pub struct RawConfig {
     pub passive_health: RawPassiveHealth,
     /// Where measured statistics are read.
     pub collector: RawCollector,
+    /// Where this host's own measurements of the backends are read.
+    pub agent: RawAgent,
     /// The access log.
     pub access_log: RawAccessLog,
 }
@@ -154,6 +156,12 @@ pub struct RawUpstream {
     pub queue: u32,
     /// How long they wait. Outcome: 503.
     pub queue_timeout: Span,
+    /// For `adaptive`: how long a backend that comes back has less than its weight, a
+    /// tenth at first; 0s: not at all.
+    pub slow_start: Span,
+    /// Where less than this percent of the active backends are usable, requests go to
+    /// all of them, whatever the checks say; 0: never.
+    pub panic_percent: u32,
 }
 
 impl Default for RawUpstream {
@@ -162,6 +170,8 @@ impl Default for RawUpstream {
             idle_timeout: None,
             queue: 0,
             queue_timeout: Span::seconds(5),
+            slow_start: Span::seconds(10),
+            panic_percent: 0,
         }
     }
 }
@@ -271,6 +281,9 @@ pub enum Algorithm {
     Weight,
     /// Exchanges in flight relative to the weight, and the host's load.
     PerformanceLeastConnectionsWeight,
+    /// The better of two random backends by measured cost: exchanges in flight relative
+    /// to the weight, times the exchange time, with failures and the host's load.
+    Adaptive,
 }
 
 /// `protocols` of a route.
@@ -482,6 +495,28 @@ impl Default for RawCollector {
             token_file: None,
             host_id: String::new(),
             report_expiry: Span::seconds(30),
+        }
+    }
+}
+
+/// `agent`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawAgent {
+    /// The agent's `--backends-socket` on this host; empty: none.
+    pub socket: PathBuf,
+    /// How long its figures count after the last one.
+    pub expiry: Span,
+    /// The time constant with which past measurements lose their weight.
+    pub decay: Span,
+}
+
+impl Default for RawAgent {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::new(),
+            expiry: Span::seconds(10),
+            decay: Span::seconds(10),
         }
     }
 }

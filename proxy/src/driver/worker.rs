@@ -14,6 +14,7 @@ use super::pool::{Lease, LocalBackend};
 use super::splice::{Pipe, Splice};
 use super::timers::{Timers, Wait, ticks};
 use crate::access_log::AccessLog;
+use crate::backend::Backend;
 use crate::balance::{self, Candidate, Choice, Draw};
 use crate::config::{Algorithm, Timeouts, Upstream};
 use crate::descriptors::DescriptorLimits;
@@ -151,13 +152,35 @@ impl LocalTable {
     /// Whether a slot is free at a backend of an upstream that would be chosen.
     pub(super) fn has_capacity(&self, upstream: usize) -> bool {
         let backends = self.table.upstreams.get(upstream);
-        let mut usable = backends.into_iter().flatten().filter(|one| one.is_usable());
+        let panics = self.panics(upstream);
+        let mut usable = backends
+            .into_iter()
+            .flatten()
+            .filter(|one| is_usable(one, panics));
         let mut preferred = usable.clone().filter(|one| one.is_preferred()).peekable();
         if preferred.peek().is_some() {
             preferred.any(|one| one.has_capacity())
         } else {
             usable.any(|one| one.has_capacity())
         }
+    }
+
+    /// Whether so few backends of an upstream are usable that the checks are not
+    /// believed: the few would be buried.
+    fn panics(&self, upstream: usize) -> bool {
+        let config = self.table.config.upstreams.get(upstream);
+        let percent = config.map_or(0, |config| config.panic_percent) as usize;
+        if percent == 0 {
+            return false;
+        }
+        let backends = self
+            .table
+            .upstreams
+            .get(upstream)
+            .map_or(&[][..], Vec::as_slice);
+        let enabled = backends.iter().filter(|one| one.is_enabled()).count();
+        let usable = backends.iter().filter(|one| one.is_preferred()).count();
+        usable * 100 < enabled * percent
     }
 
     fn backends(&self) -> impl Iterator<Item = &Rc<LocalBackend>> {
@@ -388,15 +411,16 @@ impl Worker {
         but: Option<&Rc<LocalBackend>>,
     ) -> Result<Lease, Reject> {
         let backends = local.upstreams.get(upstream).map_or(&[][..], Vec::as_slice);
+        let panics = local.panics(upstream);
         if let ([only], None) = (backends, but) {
-            if !only.shared.is_usable() {
+            if !is_usable(&only.shared, panics) {
                 return Err(Reject::NoBackend);
             }
             return Lease::acquire(only).ok_or(Reject::BackendsFull);
         }
         let mut candidates = self.candidates.borrow_mut();
         candidates.clear();
-        candidates.extend(backends.iter().map(|local| candidate(local, but)));
+        candidates.extend(backends.iter().map(|local| candidate(local, but, panics)));
         let draw = self.draw(algorithm, client);
         loop {
             match balance::choose(algorithm, &candidates, &draw) {
@@ -410,7 +434,7 @@ impl Worker {
                     let mut found = false;
                     for (candidate, local) in candidates.iter_mut().zip(backends) {
                         let avoided = but.is_some_and(|but| Rc::ptr_eq(but, local));
-                        candidate.available = local.shared.is_usable() && !avoided;
+                        candidate.available = is_usable(&local.shared, panics) && !avoided;
                         found |= candidate.available;
                     }
                     if !found {
@@ -479,16 +503,25 @@ impl Worker {
     }
 }
 
-fn candidate(local: &Rc<LocalBackend>, but: Option<&Rc<LocalBackend>>) -> Candidate {
+fn is_usable(backend: &Backend, panics: bool) -> bool {
+    if panics {
+        backend.is_enabled()
+    } else {
+        backend.is_usable()
+    }
+}
+
+fn candidate(local: &Rc<LocalBackend>, but: Option<&Rc<LocalBackend>>, panics: bool) -> Candidate {
     let shared = &local.shared;
     let avoided = but.is_some_and(|but| Rc::ptr_eq(but, local));
     Candidate {
-        available: shared.is_preferred() && !avoided,
+        available: (shared.is_preferred() || panics && shared.is_enabled()) && !avoided,
         in_flight: shared.in_flight(),
         in_flight_max: shared.in_flight_max,
         weight: shared.config.weight,
         identity: shared.identity,
         utilisation: shared.utilisation(),
+        cost: shared.cost(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::support::{Backend, Peer, Proxy, eventually, unused_port};
 
-fn named(name: &'static str) -> Backend {
+pub(crate) fn named(name: &'static str) -> Backend {
     Backend::new(move |_, peer| {
         peer.send(
             format!(
@@ -21,7 +21,7 @@ fn named(name: &'static str) -> Backend {
     })
 }
 
-fn config(backends: &[(&str, u16, &str)], more: &str) -> String {
+pub(crate) fn config(backends: &[(&str, u16, &str)], more: &str) -> String {
     let list: Vec<String> = backends
         .iter()
         .map(|(id, port, more)| format!("{{id: {id}, host: 127.0.0.1, port: {port}{more}}}"))

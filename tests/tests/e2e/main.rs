@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
 
+mod balance;
 mod exactness;
 mod haproxy;
 mod names;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(THREADS);
     let missing = missing_for_kernel_programs();
     let cases = [
+        balance::CASES,
         exactness::CASES,
         outage::CASES,
         privileges::CASES,
@@ -60,6 +62,11 @@ fn main() -> ExitCode {
             names::HAPROXY_CASES,
         ),
         ("haproxy", Haproxy::program().is_some(), haproxy::CASES),
+        (
+            "haproxy",
+            Haproxy::program().is_some(),
+            balance::HAPROXY_CASES,
+        ),
         ("ip (of iproute2)", installed("ip"), namespace::CASES),
     ] {
         let absent = (!is_there).then(|| format!("{program} is not installed"));
