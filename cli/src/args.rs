@@ -12,6 +12,7 @@ use std::{
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use problems::Severity;
 
 use crate::time;
 
@@ -29,17 +30,22 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
+  speedmimi problems
   speedmimi hosts
   speedmimi reports --host web-1 --since 10m
   speedmimi reports --follow --output json | jq .endpoints
   speedmimi top
   speedmimi stats web-1 --collector https://collector.example:7601 --token-file read-token
 
-Exit codes: 0 done, 1 failure, 64 bad usage.";
+Exit codes: 0 done, 1 failure, 64 bad usage; of `problems`: 0 none, 1 some,
+2 failure.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show what is wrong now, worst first.
+    #[command(after_help = PROBLEMS_EXAMPLES)]
+    Problems(Problems),
     /// List the hosts.
     Hosts(Common),
     /// Show reports, oldest first.
@@ -84,6 +90,16 @@ pub enum Command {
         command: Option<String>,
     },
 }
+
+const PROBLEMS_EXAMPLES: &str = "\
+Examples:
+  speedmimi problems
+  speedmimi problems --severity warning && echo all is well
+  speedmimi problems --watch --host web-1
+  speedmimi problems --output json | jq -r '.problems[].summary'
+
+Exit codes: 0 no problem, 1 problems, 2 failure, 64 bad usage. docs/problems.md
+explains each kind.";
 
 const TOP_KEYS: &str = "\
 Keys:
@@ -145,6 +161,26 @@ pub struct Common {
     /// Output format.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub output: Format,
+}
+
+/// Options of `problems`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Problems {
+    /// Only problems of this host (id or name).
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Only problems of this kind.
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<String>,
+    /// Only problems of this severity and worse: info, warning or critical.
+    #[arg(long, value_name = "SEVERITY", value_parser = severity)]
+    pub severity: Option<Severity>,
+    /// Keep printing what begins and what is over, until interrupted.
+    #[arg(long, short)]
+    pub watch: bool,
+    /// Options.
+    #[command(flatten)]
+    pub common: Common,
 }
 
 /// Options of `reports`.
@@ -228,6 +264,10 @@ pub enum Color {
     Always,
     /// Never.
     Never,
+}
+
+fn severity(text: &str) -> Result<Severity, &'static str> {
+    Severity::named(text).ok_or("use info, warning or critical")
 }
 
 fn time(text: &str) -> Result<String, Infallible> {

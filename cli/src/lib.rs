@@ -24,12 +24,19 @@ use output::Output;
 
 /// sysexits.h: the command line cannot be used.
 pub const EX_USAGE: u8 = 64;
+/// Of `problems`: there are some, as `grep` and `diff` say it.
+const EX_SOME: u8 = 1;
+/// Of `problems`: nobody can tell.
+const EX_TROUBLE: u8 = 2;
 
 /// Runs one command and says how it ended.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
     let mut output = Output::stdout(args.color);
-    let result = dispatch(args, &mut output).and_then(|()| output.flush());
+    let result = dispatch(args, &mut output).and_then(|code| {
+        output.flush()?;
+        Ok(code)
+    });
     match result {
         // A reader such as `head` that has seen enough is no failure.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -37,14 +44,22 @@ pub fn run(args: &Args) -> ExitCode {
         }
         Err(error) => {
             eprintln!("speedmimi: {}", error.with_causes());
-            ExitCode::from(error.exit_code())
+            ExitCode::from(match (error.exit_code(), &args.command) {
+                (EX_SOME, Command::Problems(_)) => EX_TROUBLE,
+                (code, _) => code,
+            })
         }
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
     }
 }
 
-fn dispatch(args: &Args, output: &mut Output) -> Result<(), CliError> {
-    match &args.command {
+fn dispatch(args: &Args, output: &mut Output) -> Result<ExitCode, CliError> {
+    let done = match &args.command {
+        Command::Problems(options) => {
+            let client = Client::try_new(&options.common.connection)?;
+            let some = commands::problems(&client, options, output)? > 0;
+            return Ok(ExitCode::from(if some { EX_SOME } else { 0 }));
+        }
         Command::Hosts(options) => commands::hosts(
             &Client::try_new(&options.connection)?,
             options.output,
@@ -75,5 +90,6 @@ fn dispatch(args: &Args, output: &mut Output) -> Result<(), CliError> {
         Command::Man { command } => {
             args::print_man(command.as_deref(), output).map_err(CliError::Output)
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

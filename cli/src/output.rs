@@ -138,6 +138,13 @@ impl Output {
         self.out.flush().map_err(CliError::Output)
     }
 
+    /// A line of cells as wide as that at the least; the last is not padded.
+    pub(crate) fn cells(&mut self, cells: &[Cell], widths: &[usize]) -> Result<(), CliError> {
+        let more = cells.len().saturating_sub(widths.len());
+        let widths: Vec<usize> = widths.iter().copied().chain(vec![0; more]).collect();
+        self.row(cells, &widths)
+    }
+
     fn row(&mut self, cells: &[Cell], widths: &[usize]) -> Result<(), CliError> {
         let mut line = String::new();
         for (i, (cell, &width)) in cells.iter().zip(widths).enumerate() {

@@ -33,6 +33,7 @@ use crate::{
     http,
     listen::{Bounds, Listener},
     logging::READY_TARGET,
+    problems::Judgement,
     reload::Reload,
     self_stats::SelfStats,
     tls::Protocol,
@@ -241,6 +242,8 @@ async fn serve(
         background.spawn(look.run());
     }
 
+    let judgement = Judgement::start(published.fleet.clone(), budget.clone(), config.thresholds)
+        .map_err(AppError::system("start the thread that judges reports"))?;
     let (stop, stopping) = watch::channel(false);
     let ingest = Ingest {
         writer: writer.clone(),
@@ -258,6 +261,7 @@ async fn serve(
     };
     let query = Query {
         query_backend: query_backend.clone(),
+        judgement: judgement.clone(),
         live: published.live.clone(),
         stats: Arc::clone(&stats),
         budget,
@@ -283,13 +287,14 @@ async fn serve(
         data_dir: config.data_dir,
         access: Arc::clone(&access),
         names: names.clone(),
+        judgement: judgement.clone(),
         writer: writer.clone(),
     };
     let state = http::State::new(
         published,
         stats,
         pool,
-        query_backend,
+        (query_backend, judgement),
         stopping.clone(),
         store_path,
         http::Guard {

@@ -217,6 +217,11 @@ pub struct RunArgs {
     /// merged.
     #[arg(long, value_name = "URL")]
     pub query_url: Vec<String>,
+    /// Threshold from which a kind of problem is reported, such as server_errors=10%,
+    /// or `off`; repeatable. docs/problems.md lists the kinds and their defaults.
+    /// Applied at start and on SIGHUP.
+    #[arg(long, value_name = "KIND=VALUE")]
+    pub problem_threshold: Vec<String>,
     /// File with the token that agents must send, instead of DATA_DIR/token
     /// (env: SPEEDMIMI_TOKEN holds the token itself).
     #[arg(long, value_name = "FILE")]

@@ -11,6 +11,7 @@ use std::{
 use daemon::units::parse_bytes;
 use export::{BadUrl, RemoteUrl};
 use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
+use problems::{BadThreshold, Thresholds};
 use store::Retention;
 
 use crate::{
@@ -43,6 +44,8 @@ pub struct Config {
     pub(crate) query_url: Vec<RemoteUrl>,
     pub(crate) otlp: Vec<OtlpUrl>,
     pub(crate) otlp_headers: Headers,
+    /// From which values on something is a problem.
+    pub(crate) thresholds: Thresholds,
 }
 
 /// Why the flags cannot be used.
@@ -94,6 +97,9 @@ pub enum ConfigError {
     /// Headers that are none.
     #[error(transparent)]
     OtlpHeaders(#[from] HeadersError),
+    /// Not a threshold.
+    #[error("--problem-threshold {0}")]
+    Threshold(#[from] BadThreshold),
     /// There is no usable token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -158,6 +164,7 @@ impl Config {
             query_url,
             otlp,
             otlp_headers,
+            thresholds: Thresholds::try_new(&args.problem_threshold)?,
         })
     }
 }

@@ -23,6 +23,8 @@ mod idle;
 mod limits;
 mod listen;
 pub mod logging;
+mod problem_metrics;
+mod problems;
 mod reload;
 mod self_metrics;
 mod self_stats;

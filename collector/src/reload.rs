@@ -12,13 +12,15 @@ use crate::{
     command_line::{Flags, parse_run},
     config::Config,
     http::Names,
+    problems::Judgement,
 };
 
 /// Flags that are followed; all others need a restart.
-const FOLLOWED: [&str; 6] = [
+const FOLLOWED: [&str; 7] = [
     "accept-clock",
     "allow-host",
     "config",
+    "problem-threshold",
     "retention-age",
     "retention-bytes",
     "token-file",
@@ -34,6 +36,7 @@ pub(crate) struct Reload {
     pub(crate) data_dir: PathBuf,
     pub(crate) access: Arc<Access>,
     pub(crate) names: Names,
+    pub(crate) judgement: Judgement,
     pub(crate) writer: Writer,
 }
 
@@ -44,6 +47,7 @@ impl Reload {
             Ok((config, restart)) => {
                 self.access.replace(config.access);
                 self.names.replace(config.allow_host);
+                self.judgement.replace(config.thresholds);
                 self.writer.keep(config.retention).await;
                 let restart = restart.join(", ");
                 if restart.is_empty() {

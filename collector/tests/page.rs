@@ -96,6 +96,11 @@ fn detail(r: &mut v1::Report) {
         })
         .into();
     r.losses_totals = [("untracked_socket".to_owned(), 5)].into();
+    r.network_namespaces = vec![v1::NetworkNamespace {
+        id: 4_026_531_840,
+        listen_overflows: 9,
+        ..Default::default()
+    }];
     let metrics = r.host_metrics.as_mut().unwrap();
     metrics.pressure = vec![v1::Pressure {
         resource: "cpu".into(),
@@ -335,6 +340,11 @@ fn the_partial_page(packages: &Path) {
         .unwrap();
     assert!(answer.status.success());
     let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let problems = answer["problems"].as_str().unwrap();
+    assert!(
+        problems.starts_with("Nobody can tell: the query backend"),
+        "{problems}"
+    );
     assert_eq!(answer["role"], "status");
     assert_eq!(answer["hosts"], 1);
     let text = answer["text"].as_str().unwrap();
@@ -401,6 +411,16 @@ async fn the_page(packages: &Path) {
     writeln!(browser.stdin, "live").unwrap();
     let page = browser.answer();
     assert_eq!(host(&page, "id-web-1")["endpoints"][0][6], "77");
+    assert_eq!(page["first"], "What is wrong now");
+    let problems = page["problems"].as_str().unwrap();
+    for words in [
+        "critical",
+        "the accept queue of a listener on web-1 overflows: 9 connections dropped in a window",
+        "listen_overflows 9 connections",
+        "Next: `ss -ltn` shows which queue is full",
+    ] {
+        assert!(problems.contains(words), "{words}: {problems}");
+    }
 
     let charts = browser.answer();
     assert_eq!(charts["barriers"], serde_json::json!([]));

@@ -7,6 +7,7 @@ import { details } from "/details.js";
 import { element, redraw } from "/dom.js";
 import { bytesPerSecond, count, known, perSecond, printable } from "/format.js";
 import { endpointsMatching, Fleet, overview } from "/model.js";
+import { problemList } from "/problems.js";
 import { fieldValue, RANGES, rangeOf, refreshEveryMs } from "/range.js";
 
 const fleet = new Fleet();
@@ -29,7 +30,35 @@ function tiles(hosts) {
 }
 
 
+/// What is wrong, as the collector judges it; null until it has said so.
+let problems = null;
+/// Why it cannot be told.
+let untold = null;
+function drawProblems() {
+  if (untold === null && problems === null) return;
+  const list = untold === null
+    ? problemList(problems, url.searchParams.get("host"), address)
+    : [element("p", "note", printable(`Nobody can tell: ${untold}`))];
+  redraw(byId("problems"), list);
+}
+
+const PROBLEMS_EVERY_MS = 2000;
+async function loadProblems() {
+  try {
+    const answer = await fetch("/api/v1/problems");
+    const said = await answer.json();
+    if (answer.ok) problems = said;
+    untold = answer.ok ? null : said.detail;
+    // An engine will not learn it.
+    if (answer.status === 501) return;
+  } catch {
+    untold = "the collector does not answer.";
+  }
+  setTimeout(loadProblems, PROBLEMS_EVERY_MS);
+}
+
 function draw() {
+  drawProblems();
   const nowMs = Date.now() + clockAheadMs;
   const hosts = fleet.sorted(nowMs);
   const chosen = url.searchParams.get("host");
@@ -244,4 +273,5 @@ route();
 // What is known is shown before the events come, and asked for again when they
 // do: nothing that was reported in between is missed.
 reload();
+loadProblems();
 watch();

@@ -44,6 +44,14 @@ Examples:
   speedmimi-agent uninstall
   speedmimi-agent uninstall --cgroup system.slice/haproxy.service";
 
+const PROBLEMS_EXAMPLES: &str = "\
+Examples:
+  speedmimi-agent problems
+  speedmimi-agent problems --interval 5s --threshold server_errors=1%
+
+Exit codes: 0 no problem, 1 problems, 2 failure, 64 bad usage.  docs/problems.md
+explains each kind.";
+
 /// Lets the kernel count what a proxy does, and reports it.
 #[derive(Debug, Parser)]
 #[command(name = "speedmimi-agent", version, after_help = EXAMPLES)]
@@ -61,6 +69,9 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Prints what has been counted so far as one report
     Snapshot(SnapshotArgs),
+    /// Shows what is wrong at the watched targets and on the host now
+    #[command(after_help = PROBLEMS_EXAMPLES)]
+    Problems(ProblemsArgs),
     /// Live view of endpoints and sockets
     Top(TopArgs),
     /// Checks what the agent needs of this machine
@@ -154,6 +165,24 @@ pub struct TopArgs {
     #[arg(long)]
     pub once: bool,
     /// Form of the output; JSON is one report per line
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// How to judge what happens.
+#[derive(Args, Clone, Debug)]
+pub struct ProblemsArgs {
+    /// Where the pins are, and who knows the names.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+    /// Length of a window; three are judged
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = look_interval)]
+    pub interval: Duration,
+    /// From which value on a kind of problem is told, such as `server_errors=1%`, or `off`; may
+    /// be repeated
+    #[arg(long, value_name = "KIND=VALUE")]
+    pub threshold: Vec<String>,
+    /// Form of the output
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 }

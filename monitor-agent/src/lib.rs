@@ -13,6 +13,7 @@ pub mod config;
 mod config_file;
 pub mod control;
 pub mod doctor;
+pub mod judge;
 pub mod logging;
 pub mod metrics;
 pub mod names;

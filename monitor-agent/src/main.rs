@@ -18,12 +18,14 @@ use kernel_sample::{Opened, Opener};
 use monitor_agent::{
     capabilities,
     cli::{
-        Cli, Command, CostArgs, DoctorArgs, LevelArgs, Output, RunArgs, SnapshotArgs, SocketArgs,
-        TopArgs, UninstallArgs,
+        Cli, Command, CostArgs, DoctorArgs, LevelArgs, Output, ProblemsArgs, RunArgs, SnapshotArgs,
+        SocketArgs, TopArgs, UninstallArgs,
     },
     clock::monotonic_ns,
     config::{Config, ConfigError, checkpoint},
-    control, doctor, logging,
+    control, doctor,
+    judge::{self, ViewJudge},
+    logging,
     names::NamesFiles,
     run,
     target::{self, Roots, TargetError, TargetRequest},
@@ -31,12 +33,15 @@ use monitor_agent::{
     view::{self, View},
 };
 use monitor_proto::json;
+use problems::{BadThreshold, Problems, Thresholds};
 use serde::Serialize;
 use serde_json::json;
 use window::{TargetNames, socket_summary};
 
 /// sysexits' `EX_USAGE`: bad usage or configuration.
 const EXIT_USAGE: u8 = 64;
+/// Of `problems`: nobody can tell.
+const EXIT_TROUBLE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -48,6 +53,11 @@ fn main() -> ExitCode {
             return ExitCode::from(if failed { EXIT_USAGE } else { 0 });
         }
     };
+    let failure = match &cli.command {
+        // 1 says that there are some.
+        Command::Problems(_) => ExitCode::from(EXIT_TROUBLE),
+        _ => ExitCode::FAILURE,
+    };
     match execute(cli.command) {
         Ok(code) => code,
         Err(error) if is_usage(&error) => {
@@ -56,13 +66,14 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("speedmimi-agent: {}", error_chain(error.as_ref()));
-            ExitCode::FAILURE
+            failure
         }
     }
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>()
+        || error.is::<BadThreshold>()
         || error
             .downcast_ref::<TargetError>()
             .is_some_and(|error| !error.may_come())
@@ -73,6 +84,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run(*args)?,
         Command::Snapshot(args) => snapshot(&args)?,
+        Command::Problems(args) => return show_problems(&args),
         Command::Top(args) => top(&args)?,
         Command::Doctor(args) => return doctor(&args),
         Command::Level(args) => level(&args)?,
@@ -249,6 +261,27 @@ fn top(args: &TopArgs) -> anyhow::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Judges as many windows as a problem takes to show.
+fn show_problems(args: &ProblemsArgs) -> anyhow::Result<ExitCode> {
+    logging::init(LogFormat::Text, KernelLog::Off);
+    let mut judge = ViewJudge::new(Thresholds::try_new(&args.threshold)?);
+    let kernel = Kernel::open_pinned(&args.socket.pins.pin_dir)?;
+    let mut view = View::new(identity::peek(), &kernel.targets());
+    let mut called = names(&args.socket, &Arc::default());
+    view.look(kernel.read(), kernel.level(), &called);
+    let mut now = Problems::default();
+    for _ in 0..problems::WINDOWS {
+        sleep(args.interval);
+        called = names(&args.socket, &called);
+        now = judge.take(&view.look(kernel.read(), kernel.level(), &called));
+    }
+    match args.output {
+        Output::Json => print(&now)?,
+        Output::Table => write(judge::text(&now).as_bytes())?,
+    };
+    Ok(ExitCode::from(u8::from(now.total > 0)))
 }
 
 fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {

@@ -3,6 +3,7 @@
 mod export;
 mod follow;
 mod hosts;
+mod problems;
 mod report_table;
 mod reports;
 mod stats;
@@ -10,6 +11,7 @@ mod top_once;
 
 pub(crate) use export::export;
 pub(crate) use hosts::hosts;
+pub(crate) use problems::{print as print_problems, problems};
 pub(crate) use reports::reports;
 pub(crate) use stats::stats;
 pub(crate) use top_once::top_once;

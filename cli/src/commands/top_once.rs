@@ -24,6 +24,10 @@ pub(crate) fn top_once(client: &Client, format: Format, out: &mut Output) -> Res
     let silences: HashMap<&str, String> = (known.hosts.iter())
         .filter_map(|host| Some((host.host.id.as_str(), hosts::silence(host)?)))
         .collect();
+    if let Ok((_, now)) = client.get("/api/v1/problems", &[]) {
+        super::print_problems(&now, out)?;
+        out.line("")?;
+    }
     let targets = reports.iter().any(targets::several);
     let rows = reports.iter().flat_map(|report| {
         let silence = silences.get(report.host.id.as_str()).map(String::as_str);

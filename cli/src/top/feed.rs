@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::mpsc::{self, Receiver, SyncSender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, SyncSender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,12 +18,19 @@ use crate::{CliError, client::Client};
 /// News that wait to be drawn; then those behind them wait.
 const QUEUE_MAX: usize = 1024;
 const RETRY: Duration = Duration::from_secs(1);
+/// How often it is asked what is wrong.
+const PROBLEMS_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) fn start(client: Client) -> Result<Receiver<News>, CliError> {
     let (news, queue) = mpsc::sync_channel(QUEUE_MAX);
     // The first answer is awaited here: what is wrong with it is said before
     // the screen is taken.
     let first = newest(&client)?;
+    let client = Arc::new(client);
+    let (asked, told) = (Arc::clone(&client), news.clone());
+    thread::Builder::new()
+        .name("problems".to_owned())
+        .spawn(move || follow_problems(&asked, &told))?;
     thread::Builder::new()
         .name("feed".to_owned())
         .spawn(move || {
@@ -29,6 +39,17 @@ pub(super) fn start(client: Client) -> Result<Receiver<News>, CliError> {
             }
         })?;
     Ok(queue)
+}
+
+/// Ends when nobody looks any more.
+fn follow_problems(client: &Client, news: &SyncSender<News>) {
+    loop {
+        let now = client.get("/api/v1/problems", &[]).ok().map(|(_, now)| now);
+        if news.send(News::Problems(now)).is_err() {
+            return;
+        }
+        thread::sleep(PROBLEMS_INTERVAL);
+    }
 }
 
 /// Waits where the queue is full; whether anybody looks still.
@@ -135,9 +156,11 @@ mod tests {
             for mut socket in listener.incoming().flatten() {
                 let mut question = [0; 4096];
                 let n = socket.read(&mut question).unwrap_or(0);
-                let body = match question[..n].starts_with(b"GET /api/v1/hosts ") {
-                    true => &hosts,
-                    false => &reports,
+                let request = String::from_utf8_lossy(&question[..n]);
+                let body = match request.split(' ').nth(1) {
+                    Some("/api/v1/hosts") => &hosts,
+                    Some("/api/v1/problems") => r#"{"problems":[],"total":0,"hosts":1}"#,
+                    _ => &reports,
                 };
                 let length = body.len();
                 drop(write!(
@@ -179,6 +202,7 @@ mod tests {
         let queue = start(collector(hosts, Duration::ZERO)).expect("it answers");
         let reports = queue
             .iter()
+            .filter(|news| !matches!(news, News::Problems(_)))
             .take_while(|news| matches!(news, News::Report(..)));
         assert_eq!(reports.count(), hosts);
     }

@@ -27,6 +27,8 @@ const PAGE: isize = 10;
 pub(crate) enum News {
     /// A report, and when it came to the collector.
     Report(Box<monitor_proto::json::Report>, Instant),
+    /// What is wrong now; `None` where the collector does not tell.
+    Problems(Option<problems::Problems>),
     Connected,
     Disconnected,
     /// No other try would help.
@@ -55,6 +57,7 @@ fn show(
         while let Ok(news) = news.try_recv() {
             match news {
                 News::Report(report, seen) => model.add(*report, seen),
+                News::Problems(now) => model.problems = now,
                 News::Connected => model.connected = true,
                 News::Disconnected => model.connected = false,
                 News::Failed(error) => return Err(error),

@@ -70,6 +70,8 @@ pub(super) enum Key {
 pub(super) struct Model {
     pub(super) url: String,
     pub(super) connected: bool,
+    /// What is wrong now; `None` where nobody has said it.
+    pub(super) problems: Option<problems::Problems>,
     /// By name, then id.
     pub(super) hosts: BTreeMap<(String, String), Host>,
     chosen: Option<(String, String)>,
@@ -86,6 +88,7 @@ impl Model {
         Self {
             url,
             connected: true,
+            problems: None,
             hosts: BTreeMap::new(),
             chosen: None,
             endpoint: 0,

@@ -7,11 +7,12 @@ use monitor_proto::{
     json::{Endpoint, Gauge, Report},
     protocol::Protocol,
 };
+use problems::{Severity, headlines};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
-    text::{Line, Span},
+    text::{Line, Span, Text},
     widgets::{Block, Sparkline},
 };
 
@@ -56,22 +57,48 @@ const ENDPOINTS: [Column; 12] = [
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now: Instant) {
     let hosts = u16::try_from(model.hosts.len()).unwrap_or(u16::MAX);
     // However many hosts there are, endpoints have half of what is left.
-    let half = frame.area().height.saturating_sub(7) / 2;
+    let problems = problem_lines(model);
+    let wrong = u16::try_from(problems.len()).unwrap_or(0);
+    let half = frame.area().height.saturating_sub(7 + wrong) / 2;
     let rows = Layout::vertical([
         Constraint::Length(1),
+        Constraint::Length(wrong),
         Constraint::Length(hosts.saturating_add(3).min(half.max(4))),
         Constraint::Min(5),
         Constraint::Length(5),
         Constraint::Length(1),
     ]);
-    let [title, hosts, endpoints, spark, keys] = rows.areas(frame.area());
+    let [title, wrong, hosts, endpoints, spark, keys] = rows.areas(frame.area());
     frame.render_widget(title_line(model), title);
+    frame.render_widget(Text::from(problems), wrong);
     draw_hosts(frame, hosts, model, now);
     if let Some(host) = model.hosts.values().nth(model.chosen()) {
         draw_endpoints(frame, endpoints, model, host);
         draw_spark(frame, spark, host);
     }
     frame.render_widget(key_line(model), keys);
+}
+
+/// Problems that are shown; the others are counted.
+const PROBLEMS_SHOWN: usize = 5;
+
+/// What is wrong now, the worst first; nothing where nobody has said it.
+fn problem_lines(model: &Model) -> Vec<Line<'static>> {
+    let Some(now) = &model.problems else {
+        return Vec::new();
+    };
+    headlines(now, PROBLEMS_SHOWN)
+        .into_iter()
+        .map(|(severity, line)| {
+            let color = match severity {
+                Some(Severity::Critical) => Color::Red,
+                Some(Severity::Warning) => Color::Yellow,
+                Some(Severity::Info) => Color::Blue,
+                None => Color::Green,
+            };
+            Line::styled(format!(" {line}"), Style::new().fg(color))
+        })
+        .collect()
 }
 
 fn title_line(model: &Model) -> Line<'_> {
@@ -233,6 +260,7 @@ fn name(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use monitor_proto::v1;
+    use problems::Problems;
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::*;
@@ -312,6 +340,38 @@ mod tests {
         for shown in ["TARGET", "/a ", "…long-name.service "] {
             assert!(text.contains(shown), "{shown}:\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_stands_above_everything() {
+        let now = Instant::now();
+        let mut model = Model::new(String::new());
+        model.problems = Some(Problems {
+            hosts: 3,
+            ..Problems::default()
+        });
+        let text = screen_of(&model, now, 80);
+        assert!(text.contains("nothing is wrong on 3 hosts"), "{text}");
+        let problem = |n| {
+            serde_json::from_value(serde_json::json!({
+                "kind": "x", "severity": "critical", "since": "", "evidence": [], "next": "",
+                "subject": {"type": "host", "host": "a", "host_id": "b"},
+                "summary": format!("backend {n} \u{1b}refuses connections"),
+            }))
+        };
+        model.problems = Some(Problems {
+            problems: (0..7).map(|n| problem(n).expect("a problem")).collect(),
+            total: 7,
+            hosts: 3,
+        });
+        let text = screen_of(&model, now, 80);
+        let lines: Vec<&str> = text.lines().collect();
+        for (n, line) in lines[1..6].iter().enumerate() {
+            let words = format!("critical backend {n} \u{fffd}refuses");
+            assert!(line.contains(&words), "{text}");
+        }
+        assert!(lines[6].contains("2 more: see `problems`"), "{text}");
+        assert!(lines[7].contains("Hosts"), "{text}");
     }
 
     /// 60 backends and a TLS listener.

@@ -3,6 +3,7 @@
 mod export;
 mod ingest;
 mod loads;
+mod problems;
 mod query;
 mod receive_timeout;
 mod server;

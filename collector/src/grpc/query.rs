@@ -23,9 +23,10 @@ use tokio::sync::{
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
-use super::{loads, shown, stream_tracking::Room};
+use super::{loads, problems, shown, stream_tracking::Room};
 use crate::{
     auth::Access,
+    problems::Judgement,
     self_stats::{Place, Refusal, SelfStats, take_place},
     stop::{Stopping, stopped},
 };
@@ -55,6 +56,7 @@ const REQUEST_BYTES_MAX: usize = 512 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Query {
     pub(crate) query_backend: QueryBackend,
+    pub(crate) judgement: Judgement,
     pub(crate) live: Live,
     pub(crate) stats: Arc<SelfStats>,
     pub(crate) budget: Budget,
@@ -383,6 +385,22 @@ impl QueryService for Query {
         // What is taken is encoded at once, and counts as that.
         let taken = ReceiverStream::new(queue).map(|(answer, _held)| answer);
         Ok(Response::new(Box::pin(taken)))
+    }
+
+    async fn list_problems(
+        &self,
+        request: Request<v1::ListProblemsRequest>,
+    ) -> Result<Response<v1::ListProblemsResponse>, Status> {
+        self.allow(&request)?;
+        self.store("ask the collectors that agents report to")?;
+        let wanted = problems::wanted(request.into_inner())?;
+        let judgement = self.judgement.clone();
+        let now = self
+            .pool
+            .run(move || problems::told(judgement.now(&wanted, ::problems::PROBLEMS_MAX)))
+            .await;
+        now.map(Response::new)
+            .map_err(|busy| Status::resource_exhausted(busy.to_string()))
     }
 
     async fn get_backend_loads(

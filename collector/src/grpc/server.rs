@@ -77,6 +77,7 @@ mod tests {
     use crate::{
         auth::Access,
         listen::{Bounds, Listener},
+        problems::Judgement,
         self_stats::SelfStats,
         tls::Protocol,
         token::Token,
@@ -118,6 +119,12 @@ mod tests {
             stopping: stopping.clone(),
         };
         let query = Query {
+            judgement: Judgement::start(
+                published.fleet.clone(),
+                budget.clone(),
+                problems::Thresholds::default(),
+            )
+            .unwrap(),
             query_backend: QueryBackend::Store(
                 published.fleet,
                 Readers::start(&store, Arc::default()).unwrap(),

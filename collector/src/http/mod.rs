@@ -16,6 +16,7 @@ mod openapi;
 mod page;
 mod partial;
 mod problem;
+mod problems;
 mod prometheus;
 mod reports;
 mod series;
@@ -31,7 +32,7 @@ use store::{Fleet, Live, Published};
 use tokio::sync::mpsc;
 use tower_http::compression::CompressionLayer;
 
-use crate::{listen::Connection, self_stats::SelfStats, stop::Stopping};
+use crate::{listen::Connection, problems::Judgement, self_stats::SelfStats, stop::Stopping};
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -42,6 +43,7 @@ pub(crate) struct State {
     budget: Budget,
     pool: Pool,
     query_backend: QueryBackend,
+    judgement: Judgement,
     stopping: Stopping,
     store_path: Arc<PathBuf>,
     guard: Guard,
@@ -52,7 +54,7 @@ impl State {
         published: Published,
         stats: Arc<SelfStats>,
         pool: Pool,
-        query_backend: QueryBackend,
+        (query_backend, judgement): (QueryBackend, Judgement),
         stopping: Stopping,
         store_path: PathBuf,
         guard: Guard,
@@ -64,6 +66,7 @@ impl State {
             budget: published.budget,
             pool,
             query_backend,
+            judgement,
             stopping,
             store_path: Arc::new(store_path),
             guard,
@@ -76,6 +79,7 @@ fn router(state: State) -> Router {
         .route("/api/v1/reports", get(reports::list))
         .route("/api/v1/series", get(series::read))
         .route("/api/v1/heatmap", get(heatmap::read))
+        .route("/api/v1/problems", get(problems::list))
         .route("/api/v1/hosts", get(hosts::list))
         .route("/api/v1/hosts/{id}/stats", get(hosts::stats))
         // Of the routes above alone.

@@ -14,6 +14,10 @@ use query::QueryBackend;
 use store::HostState;
 
 use super::{State, hold, problem::Problem};
+use crate::{
+    problem_metrics::{self, PROBLEMS_MAX},
+    problems::Wanted,
+};
 
 /// Every series, sent in chunks as they are made.
 ///
@@ -36,12 +40,26 @@ pub(super) async fn scrape(Shared(state): Shared<State>) -> Result<Response, Pro
         state.fleet.count(),
         store_bytes,
     );
+    let problems = problems(&state).await?;
     let figures = figures(&state, hosts).await?;
-    let chunks = std::iter::once(own).chain(metrics::chunks(figures));
+    let chunks = [own, problems].into_iter().chain(metrics::chunks(figures));
     let counted = chunks.map(move |chunk| Ok(stream.share(chunk)));
     let body = hold::streamed(&state.pool, counted);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
+}
+
+/// As the hosts', they are told by the collectors that take the reports.
+async fn problems(state: &State) -> Result<String, Problem> {
+    if matches!(state.query_backend, QueryBackend::Engine(_)) {
+        return Ok(String::new());
+    }
+    let judgement = state.judgement.clone();
+    let written = state.pool.run(move || {
+        let now = judgement.now(&Wanted::default(), PROBLEMS_MAX);
+        problem_metrics::problems(&now, judgement.figures())
+    });
+    Ok(written.await?)
 }
 
 /// Of all hosts as of now; one after another, so that others have their turn.

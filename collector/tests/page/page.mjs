@@ -37,6 +37,9 @@ const look = (page) => page.evaluate(() => ({
     endpoints: [...card.querySelectorAll("tbody tr")].map((row) =>
       [...row.cells].map((cell) => cell.innerText)),
   })),
+  problems: document.getElementById("problems").innerText,
+  // It stands before everything else.
+  first: document.querySelector("main h2").innerText,
   scripts: document.querySelectorAll("script").length,
   wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
 }));
@@ -61,6 +64,7 @@ try {
   answer(await look(page));
   await lines.next();
   await page.locator("text=report 1000").first().waitFor();
+  await page.locator("#problems li").first().waitFor();
   answer(await look(page));
   await shot(page, "fleet-light");
 
@@ -73,7 +77,7 @@ try {
   await shared.waitForFunction(() => document.querySelectorAll("article.host").length === 1);
 
   const hostPage = await open({ viewport: { width: 1280, height: 800 } });
-  await hostPage.getByRole("link", { name: "web-1" }).click();
+  await hostPage.locator("article.host").getByRole("link", { name: "web-1" }).click();
   await hostPage.locator("figure canvas").first().waitFor();
   const caption = (text) => hostPage.locator("figure", { hasText: text });
   await caption("Requests from clients").locator("canvas").waitFor();
@@ -145,7 +149,7 @@ try {
   // A button that is held while reports come clicks all the same.
   const held = await open({ viewport: { width: 1280, height: 800 } });
   await held.locator("#connection.good").waitFor();
-  await held.getByRole("link", { name: "web-1" }).hover();
+  await held.locator("article.host").getByRole("link", { name: "web-1" }).hover();
   await held.mouse.down();
   answer({ held: true });
   await lines.next();

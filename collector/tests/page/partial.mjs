@@ -12,6 +12,7 @@ try {
   await page.locator("article.host").first().waitFor();
   await page.locator("#partial:not([hidden])").waitFor();
   process.stdout.write(`${JSON.stringify({
+    problems: await page.locator("#problems", { hasText: "Nobody" }).innerText(),
     role: await page.locator("#partial").getAttribute("role"),
     text: await page.locator("#partial").innerText(),
     hosts: await page.locator("article.host").count(),

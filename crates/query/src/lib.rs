@@ -22,7 +22,7 @@ pub use endpoint_filter::EndpointFilter;
 pub use engine::{Engine, EngineError};
 pub use named_series::{EndpointNames, NamedSeries};
 pub use partial::Partial;
-pub use pool::{Busy, Pool};
+pub use pool::{Busy, Pool, give_way};
 pub use query_backend::{QueryBackend, QueryBackendError};
 pub use read_error::ReadError;
 pub use readers::Readers;

@@ -100,7 +100,7 @@ fn serve(queue: &Mutex<mpsc::Receiver<Job>>) {
 }
 
 /// Makes this thread one that others go before.
-pub(crate) fn give_way() {
+pub fn give_way() {
     if let Err(error) = setpriority_process(Some(gettid()), NICE) {
         tracing::debug!(%error, "cannot lower the priority of a thread");
     }

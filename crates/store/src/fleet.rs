@@ -5,8 +5,9 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Condvar, Mutex, PoisonError, RwLock},
+    time::Duration,
 };
 
 use budget::{Exhausted, Held};
@@ -123,12 +124,33 @@ impl HostState {
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
     hosts: Arc<RwLock<BTreeMap<String, Arc<HostState>>>>,
+    changed: Arc<Changed>,
+}
+
+/// The ids of hosts with a newer report than before, and of those that are gone.
+#[derive(Debug, Default)]
+struct Changed {
+    ids: Mutex<BTreeSet<String>>,
+    are_some: Condvar,
+}
+
+impl Changed {
+    fn add(&self, id: &str) {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ids.contains(id) {
+            ids.insert(id.to_owned());
+        }
+        self.are_some.notify_one();
+    }
 }
 
 impl Fleet {
     /// Replaces what is known of a host; without `newest` its report stays.
     pub fn publish(&self, row: HostRow, newest: Option<Newest>) {
         let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
+        if newest.is_some() {
+            self.changed.add(&row.id);
+        }
         let newest = newest.or_else(|| hosts.get(&row.id).map(|state| state.newest.clone()));
         if let Some(newest) = newest {
             let state = HostState {
@@ -144,6 +166,21 @@ impl Fleet {
     pub fn remove(&self, id: &str) {
         let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
         hosts.remove(id);
+        self.changed.add(id);
+    }
+
+    /// The hosts that changed since they were asked for the last time, once there are
+    /// some; none where that takes longer.
+    pub fn wait_changed(&self, longest: Duration) -> BTreeSet<String> {
+        let ids = self
+            .changed
+            .ids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let are_some = &self.changed.are_some;
+        let waited = are_some.wait_timeout_while(ids, longest, |ids| ids.is_empty());
+        let (mut ids, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut ids)
     }
 
     /// How many hosts there are.

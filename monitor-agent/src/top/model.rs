@@ -9,8 +9,10 @@ use monitor_proto::{
     protocol::{self, Protocol},
     v1,
 };
+use problems::Problems;
 
 use super::Look;
+use crate::judge::ViewJudge;
 
 /// How many sockets are shown at the most: those that carried most.
 const SOCKETS_MAX: usize = 5_000;
@@ -103,6 +105,8 @@ pub(super) struct Model {
     pub(super) paused: bool,
     pub(super) selected: usize,
     pub(super) report: v1::Report,
+    pub(super) problems: Problems,
+    judge: ViewJudge,
     endpoints: Vec<Row>,
     sockets: Vec<Row>,
     // Bytes in and out of every socket at the last look.
@@ -137,6 +141,7 @@ impl Model {
             .iter()
             .map(|s| (s.cookie, (s.bytes_received, s.bytes_sent)));
         self.carried = carried.collect();
+        self.problems = self.judge.take(&look.report);
         self.report = look.report;
         self.sort();
     }

@@ -4,11 +4,12 @@ use monitor_proto::{
     display::{self, Column, known, printable},
     v1,
 };
+use problems::{Severity, headlines};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout},
     style::{Color, Style},
-    text::{Line, Span},
+    text::{Line, Span, Text},
     widgets::TableState,
 };
 
@@ -60,13 +61,16 @@ const ROLE: usize = "downstream".len();
 
 /// Draws everything, in whatever room there is.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model) {
+    let problems = problem_lines(model);
     let areas = Layout::vertical([
         Constraint::Length(1),
+        Constraint::Length(u16::try_from(problems.len()).unwrap_or(0)),
         Constraint::Min(0),
         Constraint::Length(1),
     ]);
-    let [title, rows, keys] = areas.areas(frame.area());
+    let [title, wrong, rows, keys] = areas.areas(frame.area());
     frame.render_widget(title_line(model, title.width), title);
+    frame.render_widget(Text::from(problems), wrong);
     let (kept, columns): (Vec<usize>, Vec<Column>) = columns(model).into_iter().unzip();
     let row = |row: &Row| -> Vec<String> {
         let mut cells: Vec<_> = cells(row).into_iter().map(Some).collect();
@@ -77,6 +81,28 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model) {
     let mut state = TableState::new().with_selected(chosen);
     frame.render_stateful_widget(table(&columns, &cells, rows.width), rows, &mut state);
     frame.render_widget(key_line(model, keys.width), keys);
+}
+
+/// Problems that are shown; the others are counted.
+const PROBLEMS_SHOWN: usize = 5;
+
+/// What is wrong now, the worst first; nothing before the first look.
+fn problem_lines(model: &Model) -> Vec<Line<'static>> {
+    if model.problems.hosts == 0 {
+        return Vec::new();
+    }
+    headlines(&model.problems, PROBLEMS_SHOWN)
+        .into_iter()
+        .map(|(severity, line)| {
+            let color = match severity {
+                Some(Severity::Critical) => Color::Red,
+                Some(Severity::Warning) => Color::Yellow,
+                Some(Severity::Info) => Color::Blue,
+                None => Color::Green,
+            };
+            Line::styled(line, Style::new().fg(color))
+        })
+        .collect()
 }
 
 /// The columns that say something, with their places: the one that is sorted by

@@ -1031,6 +1031,119 @@ pub struct BackendLoad {
     #[prost(uint64, tag = "6")]
     pub measured_unix_ns: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListProblemsRequest {
+    /// A host's id or name; empty means all hosts.
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    /// The name of a kind; empty means all kinds.
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    /// This severity and worse; unspecified means all.
+    #[prost(enumeration = "ProblemSeverity", tag = "3")]
+    pub severity: i32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListProblemsResponse {
+    /// The worst 1,000.
+    #[prost(message, repeated, tag = "1")]
+    pub problems: ::prost::alloc::vec::Vec<Problem>,
+    /// How many there are.
+    #[prost(uint64, tag = "2")]
+    pub total: u64,
+    /// How many hosts were judged.
+    #[prost(uint64, tag = "3")]
+    pub hosts: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Problem {
+    /// A name of docs/problems.md; more may come.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(enumeration = "ProblemSeverity", tag = "2")]
+    pub severity: i32,
+    #[prost(message, optional, tag = "3")]
+    pub subject: ::core::option::Option<ProblemSubject>,
+    /// The beginning of the first window that showed it.
+    #[prost(uint64, tag = "4")]
+    pub since_unix_ns: u64,
+    /// One sentence that says it.
+    #[prost(string, tag = "5")]
+    pub summary: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "6")]
+    pub evidence: ::prost::alloc::vec::Vec<ProblemEvidence>,
+    /// Words of the agent that belong to it.
+    #[prost(string, repeated, tag = "7")]
+    pub details: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What to look at next.
+    #[prost(string, tag = "8")]
+    pub next: ::prost::alloc::string::String,
+}
+/// Whose problem it is; what does not apply is empty.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProblemSubject {
+    /// "host", "listener" or "backend"
+    #[prost(string, tag = "1")]
+    pub r#type: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub host_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub target: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub endpoint: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub listener: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub upstream: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub backend: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub network_namespace: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ProblemEvidence {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(double, tag = "2")]
+    pub value: f64,
+    /// "ratio", "seconds", "times", or what is counted.
+    #[prost(string, tag = "3")]
+    pub unit: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ProblemSeverity {
+    Unspecified = 0,
+    Info = 1,
+    Warning = 2,
+    Critical = 3,
+}
+impl ProblemSeverity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PROBLEM_SEVERITY_UNSPECIFIED",
+            Self::Info => "PROBLEM_SEVERITY_INFO",
+            Self::Warning => "PROBLEM_SEVERITY_WARNING",
+            Self::Critical => "PROBLEM_SEVERITY_CRITICAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PROBLEM_SEVERITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "PROBLEM_SEVERITY_INFO" => Some(Self::Info),
+            "PROBLEM_SEVERITY_WARNING" => Some(Self::Warning),
+            "PROBLEM_SEVERITY_CRITICAL" => Some(Self::Critical),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 #[cfg(feature = "services")]
 pub mod query_service_client {
@@ -1211,6 +1324,31 @@ pub mod query_service_client {
                 .insert(GrpcMethod::new("speedmimi.v1.QueryService", "GetBackendLoads"));
             self.inner.unary(req, path, codec).await
         }
+        /// What is wrong now, worst first; docs/problems.md explains each kind.
+        pub async fn list_problems(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListProblemsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListProblemsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/speedmimi.v1.QueryService/ListProblems",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("speedmimi.v1.QueryService", "ListProblems"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The loads now, and again whenever one of them changes.
         pub async fn watch_backend_loads(
             &mut self,
@@ -1285,6 +1423,14 @@ pub mod query_service_server {
             request: tonic::Request<super::GetBackendLoadsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetBackendLoadsResponse>,
+            tonic::Status,
+        >;
+        /// What is wrong now, worst first; docs/problems.md explains each kind.
+        async fn list_problems(
+            &self,
+            request: tonic::Request<super::ListProblemsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListProblemsResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the WatchBackendLoads method.
@@ -1549,6 +1695,51 @@ pub mod query_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetBackendLoadsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/speedmimi.v1.QueryService/ListProblems" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListProblemsSvc<T: QueryService>(pub Arc<T>);
+                    impl<
+                        T: QueryService,
+                    > tonic::server::UnaryService<super::ListProblemsRequest>
+                    for ListProblemsSvc<T> {
+                        type Response = super::ListProblemsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListProblemsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as QueryService>::list_problems(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListProblemsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -3,11 +3,11 @@
 use super::{Finding, Tree};
 
 /// What each package may use of this repository.
-const LOCAL: [(&str, &[&str]); 25] = [
+const LOCAL: [(&str, &[&str]); 26] = [
     ("backend-load", &[]),
     ("bpf", &["daemon", "kernel-sample", "monitor-common"]),
     ("budget", &[]),
-    ("cli", &["monitor-proto"]),
+    ("cli", &["monitor-proto", "problems"]),
     (
         "collector",
         &[
@@ -16,6 +16,7 @@ const LOCAL: [(&str, &[&str]); 25] = [
             "export",
             "monitor-otlp",
             "monitor-proto",
+            "problems",
             "query",
             "store",
         ],
@@ -52,6 +53,7 @@ const LOCAL: [(&str, &[&str]); 25] = [
             "monitor-common",
             "monitor-otlp",
             "monitor-proto",
+            "problems",
             "proxy-config",
             "spool",
             "window",
@@ -61,6 +63,7 @@ const LOCAL: [(&str, &[&str]); 25] = [
     ("monitor-ebpf", &["monitor-common"]),
     ("monitor-otlp", &["daemon", "monitor-proto"]),
     ("monitor-proto", &[]),
+    ("problems", &["monitor-proto"]),
     (
         "proxy",
         &["backend-load", "daemon", "http1", "monitor-proto"],
