@@ -17,8 +17,10 @@ pub struct Adopted {
     /// The state, one of [`crate::tcp::state`], that it was in when the process
     /// let go of it; 0 before.  Written by the programs.
     pub released_state: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// 1 once the peer sent a reset.  Written by the programs.
+    pub reset_received: u8,
+    /// 1 once a reset was sent.  Written by the programs.
+    pub reset_sent: u8,
 }
 
 const _: () = assert!(size_of::<Adopted>() == 8);

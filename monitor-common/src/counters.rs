@@ -5,7 +5,7 @@
 //! by one in a soft interrupt on the same CPU, and a plain addition would then
 //! lose a count.
 
-use crate::{histogram::BUCKETS, http};
+use crate::{ending::ENDINGS, histogram::BUCKETS, http};
 
 /// Why an actively opened connection failed, an index into
 /// [`EndpointCounters::connections_failed`].
@@ -31,7 +31,7 @@ pub const FAILURES: usize = 6;
 
 /// How many places a slot has for the programs' additions, one a CPU, where the
 /// machine has not fewer CPUs than that: beyond it several CPUs share one, which
-/// atomic additions bear. A power of two. Memory follows it: a place has 2,880 bytes.
+/// atomic additions bear. A power of two. Memory follows it: a place has 3,008 bytes.
 pub const CPU_PLACES_MAX: u32 = 32;
 
 const _: () = assert!(CPU_PLACES_MAX.is_power_of_two());
@@ -47,20 +47,19 @@ pub struct Durations {
 }
 
 /// Every counter of an endpoint, by cache lines: what begins and ends with a
-/// connection; what every exchange adds to, behind what the agent adopts and up to
-/// the requests by GET; and the rest, the histograms last.  A sample reads the first
-/// two lines.
+/// connection; what it carries and what every exchange adds to, up to the commonest
+/// methods; and the rest, the histograms last.  A sample reads the first three lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct EndpointCounters {
     /// Connections begun.
     pub connections_opened: u64,
-    /// Established connections that ended.
-    pub connections_closed: u64,
-    /// Connections that failed, by [`Failure`].
-    pub connections_failed: [u64; FAILURES],
+    /// Established connections that ended, by [`crate::ending::Ending`].
+    pub connections_closed: [u64; ENDINGS],
     /// Connections that were open before counting began.
     pub connections_adopted: u64,
+    /// Connections that failed, by [`Failure`].
+    pub connections_failed: [u64; FAILURES],
     /// Payload that arrived in order.
     pub bytes_received: u64,
     /// Payload that the peer acknowledged.
@@ -95,8 +94,14 @@ pub struct EndpointCounters {
     pub suspected: u64,
     /// HTTP/1 responses by [`http::code_index`].
     pub responses: [u64; http::CODES],
-    /// Zero.
-    pub reserved: [u64; 2],
+    /// Connections that ended while a request awaited its response, by
+    /// [`crate::ending::Ending`].
+    pub closed_before_response: [u64; ENDINGS],
+    /// Connections that ended within a response, by [`crate::ending::Ending`].
+    pub closed_within_response: [u64; ENDINGS],
+    /// Connections that ended after a response had begun of which the end could not be
+    /// told.
+    pub closed_response_unknown: u64,
     /// First byte of the request to first byte of the final response.
     pub exchange: Durations,
     /// SYN to established.
@@ -104,7 +109,8 @@ pub struct EndpointCounters {
 }
 
 /// How many counters there are, taken as one array.
-pub const WORDS: usize = 21 + http::METHODS + http::CODES + 5 + 2 * (1 + BUCKETS);
+pub const WORDS: usize =
+    18 + FAILURES + 3 * ENDINGS + http::METHODS + http::CODES + 2 * (1 + BUCKETS);
 
 // The counters fill their cache lines exactly: no implicit padding.
 const _: () = assert!(size_of::<EndpointCounters>() == 8 * WORDS);
@@ -119,7 +125,7 @@ impl EndpointCounters {
         Self {
             connections_opened: 0,
             connections_established: 0,
-            connections_closed: 0,
+            connections_closed: [0; ENDINGS],
             connections_failed: [0; FAILURES],
             failed_before_syn: 0,
             connections_adopted: 0,
@@ -138,7 +144,9 @@ impl EndpointCounters {
             unparsed: 0,
             pipelined: 0,
             suspected: 0,
-            reserved: [0; 2],
+            closed_before_response: [0; ENDINGS],
+            closed_within_response: [0; ENDINGS],
+            closed_response_unknown: 0,
             exchange: durations,
             connect: durations,
         }
@@ -175,10 +183,16 @@ impl EndpointCounters {
         delta
     }
 
+    /// Established connections that ended.
+    #[must_use]
+    pub fn closed(&self) -> u64 {
+        self.connections_closed.iter().sum()
+    }
+
     /// Connections that are open now.
     #[must_use]
     pub fn connections_active(&self) -> u64 {
-        let ended = self.connections_closed + self.connections_failed.iter().sum::<u64>();
+        let ended = self.closed() + self.connections_failed.iter().sum::<u64>();
         (self.connections_adopted + self.connections_opened).saturating_sub(ended)
     }
 }
@@ -205,7 +219,7 @@ mod tests {
             connections_opened: 5,
             ..EndpointCounters::ZERO
         };
-        c.connections_closed = 2;
+        c.connections_closed = [1, 0, 0, 1, 0, 0];
         c.connections_failed[Failure::Timeout as usize] = 1;
         assert_eq!(c.connections_active(), 2);
     }

@@ -16,6 +16,7 @@
 //! directions run at the same time on different CPUs, so each field belongs to
 //! one direction, which alone writes it.
 
+mod answer;
 mod exchange;
 mod head;
 mod method;
@@ -27,6 +28,7 @@ mod start;
 mod status;
 
 pub use self::{
+    answer::{Answer, Extent, HEAD_BYTES, TAIL_BYTES},
     exchange::{Admitted, Direction, Exchange, Interest, expects},
     method::{METHODS, Method},
     request::{Moment, RequestEvent},

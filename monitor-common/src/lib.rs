@@ -10,6 +10,7 @@
 pub mod adopted;
 pub mod bytes;
 pub mod counters;
+pub mod ending;
 pub mod endpoint;
 pub mod handshake;
 pub mod histogram;
@@ -22,7 +23,7 @@ pub mod tcp;
 
 /// The version of the layouts, part of the pins' path: programs and agents of
 /// one layout are compatible with each other.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// How many endpoints one target can have unless told otherwise; what comes
 /// beyond is counted under the endpoint `other` of its role.

@@ -1,12 +1,16 @@
 //! What is kept per socket, in the socket's own storage.
 
-use crate::{http::Exchange, tcp::Stream};
+use crate::{
+    http::{Answer, Exchange},
+    tcp::Stream,
+};
 
 /// The storage of one socket, freed by the kernel with it.
 ///
-/// With the storage's own header that is four cache lines: the header's own, two of the
+/// With the storage's own header that is eight cache lines: the header's own, two of the
 /// exchange, of which the first has what every packet needs, and that of the stream,
-/// with the exchange's last field.  Where the process itself calls is beyond them.
+/// with the exchange's last field.  Behind them is where the process itself calls, and
+/// what is kept of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Socket {
@@ -16,10 +20,12 @@ pub struct Socket {
     pub stream: Stream,
     /// Written where the process itself calls, without the socket's lock.
     pub process: Process,
+    /// Written by the packet program of the response's direction.
+    pub answer: Answer,
 }
 
 const _: () = assert!(align_of::<Socket>() == 8);
-const _: () = assert!(size_of::<Socket>() == size_of::<Exchange>() + 48 + 8);
+const _: () = assert!(size_of::<Socket>() == size_of::<Exchange>() + 48 + 8 + 248);
 
 /// What the process does with the socket: one call at a time, as the kernel lets go
 /// of a socket only when no call uses it any more.

@@ -113,6 +113,8 @@ impl Stream {
     pub const TIMED_OUT: u16 = 1 << 6;
     /// The end was counted.
     pub const ENDED: u16 = 1 << 7;
+    /// The peer sent payload after the process had let go of the socket.
+    pub const PAYLOAD_AFTER_FIN: u16 = 1 << 8;
 
     /// The flags of which one is set where a connection is followed from its
     /// beginning: not of one that was adopted, nor of an attempt without a SYN.
@@ -183,8 +185,10 @@ impl Stream {
         self.has(Self::FIN_ACKED) || (self.has(Self::OUR_FIN) && now.snd_una == now.snd_nxt)
     }
 
+    /// Whether the peer's FIN was taken.
     #[inline(always)]
-    fn peer_fin(&self, now: &Reading) -> bool {
+    #[must_use]
+    pub fn peer_fin(&self, now: &Reading) -> bool {
         self.has(Self::PEER_FIN)
             || (self.has(Self::FIN_SEEN)
                 && now.rcv_nxt.wrapping_sub(self.fin_end_seq).cast_signed() >= 0)

@@ -13,6 +13,7 @@ use aya_ebpf::{
 };
 use monitor_common::{
     counters::Failure,
+    ending::Ending,
     endpoint::{EndpointKey, Role, other_slot},
     losses::Loss,
     socket::Socket,
@@ -131,7 +132,7 @@ fn is_followed(ctx: &SockContext, socket: *mut Socket) -> bool {
     // SAFETY: written before the SYN.
     if let Some(counters) = maps::counters(unsafe { (*socket).exchange.slot }) {
         if now & Stream::ESTABLISHED != 0 {
-            bump!(counters, connections_closed);
+            bump!(counters, connections_closed[Ending::Other as usize]);
         } else {
             bump!(counters, connections_failed[Failure::Other as usize]);
         }

@@ -14,7 +14,7 @@ use aya_ebpf::{
     },
     helpers::{
         bpf_get_socket_cookie, bpf_ktime_get_ns,
-        generated::{bpf_get_netns_cookie, bpf_jiffies64},
+        generated::{bpf_get_netns_cookie, bpf_getsockopt, bpf_jiffies64},
     },
     macros::sock_ops,
     programs::SockOpsContext,
@@ -22,6 +22,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use monitor_common::{
     counters::{EndpointCounters, Failure},
+    ending::{Close, Resets, ending},
     endpoint::{Role, other_slot},
     handshake::HandshakeKey,
     http::Moment,
@@ -31,6 +32,7 @@ use monitor_common::{
 };
 
 use crate::{
+    answer,
     count::{bump, bump_at, bump_by, count_duration},
     endpoint, maps, packets,
 };
@@ -39,6 +41,9 @@ const CALLBACKS: u32 =
     BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG;
 
 const TCP_FLAG_FIN: u32 = 1;
+
+const SOL_SOCKET: i32 = 1;
+const SO_KEEPALIVE: i32 = 9;
 
 /// Lets the kernel go on; anything else would be an error to it.
 const GO_ON: u32 = 1;
@@ -334,7 +339,7 @@ fn state_change<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     }
     if ends {
         stream(socket).flags |= Stream::ENDED;
-        end(ops, socket, counters, old);
+        end(ctx, ops, socket, counters, old);
         if LOGS {
             debug!(ctx, "ended cookie={} old_state={}", cookie(ctx), old);
         }
@@ -342,21 +347,71 @@ fn state_change<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
 }
 
 #[inline(always)]
-fn end(ops: &bpf_sock_ops, socket: *mut Socket, counters: *mut EndpointCounters, old: u8) {
+fn end(
+    ctx: &SockOpsContext,
+    ops: &bpf_sock_ops,
+    socket: *mut Socket,
+    counters: *mut EndpointCounters,
+    old: u8,
+) {
     // Of an attempt that failed, too: its SYN may have carried a request.
     packets::count_unanswered(packets::exchange(socket), counters);
     let stream = stream(socket);
+    let released = is_released(socket);
     if !stream.has(Stream::ESTABLISHED) {
-        // SAFETY: written where the process calls, which may be at this moment.
-        let released = unsafe { (&raw const (*socket).process.released).read_volatile() } != 0;
         let reason = failure(ops, stream, released, old);
         // Last, so that who sees the connection ended sees all of it counted.
         bump_at!(counters, connections_failed, reason as usize);
         return;
     }
-    bump_by!(counters, stream.unacked(&reading(ops)), bytes_unacked);
+    let now = reading(ops);
+    bump_by!(counters, stream.unacked(&now), bytes_unacked);
+    let close = Close {
+        from: old,
+        released,
+        packets_out: ops.packets_out,
+        data_segs_out: ops.data_segs_out,
+        resets: resets(socket),
+    };
+    let ending = ending(stream, &now, &close, || keepalive(ctx)) as usize;
+    answer::count_open_exchange(socket, counters, &now, ending);
     // Last, as above.
-    bump!(counters, connections_closed);
+    bump_at!(counters, connections_closed, ending);
+}
+
+/// Whether the process has let go of the socket.
+#[inline(always)]
+fn is_released(socket: *mut Socket) -> bool {
+    // SAFETY: written where the process calls, which may be at this moment.
+    unsafe { (&raw const (*socket).process.released).read_volatile() != 0 }
+}
+
+/// The resets among the packets, where all of them since the last payload of the
+/// client were looked at.
+#[inline(always)]
+fn resets(socket: *mut Socket) -> Option<Resets> {
+    let exchange = packets::exchange(socket);
+    if !maps::sees_packets() || exchange.generation != maps::generation() {
+        return None;
+    }
+    Some(Resets {
+        received_seq: exchange.reset_received_seq,
+        received: exchange.reset_received,
+        sent: exchange.reset_sent,
+        reserved: [0; 2],
+    })
+}
+
+/// Whether the kernel probes the connection while it is idle; `None` before Linux 6.1,
+/// which does not tell.
+#[inline(always)]
+fn keepalive(ctx: &SockOpsContext) -> Option<bool> {
+    let mut value = 0i32;
+    let len = size_of::<i32>() as i32;
+    let to = (&raw mut value).cast();
+    // SAFETY: as many bytes are written as `value` has.
+    let result = unsafe { bpf_getsockopt(ctx.as_ptr(), SOL_SOCKET, SO_KEEPALIVE, to, len) };
+    (result == 0).then_some(value != 0)
 }
 
 /// Why a connection was never established.
@@ -389,17 +444,25 @@ fn timer(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     }
 }
 
-/// A packet came after we sent our FIN: does it carry the peer's?
+/// A packet came after we sent our FIN: does it carry the peer's, or payload that
+/// nobody is going to read?
 #[inline(always)]
 fn header(ops: &bpf_sock_ops) {
-    if ops.skb_tcp_flags & TCP_FLAG_FIN == 0 {
-        return;
-    }
-    let Some(end_seq) = packets::fin_end_seq(ops) else {
+    let fin = ops.skb_tcp_flags & TCP_FLAG_FIN;
+    let Some(payload_end) = packets::payload_end_seq(ops) else {
         return;
     };
+    let is_new = payload_end.wrapping_sub(ops.rcv_nxt).cast_signed() > 0;
+    if fin == 0 && !is_new {
+        return;
+    }
     let Some(socket) = followed(ops) else { return };
     let stream = stream(socket);
-    stream.fin_end_seq = end_seq;
-    stream.flags |= Stream::FIN_SEEN;
+    if fin != 0 {
+        stream.fin_end_seq = payload_end.wrapping_add(1);
+        stream.flags |= Stream::FIN_SEEN;
+    }
+    if is_new && is_released(socket) {
+        stream.flags |= Stream::PAYLOAD_AFTER_FIN;
+    }
 }

@@ -19,6 +19,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod answer;
 mod attempts;
 mod bench;
 mod count;

@@ -31,6 +31,10 @@ static PLACES: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
 static GENERATION: Global<u8> = Global::new(0);
 
+/// 1 where packets are looked at (level http).  Set by the agent.
+#[unsafe(no_mangle)]
+static PACKETS: Global<u8> = Global::new(0);
+
 /// How many parts of a segment are read.  Set by the agent.
 #[unsafe(no_mangle)]
 static PARTS: Global<u32> = Global::new(FEW_PARTS);
@@ -39,6 +43,27 @@ static PARTS: Global<u32> = Global::new(FEW_PARTS);
 #[inline(always)]
 pub(crate) fn parts() -> u32 {
     PARTS.load()
+}
+
+/// Whether heads are read to their ends.
+#[inline(always)]
+pub(crate) fn reads_heads() -> bool {
+    parts() > FEW_PARTS
+}
+
+/// A number by way of a place that the verifier knows nothing of.
+#[inline(always)]
+pub(crate) fn forget(scratch: *mut u32, number: u32) -> u32 {
+    // SAFETY: callers pass a pointer into a map's value.
+    unsafe { scratch.write_volatile(number) };
+    // SAFETY: as above.
+    unsafe { scratch.read_volatile() }
+}
+
+/// Whether packets are looked at.
+#[inline(always)]
+pub(crate) fn sees_packets() -> bool {
+    PACKETS.load() != 0
 }
 
 /// Which time of looking at packets this is.

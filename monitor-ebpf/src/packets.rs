@@ -22,7 +22,7 @@ use monitor_common::{
 };
 
 use crate::{
-    bench,
+    answer, bench,
     count::{bump, bump_at, bump_by, count_duration},
     maps,
     payload::Packet,
@@ -65,6 +65,7 @@ struct Segment {
     offset: u32,
     len: u32,
     ports: u32,
+    is_reset: bool,
 }
 
 #[inline(always)]
@@ -74,11 +75,14 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
     let Some(segment) = segment(skb) else {
         return unreadable(skb);
     };
+    // SAFETY: the union's only member of pointer size, as the UAPI has it.
+    let sk = unsafe { skb.__bindgen_anon_2.sk };
+    if segment.is_reset {
+        return reset(ctx, sk, &segment, ingress);
+    }
     if segment.len == 0 {
         return;
     }
-    // SAFETY: the union's only member of pointer size, as the UAPI has it.
-    let sk = unsafe { skb.__bindgen_anon_2.sk };
     if sk.is_null() {
         maps::lose(Loss::NoSocket);
         return;
@@ -90,7 +94,39 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
             None => return,
         },
     };
-    followed(ctx, sk, exchange(socket), &segment, ingress);
+    followed(ctx, sk, socket, &segment, ingress);
+}
+
+/// Notes a reset for the end that it brings about, or that it tells of.
+#[inline(always)]
+fn reset(ctx: &SkBuffContext, sk: *mut bpf_sock, segment: &Segment, ingress: bool) {
+    if sk.is_null() {
+        return;
+    }
+    if let Some(socket) = maps::socket(sk) {
+        // SAFETY: each direction writes fields of its own.
+        unsafe {
+            let exchange = &raw mut (*socket).exchange;
+            if ingress {
+                (&raw mut (*exchange).reset_received_seq).write_volatile(segment.seq);
+                (&raw mut (*exchange).reset_received).write_volatile(1);
+            } else {
+                (&raw mut (*exchange).reset_sent).write_volatile(1);
+            }
+        }
+    }
+    // SAFETY: the context is the program's own.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
+    if let Some(adopted) = maps::adopted(cookie) {
+        // SAFETY: each direction writes a byte of its own.
+        unsafe {
+            if ingress {
+                (&raw mut (*adopted).reset_received).write_volatile(1);
+            } else {
+                (&raw mut (*adopted).reset_sent).write_volatile(1);
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -121,14 +157,14 @@ fn unreadable(skb: &__sk_buff) {
 fn followed(
     ctx: &SkBuffContext,
     sk: *mut bpf_sock,
-    exchange: &mut Exchange,
+    socket: *mut Socket,
     segment: &Segment,
     ingress: bool,
 ) {
-    if (exchange.role == Role::Downstream as u8) == ingress {
-        to_server(ctx, sk, exchange, segment, ingress);
+    if (exchange(socket).role == Role::Downstream as u8) == ingress {
+        to_server(ctx, sk, socket, segment, ingress);
     } else {
-        to_client(ctx, sk, exchange, segment, ingress);
+        to_client(ctx, sk, socket, segment, ingress);
     }
 }
 
@@ -136,14 +172,16 @@ fn followed(
 fn to_server(
     ctx: &SkBuffContext,
     sk: *mut bpf_sock,
-    exchange: &mut Exchange,
+    socket: *mut Socket,
     segment: &Segment,
     ingress: bool,
 ) {
+    let exchange = exchange(socket);
     if exchange.generation != maps::generation() {
         // Payload has passed unseen while the level was another one.
         let [own, other] = next_seqs(sk, segment, ingress);
         exchange.begin_anew(maps::generation(), own, other);
+        answer::forget(socket);
     }
     let payload = Packet {
         ctx,
@@ -235,10 +273,11 @@ fn held_requests(
 fn to_client(
     ctx: &SkBuffContext,
     sk: *mut bpf_sock,
-    exchange: &mut Exchange,
+    socket: *mut Socket,
     segment: &Segment,
     ingress: bool,
 ) {
+    let exchange = exchange(socket);
     if exchange.generation != maps::generation() {
         return;
     }
@@ -256,18 +295,21 @@ fn to_client(
     ) else {
         return;
     };
-    responses(&payload, exchange, seen, segment.len, ingress);
+    responses(&payload, socket, seen, segment, ingress);
+    answer::keep_tail(&payload, socket, segment.seq, segment.len);
     let next = segment.seq.wrapping_add(segment.len);
     exchange.go_on(Direction::Response, next);
     if ingress && let Some((len, start)) = exchange.release(Direction::Response) {
         held_response(ctx, exchange, start, len);
+        answer::forget(socket);
         let next = exchange.held_seq.wrapping_add(len);
         exchange.go_on(Direction::Response, next);
     }
 }
 
 #[inline(always)]
-fn responses(payload: &Packet<'_>, exchange: &mut Exchange, at: u32, end: u32, ingress: bool) {
+fn responses(payload: &Packet<'_>, socket: *mut Socket, at: u32, segment: &Segment, ingress: bool) {
+    let exchange = exchange(socket);
     let interest = exchange.response_interest();
     if matches!(interest, Interest::None) {
         return;
@@ -280,7 +322,13 @@ fn responses(payload: &Packet<'_>, exchange: &mut Exchange, at: u32, end: u32, i
         exchange.turn_to_client()
     } else {
         let count = |code| bump_at!(counters, responses, code);
-        exchange.read_responses(payload, at, end, count, || maps::lose(Loss::PassedOver))
+        let begins = exchange.is_at_response();
+        let lose = || maps::lose(Loss::PassedOver);
+        let event = exchange.read_responses(payload, at, segment.len, count, lose);
+        if matches!(event, ResponseEvent::Final(..)) {
+            answer::keep_head(payload, socket, segment.seq, at, segment.len, begins);
+        }
+        event
     };
     count_response(counters, event, took_ns);
 }
@@ -434,6 +482,7 @@ impl Segment {
         offset: 0,
         len: 0,
         ports: 0,
+        is_reset: false,
     };
 
     /// From words of the TCP header, in network byte order.
@@ -450,6 +499,7 @@ impl Segment {
             offset: headers,
             len: skb.len.saturating_sub(headers),
             ports,
+            is_reset: length_and_flags >> 18 & 1 != 0,
         }
     }
 }
@@ -479,10 +529,10 @@ fn word(address: usize) -> u32 {
     word as u32
 }
 
-/// The sequence number after a packet's FIN, from the header that a callback
+/// The sequence number after a packet's payload, from the header that a callback
 /// shows.
 #[inline(always)]
-pub(crate) fn fin_end_seq(ops: &bpf_sock_ops) -> Option<u32> {
+pub(crate) fn payload_end_seq(ops: &bpf_sock_ops) -> Option<u32> {
     // SAFETY: the unions' only members of pointer size, as the UAPI has it.
     let tcp = unsafe { ops.__bindgen_anon_3.skb_data } as usize;
     // SAFETY: as above.
@@ -492,11 +542,7 @@ pub(crate) fn fin_end_seq(ops: &bpf_sock_ops) -> Option<u32> {
     }
     let header = u32::from(byte(tcp + 12) >> 4) * 4;
     let payload = ops.skb_len.wrapping_sub(header);
-    Some(
-        u32::from_be(word(tcp + 4))
-            .wrapping_add(payload)
-            .wrapping_add(1),
-    )
+    Some(u32::from_be(word(tcp + 4)).wrapping_add(payload))
 }
 
 /// Payload without a socket that is followed: either it completes a handshake,

@@ -27,7 +27,7 @@ use crate::{
     error::{KernelError, failed},
     object::maps,
     pins::Pins,
-    sockdiag::{Diag, Ends},
+    sockdiag::{Diag, Ends, Listening},
     syscall,
 };
 
@@ -232,6 +232,15 @@ impl Namespaces {
         // A socket that moves while the table is walked may be told twice.
         sockets.sort_unstable_by_key(|socket| socket.cookie);
         sockets.dedup_by_key(|socket| socket.cookie);
+        Ok(sockets)
+    }
+
+    /// The listening sockets of all open namespaces.
+    pub(crate) fn listening(&self) -> Result<Vec<Listening>, KernelError> {
+        let mut sockets = Vec::new();
+        for namespace in &self.open {
+            namespace.diag.listening(&mut sockets)?;
+        }
         Ok(sockets)
     }
 

@@ -47,6 +47,9 @@ pub(crate) const BENCH: &str = "BENCH";
 /// Changes with the level.
 pub(crate) const GENERATION: &str = "GENERATION";
 
+/// Whether packets are looked at.
+pub(crate) const PACKETS: &str = "PACKETS";
+
 /// The constant with the number of parts of a segment that are read.
 pub(crate) const PARTS: &str = "PARTS";
 

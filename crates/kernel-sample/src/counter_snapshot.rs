@@ -1,9 +1,12 @@
-//! What a sample takes of the counters: two cache lines of every place, however
+//! What a sample takes of the counters: three cache lines of every place, however
 //! many counters there are.
 
 use std::mem::offset_of;
 
-use monitor_common::counters::{EndpointCounters, FAILURES};
+use monitor_common::{
+    counters::{EndpointCounters, FAILURES},
+    ending::ENDINGS,
+};
 
 use crate::{EndpointId, EndpointSample};
 
@@ -42,8 +45,8 @@ pub struct Figures {
     pub activity: u64,
 }
 
-/// How many words are read of a place, its first ones: two cache lines.
-pub const WORDS: usize = 16;
+/// How many words are read of a place, its first ones: three cache lines.
+pub const WORDS: usize = 24;
 
 /// Without adopted connections the agent counts nothing in its own place.
 pub const ADOPTED: usize = word(offset_of!(EndpointCounters, connections_adopted));
@@ -63,7 +66,8 @@ impl Figures {
     pub fn add(&mut self, words: &[u64; WORDS]) {
         let sum = |words: &[u64]| words.iter().fold(0u64, |sum, n| sum.wrapping_add(*n));
         self.begun += words[OPENED] + words[ADOPTED];
-        self.ended += words[CLOSED] + sum(&words[FAILED..FAILED + FAILURES]);
+        self.ended += sum(&words[CLOSED..CLOSED + ENDINGS]);
+        self.ended += sum(&words[FAILED..FAILED + FAILURES]);
         self.srtt_sum_us += words[SRTT_SUM];
         self.srtt_samples += words[SRTT_SAMPLES];
         self.activity = self.activity.wrapping_add(sum(words));
@@ -127,7 +131,7 @@ mod tests {
         let c = &sample.counters;
         let failed: u64 = c.connections_failed.iter().sum();
         assert_eq!(figures.begun, c.connections_opened + c.connections_adopted);
-        assert_eq!(figures.ended, c.connections_closed + failed);
+        assert_eq!(figures.ended, c.closed() + failed);
         assert_eq!(
             (figures.srtt_sum_us, figures.srtt_samples),
             (c.srtt_sum_us, c.srtt_samples)

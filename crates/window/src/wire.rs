@@ -18,7 +18,7 @@ pub(super) fn counters(c: &EndpointCounters, http: bool) -> v1::Counters {
         connections_established: c.connections_established,
         connections_failed: Some(failed(c)),
         failed_before_syn: c.failed_before_syn,
-        connections_closed: c.connections_closed,
+        connections_closed: c.closed(),
         bytes_received: c.bytes_received,
         bytes_sent: c.bytes_sent,
         bytes_unacked: c.bytes_unacked,

@@ -88,7 +88,7 @@ mod tests {
     fn endpoint(address: EndpointAddress) -> EndpointSample {
         let mut counters = Box::new(EndpointCounters::ZERO);
         counters.connections_opened = 9;
-        counters.connections_closed = 3;
+        counters.connections_closed[0] = 3;
         counters.connections_failed[Failure::Refused as usize] = 2;
         counters.exchange.buckets[40] = 10;
         counters.exchange.sum_ns = 7_000;

@@ -10,7 +10,7 @@ use std::{
 use bpf::Kernel;
 use kernel_sample::EndpointAddress;
 use libtest_mimic::Failed;
-use monitor_common::{counters::EndpointCounters, endpoint::Role};
+use monitor_common::{counters::EndpointCounters, ending::Ending, endpoint::Role};
 use rustix::net::sockopt::set_socket_linger;
 
 use crate::{
@@ -115,7 +115,7 @@ fn figures(c: &EndpointCounters) -> [u64; 8] {
     [
         c.connections_adopted,
         c.connections_opened,
-        c.connections_closed,
+        c.closed(),
         c.connections_failed.iter().sum(),
         c.connections_active(),
         c.bytes_received,
@@ -164,37 +164,58 @@ fn adopted_and_counted(watch: &Watch) -> Result<(), Failed> {
 
 /// Who closes first, how, and whether the other side had read it.
 fn every_way_to_end(watch: &Watch) -> Result<(), Failed> {
-    let ends: [fn(Older); 6] = [
-        |o| {
-            o.client.shutdown(Shutdown::Write).unwrap();
-            assert_eq!((&o.server).read(&mut [0; 9]).unwrap(), 0);
-            o.server.shutdown(Shutdown::Write).unwrap();
-            assert_eq!((&o.client).read(&mut [0; 9]).unwrap(), 0);
-        },
-        |o| {
-            o.server.shutdown(Shutdown::Write).unwrap();
-            assert_eq!((&o.client).read(&mut [0; 9]).unwrap(), 0);
-            o.client.shutdown(Shutdown::Write).unwrap();
-            assert_eq!((&o.server).read(&mut [0; 9]).unwrap(), 0);
-        },
-        |o| {
-            drop(o.client);
-            assert_eq!((&o.server).read(&mut [0; 9]).unwrap(), 0);
-        },
-        |o| {
-            drop(o.server);
-            assert_eq!((&o.client).read(&mut [0; 9]).unwrap(), 0);
-        },
+    /// A way to end, and how the server's side ended so, where the state it was let go
+    /// of in tells.
+    type End = (fn(Older), Option<Ending>);
+    let ends: [End; 6] = [
+        (
+            |o| {
+                o.client.shutdown(Shutdown::Write).unwrap();
+                assert_eq!((&o.server).read(&mut [0; 9]).unwrap(), 0);
+                o.server.shutdown(Shutdown::Write).unwrap();
+                assert_eq!((&o.client).read(&mut [0; 9]).unwrap(), 0);
+            },
+            None,
+        ),
+        (
+            |o| {
+                o.server.shutdown(Shutdown::Write).unwrap();
+                assert_eq!((&o.client).read(&mut [0; 9]).unwrap(), 0);
+                o.client.shutdown(Shutdown::Write).unwrap();
+                assert_eq!((&o.server).read(&mut [0; 9]).unwrap(), 0);
+            },
+            None,
+        ),
+        (
+            |o| {
+                drop(o.client);
+                assert_eq!((&o.server).read(&mut [0; 9]).unwrap(), 0);
+            },
+            Some(Ending::FinReceived),
+        ),
+        (
+            |o| {
+                drop(o.server);
+                assert_eq!((&o.client).read(&mut [0; 9]).unwrap(), 0);
+            },
+            Some(Ending::FinSent),
+        ),
         // Nobody reads the other's end.
-        |o| {
-            drop(o.client);
-            std::thread::sleep(Duration::from_millis(20));
-            drop(o.server);
-        },
-        |o| {
-            drop(o.server);
-            drop(o.client);
-        },
+        (
+            |o| {
+                drop(o.client);
+                std::thread::sleep(Duration::from_millis(20));
+                drop(o.server);
+            },
+            None,
+        ),
+        (
+            |o| {
+                drop(o.server);
+                drop(o.client);
+            },
+            Some(Ending::FinSent),
+        ),
     ];
     let own = Own::new("adopted-ends");
     let listeners: Vec<_> = ends
@@ -203,12 +224,16 @@ fn every_way_to_end(watch: &Watch) -> Result<(), Failed> {
         .collect();
     let older: Vec<_> = listeners.iter().map(Older::new).collect();
     let kernel = own.open(watch);
-    for (mut older, end) in older.into_iter().zip(ends) {
+    for (mut older, (end, ending)) in older.into_iter().zip(ends) {
         let address = older.address;
         older.carry(10, 50);
         older.carry(1, 2_000_000);
         end(older);
         check(&kernel, address, [1, 0, 1, 0, 0], 11, 2_000_050);
+        if let Some(ending) = ending {
+            let closed = counters(&kernel, Role::Downstream, address).connections_closed;
+            assert_eq!(closed[ending as usize], 1, "{ending:?}: {closed:?}");
+        }
     }
     Ok(())
 }
@@ -227,6 +252,13 @@ fn reset_is_closed(watch: &Watch) -> Result<(), Failed> {
     let _reset = older.client.read(&mut [0; 9]).unwrap_err();
     drop(older.client);
     check(&kernel, address, [1, 0, 1, 0, 0], 77, 88);
+    for (role, ending) in [
+        (Role::Downstream, Ending::ResetSent),
+        (Role::Upstream, Ending::ResetReceived),
+    ] {
+        let closed = counters(&kernel, role, address).connections_closed;
+        assert_eq!(closed[ending as usize], 1, "{role:?}: {closed:?}");
+    }
     // The kernel erases a socket's counts where its own process resets it.
     assert!(own.lost(&kernel, "adopted_unseen") > lost);
     Ok(())
@@ -327,7 +359,7 @@ fn a_flood_of_ends(watch: &Watch) -> Result<(), Failed> {
         let mut unseen_sides = 0;
         for (role, received, sent) in [(Role::Downstream, 100, 1_000), (Role::Upstream, 1_000, 100)]
         {
-            let ended = until(&kernel, role, address, |c| c.connections_closed == 1);
+            let ended = until(&kernel, role, address, |c| c.closed() == 1);
             let (more_received, more_sent) = match role {
                 Role::Downstream => (3, 4),
                 Role::Upstream => (4, 3),

@@ -78,7 +78,7 @@ fn taken_at_the_syn(watch: &Watch) -> Result<(), Failed> {
     drop(other);
     until("each of them ended", || {
         let c = own.counters(&kernel, Role::Upstream, address);
-        (c.connections_opened, c.connections_closed, c.bytes_sent) == (3, 3, 9)
+        (c.connections_opened, c.closed(), c.bytes_sent) == (3, 3, 9)
     });
     let refused = own.counters(&kernel, Role::Upstream, closed);
     assert_eq!(refused.connections_opened, 3);
@@ -96,7 +96,7 @@ fn ends_without_callbacks(watch: &Watch) -> Result<(), Failed> {
     let address = listener.local_addr()?;
     let open = || {
         let c = own.counters(&kernel, Role::Upstream, address);
-        c.connections_opened - c.connections_closed
+        c.connections_opened - c.closed()
     };
     // The programs of all tests are on one cgroup: those of another may have the kernel
     // tell of an end.
@@ -136,9 +136,7 @@ fn taken_for_good(watch: &Watch) -> Result<(), Failed> {
     assert_eq!(server.read(&mut [0; 9])?, 0);
     drop((client, server));
     until("it ended", || {
-        own.counters(&kernel, Role::Upstream, address)
-            .connections_closed
-            == 1
+        own.counters(&kernel, Role::Upstream, address).closed() == 1
     });
     assert!(lost() > before);
     Ok(())

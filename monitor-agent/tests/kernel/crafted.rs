@@ -12,6 +12,7 @@ use std::{
 use libtest_mimic::Failed;
 use monitor_common::{
     counters::{EndpointCounters, Failure},
+    ending::{ENDINGS, Ending},
     endpoint::Role,
     http::code_index,
 };
@@ -24,8 +25,16 @@ use crate::{
     watch::DEADLINE,
 };
 
-pub(crate) const CASES: [Case; 4] = [
+pub(crate) const CASES: [Case; 6] = [
     ("a_reset_amid_the_handshake_is_told", reset_amid_handshake),
+    (
+        "payload_behind_our_fin_is_answered_by_a_reset_of_ours",
+        payload_behind_our_fin,
+    ),
+    (
+        "a_reset_that_tcp_does_not_take_ends_nothing",
+        reset_that_is_not_taken,
+    ),
     (
         "a_client_that_sends_twice_and_out_of_order_counts_once",
         disorderly_client,
@@ -278,17 +287,60 @@ fn reset_amid_handshake(watch: &Watch) -> Result<(), Failed> {
         (failed[Failure::Reset as usize], failed.iter().sum()),
         (1, 1)
     );
-    assert_eq!(
-        (counters.connections_opened, counters.connections_closed),
-        (1, 0)
-    );
+    assert_eq!((counters.connections_opened, counters.closed()), (1, 0));
+    Ok(())
+}
+
+/// One connection that ended so, and no other.
+fn only(ending: Ending) -> [u64; ENDINGS] {
+    let mut counts = [0; ENDINGS];
+    counts[ending as usize] = 1;
+    counts
+}
+
+/// The process has closed the socket, so nobody is going to read what the peer sends.
+fn payload_behind_our_fin(watch: &Watch) -> Result<(), Failed> {
+    let address = in_own_network(|| {
+        let (mut peer, server, address) = accepted()?;
+        drop(server);
+        let fin = peer.expect("our FIN", |s| s.flags & FIN != 0);
+        // Our FIN is not acknowledged: the socket is there yet.
+        assert_eq!(peer.taken, fin.seq);
+        peer.send(b"to nobody")?;
+        peer.expect("a reset", |s| s.flags & RST != 0);
+        Ok(address)
+    })?;
+    let counters = watch.ended(Role::Downstream, address, 1);
+    assert_eq!(counters.connections_closed, only(Ending::ResetSent));
+    Ok(())
+}
+
+/// One outside of the window, and one that is not exactly in order (RFC 5961), which are
+/// passed over and challenged.
+fn reset_that_is_not_taken(watch: &Watch) -> Result<(), Failed> {
+    let address = in_own_network(|| {
+        let (mut peer, mut server, address) = accepted()?;
+        peer.send_at(0u32.wrapping_sub(1_000), RST, b"")?;
+        peer.send_at(5, RST, b"")?;
+        peer.expect("a challenge", |s| s.flags == ACK);
+        peer.send(GET)?;
+        server.read_exact(&mut [0; GET.len()])?;
+        server.write_all(OK)?;
+        peer.take_until(OK)?;
+        drop(server);
+        peer.close()?;
+        Ok(address)
+    })?;
+    let counters = watch.ended(Role::Downstream, address, 1);
+    assert_eq!(counters.connections_closed, only(Ending::FinSent));
+    assert_eq!(counters.closed_within_response, [0; ENDINGS]);
     Ok(())
 }
 
 /// Requests, responses, and payload in the order of an endpoint's role.
 #[track_caller]
 fn check(counters: &EndpointCounters, exchanges: u64, received: usize, sent: usize) {
-    let connections = (counters.connections_opened, counters.connections_closed);
+    let connections = (counters.connections_opened, counters.closed());
     assert_eq!(connections, (1, 1));
     let requests: u64 = counters.requests.iter().sum();
     let responses = counters.responses[code_index(200).unwrap()];

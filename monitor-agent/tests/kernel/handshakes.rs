@@ -73,7 +73,7 @@ fn figures(c: &EndpointCounters) -> [u64; 9] {
     [
         c.connections_opened,
         c.connections_established,
-        c.connections_closed,
+        c.closed(),
         c.bytes_received,
         c.bytes_sent,
         c.bytes_unacked,

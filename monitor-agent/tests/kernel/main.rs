@@ -14,9 +14,11 @@ mod callbacks;
 mod cgroup;
 mod continuity;
 mod crafted;
+mod ends;
 mod failures;
 mod handshakes;
 mod http;
+mod listeners;
 mod lossy;
 mod namespaces;
 mod network;
@@ -66,6 +68,8 @@ fn special_cases() -> impl Iterator<Item = (Case, fn() -> Option<String>)> {
     }
     with(lossy::CASES, lossy::missing)
         .chain(with(crafted::CASES, crafted::missing))
+        .chain(with(ends::TIMEOUTS, ends::missing))
+        .chain(with(listeners::CASES, listeners::missing))
         .chain(with(unreadable::ENCAPSULATED, unreadable::missing))
         .chain(with(handshakes::MOVING, handshakes::missing_moving))
         .chain(with(handshakes::MULTIPATH, handshakes::missing_multipath))
@@ -87,5 +91,6 @@ fn cases() -> impl Iterator<Item = Case> {
         .chain(namespaces::CASES)
         .chain(retirement::CASES)
         .chain(callbacks::CASES)
+        .chain(ends::CASES)
         .chain(unreadable::CASES)
 }

@@ -70,7 +70,7 @@ fn converse(listener: &TcpListener) {
 
 /// Opened, closed, received.
 fn figures(counters: Option<EndpointCounters>) -> Option<[u64; 3]> {
-    counters.map(|c| [c.connections_opened, c.connections_closed, c.bytes_received])
+    counters.map(|c| [c.connections_opened, c.closed(), c.bytes_received])
 }
 
 fn goes_on_from_its_totals(watch: &Watch) -> Result<(), Failed> {
@@ -280,7 +280,7 @@ fn come_and_go(watch: &Watch) -> Result<(), Failed> {
             let counters = upstream(&kernel, |address| address == to);
             let figures = counters
                 .iter()
-                .map(|c| (c.connections_opened, c.connections_closed, c.bytes_sent));
+                .map(|c| (c.connections_opened, c.closed(), c.bytes_sent));
             figures.eq([expected])
         });
     }

@@ -96,7 +96,7 @@ impl Pair {
             let found = (
                 counters.connections_opened,
                 counters.connections_established,
-                counters.connections_closed,
+                counters.closed(),
                 counters.bytes_received,
                 counters.bytes_sent,
                 counters.bytes_unacked,
@@ -207,10 +207,7 @@ fn a_reset_ends_a_connection(watch: &Watch) -> Result<(), Failed> {
     drop(server);
     let server = watch.ended(Role::Downstream, address, 1);
     let client = watch.ended(Role::Upstream, address, 1);
-    assert_eq!(
-        (server.connections_closed, client.connections_closed),
-        (1, 1)
-    );
+    assert_eq!((server.closed(), client.closed()), (1, 1));
     assert_eq!((server.bytes_received, client.bytes_sent), (12_345, 12_345));
     assert_eq!((server.bytes_sent, client.bytes_received), (0, 0));
     Ok(())
@@ -230,7 +227,7 @@ fn ipv6_and_mapped_addresses(watch: &Watch) -> Result<(), Failed> {
     drop((listener.accept()?, client));
     let mapped = ([127, 0, 0, 1], port).into();
     for role in [Role::Downstream, Role::Upstream] {
-        assert_eq!(watch.ended(role, mapped, 1).connections_closed, 1);
+        assert_eq!(watch.ended(role, mapped, 1).closed(), 1);
     }
     Ok(())
 }

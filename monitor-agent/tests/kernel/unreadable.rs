@@ -92,7 +92,7 @@ fn extension_headers(watch: &Watch) -> Result<(), Failed> {
         let asked = REQUEST.len() as u64;
         until("its end", || {
             let c = own.counters(&kernel, Role::Downstream, address);
-            (c.connections_closed, c.bytes_received) == (1, asked)
+            (c.closed(), c.bytes_received) == (1, asked)
         });
         let c = own.counters(&kernel, Role::Downstream, address);
         assert_eq!(c.requests.iter().sum::<u64>(), 0);

@@ -136,7 +136,7 @@ impl Watch {
     /// The counters once so many connections have ended, well or not.
     pub(crate) fn ended(&self, role: Role, address: SocketAddr, n: u64) -> EndpointCounters {
         self.until(role, address, |c| {
-            c.connections_closed + c.connections_failed.iter().sum::<u64>() >= n
+            c.closed() + c.connections_failed.iter().sum::<u64>() >= n
         })
     }
 

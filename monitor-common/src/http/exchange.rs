@@ -78,8 +78,10 @@ pub struct Exchange {
     /// What the server's next payload is: [`expects::START`], [`expects::FIELDS`] of an
     /// interim response, or [`expects::LOST`].  Of the response's direction.
     pub response_expects: u8,
-    /// Zero.
-    pub padding: [u8; 2],
+    /// 1 once the peer sent a reset.  Of the direction that is received.
+    pub reset_received: u8,
+    /// 1 once a reset was sent.  Of the direction that is sent.
+    pub reset_sent: u8,
     /// How long the open request's body is, or what is left of it.  Of the request's
     /// direction.
     pub body_left: u64,
@@ -99,8 +101,9 @@ pub struct Exchange {
     pub request_scratch: u32,
     /// The same of the response's direction.
     pub response_scratch: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The sequence number of the newest reset of the peer.  Of the direction that is
+    /// received.
+    pub reset_received_seq: u32,
     /// The bytes of a split request line.  Of the request's direction.
     pub request_start: Start,
     /// The bytes of a split status line.  Of the response's direction.
@@ -157,6 +160,13 @@ impl Exchange {
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.requests != self.responses
+    }
+
+    /// Whether the server's next payload is a response's first byte, so far as is known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_at_response(&self) -> bool {
+        self.response_start_len == 0 && self.response_expects == expects::START
     }
 
     /// Whether requests were pipelined.

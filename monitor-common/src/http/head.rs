@@ -96,16 +96,49 @@ const fn matching(text: &[u8], byte: u8, at: u32, any_case: bool) -> u64 {
     set
 }
 
+/// One where a byte was just the last before a length.
+#[inline(always)]
+pub(super) const fn length_found(progress: Progress) -> u64 {
+    progress >> LENGTH_FOUND & 1
+}
+
+/// Which of the lowest eight bits is the highest one that is set; 0 where none is.
+#[inline(always)]
+const fn highest(mut bits: u64) -> u32 {
+    // All bits below it.
+    bits |= bits >> 1;
+    bits |= bits >> 2;
+    bits |= bits >> 4;
+    bits >>= 1;
+    // How many these are.
+    bits -= bits >> 1 & 0x55;
+    bits = (bits & 0x33) + (bits >> 2 & 0x33);
+    ((bits + (bits >> 4)) & 0x0f) as u32
+}
+
+/// How many bytes ago the head ended; 8 where it did not within the last 8.
+#[inline(always)]
+pub(super) const fn end_found_ago(progress: Progress) -> u32 {
+    let ended = progress >> END_FOUND & TAIL_BITS;
+    if ended == 0 { TAIL } else { highest(ended) }
+}
+
+/// Whether a transfer coding was told.
+#[inline(always)]
+pub(super) const fn has_coding(progress: Progress) -> bool {
+    progress & HAS_CODING != 0
+}
+
 /// What one byte makes of it.
 #[inline(always)]
-fn step(progress: Progress, byte: u8) -> Progress {
+pub(super) fn step(progress: Progress, byte: u8) -> Progress {
     (progress << 1 | BEGINS | progress & STAYS) & LETS[byte as usize]
 }
 
 /// Whether a word cannot change anything: nothing is under way, no line ends in it,
 /// nor, within the first line, a part of it.
 #[inline(always)]
-const fn is_quiet(progress: Progress, word: u64) -> bool {
+pub(super) const fn is_quiet(progress: Progress, word: u64) -> bool {
     // Zero where no space matters, else all ones.
     let first_line = (progress & FIRST_LINE).wrapping_neg();
     let lines = has(word, b'\n');
@@ -131,19 +164,10 @@ impl Read {
     #[inline(always)]
     const fn new(progress: Progress, bytes: u32) -> Self {
         // What was found is so many bytes ago.
-        let mut ago = (progress >> LENGTH_FOUND | progress >> END_FOUND) & TAIL_BITS;
-        // All bits below the highest one.
-        ago |= ago >> 1;
-        ago |= ago >> 2;
-        ago |= ago >> 4;
-        ago >>= 1;
-        // How many these are.
-        ago -= ago >> 1 & 0x55;
-        ago = (ago & 0x33) + (ago >> 2 & 0x33);
-        ago = (ago + (ago >> 4)) & 0x0f;
+        let ago = (progress >> LENGTH_FOUND | progress >> END_FOUND) & TAIL_BITS;
         Self {
             progress,
-            bytes: bytes - ago as u32,
+            bytes: bytes - highest(ago),
         }
     }
 
@@ -177,7 +201,7 @@ impl Read {
     /// Whether a transfer coding was told.
     #[inline(always)]
     pub(super) const fn has_coding(self) -> bool {
-        self.progress & HAS_CODING != 0
+        has_coding(self.progress)
     }
 
     /// From here on without what was found.

@@ -87,9 +87,23 @@ impl Start {
         len >= 8 && known_method(self).is_some()
     }
 
+    /// From its two words.
+    #[inline(always)]
+    pub(super) const fn from_words(low: u64, high: u64) -> Self {
+        Self { low, high }
+    }
+
+    /// The number that three digits from a place on make, whatever they are.
+    #[inline(always)]
+    pub(super) fn three_digits(self, at: u32) -> u16 {
+        let digit = |i| u16::from(self.byte(at + i).wrapping_sub(b'0'));
+        digit(0) * 100 + digit(1) * 10 + digit(2)
+    }
+
     /// Its two words.
     #[inline(always)]
-    pub(super) const fn words(self) -> [u64; 2] {
+    #[must_use]
+    pub const fn words(self) -> [u64; 2] {
         [self.low, self.high]
     }
 

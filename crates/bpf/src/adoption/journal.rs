@@ -11,7 +11,10 @@
 
 use std::{collections::HashMap, mem::offset_of};
 
-use monitor_common::counters::{EndpointCounters, Failure};
+use monitor_common::{
+    counters::{EndpointCounters, Failure},
+    ending::Ending,
+};
 
 /// The words of one entry.
 pub(crate) const ENTRY_WORDS: usize = 16;
@@ -52,7 +55,7 @@ pub(crate) struct Entry {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    Closed,
+    Closed(Ending),
     Failed,
     /// Its end was counted before.
     Counted,
@@ -96,26 +99,43 @@ const COOKIE_THEN: usize = 3;
 const IDENTITY_THEN: usize = 4;
 const REBASE: usize = 5;
 const COUNTS: usize = 6;
+// Which counter counts the end, and what it shall be.
+const END: usize = COUNTS + COUNTED.len();
+const END_COUNT: usize = END + 1;
 
-const _: () = assert!(LAST + FIGURES <= ENTRY_WORDS && COUNTS + COUNTED.len() <= ENTRY_WORDS);
+/// An end that no counter counts.
+const NO_END: u64 = u64::MAX;
+
+const _: () = assert!(LAST + FIGURES <= ENTRY_WORDS && END_COUNT < ENTRY_WORDS);
 
 macro_rules! counted {
     ($($field:ident)*) => {
-        [$(offset_of!(EndpointCounters, $field) / 8),*]
+        [$(word(offset_of!(EndpointCounters, $field))),*]
     };
 }
 
-/// The counters that an adopted connection changes, the figures first.
-const COUNTED: [usize; 9] = {
-    let mut words = counted!(bytes_received bytes_sent packets_received packets_sent retransmits
-        bytes_unacked connections_adopted connections_closed connections_failed);
-    words[8] += Failure::Other as usize;
-    words
-};
+const fn word(offset: usize) -> usize {
+    offset / size_of::<u64>()
+}
+
+/// The counters that an adopted connection changes, but for its end, the figures first.
+const COUNTED: [usize; 7] = counted!(bytes_received bytes_sent packets_received packets_sent
+    retransmits bytes_unacked connections_adopted);
 const UNACKED: usize = 5;
 const ADOPTED: usize = 6;
-const CLOSED: usize = 7;
-const FAILED: usize = 8;
+
+/// The counter of an end, if there is one.
+fn end_word(ended: Ended) -> Option<usize> {
+    match ended {
+        Ended::Closed(ending) => {
+            Some(word(offset_of!(EndpointCounters, connections_closed)) + ending as usize)
+        }
+        Ended::Failed => {
+            Some(word(offset_of!(EndpointCounters, connections_failed)) + Failure::Other as usize)
+        }
+        Ended::Counted => None,
+    }
+}
 
 /// The adopted connections of one target.
 #[derive(Debug)]
@@ -176,7 +196,7 @@ impl<W: Words> Journal<W> {
         self.write_figures(place, LAST, &entry.last);
         let mut counts = [0; COUNTED.len()];
         counts[ADOPTED] = 1;
-        self.commit(place, entry, false, &counts, counters);
+        self.commit(place, entry, false, &counts, Ended::Counted, counters);
         true
     }
 
@@ -221,11 +241,6 @@ impl<W: Words> Journal<W> {
         let mut counts = [0; COUNTED.len()];
         counts[..FIGURES].copy_from_slice(&entry.pending());
         counts[UNACKED] = unacked;
-        match ended {
-            Ended::Closed => counts[CLOSED] = 1,
-            Ended::Failed => counts[FAILED] = 1,
-            Ended::Counted => {}
-        }
         if keep {
             entry.flags |= Entry::GONE;
         } else {
@@ -233,7 +248,7 @@ impl<W: Words> Journal<W> {
             self.places.remove(&cookie);
             self.free.push(place);
         }
-        self.commit(place, &entry, keep, &counts, counters);
+        self.commit(place, &entry, keep, &counts, ended, counters);
     }
 
     /// Writes down what shall be, and then does it.
@@ -243,6 +258,7 @@ impl<W: Words> Journal<W> {
         then: &Entry,
         rebase: bool,
         counts: &[u64; COUNTED.len()],
+        ended: Ended,
         counters: &impl OwnCounters,
     ) {
         self.words.set(ENTRY, place as u64);
@@ -254,6 +270,12 @@ impl<W: Words> Journal<W> {
             let sum = counters.get(then.slot, *word).wrapping_add(*count);
             self.words.set(COUNTS + i, sum);
         }
+        let end = end_word(ended);
+        self.words.set(END, end.map_or(NO_END, |word| word as u64));
+        if let Some(word) = end {
+            let count = counters.get(then.slot, word).wrapping_add(1);
+            self.words.set(END_COUNT, count);
+        }
         self.words.set(ARMED, 1);
         self.apply(counters);
     }
@@ -264,6 +286,10 @@ impl<W: Words> Journal<W> {
         let place = self.words.get(ENTRY) as usize;
         for (i, word) in COUNTED.iter().enumerate() {
             counters.set(slot, *word, self.words.get(COUNTS + i));
+        }
+        let end = self.words.get(END);
+        if end != NO_END {
+            counters.set(slot, end as usize, self.words.get(END_COUNT));
         }
         if self.words.get(REBASE) != 0 {
             let last = self.read(place).last;

@@ -10,12 +10,14 @@ use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use kernel_sample::LiveSocket;
 use monitor_common::{
     adopted::Adopted,
+    ending::Ending,
     endpoint::{EndpointKey, Role, other_slot},
     losses::Loss,
     slot_key::SlotKey,
@@ -38,6 +40,10 @@ const MMAPABLE: u32 = 1 << 10;
 /// Room for connections that are adopted later: those of a cgroup that is made
 /// again, of which its first processes opened some before it was seen.
 const SPARE: usize = 63;
+
+/// How long the kernel takes at the most to tell of the end of a socket that no process
+/// holds, unless it is out of memory.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// One entry of the journal's map.
 pub(crate) type Row = [u64; ENTRY_WORDS];
@@ -108,6 +114,9 @@ pub(crate) struct Adoption {
     ends: Vec<(u64, Ends)>,
     /// Whether ends were missed since the last dump.
     overrun: bool,
+    /// Those that no dump has any more and that the kernel is going to tell of, by
+    /// cookie, since when.
+    awaited: std::collections::HashMap<u64, Instant>,
 }
 
 impl std::fmt::Debug for Adoption {
@@ -129,9 +138,11 @@ impl Membership {
     }
 
     pub(crate) fn has(&self, socket: &LiveSocket) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|ids| ids.contains(&socket.cgroup_id))
+        self.has_cgroup(socket.cgroup_id)
+    }
+
+    pub(crate) fn has_cgroup(&self, id: u64) -> bool {
+        self.0.as_ref().is_none_or(|ids| ids.contains(&id))
     }
 }
 
@@ -169,6 +180,7 @@ impl Adoption {
             // Before the dump: what ends after it is told.
             ends: with.namespaces.ends()?,
             overrun: false,
+            awaited: std::collections::HashMap::new(),
         };
         adoption.forget_marks();
         let live = with.live()?;
@@ -194,14 +206,15 @@ impl Adoption {
         let missing: Vec<Entry> = self.journal.entries().filter(missing).collect();
         for entry in missing {
             books.lose(Loss::AdoptedUnseen);
-            self.end(&entry, 0, books);
+            self.end(&entry, Ending::Other, 0, books);
         }
     }
 
-    fn end<B: Books>(&mut self, entry: &Entry, unacked: u64, books: &B) {
-        let ended = outcome(entry);
+    fn end<B: Books>(&mut self, entry: &Entry, ending: Ending, unacked: u64, books: &B) {
+        let ended = outcome(entry, ending);
         self.journal.end(entry.cookie, ended, unacked, false, books);
         self.marks.remove(&entry.cookie).ok();
+        self.awaited.remove(&entry.cookie);
     }
 
     fn adopt<B: Books>(
@@ -327,11 +340,9 @@ impl Adoption {
         let Some(role) = Role::from_u8(entry.role) else {
             return;
         };
-        let released = self
-            .marks
-            .get(&socket.cookie, 0)
-            .map_or(0, |m| m.released_state);
-        let last = reading::last(socket, role, &entry, released);
+        let mark = self.marks.get(&socket.cookie, 0).unwrap_or_default();
+        let last = reading::last(socket, role, &entry, mark.released_state);
+        let ending = reading::ending(socket, role, &last, &mark);
         if last.erased {
             books.lose(Loss::AdoptedUnseen);
         }
@@ -339,7 +350,7 @@ impl Adoption {
         entry.flags &= !Entry::MISSING;
         self.journal
             .observe(socket.cookie, &last.figures, entry.flags);
-        self.end(&entry, last.unacked, books);
+        self.end(&entry, ending, last.unacked, books);
     }
 
     /// Lets go of the namespaces that no process is in any more.
@@ -379,13 +390,25 @@ impl Adoption {
         let missing: Vec<Entry> = self.journal.entries().filter(missing).collect();
         for entry in missing {
             if entry.has(Entry::MISSING) {
-                let ended = outcome(&entry);
+                let mark = self.marks.get(&entry.cookie, 0).unwrap_or_default();
+                if mark.released_state != 0 && self.awaits(entry.cookie) {
+                    continue;
+                }
+                let ending = reading::reset(&mark).unwrap_or(Ending::Other);
+                let ended = outcome(&entry, ending);
                 self.journal.end(entry.cookie, ended, 0, true, books);
             } else {
                 let flags = entry.flags | Entry::MISSING;
                 self.journal.observe(entry.cookie, &entry.last, flags);
             }
         }
+    }
+
+    /// Whether the kernel may yet tell how a connection ended that its process has let
+    /// go of: it does so a moment after the socket has left its tables.
+    fn awaits(&mut self, cookie: u64) -> bool {
+        let since = self.awaited.entry(cookie).or_insert_with(Instant::now);
+        since.elapsed() < LAST_WORD
     }
 
     /// What the adopted connections carried and no counter has yet.
@@ -404,11 +427,11 @@ impl Adoption {
     }
 }
 
-fn outcome(entry: &Entry) -> Ended {
+fn outcome(entry: &Entry, ending: Ending) -> Ended {
     if entry.has(Entry::GONE) {
         Ended::Counted
     } else if entry.has(Entry::ESTABLISHED) {
-        Ended::Closed
+        Ended::Closed(ending)
     } else {
         Ended::Failed
     }

@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 
 use kernel_sample::LiveSocket;
-use monitor_common::{endpoint::Role, tcp::state};
+use monitor_common::{adopted::Adopted, ending::Ending, endpoint::Role, tcp::state};
 
 use super::journal::{Entry, Figures};
 
@@ -97,6 +97,34 @@ pub(crate) fn last(socket: &LiveSocket, role: Role, entry: &Entry, released: u8)
         unacked: socket.payload_sent.saturating_sub(sent),
         flags,
         erased: false,
+    }
+}
+
+/// The reset that a connection's mark tells of.
+pub(crate) fn reset(mark: &Adopted) -> Option<Ending> {
+    match (mark.reset_received, mark.reset_sent) {
+        (0, 0) => None,
+        (0, _) => Some(Ending::ResetSent),
+        _ => Some(Ending::ResetReceived),
+    }
+}
+
+/// How a connection ended, given what its mark says of resets and of the state in which
+/// its process let go of it.
+pub(crate) fn ending(socket: &LiveSocket, role: Role, last: &Last, mark: &Adopted) -> Ending {
+    if let Some(reset) = reset(mark) {
+        return reset;
+    }
+    if last.erased {
+        return Ending::ResetSent;
+    }
+    let closed = socket.our_fin_acknowledged(role);
+    match mark.released_state {
+        state::CLOSE_WAIT | state::LAST_ACK if closed => Ending::FinReceived,
+        state::ESTABLISHED | state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSING if closed => {
+            Ending::FinSent
+        }
+        _ => Ending::Other,
     }
 }
 

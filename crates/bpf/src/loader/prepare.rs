@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aya::{Ebpf, EbpfLoader};
-use kernel_sample::Target;
+use kernel_sample::{Level, Target};
 use monitor_common::{endpoint::OTHER_SLOTS, meta::Meta};
 
 use super::attach;
@@ -74,7 +74,12 @@ fn cpus() -> u32 {
 }
 
 /// Makes the maps, or opens the pinned ones, and sets the programs' constants.
-pub(crate) fn load(options: &KernelOptions, meta: &Meta, pins: &Pins) -> Result<Ebpf, KernelError> {
+pub(crate) fn load(
+    options: &KernelOptions,
+    level: Level,
+    meta: &Meta,
+    pins: &Pins,
+) -> Result<Ebpf, KernelError> {
     let log_level: u8 = match options.log {
         KernelLog::Off => 0,
         KernelLog::Info => 3,
@@ -84,11 +89,13 @@ pub(crate) fn load(options: &KernelOptions, meta: &Meta, pins: &Pins) -> Result<
     let places = places(meta);
     // The lowest byte.
     let generation = meta.level_changes as u8;
+    let packets = u8::from(level == Level::Http);
     let parts = object::parts();
     let mut loader = EbpfLoader::new();
     loader
         .override_global(object::PLACES, &places, true)
         .override_global(object::GENERATION, &generation, true)
+        .override_global(object::PACKETS, &packets, true)
         .override_global(object::PARTS, &parts, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries(maps::ENDPOINTS, meta.endpoints_max)

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
@@ -29,6 +29,9 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
 const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_SKMEMINFO: u16 = 7;
+/// Where `SK_MEMINFO_DROPS` lies in it.
+const MEMINFO_DROPS: usize = 8 * 4;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 const INET_DIAG_SK_BPF_STORAGES: u16 = 20;
 const INET_DIAG_REQ_SK_BPF_STORAGES: u16 = 2;
@@ -70,6 +73,22 @@ fn failed(operation: &'static str) -> impl Fn(io::Error) -> KernelError {
     }
 }
 
+/// A listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listening {
+    pub(crate) cookie: u64,
+    /// Where it listens; v4-mapped addresses as IPv4.
+    pub(crate) address: SocketAddr,
+    /// The cgroup that it was made in.
+    pub(crate) cgroup_id: u64,
+    /// Connections that wait to be accepted, `sk_ack_backlog`.
+    pub(crate) queue: u32,
+    /// How many may wait, `sk_max_ack_backlog`.
+    pub(crate) limit: u32,
+    /// Connections and segments that were dropped, `sk_drops`.
+    pub(crate) drops: u32,
+}
+
 /// A socket over which one network namespace is asked: that of the thread which
 /// opened it, for as long as it lives.
 #[derive(Debug)]
@@ -102,6 +121,20 @@ impl Diag {
         self.dump(LISTEN, None, sockets)
     }
 
+    /// Adds the listeners with their accept queues.
+    pub(crate) fn listening(&self, sockets: &mut Vec<Listening>) -> Result<(), KernelError> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        for family in [AF_INET, AF_INET6] {
+            let request = request(family, LISTEN, 1 << (INET_DIAG_SKMEMINFO - 1), None);
+            let each = |body: &[u8]| sockets.extend(parse_listening(body));
+            let dumped = self
+                .0
+                .dump(SOCK_DIAG_BY_FAMILY, &request, &mut buffer, each);
+            dumped.map_err(failed("dumping the listeners"))?;
+        }
+        Ok(())
+    }
+
     fn dump(
         &self,
         states: u32,
@@ -110,7 +143,7 @@ impl Diag {
     ) -> Result<(), KernelError> {
         let mut buffer = vec![0; BUFFER_BYTES];
         for family in [AF_INET, AF_INET6] {
-            let request = request(family, states, storage);
+            let request = request(family, states, 1 << (INET_DIAG_INFO - 1), storage);
             let each = |body: &[u8]| sockets.extend(parse(body));
             let dumped = self
                 .0
@@ -166,11 +199,11 @@ impl Ends {
     }
 }
 
-fn request(family: u8, states: u32, storage: Option<&OwnedFd>) -> Vec<u8> {
+fn request(family: u8, states: u32, extensions: u8, storage: Option<&OwnedFd>) -> Vec<u8> {
     let mut body = vec![0; 56];
     body[0] = family;
     body[1] = IPPROTO_TCP;
-    body[2] = 1 << (INET_DIAG_INFO - 1);
+    body[2] = extensions;
     body[4..8].copy_from_slice(&states.to_ne_bytes());
     if let Some(map) = storage {
         let fd = map.as_raw_fd().to_ne_bytes();
@@ -183,15 +216,33 @@ fn request(family: u8, states: u32, storage: Option<&OwnedFd>) -> Vec<u8> {
     body
 }
 
+fn parse_listening(body: &[u8]) -> Option<Listening> {
+    let attributes = body.get(MESSAGE_BYTES..)?;
+    let memory = attribute(attributes, INET_DIAG_SKMEMINFO)?;
+    let cgroup = attribute(attributes, INET_DIAG_CGROUP_ID).and_then(|v| u64_at(v, 0));
+    let port = u16::from_be_bytes(body.get(4..6)?.try_into().ok()?);
+    Some(Listening {
+        cookie: cookie(body)?,
+        address: (ip(body[0], body.get(8..24)?)?, port).into(),
+        cgroup_id: cgroup.unwrap_or(0),
+        queue: u32_at(body, 56)?,
+        limit: u32_at(body, 60)?,
+        drops: u32_at(memory, MEMINFO_DROPS)?,
+    })
+}
+
+fn cookie(body: &[u8]) -> Option<u64> {
+    Some(u64::from(u32_at(body, 44)?) | u64::from(u32_at(body, 48)?) << 32)
+}
+
 fn parse(body: &[u8]) -> Option<LiveSocket> {
     let attributes = body.get(MESSAGE_BYTES..)?;
     let info = attribute(attributes, INET_DIAG_INFO)?;
     let port = |at: usize| Some(u16::from_be_bytes(body.get(at..at + 2)?.try_into().ok()?));
     let family = body[0];
-    let cookie = u64::from(u32_at(body, 44)?) | u64::from(u32_at(body, 48)?) << 32;
     let cgroup = attribute(attributes, INET_DIAG_CGROUP_ID).and_then(|v| u64_at(v, 0));
     Some(LiveSocket {
-        cookie,
+        cookie: cookie(body)?,
         local: (ip(family, body.get(8..24)?)?, port(4)?).into(),
         remote: (ip(family, body.get(24..40)?)?, port(6)?).into(),
         state: body[1],
@@ -248,6 +299,7 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..400)
         ) {
             let _any = parse(&bytes);
+            let _any = parse_listening(&bytes);
         }
     }
 }

@@ -6,4 +6,4 @@ pub(crate) mod listeners;
 mod netlink;
 pub(crate) mod unix_diag;
 
-pub(crate) use diag::{Diag, Ends};
+pub(crate) use diag::{Diag, Ends, Listening};

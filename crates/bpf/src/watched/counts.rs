@@ -47,7 +47,7 @@ impl Connections {
         let failed: u64 = counters.connections_failed.iter().sum();
         Self {
             begun: counters.connections_adopted + counters.connections_opened,
-            ended: counters.connections_closed + failed,
+            ended: counters.closed() + failed,
         }
     }
 

@@ -16,7 +16,10 @@ use crate::{
     },
     error::KernelError,
     namespaces::Namespaces,
-    watched::counts::{Connections, Counts},
+    watched::{
+        counts::{Connections, Counts},
+        listening::Listeners,
+    },
 };
 
 /// How often a dump that does not fit the counters is tried again: what it missed
@@ -88,6 +91,14 @@ impl Live {
     pub(crate) fn take_ends(&mut self, books: &impl Books) {
         if let Adopted::Followed(adoption) = &mut self.adopted {
             adoption.take_ends(books);
+        }
+    }
+
+    /// Looks at the accept queues; that they cannot be is told where the other sockets
+    /// cannot be, either.
+    pub(crate) fn listeners(&self, label: &str, listeners: &mut Listeners) {
+        if let Err(error) = listeners.look(label, &self.namespaces) {
+            tracing::debug!(%error, "the listeners cannot be looked at");
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod counts;
 mod ids;
+mod listening;
 mod live;
 pub(crate) mod monotonic;
 mod retirement;
@@ -25,6 +26,7 @@ use monitor_common::{
 use self::{
     counts::{Connections, Counts},
     ids::Ids,
+    listening::Listeners,
     live::{Adopted, Live},
     retirement::{Retired, Retirement},
 };
@@ -57,6 +59,7 @@ pub(crate) struct Watched {
     counts: Counts,
     /// Looked at while the counters are read.
     live: RefCell<Live>,
+    listeners: RefCell<Listeners>,
     /// `None` for a reader.
     retirement: RefCell<Option<Retirement>>,
     ids: RefCell<Ids>,
@@ -89,7 +92,7 @@ fn load(
     meta: &Meta,
     pins: &Pins,
 ) -> Result<Ebpf, KernelError> {
-    let mut ebpf = prepare::load(options, meta, pins)?;
+    let mut ebpf = prepare::load(options, level, meta, pins)?;
     for program in Program::all(options.log) {
         if level == Level::Http || !program.http_only() {
             attach::load(&mut ebpf, program)?;
@@ -154,6 +157,7 @@ impl Watched {
             }),
             counts,
             live: RefCell::new(live),
+            listeners: RefCell::new(Listeners::of(Some(target.path.clone()))),
             retirement: RefCell::new(Some(retirement)),
             ids: RefCell::default(),
         };
@@ -208,6 +212,7 @@ impl Watched {
         let adopted = adopted.map_or(Adopted::Unknown, Adopted::Peeked);
         let mount = cgroup2::mount();
         let cgroup = mount.map(|mount| mount.join(label.trim_start_matches('/')));
+        let listeners = Listeners::of(cgroup.clone());
         let namespaces = Namespaces::of(cgroup, &pins);
         let live = Live::new(storage(&pins)?, namespaces, adopted, f64::INFINITY);
         Ok(Self {
@@ -218,6 +223,7 @@ impl Watched {
             attached: None,
             counts,
             live: RefCell::new(live),
+            listeners: RefCell::new(listeners),
             retirement: RefCell::new(None),
             ids: RefCell::default(),
         })
@@ -263,7 +269,9 @@ impl Watched {
 
     /// Adds what a sample takes of every endpoint that has its place.
     pub(crate) fn counter_snapshot(&self, endpoints: &mut Vec<EndpointSnapshot>) {
-        self.live.borrow_mut().take_ends(&self.counts);
+        let mut live = self.live.borrow_mut();
+        live.take_ends(&self.counts);
+        live.listeners(&self.label, &mut self.listeners.borrow_mut());
         let retirement = self.retirement.borrow();
         let retired = retirement.as_ref().map(|r| &r.retired);
         let mut ids = self.ids.borrow_mut();
@@ -323,6 +331,9 @@ impl Watched {
             .filter_map(|slot| Some((slot, self.sample_slot(slot, retired)?)))
             .collect();
         self.add_live(&mut live, &mut rows, sample);
+        let mut listeners = self.listeners.borrow_mut();
+        live.listeners(&self.label, &mut listeners);
+        listeners.read(&self.label, sample);
         self.add_retired(retired, &mut rows);
         if let Some(retirement) = retirement.as_mut() {
             let slots = rows.iter().take_while(|(slot, _)| *slot != RETIRED);

@@ -41,13 +41,16 @@ impl Memory {
 
     /// All that a report would show of slot 1.
     fn totals(&self) -> Vec<u64> {
-        let mut totals = COUNTED.map(|word| self.counters.borrow()[WORDS + word]);
+        let count = |word: usize| self.counters.borrow()[WORDS + word];
+        let mut totals = COUNTED.map(count).to_vec();
         for entry in peek(self, ENTRIES) {
             for (total, figure) in totals.iter_mut().zip(entry.pending()) {
                 *total += figure;
             }
         }
-        totals.to_vec()
+        let ends = [Ended::Closed(Ending::ResetSent), Ended::Failed];
+        totals.extend(ends.map(|ended| count(end_word(ended).unwrap())));
+        totals
     }
 }
 
@@ -91,7 +94,7 @@ fn what_was_carried_before_does_not_count_and_what_came_since_counts_once() {
     journal.observe(77, &[15, 27, 4, 6, 1], ENTRY.flags);
     assert_eq!(memory.totals(), [5, 7, 1, 2, 1, 0, 1, 0, 0]);
     // Closed, and still held by its process.
-    journal.end(77, Ended::Closed, 0, true, &memory);
+    journal.end(77, Ended::Closed(Ending::ResetSent), 0, true, &memory);
     assert_eq!(memory.totals(), [5, 7, 1, 2, 1, 0, 1, 1, 0]);
     let flags = journal.get(77).unwrap().flags;
     assert_eq!(flags, Entry::ESTABLISHED | Entry::GONE);
@@ -132,7 +135,7 @@ fn an_agent_that_is_killed_at_any_store_counts_nothing_twice() {
             }
             if journal.get(77).is_some_and(|e| !e.has(Entry::GONE)) {
                 journal.observe(77, &[15, 27, 4, 6, 1], ENTRY.flags);
-                journal.end(77, Ended::Closed, 0, true, &memory);
+                journal.end(77, Ended::Closed(Ending::ResetSent), 0, true, &memory);
             }
             if let Some(entry) = journal.get(77) {
                 journal.observe(77, &[16, 27, 5, 6, 1], entry.flags);
