@@ -5,6 +5,8 @@
 //! targets. Parsing is strict: whatever two implementations could read in two
 //! ways is refused, because a proxy that guesses is how requests are smuggled.
 
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
 pub mod body;
 pub mod chunked;
 pub mod fields;

@@ -10,6 +10,8 @@
 //! back as they are written ([`Found::hosts`]); who calls says what addresses they
 //! have ([`Found::resolve`]).
 
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
 mod form;
 mod found;
 mod glob;

@@ -2,7 +2,7 @@
 
 use super::{Finding, Tree};
 
-/// What each package may use of this repository.
+/// What each package may use of this repository; `tests` is of their tests alone.
 const LOCAL: [(&str, &[&str]); 26] = [
     ("backend-load", &[]),
     ("bpf", &["daemon", "kernel-sample", "monitor-common"]),
@@ -19,6 +19,7 @@ const LOCAL: [(&str, &[&str]); 26] = [
             "problems",
             "query",
             "store",
+            "tests",
         ],
     ),
     // Itself with its features on, for its tests.
@@ -56,6 +57,7 @@ const LOCAL: [(&str, &[&str]); 26] = [
             "problems",
             "proxy-config",
             "spool",
+            "tests",
             "window",
         ],
     ),
@@ -66,7 +68,7 @@ const LOCAL: [(&str, &[&str]); 26] = [
     ("problems", &["monitor-proto"]),
     (
         "proxy",
-        &["backend-load", "daemon", "http1", "monitor-proto"],
+        &["backend-load", "daemon", "http1", "monitor-proto", "tests"],
     ),
     ("proxy-config", &[]),
     (
@@ -102,6 +104,17 @@ const LOCAL: [(&str, &[&str]); 26] = [
     ("xtask", &["tests"]),
 ];
 
+/// Crates without I/O, runtime and clock: their clippy.toml keeps the standard
+/// library's out, and here they get none of others.
+const PURE: [&str; 5] = [
+    "http1",
+    "monitor-common",
+    "monitor-proto",
+    "rollup",
+    "window",
+];
+const RUNTIMES: [&str; 6] = ["axum", "hyper", "rusqlite", "rustix", "tokio", "tonic"];
+
 /// Crates that load kernel programs, and who may use them.
 const KERNEL_LOADERS: [&str; 3] = ["aya", "aya-log", "aya-obj"];
 const KERNEL_USERS: [&str; 2] = ["bpf", "monitor-common"];
@@ -123,6 +136,13 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
                 found.push(Finding::new(
                     &place,
                     format!("may not depend on {name}; it may use {allowed:?}"),
+                ));
+            }
+            let runtime = RUNTIMES.contains(&name) && !dependency.optional;
+            if runtime && PURE.contains(&package.name.as_str()) {
+                found.push(Finding::new(
+                    &place,
+                    format!("may not depend on {name}: the crate is pure"),
                 ));
             }
             if !KERNEL_LOADERS.contains(&name) {
@@ -169,6 +189,16 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].place, "collector/Cargo.toml");
         assert!(found[1].message.contains("optional"));
+    }
+
+    #[test]
+    fn a_runtime_in_a_pure_crate_is_found() {
+        let tree = Tree::default()
+            .with_package("rollup", &["prost", "tokio"])
+            .with_package("store", &["tokio"]);
+        let found = check(&tree);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].place, "rollup/Cargo.toml");
     }
 
     #[test]

@@ -7,11 +7,9 @@ mod architecture;
 mod changelog;
 mod directions;
 mod generated;
-mod imports;
 mod length;
 mod lints;
 mod machine_paths;
-mod purity;
 mod tree;
 mod unfinished;
 
@@ -38,7 +36,7 @@ impl Finding {
 
 type Rule = fn(&Tree) -> Vec<Finding>;
 
-const RULES: [(&str, Rule); 9] = [
+const RULES: [(&str, Rule); 8] = [
     ("architecture", architecture::check),
     ("changelog", changelog::check),
     ("directions", directions::check),
@@ -46,7 +44,6 @@ const RULES: [(&str, Rule); 9] = [
     ("length", length::check),
     ("lints", lints::check),
     ("machine-paths", machine_paths::check),
-    ("purity", purity::check),
     ("unfinished", unfinished::check),
 ];
 
