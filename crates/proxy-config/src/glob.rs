@@ -1,72 +1,50 @@
 //! Shell patterns in nginx's `include`: `*`, `?` and `[…]`, within one part of a
 //! path, as glob(7) has them.
 
+use globset::{GlobBuilder, GlobMatcher};
+
 /// Whether a pattern has to be looked for.
 pub(crate) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-/// Whether a file's name fits.  Takes at most the product of both lengths.
-pub(crate) fn fits(pattern: &str, name: &str) -> bool {
-    let pattern: Vec<char> = pattern.chars().collect();
-    let name: Vec<char> = name.chars().collect();
-    // Hidden files must be asked for.
-    if name.first() == Some(&'.') && pattern.first() != Some(&'.') {
-        return false;
-    }
-    let (mut p, mut n) = (0, 0);
-    // Where the last star stood, and where what it covers ended.
-    let mut star: Option<(usize, usize)> = None;
-    while n < name.len() {
-        let step = match pattern.get(p) {
-            Some('*') => {
-                star = Some((p, n));
-                p += 1;
-                continue;
-            }
-            Some('?') => Some(1),
-            Some('[') => class(&pattern[p..], name[n]),
-            Some(c) => (*c == name[n]).then_some(1),
-            None => None,
-        };
-        match (step, star) {
-            (Some(step), _) => {
-                p += step;
-                n += 1;
-            }
-            (None, Some((at, covered))) => {
-                star = Some((at, covered + 1));
-                p = at + 1;
-                n = covered + 1;
-            }
-            (None, None) => return false,
-        }
-    }
-    pattern[p..].iter().all(|&c| c == '*')
+/// A pattern for the names of files in one directory.
+pub(crate) struct Pattern {
+    hidden: bool,
+    /// `None` fits nothing, as a range that ends before it begins.
+    matcher: Option<GlobMatcher>,
 }
 
-/// The length of the class that a pattern begins with, where it holds `c`; a
-/// bracket that is never closed stands for itself.
-fn class(pattern: &[char], c: char) -> Option<usize> {
-    let negated = matches!(pattern.get(1), Some('!' | '^'));
-    let first = if negated { 2 } else { 1 };
-    // A bracket in the first place belongs to the class.
-    let end = pattern.iter().skip(first + 1).position(|&c| c == ']');
-    let Some(end) = end.map(|i| i + first + 1) else {
-        return (c == '[').then_some(1);
-    };
-    let mut holds = false;
-    let mut i = first;
-    while i < end {
-        if pattern.get(i + 1) == Some(&'-') && i + 2 < end {
-            holds |= (pattern[i]..=pattern[i + 2]).contains(&c);
-            i += 3;
-        } else {
-            holds |= pattern[i] == c;
-            i += 1;
+impl Pattern {
+    pub(crate) fn new(text: &str) -> Self {
+        let glob = GlobBuilder::new(&without_alternatives(text))
+            .allow_unclosed_class(true)
+            .build();
+        Self {
+            hidden: text.starts_with('.'),
+            matcher: glob.ok().map(|glob| glob.compile_matcher()),
         }
     }
-    (holds != negated).then_some(end + 1)
+
+    /// Whether a file's name fits; hidden files must be asked for.
+    pub(crate) fn fits(&self, name: &str) -> bool {
+        let matcher = self.matcher.as_ref();
+        (self.hidden || !name.starts_with('.')) && matcher.is_some_and(|m| m.is_match(name))
+    }
+}
+
+/// Braces are ordinary characters to glob(3).
+fn without_alternatives(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut escaped = false;
+    for c in text.chars() {
+        if matches!(c, '{' | '}') && !escaped {
+            out.push('\\');
+        }
+        escaped = c == '\\' && !escaped;
+        out.push(c);
+    }
+    out
 }
 
 #[cfg(test)]
@@ -88,15 +66,26 @@ mod tests {
             ("[a", "[a", true),
             ("*a*b*", "xaxxbx", true),
             ("*a*b", "xaxxbx", false),
+            ("[^0-9]", "a", true),
+            ("[z-a]", "m", false),
+            ("**.conf", "a.conf", true),
+            ("{a,b}*", "{a,b}.conf", true),
+            ("{a,b}*", "a.conf", false),
+            ("\\{*\\*", "{x*", true),
+            ("\\**", "a", false),
         ] {
-            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(
+                Pattern::new(pattern).fits(name),
+                expected,
+                "{pattern} {name}"
+            );
         }
     }
 
     proptest! {
         #[test]
         fn any_pattern_ends(pattern in "[a*?\\[\\]!^-]{0,40}", name in "[ab\\[\\]-]{0,40}") {
-            let fitted = fits(&pattern, &name);
+            let fitted = Pattern::new(&pattern).fits(&name);
             if !is_pattern(&pattern) {
                 prop_assert_eq!(fitted, pattern == name);
             }

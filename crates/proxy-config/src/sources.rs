@@ -6,7 +6,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use crate::{glob, root::Root};
+use crate::{
+    glob::{self, Pattern},
+    root::Root,
+};
 
 /// The files of an ingress controller with some thousand hosts take a tenth.
 const BYTES_MAX: u64 = 40 << 20;
@@ -114,14 +117,17 @@ impl Sources {
         let mut paths = vec![PathBuf::new()];
         for part in pattern.components() {
             let fitting = match part {
-                Component::Normal(name) => name.to_str().filter(|name| glob::is_pattern(name)),
+                Component::Normal(name) => name
+                    .to_str()
+                    .filter(|name| glob::is_pattern(name))
+                    .map(Pattern::new),
                 _ => None,
             };
             paths = match fitting {
                 None => paths.into_iter().map(|path| path.join(part)).collect(),
                 Some(pattern) => paths
                     .iter()
-                    .flat_map(|dir| self.entries(dir, pattern))
+                    .flat_map(|dir| self.entries(dir, &pattern))
                     .collect(),
             };
         }
@@ -130,7 +136,7 @@ impl Sources {
         paths
     }
 
-    fn entries(&mut self, dir: &Path, pattern: &str) -> Vec<PathBuf> {
+    fn entries(&mut self, dir: &Path, pattern: &Pattern) -> Vec<PathBuf> {
         self.see(dir);
         let mut found = Vec::new();
         for name in self.root.entries(dir).into_iter().flatten() {
@@ -138,7 +144,7 @@ impl Sources {
                 break;
             }
             self.entries_left -= 1;
-            if name.to_str().is_some_and(|name| glob::fits(pattern, name)) {
+            if name.to_str().is_some_and(|name| pattern.fits(name)) {
                 found.push(dir.join(name));
             }
         }
