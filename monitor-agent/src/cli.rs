@@ -83,9 +83,6 @@ pub enum Command {
     /// Stops counting, and removes every program, map and pin, or those of some targets
     #[command(after_help = UNINSTALL_EXAMPLES)]
     Uninstall(UninstallArgs),
-    /// Measures what the packet programs cost, and prints JSON
-    #[command(hide = true)]
-    Cost(CostArgs),
     /// Prints completions for a shell
     Completions {
         /// Which shell
@@ -97,20 +94,6 @@ pub enum Command {
         #[arg(value_name = "COMMAND", value_parser = command_name)]
         command: Option<String>,
     },
-}
-
-/// How much is measured.
-#[derive(Args, Clone, Debug)]
-pub struct CostArgs {
-    /// How often every case is run
-    #[arg(long, default_value_t = 64)]
-    pub rounds: u32,
-    /// How many packets a run has
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub packets: u32,
-    /// Measure reads of what is pinned there, in place of packets
-    #[arg(long, value_name = "DIR")]
-    pub reads_of: Option<PathBuf>,
 }
 
 /// Where the pins are.

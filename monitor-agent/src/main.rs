@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use bpf::{Kernel, KernelLog, KernelOptions, cost::Extent, doctor::Check};
+use bpf::{Kernel, KernelLog, KernelOptions, doctor::Check};
 use clap::{CommandFactory, Parser};
 use daemon::{error_chain, log::LogFormat};
 use host_metrics::identity;
@@ -18,7 +18,7 @@ use kernel_sample::{Opened, Opener};
 use monitor_agent::{
     capabilities,
     cli::{
-        Cli, Command, CostArgs, DoctorArgs, LevelArgs, Output, ProblemsArgs, RunArgs, SnapshotArgs,
+        Cli, Command, DoctorArgs, LevelArgs, Output, ProblemsArgs, RunArgs, SnapshotArgs,
         SocketArgs, TopArgs, UninstallArgs,
     },
     clock::monotonic_ns,
@@ -92,7 +92,6 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             print(&ask(&args, "status")?)?;
         }
         Command::Uninstall(args) => uninstall(&args)?,
-        Command::Cost(args) => cost(&args)?,
         Command::Completions { shell } => {
             let mut command = Cli::command();
             let mut script = Vec::new();
@@ -352,19 +351,6 @@ fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
         bpf::uninstall_targets(pin_dir, &labels.collect::<Vec<_>>())?
     };
     print(&json!({"targets": removed.targets, "pins": removed.pins}))?;
-    Ok(())
-}
-
-fn cost(args: &CostArgs) -> anyhow::Result<()> {
-    if let Some(pin_dir) = &args.reads_of {
-        print(&bpf::read_cost::read_cost(pin_dir, args.rounds)?)?;
-        return Ok(());
-    }
-    let extent = Extent {
-        rounds: args.rounds,
-        packets: args.packets,
-    };
-    print(&bpf::cost::cost(extent)?)?;
     Ok(())
 }
 

@@ -27,6 +27,9 @@ use crate::{
     object::{self, Program, maps},
 };
 
+/// The constant that says which state the sockets are in.
+const BENCH: &str = "BENCH";
+
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent {
@@ -334,8 +337,8 @@ fn load(cpus: u32, bench: u32) -> Result<Ebpf, KernelError> {
     let slots = 2;
     let parts = object::parts();
     EbpfLoader::new()
-        .override_global(object::PLACES, &cpus, true)
-        .override_global(object::BENCH, &bench, true)
+        .override_global(object::STRIPES, &cpus, true)
+        .override_global(BENCH, &bench, true)
         .override_global(object::PARTS, &parts, true)
         .map_max_entries(maps::COUNTERS, slots * cpus)
         .map_max_entries(maps::LOST, cpus)

@@ -12,6 +12,7 @@
 mod adoption;
 mod capabilities;
 mod cgroup2;
+#[cfg(feature = "cost")]
 pub mod cost;
 pub mod doctor;
 mod error;
@@ -21,6 +22,7 @@ mod namespaces;
 mod object;
 mod options;
 mod pins;
+#[cfg(feature = "cost")]
 pub mod read_cost;
 mod sockdiag;
 mod source;

@@ -1,8 +1,8 @@
 //! What the packet programs cost per packet, above a program that does nothing,
 //! and how large all programs are.
 //!
-//! The agent measures it, as it alone loads the programs: `speedmimi-agent cost`
-//! runs each kind of packet through the kernel's own test run
+//! The example `cost` of the crate `bpf` measures it, as that crate alone loads the
+//! programs: it runs each kind of packet through the kernel's own test run
 //! (`BPF_PROG_TEST_RUN`), in turn with an empty program, and checks that exactly
 //! these packets were counted.
 
@@ -16,7 +16,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// What `speedmimi-agent cost` prints.
+/// What the example prints.
 #[derive(Debug, Deserialize)]
 struct Cost {
     programs: Vec<Size>,
@@ -41,14 +41,16 @@ struct Case {
 /// Measures and returns every figure.
 pub(super) fn bench(workspace: &Workspace, quick: bool) -> Result<Vec<Row>> {
     requirements::for_kernel_programs("cargo xtask bench programs")?;
-    timed("building the agent", || {
-        run(workspace.cargo().args(["build", "-p", "monitor-agent"]))
+    timed("building the measurement", || {
+        let mut command = workspace.cargo();
+        command.args(["build", "-p", "bpf", "--example", "cost"]);
+        run(command.args(["--features", "cost"]))
     })?;
     step("running packets through the programs");
     let rounds = if quick { "4" } else { "100" };
-    let mut agent = std::process::Command::new(workspace.target().join("debug/speedmimi-agent"));
-    let text = output(agent.args(["cost", "--rounds", rounds]))?;
-    let cost = serde_json::from_str(&text).context("reading what the agent printed")?;
+    let mut command = std::process::Command::new(workspace.target().join("debug/examples/cost"));
+    let text = output(command.args(["--rounds", rounds]))?;
+    let cost = serde_json::from_str(&text).context("reading what was measured")?;
     Ok(rows(cost))
 }
 

@@ -64,7 +64,7 @@ pub(super) struct Options {
     rounds: Option<u16>,
 }
 
-/// What `speedmimi-agent cost --reads-of` prints.
+/// What the example `cost` of the crate `bpf` prints with `--reads-of`.
 #[derive(Debug, Default, Deserialize)]
 struct Reads {
     endpoints: usize,
@@ -96,7 +96,10 @@ pub(super) fn bench(workspace: &Workspace, options: &Options, quick: bool) -> Re
     timed("building the agent and the load, optimised", || {
         let mut command = workspace.cargo();
         command.args(["build", "--release", "--bins"]);
-        run(command.args(["-p", "monitor-agent", "-p", "tests"]))
+        run(command.args(["-p", "monitor-agent", "-p", "tests"]))?;
+        let mut command = workspace.cargo();
+        command.args(["build", "--release", "-p", "bpf", "--example", "cost"]);
+        run(command.args(["--features", "cost"]))
     })?;
     let binaries = Binaries::at(&workspace.target().join("release"));
     let mut samples = Samples::default();
@@ -156,11 +159,9 @@ fn measure(binaries: &Binaries, level: Option<Level>, sockets: usize) -> Result<
 }
 
 fn reads(binaries: &Binaries, pins: &Path) -> Result<Reads> {
-    let mut agent = Command::new(binaries.find("speedmimi-agent")?);
-    agent
-        .args(["cost", "--rounds", "20", "--reads-of"])
-        .arg(pins);
-    serde_json::from_str(&output(&mut agent)?).context("reading what the agent printed")
+    let mut command = Command::new(binaries.find("examples/cost")?);
+    command.args(["--rounds", "20", "--reads-of"]).arg(pins);
+    serde_json::from_str(&output(&mut command)?).context("reading what was measured")
 }
 
 /// The CPU time of opening and ending one connection, both ends of it.
