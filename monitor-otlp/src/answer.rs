@@ -119,8 +119,10 @@ fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsPartialSuccess as PartialSuccess;
+
     use super::*;
-    use crate::wire::{Any, Delay, PartialSuccess};
+    use crate::wire::{Any, Delay};
 
     fn after(answer: &Answer) -> Option<Option<u64>> {
         match answer {

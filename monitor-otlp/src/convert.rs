@@ -9,11 +9,14 @@ use crate::{
     REQUEST_BYTES_MAX,
     metrics::{Kind, Metric, Read, of_endpoints, of_hosts},
     wire::{
-        Buckets, CUMULATIVE, Data, ExponentialHistogram, Gauge, HistogramPoint, KeyValue,
-        Metric as WireMetric, Number, NumberPoint, Request, Resource, ResourceMetrics, Scope,
-        ScopeMetrics, Sum,
+        self, AggregationTemporality, Buckets, Data, ExponentialHistogram,
+        ExponentialHistogramDataPoint, Gauge, KeyValue, Metric as WireMetric, NumberDataPoint,
+        Request, Resource, ResourceMetrics, Scope, ScopeMetrics, Sum, Value,
     },
 };
+
+/// Every sum and histogram goes on from its start.
+const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
 
 /// The semantic conventions whose names are used.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
@@ -82,7 +85,7 @@ impl<'a> Points<'a> {
                 Read::HostGauge(gauge) => (gauge.figure.read)(host)
                     .map(|value| {
                         let attributes = gauge.attributes.iter();
-                        let attributes = attributes.map(|(k, v)| KeyValue::text(k, v));
+                        let attributes = attributes.map(|(k, v)| wire::text(k, v));
                         self.number(attributes.collect(), 0, number(value))
                     })
                     .into_iter()
@@ -90,7 +93,7 @@ impl<'a> Points<'a> {
                 Read::Cores => report
                     .host
                     .iter()
-                    .map(|of| self.number(Vec::new(), 0, Number::Double(of.cores.into())))
+                    .map(|of| self.number(Vec::new(), 0, Value::AsDouble(of.cores.into())))
                     .collect(),
                 Read::NetworkIo => self.network_io(host),
                 Read::Losses => self.losses(),
@@ -107,22 +110,19 @@ impl<'a> Points<'a> {
         }
     }
 
-    fn pressure(&self, host: &v1::HostMetrics) -> Vec<NumberPoint> {
+    fn pressure(&self, host: &v1::HostMetrics) -> Vec<NumberDataPoint> {
         // Since boot, as the totals of the interfaces.
         let since = host.interfaces_since_unix_ns;
         let point = |(resource, stall, us): (&str, &str, u64)| {
-            let attributes = vec![
-                KeyValue::text("resource", resource),
-                KeyValue::text("stall", stall),
-            ];
-            self.number(attributes, since, Number::Double(us as f64 / 1e6))
+            let attributes = vec![wire::text("resource", resource), wire::text("stall", stall)];
+            self.number(attributes, since, Value::AsDouble(us as f64 / 1e6))
         };
         splits::pressure(host).map(point).collect()
     }
 
-    fn targets(&self, read: fn(&v1::Target) -> Option<figures::Number>) -> Vec<NumberPoint> {
+    fn targets(&self, read: fn(&v1::Target) -> Option<figures::Number>) -> Vec<NumberDataPoint> {
         let point = |target: &v1::Target| {
-            let attributes = vec![KeyValue::text("target", &target.path)];
+            let attributes = vec![wire::text("target", &target.path)];
             Some(self.number(attributes, 0, number(read(target)?)))
         };
         self.report.targets.iter().filter_map(point).collect()
@@ -131,28 +131,28 @@ impl<'a> Points<'a> {
     fn network_namespaces(
         &self,
         read: fn(&v1::NetworkNamespace) -> Option<figures::Number>,
-    ) -> Vec<NumberPoint> {
+    ) -> Vec<NumberDataPoint> {
         let point = |namespace: &v1::NetworkNamespace| {
             let id = namespace.id.to_string();
-            let attributes = vec![KeyValue::text("network_namespace", &id)];
+            let attributes = vec![wire::text("network_namespace", &id)];
             Some(self.number(attributes, 0, number(read(namespace)?)))
         };
         let namespaces = self.report.network_namespaces.iter();
         namespaces.filter_map(point).collect()
     }
 
-    fn losses(&self) -> Vec<NumberPoint> {
+    fn losses(&self) -> Vec<NumberDataPoint> {
         let mut losses: Vec<_> = self.report.losses_totals.iter().collect();
         // A map has no order, and a replay has the same bytes.
         losses.sort_unstable();
         let since = self.report.losses_since_unix_ns;
         let point = |(reason, &n): (&String, &u64)| {
-            self.number(vec![KeyValue::text("reason", reason)], since, integer(n))
+            self.number(vec![wire::text("reason", reason)], since, integer(n))
         };
         losses.into_iter().map(point).collect()
     }
 
-    fn network_io(&self, host: &v1::HostMetrics) -> Vec<NumberPoint> {
+    fn network_io(&self, host: &v1::HostMetrics) -> Vec<NumberDataPoint> {
         let since = host.interfaces_since_unix_ns;
         let mut points = Vec::new();
         for interface in &host.interfaces {
@@ -162,8 +162,8 @@ impl<'a> Points<'a> {
             ] {
                 let Some(total) = total else { continue };
                 let attributes = vec![
-                    KeyValue::text("network.interface.name", &interface.device),
-                    KeyValue::text("network.io.direction", direction),
+                    wire::text("network.interface.name", &interface.device),
+                    wire::text("network.io.direction", direction),
                 ];
                 points.push(self.number(attributes, since, integer(total)));
             }
@@ -194,7 +194,7 @@ impl<'a> Points<'a> {
                 Read::Split(by, read) => {
                     for (value, n) in read(totals) {
                         let mut attributes = attributes(endpoint);
-                        attributes.push(KeyValue::text(by, &value));
+                        attributes.push(wire::text(by, &value));
                         points.push(self.number(attributes, since, integer(n)));
                     }
                 }
@@ -216,9 +216,9 @@ impl<'a> Points<'a> {
         }
         if metric.kind == Kind::Histogram {
             let count = histograms.len();
-            let data = Data::Histogram(ExponentialHistogram {
-                points: histograms,
-                temporality: CUMULATIVE,
+            let data = Data::ExponentialHistogram(ExponentialHistogram {
+                data_points: histograms,
+                aggregation_temporality: CUMULATIVE,
             });
             self.push(metric, count, data);
         } else {
@@ -226,33 +226,39 @@ impl<'a> Points<'a> {
         }
     }
 
-    fn number(&self, attributes: Vec<KeyValue>, since: u64, value: Number) -> NumberPoint {
-        NumberPoint {
+    fn number(&self, attributes: Vec<KeyValue>, since: u64, value: Value) -> NumberDataPoint {
+        NumberDataPoint {
             attributes,
-            start_unix_ns: self.start(since),
-            time_unix_ns: self.report.window_end_unix_ns,
+            start_time_unix_nano: self.start(since),
+            time_unix_nano: self.report.window_end_unix_ns,
             value: Some(value),
+            ..NumberDataPoint::default()
         }
     }
 
-    fn histogram(&self, endpoint: &v1::Endpoint, h: &v1::Histogram) -> HistogramPoint {
+    fn histogram(
+        &self,
+        endpoint: &v1::Endpoint,
+        h: &v1::Histogram,
+    ) -> ExponentialHistogramDataPoint {
         let in_buckets = h.buckets.iter().fold(0u64, |sum, &n| sum.saturating_add(n));
         let mut attributes = attributes(endpoint);
         if let Some((address, port)) = server(&endpoint.address) {
-            attributes.push(KeyValue::text("server.address", address));
-            attributes.push(KeyValue::integer("server.port", port.into()));
+            attributes.push(wire::text("server.address", address));
+            attributes.push(wire::integer("server.port", port.into()));
         }
-        HistogramPoint {
+        ExponentialHistogramDataPoint {
             attributes,
-            start_unix_ns: self.start(endpoint.totals_since_unix_ns),
-            time_unix_ns: self.report.window_end_unix_ns,
+            start_time_unix_nano: self.start(endpoint.totals_since_unix_ns),
+            time_unix_nano: self.report.window_end_unix_ns,
             count: in_buckets,
             sum: Some(h.sum_ns as f64 / 1e9),
             scale: h.scale,
             positive: Some(Buckets {
                 offset: h.offset,
-                counts: h.buckets.clone(),
+                bucket_counts: h.buckets.clone(),
             }),
+            ..ExponentialHistogramDataPoint::default()
         }
     }
 
@@ -261,16 +267,18 @@ impl<'a> Points<'a> {
         since.min(self.report.window_end_unix_ns)
     }
 
-    fn numbers(&mut self, metric: &Metric, points: Vec<NumberPoint>) {
+    fn numbers(&mut self, metric: &Metric, points: Vec<NumberDataPoint>) {
         let count = points.len();
         let data = if metric.kind == Kind::Counter {
             Data::Sum(Sum {
-                points,
-                temporality: CUMULATIVE,
+                data_points: points,
+                aggregation_temporality: CUMULATIVE,
                 is_monotonic: true,
             })
         } else {
-            Data::Gauge(Gauge { points })
+            Data::Gauge(Gauge {
+                data_points: points,
+            })
         };
         self.push(metric, count, data);
     }
@@ -285,6 +293,7 @@ impl<'a> Points<'a> {
             description: metric.description.to_owned(),
             unit: metric.unit.to_owned(),
             data: Some(data),
+            ..WireMetric::default()
         });
     }
 
@@ -297,8 +306,10 @@ impl<'a> Points<'a> {
                     scope: Some(Scope {
                         name: "speedmimi".to_owned(),
                         version: version.unwrap_or_default(),
+                        ..Scope::default()
                     }),
                     metrics: self.metrics,
+                    ..ScopeMetrics::default()
                 }],
                 schema_url: SCHEMA_URL.to_owned(),
             }],
@@ -326,14 +337,15 @@ fn resource(report: &v1::Report) -> Resource {
     ];
     let known = known.iter().filter(|(_, value)| !value.is_empty());
     Resource {
-        attributes: known.map(|(k, v)| KeyValue::text(k, v)).collect(),
+        attributes: known.map(|(k, v)| wire::text(k, v)).collect(),
+        ..Resource::default()
     }
 }
 
 /// The same names as the labels of `/metrics`; the host is the resource.
 fn attributes(endpoint: &v1::Endpoint) -> Vec<KeyValue> {
     let known = labels::of_endpoint(endpoint).filter(|(_, value)| !value.is_empty());
-    known.map(|(k, v)| KeyValue::text(k, v)).collect()
+    known.map(|(k, v)| wire::text(k, v)).collect()
 }
 
 /// Address and port; `None` for the overflow, which is no address.
@@ -343,14 +355,14 @@ fn server(address: &str) -> Option<(&str, u16)> {
     Some((host, port.parse().ok()?))
 }
 
-fn number(value: figures::Number) -> Number {
+fn number(value: figures::Number) -> Value {
     match value {
         figures::Number::Integer(n) => integer(n),
-        figures::Number::Float(value) => Number::Double(value),
+        figures::Number::Float(value) => Value::AsDouble(value),
     }
 }
 
 /// OTLP's integers have a sign.
-fn integer(n: u64) -> Number {
-    Number::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+fn integer(n: u64) -> Value {
+    Value::AsInt(i64::try_from(n).unwrap_or(i64::MAX))
 }
