@@ -13,7 +13,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::reports::{Printer, Range, pages};
+use super::pages::{Printer, Range, pages};
 use crate::{CliError, args::Reports, client::Client};
 
 /// Reports by which a repetition is known.

@@ -3,6 +3,7 @@
 mod export;
 mod follow;
 mod hosts;
+mod pages;
 mod problems;
 mod report_table;
 mod reports;
