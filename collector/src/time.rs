@@ -24,30 +24,11 @@ pub(crate) fn parse(text: &str, now_ns: u64) -> Result<u64, BadTime> {
     Ok(u64::try_from(time.as_nanosecond().max(0)).unwrap_or(u64::MAX))
 }
 
-/// A duration such as `1h30m`, in nanoseconds.
+/// A duration such as `1h30m`, in nanoseconds; a number without a unit is none.
 pub(crate) fn age_ns(text: &str) -> Option<u64> {
-    let mut rest = text;
-    let mut sum = 0u64;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, tail) = rest.split_at(digits);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let unit_ns: u64 = match unit {
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            "d" => 86_400_000_000_000,
-            "w" => 604_800_000_000_000,
-            _ => return None,
-        };
-        sum = sum.checked_add(number.parse::<u64>().ok()?.checked_mul(unit_ns)?)?;
-        rest = tail;
-    }
-    (!text.is_empty()).then_some(sum)
+    let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
+    let age = daemon::units::parse_duration(text).ok()?;
+    u64::try_from(age.as_nanos()).ok().filter(|_| has_unit)
 }
 
 #[cfg(test)]

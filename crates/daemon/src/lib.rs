@@ -9,12 +9,11 @@ mod error;
 pub mod log;
 pub mod log_limit;
 mod pem_file;
-mod repeated;
 pub mod units;
 
 pub use error::error_chain;
+pub use log_limit::once_a_minute;
 pub use pem_file::{PemFileError, read_pem_file};
-pub use repeated::once_a_minute;
 
 /// What to do where another agent runs.  One that watches several targets is
 /// nearly always what is meant.

@@ -96,6 +96,13 @@ pub fn line(cause: &'static str, peer: &str) -> Option<u64> {
     lines.take(Instant::now(), cause, peer)
 }
 
+/// Whether a line about this cause may be written, where none says how many were left
+/// out.
+#[must_use]
+pub fn once_a_minute(cause: &str) -> bool {
+    line("", cause).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
