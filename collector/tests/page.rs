@@ -349,7 +349,7 @@ fn the_partial_page(packages: &Path) {
     assert_eq!(answer["hosts"], 1);
     let text = answer["text"].as_str().unwrap();
     assert!(
-        text.starts_with("This is not everything: ") && text.contains(&gone),
+        text.starts_with("Incomplete: ") && text.contains(&gone),
         "{text}"
     );
 }
@@ -459,7 +459,7 @@ async fn the_page(packages: &Path) {
         rows.map(|row| row[2].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    let sockets = &tables["Sockets that stand out"];
+    let sockets = &tables["Top sockets by bytes"];
     assert_eq!(remotes(sockets), ["127.0.0.1:40001", "127.0.0.1:40002"]);
     assert_eq!(
         sockets[0].as_array().unwrap()[4..],

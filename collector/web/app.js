@@ -126,7 +126,7 @@ function connection(word, tone) {
 let partialUntilMs = 0;
 function partial(reasons) {
   if (!reasons?.length) return;
-  byId("partial").textContent = printable(`This is not everything: ${reasons.join("; ")}`);
+  byId("partial").textContent = printable(`Incomplete: ${reasons.join("; ")}`);
   byId("partial").hidden = false;
   partialUntilMs = Date.now() + PARTIAL_FOR_MS;
 }

@@ -48,7 +48,7 @@ function socketTable(report, order, address) {
   });
   return table({
     key: "sockets",
-    caption: "Sockets that stand out",
+    caption: "Top sockets by bytes",
     heads: ["Role", "Local", "Remote", "State", ...heads],
     words: 4,
     rows: socketsBy(report, chosen).map((s) => [

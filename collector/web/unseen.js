@@ -4,7 +4,7 @@ import { element } from "/dom.js";
 import { known, milliseconds, perSecond } from "/format.js";
 
 const UNSEEN = "Not HTTP/1 (TLS, HTTP/2 or another protocol): requests and responses cannot be seen";
-const TURNS = "Time between the turns of streams that are not HTTP/1, not of requests";
+const TURNS = "Streams that are not HTTP/1: time between turns, not requests";
 const MIXED = "HTTP/1 requests, and the turns of streams that are not HTTP/1";
 
 /// A short text with its reason, for eyes that hover and for screen readers.

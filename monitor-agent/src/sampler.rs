@@ -34,7 +34,7 @@ use kernel_sample::{
 };
 use monitor_proto::v1;
 use tokio::sync::{oneshot, watch};
-use window::{Environment, Reading, Sample, TargetReading, round_trips, saw_traffic};
+use window::{Environment, Observation, Sample, TargetReading, round_trips, saw_traffic};
 
 use crate::{
     clock::{self, monotonic_ns, process_cpu_ns},
@@ -141,7 +141,7 @@ pub enum SamplerError {
 }
 
 enum Command {
-    Read(oneshot::Sender<Result<Reading, SourceError>>),
+    Read(oneshot::Sender<Result<Observation, SourceError>>),
     SetLevel(Level, oneshot::Sender<Result<(), SourceError>>),
     Watch(Vec<Target>),
     Stop,
@@ -244,7 +244,7 @@ impl SamplerHandle {
     ///
     /// # Errors
     /// Where the counters cannot be read.
-    pub async fn read(&self) -> Result<Reading, SamplerError> {
+    pub async fn read(&self) -> Result<Observation, SamplerError> {
         self.ask(Command::Read).await
     }
 
@@ -457,11 +457,11 @@ impl State {
         }
     }
 
-    fn read(&mut self) -> Result<Reading, SourceError> {
+    fn read(&mut self) -> Result<Observation, SourceError> {
         // However far apart samples are, every window has one, at its end.
         self.sample();
         let kernel = self.source()?.read()?;
-        Ok(Reading {
+        Ok(Observation {
             environment: environment(&mut self.host, self.cgroups.targets()),
             kernel,
             level: self.level,

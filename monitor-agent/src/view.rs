@@ -14,7 +14,7 @@ use monitor_proto::{
     protocol::{Protocol, seen_in_window},
     v1,
 };
-use window::{Environment, Reading, Sample, TargetNames, Windows, round_trips};
+use window::{Environment, Observation, Sample, TargetNames, Windows, round_trips};
 
 use crate::{sampler::environment, target::Roots};
 
@@ -72,7 +72,7 @@ impl View {
         self.earlier_kernel = snapshots;
         self.earlier = host;
         self.start = end.clone();
-        let reading = Reading {
+        let reading = Observation {
             environment: end,
             kernel,
             level,

@@ -251,17 +251,17 @@ fn reading_status(error: &QueryBackendError) -> Status {
 
 /// An answer that is not whole says why in its metadata: as bytes, for the
 /// words may be an engine's own.
-fn told<V, T>(partial: Partial<V>, answer: impl FnOnce(V) -> T) -> Response<T> {
-    let mut response = Response::new(answer(partial.value));
-    for why in told_of(partial.partial) {
+fn response<V, T>(partial: Partial<V>, answer: impl FnOnce(V) -> T) -> Response<T> {
+    let mut out = Response::new(answer(partial.value));
+    for why in first_of(partial.partial) {
         let why = MetadataValue::from_bytes(why.as_bytes());
-        response.metadata_mut().append_bin(PARTIAL, why);
+        out.metadata_mut().append_bin(PARTIAL, why);
     }
-    response
+    out
 }
 
 /// The first of some reasons, and how many more there are.
-fn told_of(mut reasons: Vec<String>) -> Vec<String> {
+fn first_of(mut reasons: Vec<String>) -> Vec<String> {
     let mut bytes = 0;
     let fitting = reasons
         .iter()
@@ -340,7 +340,7 @@ impl QueryService for Query {
         self.allow(&request)?;
         let hosts = self.query_backend.hosts().await;
         let hosts = hosts.map_err(|error| reading_status(&error))?;
-        Ok(told(hosts, |hosts| v1::ListHostsResponse { hosts }))
+        Ok(response(hosts, |hosts| v1::ListHostsResponse { hosts }))
     }
 
     async fn get_reports(
@@ -364,7 +364,7 @@ impl QueryService for Query {
             reports,
             next_cursor: next.map(|c| c.to_string()).unwrap_or_default(),
         };
-        let mut response = told(Partial { value, partial }, |value| value);
+        let mut response = response(Partial { value, partial }, |value| value);
         response.extensions_mut().insert(Room::new(held));
         Ok(response)
     }
@@ -418,7 +418,7 @@ impl QueryService for Query {
         };
         let newest = engine.newest("").await;
         let newest = newest.map_err(|error| reading_status(&error.into()))?;
-        Ok(told(newest, |newest| v1::GetBackendLoadsResponse {
+        Ok(response(newest, |newest| v1::GetBackendLoadsResponse {
             loads: loads::of_reports(&newest, &hosts),
         }))
     }
@@ -445,7 +445,7 @@ mod tests {
     use super::*;
 
     fn metadata(partial: Vec<String>) -> Vec<String> {
-        let response = told(Partial { value: (), partial }, |()| ());
+        let response = response(Partial { value: (), partial }, |()| ());
         let fields = response.metadata().get_all_bin(PARTIAL).iter();
         fields
             .map(|field| String::from_utf8(field.to_bytes().unwrap().to_vec()).unwrap())

@@ -67,7 +67,7 @@ pub(super) async fn read(
         QueryBackend::Store(..) => plan.tier.name(),
         QueryBackend::Engine(_) => "engine",
     };
-    let told = move || {
+    let body = move || {
         let _until_it_is_made = held;
         PartialAnswer::of(read, |read| Answer {
             metric: duration.name(),
@@ -79,5 +79,5 @@ pub(super) async fn read(
             heat: series::heat(&plan, duration, read.iter().map(|one| &one.samples)),
         })
     };
-    hold::json(&state.pool, told).await
+    hold::json(&state.pool, body).await
 }

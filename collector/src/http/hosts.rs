@@ -14,12 +14,12 @@ use crate::auth::Peer;
 /// Every host.
 pub(super) async fn list(Shared(state): Shared<State>) -> Result<Response, Problem> {
     let hosts = state.query_backend.hosts().await?;
-    let told = move || {
+    let body = move || {
         PartialAnswer::of(hosts, |hosts| json::Hosts {
             hosts: hosts.iter().map(Into::into).collect(),
         })
     };
-    hold::json(&state.pool, told).await
+    hold::json(&state.pool, body).await
 }
 
 /// The newest figures of one host, given by id or by a name it alone has.
@@ -35,12 +35,12 @@ pub(super) async fn stats(
             "no host has the id or name {id:?}: see /api/v1/hosts"
         ))),
         1 => {
-            let told = || {
+            let body = || {
                 PartialAnswer::of(found, |reports| json::StatsResponse {
                     stats: reports.first().map(json::Stats::from).unwrap_or_default(),
                 })
             };
-            hold::json(&state.pool, told).await
+            hold::json(&state.pool, body).await
         }
         several => Err(Problem::bad_request(format!(
             "{several} hosts have the name {id:?}: use a host id, see /api/v1/hosts"

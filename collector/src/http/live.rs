@@ -74,7 +74,7 @@ pub(super) async fn watch(
     Ok(Sse::new(taken).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-/// What a watcher is told, and its room until it is taken.
+/// An event of a watcher, and its room until it is taken.
 type QueuedEvent = (Event, Option<Held>);
 
 async fn forward(
@@ -128,7 +128,7 @@ async fn follow(
 ) {
     let mut ticks = tokio::time::interval(ENGINE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told: HashMap<String, u64> = HashMap::new();
+    let mut sent: HashMap<String, u64> = HashMap::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -147,7 +147,7 @@ async fn follow(
         for report in &reports {
             let id = report.host.as_ref().map_or("", |host| host.id.as_str());
             let end = report.window_end_unix_ns;
-            if told.insert(id.to_owned(), end) != Some(end) {
+            if sent.insert(id.to_owned(), end) != Some(end) {
                 new.extend(event_of(report));
             }
         }

@@ -9,7 +9,7 @@ use axum::{
 };
 use budget::Use;
 use daemon::clock::{steady_ns, unix_ns};
-use export::{Figures, metrics};
+use export::{ReportSeries, metrics};
 use query::QueryBackend;
 use store::HostState;
 
@@ -41,8 +41,10 @@ pub(super) async fn scrape(Shared(state): Shared<State>) -> Result<Response, Pro
         store_bytes,
     );
     let problems = problems(&state).await?;
-    let figures = figures(&state, hosts).await?;
-    let chunks = [own, problems].into_iter().chain(metrics::chunks(figures));
+    let series = report_series(&state, hosts).await?;
+    let chunks = [own, problems]
+        .into_iter()
+        .chain(metrics::chunks(series));
     let counted = chunks.map(move |chunk| Ok(stream.share(chunk)));
     let body = hold::streamed(&state.pool, counted);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
@@ -63,16 +65,19 @@ async fn problems(state: &State) -> Result<String, Problem> {
 }
 
 /// Of all hosts as of now; one after another, so that others have their turn.
-async fn figures(state: &State, hosts: Vec<Arc<HostState>>) -> Result<Vec<Arc<Figures>>, Problem> {
+async fn report_series(
+    state: &State,
+    hosts: Vec<Arc<HostState>>,
+) -> Result<Vec<Arc<ReportSeries>>, Problem> {
     let now = (unix_ns(), steady_ns());
     let mut all = Vec::with_capacity(hosts.len());
     for host in hosts {
         let room = state.budget.open(Use::Scrapes, &"scrapes".into());
-        let figures = state
+        let series = state
             .pool
-            .run(move || export::figures(&host, now, room))
+            .run(move || export::report_series(&host, now, room))
             .await??;
-        all.extend(figures);
+        all.extend(series);
     }
     Ok(all)
 }

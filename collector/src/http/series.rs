@@ -107,7 +107,7 @@ pub(super) async fn read(
             series::points_of_growth,
         ),
     };
-    let told = move |read: Vec<NamedSeries>| {
+    let answer = move |read: Vec<NamedSeries>| {
         let mut series: Vec<Series> = read
             .iter()
             .map(|one| name(one, points(&plan, &one.samples)))
@@ -125,11 +125,11 @@ pub(super) async fn read(
             series,
         }
     };
-    let told = move || {
+    let body = move || {
         let _until_it_is_made = held;
-        PartialAnswer::of(read, told)
+        PartialAnswer::of(read, answer)
     };
-    hold::json(&state.pool, told).await
+    hold::json(&state.pool, body).await
 }
 
 /// How samples become points.

@@ -98,7 +98,7 @@ try {
     barriers: [...await barriers(page), ...await barriers(hostPage), ...await barriers(dark), ...await barriers(narrow)],
     url: hostPage.url(),
     tables: byBytes,
-    sorted: (await tables())["Sockets that stand out"],
+    sorted: (await tables())["Top sockets by bytes"],
     heat: await caption("Time to answer clients, all").getAttribute("aria-label"),
     requests: await caption("Requests from clients").getAttribute("aria-label"),
     backends: await caption("Requests to backends").getAttribute("aria-label"),

@@ -38,11 +38,8 @@ pub(crate) mod maps {
     pub(crate) const OWN: [&str; 3] = [JOURNAL, NEW_JOURNAL, RETIRED];
 }
 
-/// How many places a slot has: those of the CPUs, and the last one for the agent.
-pub(crate) const PLACES: &str = "PLACES";
-
-/// Which state a bench's sockets are in; see [`crate::cost`].
-pub(crate) const BENCH: &str = "BENCH";
+/// How many stripes a slot has: those of the CPUs, and the last one for the agent.
+pub(crate) const STRIPES: &str = "PLACES";
 
 /// Changes with the level.
 pub(crate) const GENERATION: &str = "GENERATION";

@@ -183,7 +183,7 @@ impl Sender {
                 }),
                 Err(error) => {
                     let damage = Damage::new(connection, stored.at, &error);
-                    self.damaged.met(&damage);
+                    self.damaged.record(&damage);
                     Vec::new()
                 }
             };

@@ -14,9 +14,9 @@ mod scrape;
 mod stats;
 
 pub use forward::{Forward, Sources};
-pub use metrics::Figures;
+pub use metrics::ReportSeries;
 pub use otlp::Otlp;
 pub use receiver::{Answer, Before, Part, Receiver, Rejection};
 pub use remote_write::{BadUrl, RemoteUrl, RemoteWrite};
-pub use scrape::figures;
+pub use scrape::report_series;
 pub use stats::ForwardStats;

@@ -5,48 +5,47 @@ use std::sync::{Arc, PoisonError};
 use budget::{Exhausted, Held};
 use store::HostState;
 
-use crate::metrics::{Figures, HostSample};
+use crate::metrics::{HostSample, ReportSeries};
 
 #[derive(Debug)]
-struct Written {
+struct Cached {
     up: bool,
     last_seen_ns: u64,
-    figures: Arc<Figures>,
+    series: Arc<ReportSeries>,
 }
 
 /// A host's last report came at another time only if the clock was set by more: read
 /// one after the other, two clocks are never quite as far apart as before.
 const SAME_NS: u64 = 1_000_000_000;
 
-/// The figures of a host now: its newest report is decoded once for them.  `None`, said
+/// The series of a host now: its newest report is decoded once for them.  `None`, said
 /// in the log, where it is unreadable.
-pub fn figures(
+pub fn report_series(
     host: &HostState,
     (now_ns, steady_ns): (u64, u64),
     mut room: Held,
-) -> Result<Option<Arc<Figures>>, Exhausted> {
+) -> Result<Option<Arc<ReportSeries>>, Exhausted> {
     let up = !host.row.silent(steady_ns);
     let last_seen_ns = host.row.last_seen_ns(now_ns, steady_ns);
-    let same =
-        |last: &&Written| last.up == up && last.last_seen_ns.abs_diff(last_seen_ns) < SAME_NS;
+    let same = |last: &&Cached| last.up == up && last.last_seen_ns.abs_diff(last_seen_ns) < SAME_NS;
     let mut derived = host.derived.lock().unwrap_or_else(PoisonError::into_inner);
     let last = derived.as_ref().and_then(|last| last.downcast_ref());
     if let Some(last) = last.filter(same) {
-        return Ok(Some(Arc::clone(&last.figures)));
+        return Ok(Some(Arc::clone(&last.series)));
     }
     let Some(report) = host.report(&mut room)? else {
         return Ok(None);
     };
     let summary = host.summary_at(now_ns, steady_ns);
-    let figures = Figures::of(&HostSample::new(report, summary, up));
-    room.resize(figures.bytes())?;
-    let figures = Arc::new(figures.in_room(room));
-    *derived = Some(Box::new(Written {
+    let series = ReportSeries::of(&HostSample::new(report, summary, up));
+    room.resize(series.bytes())?;
+    let series = Arc::new(series.in_room(room));
+    *derived = Some(Box::new(Cached {
         up,
         last_seen_ns,
-        figures: Arc::clone(&figures),
+        series: Arc::clone(&series),
     }));
-    Ok(Some(figures))
+    Ok(Some(series))
 }
 
 #[cfg(test)]
@@ -72,7 +71,7 @@ mod tests {
         let budget = Budget::new(64 << 20);
         let at = |clocks| {
             let room = budget.open(Use::Scrapes, &"".into());
-            figures(&state, clocks, room).unwrap().unwrap()
+            report_series(&state, clocks, room).unwrap().unwrap()
         };
         const S: u64 = 1_000_000_000;
         let first = at((5 * S, 5 * S));

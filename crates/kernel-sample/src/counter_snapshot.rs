@@ -1,4 +1,4 @@
-//! What a sample takes of the counters: three cache lines of every place, however
+//! What a sample takes of the counters: three cache lines of every stripe, however
 //! many counters there are.
 
 use std::mem::offset_of;
@@ -45,10 +45,10 @@ pub struct Figures {
     pub activity: u64,
 }
 
-/// How many words are read of a place, its first ones: three cache lines.
+/// How many words are read of a stripe, its first ones: three cache lines.
 pub const WORDS: usize = 24;
 
-/// Without adopted connections the agent counts nothing in its own place.
+/// Without adopted connections the agent counts nothing in its own stripe.
 pub const ADOPTED: usize = word(offset_of!(EndpointCounters, connections_adopted));
 const OPENED: usize = word(offset_of!(EndpointCounters, connections_opened));
 const CLOSED: usize = word(offset_of!(EndpointCounters, connections_closed));
@@ -62,7 +62,7 @@ const fn word(offset: usize) -> usize {
 }
 
 impl Figures {
-    /// Adds what one place has, given its first words.
+    /// Adds what one stripe has, given its first words.
     pub fn add(&mut self, words: &[u64; WORDS]) {
         let sum = |words: &[u64]| words.iter().fold(0u64, |sum, n| sum.wrapping_add(*n));
         self.begun += words[OPENED] + words[ADOPTED];

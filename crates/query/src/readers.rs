@@ -106,7 +106,7 @@ impl Readers {
             all.join(awaited(answer).await?);
         }
         stored_series::bounded(all.series.len(), &plan)?;
-        self.damaged.met_all(&all.damaged);
+        self.damaged.record_all(&all.damaged);
         Ok(all)
     }
 
@@ -115,7 +115,7 @@ impl Readers {
         let page = self
             .read(move |connection| reports::page(connection, &selection, room))
             .await?;
-        self.damaged.met_all(&page.damaged);
+        self.damaged.record_all(&page.damaged);
         Ok(page)
     }
 }

@@ -52,7 +52,7 @@ pub struct Page {
 impl Page {
     /// Why the page is not everything.
     pub fn partial(&self) -> Vec<String> {
-        kept::told(&self.damaged)
+        kept::summary(&self.damaged)
     }
 
     /// All of them at once, and the room that they take.

@@ -75,7 +75,7 @@ impl Found {
 
     /// Why the series are not everything.
     pub fn partial(&self) -> Vec<String> {
-        kept::told(&self.damaged)
+        kept::summary(&self.damaged)
     }
 }
 

@@ -45,7 +45,7 @@ fn publish_all(
         let newest = hosts::newest(connection, row, &mut damaged)?;
         damaged
             .iter()
-            .for_each(|one| published.stats.damaged.met(one));
+            .for_each(|one| published.stats.damaged.record(one));
         if newest.is_none() && damaged.is_empty() {
             continue;
         }
@@ -256,7 +256,7 @@ impl State {
             };
             let owner = rolls::owner_of_host(*host, id);
             if !rolls::add_host_roll(&transaction, owner, *bucket, roll)? {
-                damaged.met(&Damage::of_roll(id, None, *bucket));
+                damaged.record(&Damage::of_roll(id, None, *bucket));
             }
         }
         for ((host, id, bucket), roll) in &rolled.rolls.endpoints {
@@ -291,7 +291,7 @@ impl State {
             };
             let owner = rolls::owner_of_endpoint(*host, key, id);
             if !rolls::add_endpoint_roll(&transaction, owner, *bucket, roll)? {
-                damaged.met(&Damage::of_roll(host_id, Some(id), *bucket));
+                damaged.record(&Damage::of_roll(host_id, Some(id), *bucket));
             }
         }
         save_progress(&transaction, roller::NAME, rolled.stored_ns)?;

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::codec::{self, CodecError};
 
-/// Damaged rows that are told apart, so that each is counted once.
+/// Damaged rows that are known one by one, so that each is counted once.
 const KNOWN_MAX: usize = 10_000;
 
 /// Why a kept report is left out.
@@ -85,7 +85,7 @@ impl Row {
     }
 }
 
-/// What is told apart of damaged rows, and how an answer names it.
+/// The tables of damaged rows: the label of each, and its name in answers.
 pub const TABLES: [(&str, &str); 4] = [
     ("reports", "kept reports"),
     ("rollups", "roll-ups"),
@@ -163,10 +163,10 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What an answer says of the rows that it lacks.
-pub fn told(damages: &[Damage]) -> Vec<String> {
+/// One sentence for each table that an answer lacks rows of.
+pub fn summary(damages: &[Damage]) -> Vec<String> {
     let tables = TABLES.iter().enumerate();
-    let told = tables.filter_map(|(table, (_, name))| {
+    let summary = tables.filter_map(|(table, (_, name))| {
         let mut of_table = damages.iter().filter(|one| one.row.table() == table);
         let first = of_table.next()?;
         let n = 1 + of_table.count();
@@ -174,7 +174,7 @@ pub fn told(damages: &[Damage]) -> Vec<String> {
             "{n} {name} are damaged and were skipped, first: {first}"
         ))
     });
-    told.collect()
+    summary.collect()
 }
 
 #[derive(Debug, Default)]
@@ -183,13 +183,13 @@ struct Known {
     counts: [u64; TABLES.len()],
 }
 
-/// The damaged rows that were met since the start.
+/// The damaged rows that were found since the start.
 #[derive(Debug, Default)]
 pub struct Damaged(Mutex<Known>);
 
 impl Damaged {
     /// Counts a row once, and says so in the log once a minute.
-    pub fn met(&self, damage: &Damage) {
+    pub fn record(&self, damage: &Damage) {
         let table = damage.row.table();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let room = known.rows.len() < KNOWN_MAX;
@@ -210,8 +210,8 @@ impl Damaged {
         }
     }
 
-    pub fn met_all(&self, damages: &[Damage]) {
-        damages.iter().for_each(|damage| self.met(damage));
+    pub fn record_all(&self, damages: &[Damage]) {
+        damages.iter().for_each(|damage| self.record(damage));
     }
 
     /// How many there are of each of `TABLES`, up to the bound.

@@ -32,7 +32,7 @@ pub fn progress(
         return Ok(None);
     };
     if i64::from(checksum(name, stored_ns)) != kept {
-        damaged.met(&Damage::of_progress(name));
+        damaged.record(&Damage::of_progress(name));
         return Ok(None);
     }
     Ok(Some(from_sql(stored_ns)))

@@ -25,7 +25,7 @@ pub(super) fn load(
         return Ok(by_id(hosts));
     }
     bad.iter()
-        .for_each(|kept| damaged.met(&Damage::of_host(&kept.row.id)));
+        .for_each(|kept| damaged.record(&Damage::of_host(&kept.row.id)));
     // Reports refer to rows that are gone for a moment.
     connection.execute_batch("PRAGMA foreign_keys = OFF;")?;
     let transaction = connection.unchecked_transaction()?;

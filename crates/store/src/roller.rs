@@ -123,7 +123,7 @@ fn sum_up(
         rolled.stored_ns = stored.stored_ns;
         match kept::read(&stored) {
             Ok(report) => rolled.rolls.add(stored.at.host, &report),
-            Err(error) => damaged.met(&Damage::new(connection, stored.at, &error)),
+            Err(error) => damaged.record(&Damage::new(connection, stored.at, &error)),
         }
         rolled.rolls.endpoints.len() < ROLLS_MAX
     })?;

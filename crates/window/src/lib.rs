@@ -80,7 +80,7 @@ pub struct Environment {
 
 /// Everything at one instant.
 #[derive(Clone, Debug)]
-pub struct Reading {
+pub struct Observation {
     /// All but the kernel's counters.
     pub environment: Environment,
     /// The kernel's counters.
@@ -137,12 +137,12 @@ impl Windows {
         self
     }
 
-    /// Closes the window at this reading.
+    /// Closes the window at this observation.
     #[must_use]
-    pub fn close(&self, key: ReportKey, reading: Reading, samples: &[Sample]) -> Closed {
+    pub fn close(&self, key: ReportKey, observation: Observation, samples: &[Sample]) -> Closed {
         let baseline = self.baseline.as_ref();
-        let end = reading.environment;
-        let since_unix_ns = reading.kernel.since_unix_ns;
+        let end = observation.environment;
+        let since_unix_ns = observation.kernel.since_unix_ns;
         let reported_until = self.reported_until_unix_ns;
         let unknown = reported_until.is_some_and(|until| since_unix_ns < until);
         let span = if unknown {
@@ -152,21 +152,21 @@ impl Windows {
         };
         let mut losses = Losses::compare(
             baseline,
-            &reading.kernel.losses,
+            &observation.kernel.losses,
             since_unix_ns,
             &losses_between(&self.start, &end),
         );
         if unknown {
-            losses.forget(&reading.kernel.losses);
+            losses.forget(&observation.kernel.losses);
         }
-        let round_trips = round_trips::seen(samples, &reading.kernel.sockets, span.duration_ns);
-        let top_sockets = sockets::top(&reading.kernel.sockets, end.monotonic_ns);
-        let live_bytes_age_ms = reading.kernel.live_bytes_age_ms;
-        let difference = reading.kernel.connection_difference;
-        let hidden = reading.kernel.sockets_hidden;
+        let round_trips = round_trips::seen(samples, &observation.kernel.sockets, span.duration_ns);
+        let top_sockets = sockets::top(&observation.kernel.sockets, end.monotonic_ns);
+        let live_bytes_age_ms = observation.kernel.live_bytes_age_ms;
+        let difference = observation.kernel.connection_difference;
+        let hidden = observation.kernel.sockets_hidden;
         let watched = end.targets.iter().map(|t| &*t.label).collect();
-        let ledger = Ledger::compare(baseline, reported_until, reading.kernel, &watched);
-        let mut reasons = reading.incomplete_reasons;
+        let ledger = Ledger::compare(baseline, reported_until, observation.kernel, &watched);
+        let mut reasons = observation.incomplete_reasons;
         reasons.extend(losses.reasons());
         reasons.extend(self.reasons(&ledger, &span));
         reasons.extend(self.targets_replaced(&end));
@@ -188,11 +188,11 @@ impl Windows {
                     .to_owned(),
             );
         }
-        let http =
-            reading.level == Level::Http || ledger.rows.iter().any(|r| wire::has_http(&r.delta));
+        let http = observation.level == Level::Http
+            || ledger.rows.iter().any(|r| wire::has_http(&r.delta));
         let mut report = v1::Report {
             host: Some(self.host.clone()),
-            agent: Some(self.agent(key, &end, reading.level)),
+            agent: Some(self.agent(key, &end, observation.level)),
             sequence: key.sequence,
             window_start_unix_ns: span.start_unix_ns,
             window_end_unix_ns: span.end.unix_ns,
@@ -208,12 +208,12 @@ impl Windows {
                 connection_difference: difference,
             }),
             samples: u32::try_from(samples.len()).unwrap_or(u32::MAX),
-            notes: reading.notes,
+            notes: observation.notes,
             ..v1::Report::default()
         };
         let describe = fit::Describe {
             round_trips,
-            names: &reading.names,
+            names: &observation.names,
             http,
             live_bytes_age_ms,
         };

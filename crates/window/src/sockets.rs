@@ -1,4 +1,4 @@
-//! The sockets that stand out: those that carried the most.
+//! The top sockets by payload bytes.
 
 use monitor_common::tcp::state;
 use monitor_proto::v1;

@@ -69,8 +69,8 @@ fn counted(opened: u64, requests: u64) -> EndpointCounters {
     c
 }
 
-fn reading(seconds: u64, endpoints: Vec<EndpointSample>) -> Reading {
-    Reading {
+fn reading(seconds: u64, endpoints: Vec<EndpointSample>) -> Observation {
+    Observation {
         environment: environment(seconds),
         kernel: KernelSample {
             endpoints,
@@ -344,7 +344,7 @@ fn a_wall_clock_that_is_set_back_makes_no_window_end_before_it_began() {
 fn after_the_wall_clock_was_set_back_for_good_windows_go_by_its_new_time() {
     const HOURS: u64 = 7_200;
     let mut windows = windows(HOURS, None);
-    let counting_since = |mut reading: Reading| {
+    let counting_since = |mut reading: Observation| {
         reading.kernel.since_unix_ns = at(HOURS).unix_ns;
         reading
     };

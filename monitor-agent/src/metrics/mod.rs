@@ -46,7 +46,7 @@ struct LastSample {
 
 /// Everything that is told, at one instant.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Figures {
+struct AgentMetrics {
     cpu_ns: u64,
     memory_bytes: u64,
     losses: Vec<(&'static str, u64)>,
@@ -66,7 +66,7 @@ impl Source {
         text::render(&self.figures())
     }
 
-    fn figures(&self) -> Figures {
+    fn figures(&self) -> AgentMetrics {
         let newest = self.shared.newest.load_full();
         let kernel = newest.as_ref().and_then(|n| n.kernel.as_ref());
         let mut losses: Vec<_> = self.losses.by_reason().into();
@@ -79,7 +79,7 @@ impl Source {
             connections_active: kernel.map_or(0, |k| k.connections_active()),
         });
         let spool = lock(&self.spool);
-        Figures {
+        AgentMetrics {
             cpu_ns: process_cpu_ns(),
             memory_bytes: resident_bytes(),
             losses,

@@ -4,10 +4,10 @@
 
 use std::fmt::Display;
 
-use super::{Figures, QUEUE_CAPACITY};
+use super::{AgentMetrics, QUEUE_CAPACITY};
 
 /// Writes all metrics; each has its help and its type.
-pub(super) fn render(figures: &Figures) -> String {
+pub(super) fn render(figures: &AgentMetrics) -> String {
     let mut page = Page::default();
     let version = env!("CARGO_PKG_VERSION");
     page.family("build_info", "gauge", "Always 1; which agent this is.");
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn every_figure_is_told_with_its_unit() {
-        let figures = Figures {
+        let figures = AgentMetrics {
             cpu_ns: 1_500_000_000,
             losses: vec![("samples_dropped", 3), ("endpoint_map_full", 0)],
             samples_queued: 7,
@@ -141,7 +141,7 @@ mod tests {
                 endpoints: 4,
                 ..LastSample::default()
             }),
-            ..Figures::default()
+            ..AgentMetrics::default()
         };
         let text = render(&figures);
         for line in [
@@ -158,7 +158,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
-        let none = render(&Figures::default());
+        let none = render(&AgentMetrics::default());
         assert!(!none.contains("sample_interval"), "nothing is no zero");
     }
 }

@@ -21,7 +21,7 @@ use proptest::{
 };
 use prost::Message;
 use spool::{Spool, checkpoint::Checkpoint};
-use window::{Environment, Reading, TargetReading, Windows};
+use window::{Environment, Observation, TargetReading, Windows};
 
 use super::disk::Disk;
 
@@ -236,7 +236,7 @@ impl World {
         }
     }
 
-    fn reading(&self, reasons: BTreeSet<String>) -> Reading {
+    fn reading(&self, reasons: BTreeSet<String>) -> Observation {
         let mut counters = EndpointCounters::ZERO;
         counters.requests[Method::Get as usize] = self.counted;
         let endpoint = EndpointSample {
@@ -248,7 +248,7 @@ impl World {
             counters: Box::new(counters),
             since_unix_ns: self.since_unix_ns,
         };
-        Reading {
+        Observation {
             environment: self.environment(),
             kernel: KernelSample {
                 endpoints: vec![endpoint],

@@ -1,4 +1,4 @@
-//! A listener or a peer, and the sockets that stand out.
+//! A listener or a peer, and the top sockets by bytes.
 
 use serde::{Deserialize, Serialize};
 

@@ -10,7 +10,7 @@ use super::attach;
 use crate::{
     KernelLog, KernelOptions,
     error::{KernelError, hint},
-    maps::{Slots, places},
+    maps::{Slots, stripes},
     object::{self, Program, maps},
     pins::Pins,
 };
@@ -86,23 +86,23 @@ pub(crate) fn load(
         KernelLog::Debug => 4,
     };
     let slots = meta.endpoints_max + OTHER_SLOTS;
-    let places = places(meta);
+    let stripes = stripes(meta);
     // The lowest byte.
     let generation = meta.level_changes as u8;
     let packets = u8::from(level == Level::Http);
     let parts = object::parts();
     let mut loader = EbpfLoader::new();
     loader
-        .override_global(object::PLACES, &places, true)
+        .override_global(object::STRIPES, &stripes, true)
         .override_global(object::GENERATION, &generation, true)
         .override_global(object::PACKETS, &packets, true)
         .override_global(object::PARTS, &parts, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries(maps::ENDPOINTS, meta.endpoints_max)
         .map_max_entries(maps::FREE_SLOTS, meta.endpoints_max)
-        .map_max_entries(maps::COUNTERS, slots * places)
+        .map_max_entries(maps::COUNTERS, slots * stripes)
         .map_max_entries(maps::KEYS, slots)
-        .map_max_entries(maps::LOST, places);
+        .map_max_entries(maps::LOST, stripes);
     for name in maps::ALL {
         loader.map_pin_path(name, pins.path(name));
     }

@@ -4,4 +4,4 @@ mod mapped;
 mod slots;
 
 pub(crate) use mapped::{Access, Mapped};
-pub(crate) use slots::{Slots, places, withdraw};
+pub(crate) use slots::{Slots, stripes, withdraw};

@@ -29,8 +29,8 @@ impl std::fmt::Debug for Slots {
     }
 }
 
-/// How many places a slot has: those of the CPUs, and the agent's own.
-pub(crate) fn places(meta: &Meta) -> u32 {
+/// How many stripes a slot has: those of the CPUs, and the agent's own.
+pub(crate) fn stripes(meta: &Meta) -> u32 {
     meta.cpus.min(CPU_PLACES_MAX) + 1
 }
 
@@ -94,7 +94,7 @@ impl Slots {
     }
 }
 
-/// Sets bits of a word of a place, after all that was written before.
+/// Sets bits of a word of a stripe, after all that was written before.
 fn or(tail: *mut u64, bits: u64) {
     // SAFETY: an aligned word of a mapping that outlives the loan.
     unsafe { AtomicU64::from_ptr(tail) }.fetch_or(bits, Ordering::AcqRel);

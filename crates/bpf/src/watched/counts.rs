@@ -1,8 +1,8 @@
 //! What is counted: the counters, whose they are, and what was lost, all in the
 //! agent's own memory.
 //!
-//! Every slot has places for the CPUs, which the programs alone write, and one more
-//! that the agent alone writes.
+//! Every slot has a stripe for each CPU, or for several CPUs, which the programs alone
+//! write, and one more that the agent alone writes.
 
 use std::cell::RefCell;
 
@@ -18,7 +18,7 @@ use monitor_common::{
 use crate::{
     adoption::{Books, journal::OwnCounters},
     error::KernelError,
-    maps::{Access, Mapped, places, withdraw},
+    maps::{Access, Mapped, stripes, withdraw},
     object::maps,
     pins::Pins,
 };
@@ -27,9 +27,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Counts {
     slots: u32,
-    places: u32,
+    stripes: u32,
     counters: Mapped<EndpointCounters>,
-    /// The slots in whose own place there may be something.
+    /// The slots in whose own stripe there may be something.
     has_own: RefCell<Vec<bool>>,
     keys: Mapped<SlotKey>,
     lost: Mapped<Lost>,
@@ -60,21 +60,21 @@ impl Connections {
 impl Counts {
     pub(crate) fn open(pins: &Pins, meta: &Meta, access: Access) -> Result<Self, KernelError> {
         let slots = meta.endpoints_max + OTHER_SLOTS;
-        let places = places(meta);
+        let stripes = stripes(meta);
         let counters = pins.map(maps::COUNTERS)?;
-        let values = (slots * places) as usize;
+        let values = (slots * stripes) as usize;
         let counters: Mapped<EndpointCounters> =
             Mapped::with(access, &counters, maps::COUNTERS, values)?;
-        let own = |slot| counters.word((slot * places + places - 1) as usize, ADOPTED);
+        let own = |slot| counters.word((slot * stripes + stripes - 1) as usize, ADOPTED);
         // Another agent may adopt while this one only reads.
         let has_own = |slot| access == Access::Read || own(slot) > 0;
         Ok(Self {
             slots,
-            places,
+            stripes,
             has_own: RefCell::new((0..slots).map(has_own).collect()),
             counters,
             keys: Mapped::with(access, &pins.map(maps::KEYS)?, maps::KEYS, slots as usize)?,
-            lost: Mapped::with(access, &pins.map(maps::LOST)?, maps::LOST, places as usize)?,
+            lost: Mapped::with(access, &pins.map(maps::LOST)?, maps::LOST, stripes as usize)?,
         })
     }
 
@@ -110,12 +110,12 @@ impl Counts {
         self.owner(slot).map(|owner| owner.key)
     }
 
-    /// A slot's counters, over all its places.
+    /// A slot's counters, over all its stripes.
     pub(crate) fn sum(&self, slot: u32) -> Box<EndpointCounters> {
         let mut sum = Box::new(EndpointCounters::ZERO);
         let mut words = [0u64; WORDS];
-        for place in 0..self.places {
-            self.counters.words(self.index(slot, place), 0, &mut words);
+        for stripe in 0..self.stripes {
+            self.counters.words(self.index(slot, stripe), 0, &mut words);
             for (total, n) in sum.words_mut().iter_mut().zip(&words) {
                 *total = total.wrapping_add(*n);
             }
@@ -123,17 +123,17 @@ impl Counts {
         sum
     }
 
-    /// What a snapshot takes of a slot, over all its places.
+    /// What a snapshot takes of a slot, over all its stripes.
     pub(crate) fn figures(&self, slot: u32) -> Figures {
         let mut figures = Figures::default();
-        let mut add = |place| {
+        let mut add = |stripe| {
             let mut words = [0; counter_snapshot::WORDS];
-            self.counters.words(self.index(slot, place), 0, &mut words);
+            self.counters.words(self.index(slot, stripe), 0, &mut words);
             figures.add(&words);
         };
-        (0..self.places - 1).for_each(&mut add);
+        (0..self.stripes - 1).for_each(&mut add);
         if self.has_own.borrow()[slot as usize] {
-            add(self.places - 1);
+            add(self.stripes - 1);
         }
         figures
     }
@@ -151,9 +151,9 @@ impl Counts {
 
     /// Sets a slot to zero that the programs do not find any more.
     pub(crate) fn clear(&self, slot: u32) {
-        for place in 0..self.places {
+        for stripe in 0..self.stripes {
             for word in 0..WORDS {
-                self.counters.set_word(self.index(slot, place), word, 0);
+                self.counters.set_word(self.index(slot, stripe), word, 0);
             }
         }
         withdraw(&self.keys, slot);
@@ -161,21 +161,21 @@ impl Counts {
 
     /// Adds what was lost, by reason.
     pub(crate) fn losses(&self, totals: &mut [u64; LOSSES]) {
-        for place in 0..self.places as usize {
+        for stripe in 0..self.stripes as usize {
             let mut counts = [0u64; LOSSES];
-            self.lost.words(place, 0, &mut counts);
+            self.lost.words(stripe, 0, &mut counts);
             for loss in Loss::ALL {
                 totals[loss as usize] += counts[loss as usize];
             }
         }
     }
 
-    fn index(&self, slot: u32, place: u32) -> usize {
-        (slot * self.places + place) as usize
+    fn index(&self, slot: u32, stripe: u32) -> usize {
+        (slot * self.stripes + stripe) as usize
     }
 
     fn own(&self, slot: u32) -> usize {
-        self.index(slot, self.places - 1)
+        self.index(slot, self.stripes - 1)
     }
 }
 
@@ -192,7 +192,7 @@ impl OwnCounters for Counts {
 
 impl Books for Counts {
     fn lose(&self, loss: Loss) {
-        let (own, word) = (self.places as usize - 1, loss as usize);
+        let (own, word) = (self.stripes as usize - 1, loss as usize);
         self.lost.set_word(own, word, self.lost.word(own, word) + 1);
     }
 }
@@ -210,15 +210,15 @@ mod tests {
 
     #[test]
     fn memory_does_not_follow_the_cpus_of_large_machines() {
-        let places = |cpus| {
-            places(&Meta {
+        let stripes = |cpus| {
+            stripes(&Meta {
                 cpus,
                 ..Meta::new("/t", 0, 0)
             })
         };
-        assert_eq!([2, 32, 33, 256].map(places), [3, 33, 33, 33]);
+        assert_eq!([2, 32, 33, 256].map(stripes), [3, 33, 33, 33]);
         let bytes = (ENDPOINTS_MAX_DEFAULT + OTHER_SLOTS) as usize
-            * places(256) as usize
+            * stripes(256) as usize
             * size_of::<EndpointCounters>();
         assert!(bytes < 100 << 20, "{bytes}");
     }

@@ -6,14 +6,14 @@
 
 mod endpoints;
 mod families;
-mod figures;
 mod hosts;
+mod report_series;
 mod text;
 
 use std::sync::Arc;
 
-pub use figures::Figures;
 use monitor_proto::v1;
+pub use report_series::ReportSeries;
 pub use text::{Kind, Labels, Sink, Value, head, line};
 
 /// A host at the time of a scrape.
@@ -72,7 +72,7 @@ pub fn write_report(out: &mut dyn Sink, report: v1::Report) {
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// All series of all hosts: a family's head, then its series host by host.
-pub fn chunks(hosts: Vec<Arc<Figures>>) -> impl Iterator<Item = String> {
+pub fn chunks(hosts: Vec<Arc<ReportSeries>>) -> impl Iterator<Item = String> {
     let mut families = families::all().enumerate();
     let mut family = families.next().filter(|_| !hosts.is_empty());
     let (mut host, mut at) = (0, 0);

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use monitor_proto::v1;
 
-use super::{CHUNK_BYTES, Figures, HostSample};
+use super::{CHUNK_BYTES, HostSample, ReportSeries};
 
 fn sample(up: bool) -> HostSample {
     let totals = v1::Counters {
@@ -58,8 +58,10 @@ fn sample(up: bool) -> HostSample {
 }
 
 fn chunks(samples: impl IntoIterator<Item = HostSample>) -> impl Iterator<Item = String> {
-    let figures = samples.into_iter().map(|one| Arc::new(Figures::of(&one)));
-    super::chunks(figures.collect())
+    let series = samples
+        .into_iter()
+        .map(|one| Arc::new(ReportSeries::of(&one)));
+    super::chunks(series.collect())
 }
 
 fn series(up: bool) -> HashMap<String, String> {
@@ -223,7 +225,7 @@ fn figures_are_what_the_report_says_and_take_a_fraction_of_it() {
         family.write(&mut direct, &sample(true));
     }
     assert_eq!(chunks([sample(true)]).collect::<String>(), direct);
-    let bytes = Figures::of(&sample(true)).bytes();
+    let bytes = ReportSeries::of(&sample(true)).bytes();
     assert!(
         bytes < direct.len() as u64 / 4,
         "{bytes} of {}",

@@ -23,7 +23,7 @@ const FLOAT: u8 = 1 << 7;
 
 /// All series of one report.
 #[derive(Debug)]
-pub struct Figures {
+pub struct ReportSeries {
     /// As they are written, without braces.
     labels: Vec<Box<str>>,
     /// One more label of a series, such as `le="1"`; the first is none.
@@ -34,7 +34,7 @@ pub struct Figures {
     _held: Option<Held>,
 }
 
-impl Figures {
+impl ReportSeries {
     /// The same, which hold this from here on.
     pub fn in_room(self, held: Held) -> Self {
         Self {
