@@ -6,12 +6,12 @@ use std::{
     fs,
     path::PathBuf,
     process::{Child, Command, Output},
-    time::{Duration, Instant},
 };
 
 use libtest_mimic::{Arguments, Completion, Trial};
 use monitor_agent::control;
 use rustix::process::{Pid, Signal};
+use testkit::wait_until as eventually;
 
 macro_rules! trials {
     ($($test:ident, $missing:expr;)*) => {
@@ -160,14 +160,6 @@ impl Agent {
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
-    }
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

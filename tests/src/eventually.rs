@@ -29,6 +29,18 @@ pub fn try_eventually<T>(deadline: Duration, mut ask: impl FnMut() -> Option<T>)
     }
 }
 
+/// Waits until it is so, for a minute at the most: a loaded machine is slow.
+///
+/// # Panics
+///
+/// When it is not so by then; the message says what was waited for.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Duration::from_secs(60);
+    let so = try_eventually(deadline, || is_so().then_some(()));
+    assert!(so.is_some(), "{what}: not within {deadline:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,6 @@ pub use self::{
         BPFFS, Cgroup, cgroup2_mount, ensure_bpffs, missing_for_kernel_programs, remove_leftovers,
         unique_name,
     },
-    eventually::{eventually, try_eventually},
+    eventually::{eventually, try_eventually, wait_until},
     process::{Process, Ready},
 };

@@ -42,9 +42,7 @@ pub(super) async fn scrape(Shared(state): Shared<State>) -> Result<Response, Pro
     );
     let problems = problems(&state).await?;
     let series = report_series(&state, hosts).await?;
-    let chunks = [own, problems]
-        .into_iter()
-        .chain(metrics::chunks(series));
+    let chunks = [own, problems].into_iter().chain(metrics::chunks(series));
     let counted = chunks.map(move |chunk| Ok(stream.share(chunk)));
     let body = hold::streamed(&state.pool, counted);
     let kind = "text/plain; version=0.0.4; charset=utf-8";

@@ -20,6 +20,7 @@ use std::{
 use libtest_mimic::{Completion, Trial};
 use monitor_proto::v1::{self, report_service_client::ReportServiceClient};
 use serde_json::Value;
+pub use testkit::wait_until as eventually;
 use tokio::sync::mpsc as async_mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, transport::Channel};
@@ -382,16 +383,6 @@ fn counters(times: u64) -> v1::Counters {
             ..Default::default()
         }),
         ..Default::default()
-    }
-}
-
-/// Waits until it is so.
-#[track_caller]
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 

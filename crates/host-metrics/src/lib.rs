@@ -1,7 +1,7 @@
 //! The host's own metrics.
 //!
 //! Parsing is pure and bounded, one module per file of the kernel; reading is
-//! in this one.  `sysinfo` refreshes CPU usage no faster than every 200 ms,
+//! in this one.  ARCHITECTURE.md says what sysinfo and procfs-core cost and lack,
 //! hence files that are kept open.
 
 pub mod cgroup;

@@ -1,6 +1,7 @@
 use std::sync::atomic::AtomicBool;
 
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
+use testkit::wait_until as eventually;
 
 use super::*;
 use kernel_sample::{EndpointAddress, EndpointId, EndpointSample, EndpointSnapshot, KernelSample};
@@ -97,14 +98,6 @@ fn watching(targets: Vec<Target>) -> Running {
         sampler,
         busy,
         failing,
-    }
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = StdInstant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(StdInstant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

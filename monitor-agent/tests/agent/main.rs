@@ -14,12 +14,7 @@ mod otlp;
 mod receiver;
 mod spool;
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::Path, thread::JoinHandle};
 
 use kernel_sample::{Opened, Opener};
 use libtest_mimic::{Arguments, Completion, Trial};
@@ -30,6 +25,7 @@ use monitor_agent::{
     run::{self, Signals},
     target::{Resolved, Roots},
 };
+use testkit::wait_until as eventually;
 use tokio::sync::{mpsc, oneshot};
 
 use self::{collector::Collector, disk::Disk, kernel::FakeKernel};
@@ -166,14 +162,6 @@ impl Agent {
     fn end(self, end: End) {
         self.end.send(end).ok();
         self.thread.join().unwrap();
-    }
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -18,18 +18,8 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_speedmimi-proxy");
 pub(crate) const TOKEN: &str = "0123456789abcdef-test";
 
 /// Polls `condition` until it gives something.
-pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + TIMEOUT;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{what} did not happen within {TIMEOUT:?}"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+pub(crate) fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    testkit::eventually(what, TIMEOUT, condition)
 }
 
 /// A running proxy, killed when dropped.
