@@ -223,6 +223,7 @@ async fn every_query_has_an_answer() {
         for sequence in 1.. {
             let mut report = full("web", sequence);
             report.window_end_unix_ns = now_ns();
+            report.window_start_unix_ns = report.window_end_unix_ns - 5_000_000_000;
             report.endpoints[1].upstream = "app".into();
             let dropped = ("reports_dropped".to_owned(), sequence);
             report.losses_totals.extend([dropped]);

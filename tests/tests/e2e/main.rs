@@ -15,6 +15,7 @@ mod namespace;
 mod nginx;
 mod outage;
 mod privileges;
+mod problems;
 mod restart;
 mod scene;
 mod soak;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         exactness::CASES,
         outage::CASES,
         privileges::CASES,
+        problems::CASES,
         restart::CASES,
         soak::CASES,
         terminal::CASES,
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
     for (program, is_there, cases) in [
         ("nginx", Nginx::program().is_some(), nginx::CASES),
         ("nginx", Nginx::program().is_some(), names::NGINX_CASES),
+        ("nginx", Nginx::program().is_some(), problems::NGINX_CASES),
         (
             "haproxy",
             Haproxy::program().is_some(),
