@@ -64,7 +64,7 @@ try {
   answer(await look(page));
   await lines.next();
   await page.locator("text=report 1000").first().waitFor();
-  await page.locator("#problems li").first().waitFor();
+  await page.locator("#problems li", { hasText: "accept queue" }).waitFor();
   answer(await look(page));
   await shot(page, "fleet-light");
 

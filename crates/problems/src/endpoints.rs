@@ -70,16 +70,27 @@ pub(crate) fn judge(scene: &mut Scene<'_>) {
     let causes = causes(scene);
     for (id, history) in endpoints {
         let one = One { id, history };
-        let recent = |enough, counted| history.recent(spans, enough, counted);
+        // A few of many are chance: more windows tell.
+        let recent = |of_min: u32, part_min: u32, share: fn(&Digest) -> (u32, u32)| {
+            history.recent(spans, |sum| {
+                let (of, part) = share(sum);
+                of >= of_min && (part == 0 || part >= part_min)
+            })
+        };
         if id.is_upstream() {
-            connect_failures(scene, one, &recent(ATTEMPTS_MIN, Digest::attempts));
-            let of_churn = recent(CHURN_CONNECTIONS_MIN, |d| d.opened);
+            let of_connects = recent(ATTEMPTS_MIN, FAILURES_MIN, |d| (d.attempts(), d.failures()));
+            connect_failures(scene, one, &of_connects);
+            let of_churn = recent(CHURN_CONNECTIONS_MIN, 0, |d| (d.opened, 0));
             connection_churn(scene, one, &of_churn);
         }
-        let of_errors = recent(RESPONSES_MIN, |d| d.responses);
+        let of_errors = recent(RESPONSES_MIN, ERRORS_MIN, |d| (d.responses, d.errors));
         server_errors(scene, one, &of_errors, &causes);
-        unanswered(scene, one, &recent(RESPONSES_MIN, |d| d.requests));
-        retransmits(scene, one, &recent(SEGMENTS_MIN, |d| d.segments));
+        let of_requests = recent(RESPONSES_MIN, ERRORS_MIN, |d| (d.requests, d.unanswered));
+        unanswered(scene, one, &of_requests);
+        let of_segments = recent(SEGMENTS_MIN, RETRANSMITS_MIN, |d| {
+            (d.segments, d.retransmits)
+        });
+        retransmits(scene, one, &of_segments);
     }
 }
 

@@ -275,12 +275,11 @@ impl EndpointHistory {
         !self.digests.is_empty()
     }
 
-    /// The newest windows, as few as have `enough` of what is counted.
+    /// The newest windows, as few as are enough.
     pub(crate) fn recent(
         &self,
         spans: &VecDeque<Span>,
-        enough: u32,
-        counted: fn(&Digest) -> u32,
+        is_enough: impl Fn(&Digest) -> bool,
     ) -> Recent {
         let mut recent = Recent::default();
         for span in spans.iter().rev() {
@@ -289,7 +288,7 @@ impl EndpointHistory {
             }
             recent.start_ns = span.start_ns;
             recent.seconds += span.duration_ns as f64 / 1e9;
-            if counted(&recent.sum) >= enough {
+            if is_enough(&recent.sum) {
                 break;
             }
         }
@@ -298,7 +297,7 @@ impl EndpointHistory {
 
     /// All that is kept.
     pub(crate) fn all(&self, spans: &VecDeque<Span>) -> Digest {
-        self.recent(spans, u32::MAX, |_| 0).sum
+        self.recent(spans, |_| false).sum
     }
 
     /// How much was counted in these windows.

@@ -56,7 +56,9 @@ fn valued<'a>(
     value: fn(&Digest) -> Option<f64>,
 ) -> Vec<Valued<'a>> {
     let of = |one: &One<'a>| {
-        let recent = one.history.recent(scene.spans, enough, counted);
+        let recent = one
+            .history
+            .recent(scene.spans, |sum| counted(sum) >= enough);
         let count = counted(&recent.sum);
         Some(Valued {
             one: *one,

@@ -622,6 +622,21 @@ fn a_listeners_errors_are_those_of_its_backends() {
     assert_eq!(problems[0].subject.endpoint, FAULTY);
 }
 
+/// Two errors of ten are chance, three of fifteen are a fifth of all.
+#[test]
+fn little_traffic_is_judged_by_all_that_is_kept() {
+    let mut watched = Watched::new(1);
+    let mut problems = Vec::new();
+    for _ in 0..4 {
+        problems = watched.next(|_, report| {
+            let http = http(faulty(report));
+            (http.requests, http.requests_without_response) = (5, 0);
+            http.responses_by_code = [("200".to_owned(), 4), ("503".to_owned(), 1)].into();
+        });
+    }
+    assert_eq!(kinds(&problems), ["server_errors"]);
+}
+
 #[test]
 fn a_replayed_spool_is_no_wrong_clock() {
     let mut judge = HostJudge::default();
