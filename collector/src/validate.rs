@@ -6,7 +6,7 @@ use std::{
     ops::Range,
 };
 
-use monitor_proto::{REPORT_ENDPOINTS_MAX, v1};
+use monitor_proto::{REPORT_ENDPOINTS_MAX, figures::CONNECTIONS_FAILED, v1};
 
 const HOST_ID_BYTES_MAX: usize = 256;
 const LABEL_BYTES_MAX: usize = 4096;
@@ -164,14 +164,7 @@ fn endpoints(endpoints: &[v1::Endpoint]) -> Result<(), Invalid> {
 
 fn counters(c: &v1::Counters) -> Result<(), Invalid> {
     if let Some(f) = &c.connections_failed {
-        let reasons = [
-            f.refused,
-            f.timeout,
-            f.reset,
-            f.unreachable,
-            f.aborted,
-            f.other,
-        ];
+        let reasons = CONNECTIONS_FAILED.iter().map(|reason| (reason.read)(f));
         sum(reasons, "connections_failed")?;
     }
     histogram(c.connect_duration.as_ref(), "connect_duration")?;

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Collector, get, now_ns, report};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Every field must be described, of the described type, and every field that
 /// is required must be there.
@@ -17,6 +17,9 @@ fn hold(value: &Value, schema: &Value, document: &Value, at: &str) {
             document,
             at,
         );
+    }
+    if let Some(parts) = schema["allOf"].as_array() {
+        return hold(value, &merged(parts, document), document, at);
     }
     if let Some(one_of) = schema["anyOf"].as_array() {
         if value.is_null() {
@@ -56,6 +59,25 @@ fn hold(value: &Value, schema: &Value, document: &Value, at: &str) {
         let there = value.get(name.as_str().unwrap()).is_some();
         assert!(there, "{at}.{name} is missing");
     }
+}
+
+/// An object that has what all of the schemas describe.
+fn merged(parts: &[Value], document: &Value) -> Value {
+    let mut whole = json!({"type": "object", "properties": {}, "required": []});
+    for part in parts {
+        let part = match part["$ref"].as_str() {
+            Some(name) => document.pointer(name.trim_start_matches('#')).unwrap(),
+            None => part,
+        };
+        for (name, described) in part["properties"].as_object().unwrap() {
+            let twice = whole["properties"][name] != Value::Null;
+            assert!(!twice, "{name} is described twice");
+            whole["properties"][name] = described.clone();
+        }
+        let required = part["required"].as_array().unwrap().clone();
+        whole["required"].as_array_mut().unwrap().extend(required);
+    }
+    whole
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 // A host's charts: figures over time from /api/v1/series and /api/v1/heatmap.
 
+import { FIGURES } from "/figures.js";
 import { bytesPerSecond, count, counted, known, milliseconds, percent, perSecond, printable } from "/format.js";
 import { heatPlot, inWords } from "/heat.js";
 import { named } from "/model.js";
@@ -9,30 +10,46 @@ import { axes, cursor, moment } from "/plot.js";
 const SERIES_MAX = 8;
 const COLORS = ["#0d9488", "#d97706", "#6366f1", "#db2777", "#65a30d", "#0284c7", "#9333ea", "#b45309"];
 
-const CHARTS = [
-  { title: "Requests from clients", metric: "requests", role: "downstream", format: perSecond },
-  { title: "Answers 5xx to clients", metric: "responses_5xx", role: "downstream", format: perSecond },
-  { title: "Time to answer clients, p50", metric: "exchange_duration_p50", role: "downstream", format: milliseconds },
-  { title: "Time to answer clients, p99", metric: "exchange_duration_p99", role: "downstream", format: milliseconds },
-  { title: "Time to answer clients, all", heat: true, role: "downstream" },
-  { title: "Connections of clients", metric: "connections_active", role: "downstream", format: count },
-  { title: "Sent to clients", metric: "bytes_sent", role: "downstream", format: bytesPerSecond },
-  { title: "Received from clients", metric: "bytes_received", role: "downstream", format: bytesPerSecond },
-  { title: "Retransmits to clients", metric: "retransmits", role: "downstream", format: perSecond },
-  { title: "Requests to backends", metric: "requests", role: "upstream", format: perSecond },
-  { title: "Answers 5xx of backends", metric: "responses_5xx", role: "upstream", format: perSecond },
-  { title: "Time of backends to answer, p50", metric: "exchange_duration_p50", role: "upstream", format: milliseconds },
-  { title: "Time of backends to answer, p99", metric: "exchange_duration_p99", role: "upstream", format: milliseconds },
-  { title: "Time of backends to answer, all", heat: true, role: "upstream" },
-  { title: "Connections to backends", metric: "connections_active", role: "upstream", format: count },
-  { title: "Failed connections to backends", metric: "connections_failed", role: "upstream", format: perSecond },
-  { title: "CPU", metric: "cpu_usage", format: percent },
-  { title: "Memory", metric: "memory_usage", format: percent },
-  { title: "Disk", metric: "disk_usage", format: percent },
-  { title: "Load, 1 min", metric: "load_avg_1", format: (value) => value.toFixed(2) },
-  { title: "Network in", metric: "network_in", format: bytesPerSecond },
-  { title: "Network out", metric: "network_out", format: bytesPerSecond },
+/// The figures of endpoints that have a chart, by whom they are of.
+const OF_ENDPOINTS = [
+  ["requests", "downstream", "from clients"],
+  ["responses_5xx", "downstream", "to clients"],
+  ["exchange_duration_p50", "downstream", "clients"],
+  ["exchange_duration_p99", "downstream", "clients"],
+  ["exchange_duration", "downstream", "clients"],
+  ["connections_active", "downstream", "of clients"],
+  ["bytes_sent", "downstream", "to clients"],
+  ["bytes_received", "downstream", "from clients"],
+  ["retransmits", "downstream", "to clients"],
+  ["requests", "upstream", "to backends"],
+  ["responses_5xx", "upstream", "of backends"],
+  ["exchange_duration_p50", "upstream", "of backends"],
+  ["exchange_duration_p99", "upstream", "of backends"],
+  ["exchange_duration", "upstream", "of backends"],
+  ["connections_active", "upstream", "to backends"],
+  ["connections_failed", "upstream", "to backends"],
 ];
+const OF_HOSTS = ["cpu_usage", "memory_usage", "disk_usage", "load_avg_1", "network_in", "network_out"];
+
+/// How values of a series are written: counters are rates there.
+function format({ kind, unit }) {
+  if (kind === "counter") return unit === "By" ? bytesPerSecond : perSecond;
+  const formats = { "%": percent, "By/s": bytesPerSecond, s: milliseconds, "{process}": (value) => value.toFixed(2) };
+  return formats[unit] ?? count;
+}
+
+/// A chart of a series, which may be a part of a figure: a quantile, a class; of all
+/// of a histogram it is a heat map.
+function chart([metric, role, whom]) {
+  const [, name, part] = metric.match(/^(.*?)(?:_(p\d+|\dxx))?$/);
+  const figure = FIGURES[name];
+  const heat = figure.kind === "histogram" && part === undefined;
+  const words = [figure.title, part?.endsWith("xx") ? part : "", whom].filter(Boolean).join(" ");
+  const title = figure.kind === "histogram" ? `${words}, ${part ?? "all"}` : words;
+  return { title, metric: heat ? undefined : metric, heat, role, format: format(figure) };
+}
+
+const CHARTS = [...OF_ENDPOINTS, ...OF_HOSTS.map((metric) => [metric])].map(chart);
 
 async function read(chart, host, range) {
   const query = new URLSearchParams({ host, ...range });

@@ -2,9 +2,22 @@
 // sockets, losses, and what the host itself does.
 
 import { bar, element, label, table } from "/dom.js";
+import { FIGURES } from "/figures.js";
 import { duration, requests, seen } from "/unseen.js";
 import { age, bytes, bytesPerSecond, count, known, microseconds, milliseconds, percent, printable } from "/format.js";
-import { backends, rate, SOCKET_ORDERS, socketsBy } from "/model.js";
+import { backends, rate } from "/model.js";
+
+/// By what sockets are ordered: the largest first.
+const SOCKET_ORDERS = {
+  bytes: { title: "Bytes", of: (s) => s.bytes_received + s.bytes_sent },
+  rtt: { title: "RTT", of: (s) => s.srtt_us },
+  retransmits: { title: FIGURES.retransmits.title, of: (s) => s.retransmits },
+  age: { title: "Age", of: (s) => s.age_ms ?? -1 },
+  requests: { title: FIGURES.requests.title, of: (s) => s.requests },
+};
+
+const socketsBy = (report, order) =>
+  [...report.top_sockets].sort((a, b) => SOCKET_ORDERS[order].of(b) - SOCKET_ORDERS[order].of(a));
 
 /// A figure, and how it stands next to the largest of its column.
 function compared(value, largest, format) {
@@ -18,7 +31,7 @@ function upstreamTable(group) {
   return table({
     key: `upstream ${group.name}`,
     caption: label(group.name || "Backends without a name"),
-    heads: ["Backend", "Requests", "5xx", "p50", "p99", "Active", "Failed", "Connect p99", "RTT", "Retransmits", "In", "Out"],
+    heads: ["Backend", FIGURES.requests.title, "5xx", "p50", "p99", "Active", "Failed", "Connect p99", "RTT", FIGURES.retransmits.title, "In", "Out"],
     words: 1,
     rows: group.rows.map((r) => [
       label(r.label),

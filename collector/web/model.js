@@ -141,18 +141,6 @@ export function backends(report) {
   }));
 }
 
-/// By what sockets are ordered: the largest first.
-export const SOCKET_ORDERS = {
-  bytes: { title: "Bytes", of: (s) => s.bytes_received + s.bytes_sent },
-  rtt: { title: "RTT", of: (s) => s.srtt_us },
-  retransmits: { title: "Retransmits", of: (s) => s.retransmits },
-  age: { title: "Age", of: (s) => s.age_ms ?? -1 },
-  requests: { title: "Requests", of: (s) => s.requests },
-};
-
-export const socketsBy = (report, order) =>
-  [...report.top_sockets].sort((a, b) => SOCKET_ORDERS[order].of(b) - SOCKET_ORDERS[order].of(a));
-
 /// The fleet's tiles: of hosts that report now.
 export function overview(hosts) {
   const live = hosts.filter((host) => host.health.word !== "silent");

@@ -294,7 +294,7 @@ fn newest(newest: &Newest) -> Value {
         "connections_active": active,
     });
     for (gauge, value) in HOST_GAUGES.iter().zip(newest.gauges) {
-        shown[gauge.name] = json!(value);
+        shown[gauge.figure.name] = json!(value);
     }
     shown
 }

@@ -78,8 +78,14 @@ pub(crate) fn of_hosts() -> impl Iterator<Item = Metric> {
     let gauges = figures::HOST_GAUGES
         .iter()
         .map(|g| Metric::new(&g.figure, Read::HostGauge(g)));
-    HOST.iter()
-        .copied()
+    let host = [
+        (&figures::NETWORK_IO, Read::NetworkIo),
+        (&figures::CORES, Read::Cores),
+        (&figures::PRESSURE, Read::Pressure),
+        (&figures::LOSSES, Read::Losses),
+    ];
+    host.into_iter()
+        .map(|(figure, read)| Metric::new(figure, read))
         .chain(gauges)
         .chain(targets)
         .chain(namespaces)
@@ -98,7 +104,7 @@ pub(crate) fn of_endpoints() -> impl Iterator<Item = Metric> {
         .map(|f| Metric::new(f, Read::RoundTrip(f.read)));
     let splits = figures::SPLITS
         .iter()
-        .map(|s| Metric::new(&s.figure, Read::Split(s.label, s.parts)));
+        .map(|s| Metric::new(&s.figure, Read::Split(s.label, s.figure.read)));
     gauges
         .chain(splits)
         .chain(figures::DURATIONS.iter().flat_map(durations))
@@ -107,7 +113,7 @@ pub(crate) fn of_endpoints() -> impl Iterator<Item = Metric> {
 }
 
 impl Metric {
-    fn new<T>(figure: &Figure<T>, read: Read) -> Self {
+    fn new<R>(figure: &Figure<R>, read: Read) -> Self {
         Self {
             name: figure.otlp,
             prometheus: figure.prometheus,
@@ -122,41 +128,6 @@ impl Metric {
         }
     }
 }
-
-const HOST: &[Metric] = &[
-    Metric {
-        name: "system.network.io",
-        prometheus: "",
-        unit: "By",
-        description: "Bytes through each interface, by direction.",
-        kind: Kind::Counter,
-        read: Read::NetworkIo,
-    },
-    Metric {
-        name: "system.cpu.logical.count",
-        prometheus: "speedmimi_host_cores",
-        unit: "{cpu}",
-        description: "How many CPU cores the host has.",
-        kind: Kind::Gauge,
-        read: Read::Cores,
-    },
-    Metric {
-        name: "speedmimi.host.pressure",
-        prometheus: "speedmimi_host_pressure_seconds_total",
-        unit: "s",
-        description: "Time in which some or all tasks of the host waited for a resource, by it and by stall.",
-        kind: Kind::Counter,
-        read: Read::Pressure,
-    },
-    Metric {
-        name: "speedmimi.losses",
-        prometheus: "speedmimi_losses_total",
-        unit: "{loss}",
-        description: "How much went uncounted on the host, by reason.",
-        kind: Kind::Counter,
-        read: Read::Losses,
-    },
-];
 
 /// A metric for each of its names: for listeners and backends, or for both.
 fn durations(of: &figures::Durations) -> Vec<Metric> {

@@ -1,20 +1,16 @@
 //! Counters that are told apart by a label, as every output has them.
 
-use crate::{json, protocol, v1};
+use crate::{figures, json, protocol, v1};
 
 /// Failed connections by reason.  Every reason is there from the start, so that
 /// its first failure shows as an increase.
 #[must_use]
-pub fn failed_by_reason(counters: &v1::Counters) -> [(&'static str, u64); 6] {
-    let f = counters.connections_failed.unwrap_or_default();
-    [
-        ("refused", f.refused),
-        ("timeout", f.timeout),
-        ("reset", f.reset),
-        ("unreachable", f.unreachable),
-        ("aborted", f.aborted),
-        ("other", f.other),
-    ]
+pub fn connections_failed(counters: &v1::Counters) -> Vec<(String, u64)> {
+    let failed = counters.connections_failed.unwrap_or_default();
+    let reasons = figures::CONNECTIONS_FAILED.iter();
+    reasons
+        .map(|reason| (reason.name.to_owned(), (reason.read)(&failed)))
+        .collect()
 }
 
 /// Requests by method, ordered by it.  What the methods do not add up to is of
@@ -40,18 +36,19 @@ pub fn requests_by_method(counters: &v1::Counters) -> Vec<(String, u64)> {
 /// Responses by class of their status code; where they cannot be seen there is
 /// nothing.
 #[must_use]
-pub fn responses_by_class(counters: &v1::Counters) -> Vec<(&'static str, u64)> {
+pub fn responses(counters: &v1::Counters) -> Vec<(String, u64)> {
     let Some(http) = protocol::seen(counters) else {
         return Vec::new();
     };
     let r = json::Responses::from_codes(&http.responses_by_code);
-    vec![
+    let classes = [
         ("1xx", r.informational),
         ("2xx", r.successful),
         ("3xx", r.redirection),
         ("4xx", r.client_error),
         ("5xx", r.server_error),
-    ]
+    ];
+    classes.map(|(class, n)| (class.to_owned(), n)).into()
 }
 
 /// Time in which tasks waited since boot, in microseconds, by resource and by
@@ -73,7 +70,7 @@ mod tests {
     fn requests_without_a_named_method_are_of_another_one() {
         let mut counters = v1::Counters::default();
         assert!(requests_by_method(&counters).is_empty());
-        assert!(responses_by_class(&counters).is_empty());
+        assert!(responses(&counters).is_empty());
         counters.http = Some(v1::HttpCounters::default());
         assert_eq!(requests_by_method(&counters), [("_OTHER".to_owned(), 0)]);
         counters.http = Some(v1::HttpCounters {

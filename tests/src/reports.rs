@@ -110,29 +110,14 @@ fn key(endpoint: &Value) -> (String, String) {
 
 /// Every counter of an endpoint, or of its totals.
 fn counters(of: &Value) -> Counts {
-    const PLAIN: [&str; 17] = [
-        "bytes_received",
-        "bytes_sent",
-        "bytes_unacked",
-        "connections_adopted",
-        "connections_closed",
-        "connections_established",
-        "connections_opened",
-        "exchanges",
-        "failed_before_syn",
-        "packets_received",
-        "packets_sent",
-        "pipelined",
-        "requests",
-        "requests_without_response",
-        "retransmits",
-        "suspected",
-        "unparsed",
-    ];
+    const NO_COUNTERS: [&str; 2] = ["connections_active", "live_bytes_age_ms"];
     let mut counts = Counts::new();
-    for name in PLAIN {
-        if let Some(value) = of[name].as_u64() {
-            counts.insert(name.to_owned(), value);
+    for (name, value) in of.as_object().into_iter().flatten() {
+        if let Some(value) = value
+            .as_u64()
+            .filter(|_| !NO_COUNTERS.contains(&name.as_str()))
+        {
+            counts.insert(name.clone(), value);
         }
     }
     for group in ["connections_failed", "requests_by_method", "responses"] {

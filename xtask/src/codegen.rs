@@ -1,9 +1,14 @@
-//! `cargo xtask codegen`: the wire types, generated from the .proto files.
+//! `cargo xtask codegen`: the wire types and all that follows from the definitions
+//! of the figures, generated from the .proto files.
 //!
 //! The generator is heavy, so it is a program of its own behind a feature:
 //! whoever only builds or runs the project never compiles it.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -12,12 +17,13 @@ use crate::{
     workspace::Workspace,
 };
 
-const COMMITTED: &str = "monitor-proto/src/generated";
+/// Holds nothing but generated files.
+const GENERATED: &str = "monitor-proto/src/generated";
 
 /// `cargo xtask codegen`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Change nothing: fail where the committed code differs.
+    /// Change nothing: fail where the committed files differ.
     #[arg(long)]
     check: bool,
 }
@@ -27,22 +33,24 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     if args.check {
         return check(workspace);
     }
-    generate(workspace, &workspace.path(COMMITTED))
+    let fresh = generate(workspace)?;
+    replace(&fresh, &workspace.path(""))
 }
 
-/// Fails where the committed code is not what the generator writes now.
+/// Fails where a committed file is not what the generator writes now.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    let fresh = workspace.target().join("codegen");
-    generate(workspace, &fresh)?;
-    compare(&fresh, &workspace.path(COMMITTED))
+    let fresh = generate(workspace)?;
+    compare(&fresh, &workspace.path(""))
 }
 
-fn generate(workspace: &Workspace, out: &Path) -> Result<()> {
-    step("generating the wire types");
+/// Writes the generated files below a directory of their own, which is returned.
+fn generate(workspace: &Workspace) -> Result<PathBuf> {
+    step("generating what follows from the .proto files");
+    let out = workspace.target().join("codegen");
     if out.exists() {
-        fs::remove_dir_all(out).with_context(|| format!("emptying {}", out.display()))?;
+        fs::remove_dir_all(&out).with_context(|| format!("emptying {}", out.display()))?;
     }
-    fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
+    fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
     run(workspace
         .cargo()
         .args([
@@ -54,24 +62,59 @@ fn generate(workspace: &Workspace, out: &Path) -> Result<()> {
             "codegen",
         ])
         .args(["--bin", "codegen", "--"])
-        .arg(workspace.path("monitor-proto/proto"))
-        .arg(out))
+        .arg(workspace.path(""))
+        .arg(&out))?;
+    Ok(out)
+}
+
+/// The paths of the files below a directory.
+fn files(directory: &Path) -> Result<BTreeSet<PathBuf>> {
+    let mut files = BTreeSet::new();
+    let mut left = vec![directory.to_owned()];
+    while let Some(next) = left.pop() {
+        let listing = || format!("listing {}", next.display());
+        for entry in fs::read_dir(&next).with_context(listing)? {
+            let path = entry.with_context(listing)?.path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                files.insert(path.strip_prefix(directory)?.to_owned());
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// The committed files among which a generated one is missing or differs, or that
+/// nothing generates.
+fn different(fresh: &Path, committed: &Path) -> Result<BTreeSet<PathBuf>> {
+    let mut all = files(fresh)?;
+    let strays = files(&committed.join(GENERATED))?;
+    all.extend(strays.iter().map(|path| Path::new(GENERATED).join(path)));
+    all.retain(|path| fs::read(fresh.join(path)).ok() != fs::read(committed.join(path)).ok());
+    Ok(all)
 }
 
 fn compare(fresh: &Path, committed: &Path) -> Result<()> {
-    for (one, other) in [(fresh, committed), (committed, fresh)] {
-        for entry in fs::read_dir(one).with_context(|| format!("listing {}", one.display()))? {
-            let path = entry?.path();
-            let twin = other.join(path.file_name().unwrap_or_default());
-            if fs::read(&path).ok() != fs::read(&twin).ok() {
-                bail!(
-                    "{} is not what the generator writes; run `cargo xtask codegen` and commit it",
-                    committed
-                        .join(path.file_name().unwrap_or_default())
-                        .display()
-                );
-            }
-        }
+    if let Some(path) = different(fresh, committed)?.first() {
+        bail!(
+            "{} is not what the generator writes; run `cargo xtask codegen` and commit it",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Writes what differs; what nothing generates goes.
+fn replace(fresh: &Path, committed: &Path) -> Result<()> {
+    for path in different(fresh, committed)? {
+        let (from, to) = (fresh.join(&path), committed.join(&path));
+        let done = if from.exists() {
+            fs::copy(&from, &to).map(drop)
+        } else {
+            fs::remove_file(&to)
+        };
+        done.with_context(|| format!("writing {}", to.display()))?;
     }
     Ok(())
 }
@@ -81,19 +124,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_difference_a_missing_file_and_a_stray_file_are_found() {
+    fn a_difference_a_missing_file_and_a_stray_file_are_found_and_mended() {
         let fresh = tempfile::tempdir().unwrap();
         let committed = tempfile::tempdir().unwrap();
-        let write = |at: &Path, text| fs::write(at.join("v1.rs"), text).unwrap();
+        let write = |at: &Path, name: &str, text| {
+            fs::create_dir_all(at.join(GENERATED)).unwrap();
+            fs::create_dir_all(at.join("docs")).unwrap();
+            fs::write(at.join(name), text).unwrap();
+        };
+        let generated = format!("{GENERATED}/v1.rs");
 
-        write(fresh.path(), "a");
-        assert!(compare(fresh.path(), committed.path()).is_err());
-        write(committed.path(), "b");
+        write(fresh.path(), &generated, "a");
+        write(committed.path(), "docs/by-hand.md", "kept");
+        assert!(compare(fresh.path(), committed.path()).is_err(), "missing");
+        write(committed.path(), &generated, "b");
         let error = compare(fresh.path(), committed.path()).unwrap_err();
         assert!(error.to_string().contains("cargo xtask codegen"));
-        write(committed.path(), "a");
+        write(committed.path(), &generated, "a");
         compare(fresh.path(), committed.path()).unwrap();
-        fs::write(committed.path().join("stray.rs"), "").unwrap();
-        assert!(compare(fresh.path(), committed.path()).is_err());
+        write(committed.path(), &format!("{GENERATED}/stray.rs"), "");
+        assert!(compare(fresh.path(), committed.path()).is_err(), "stray");
+        write(fresh.path(), "docs/metrics.md", "tables");
+        replace(fresh.path(), committed.path()).unwrap();
+        compare(fresh.path(), committed.path()).unwrap();
+        let left = files(committed.path()).unwrap();
+        let names = ["docs/by-hand.md", "docs/metrics.md", generated.as_str()];
+        assert_eq!(left, names.map(PathBuf::from).into());
     }
 }

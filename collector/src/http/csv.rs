@@ -39,7 +39,7 @@ const REST: &str = "connections_failed,requests,responses_1xx,responses_2xx,resp
 
 /// The first line: every counter of the shared table has its column.
 pub(super) fn head() -> String {
-    let counters = figures::COUNTERS.iter().map(|counter| counter.name);
+    let counters = figures::COUNTERS.iter().map(|counter| counter.figure.name);
     let columns: Vec<_> = [REPORT, ENDPOINT]
         .into_iter()
         .chain(counters)
@@ -187,10 +187,10 @@ mod tests {
         for counter in figures::COUNTERS {
             let mut counters = v1::Counters::default();
             *(counter.place)(&mut counters) = 7;
-            let of_http = counters.http.is_some();
-            assert_eq!(cell(counters, counter.name), "7");
-            let none = if of_http { "" } else { "0" };
-            assert_eq!(cell(v1::Counters::default(), counter.name), none);
+            assert_eq!(cell(counters, counter.figure.name), "7");
+            let measured = (counter.figure.read)(&v1::Counters::default()).is_some();
+            let none = if measured { "0" } else { "" };
+            assert_eq!(cell(v1::Counters::default(), counter.figure.name), none);
         }
     }
 

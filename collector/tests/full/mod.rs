@@ -1,7 +1,7 @@
 //! Reports that say everything.
 #![allow(unreachable_pub, reason = "a fixture of several tests")]
 
-use monitor_proto::v1;
+use monitor_proto::{figures::COUNTERS, v1};
 
 use crate::common::report;
 
@@ -62,24 +62,17 @@ pub fn full(host: &str, sequence: u64) -> v1::Report {
             max_us: 46_875,
         });
         let totals = endpoint.totals.as_mut().unwrap();
-        totals.connections_adopted = 1;
         totals.connections_failed = Some(v1::ConnectionsFailed {
             refused: sequence,
             ..Default::default()
         });
-        totals.bytes_unacked = 3 * sequence;
-        totals.packets_received = 4 * sequence;
-        totals.packets_sent = 5 * sequence;
-        totals.retransmits = sequence;
+        for (n, counter) in (1..).zip(COUNTERS) {
+            let place = (counter.place)(totals);
+            if *place == 0 {
+                *place = n * sequence;
+            }
+        }
         totals.connect_duration = totals.http.as_ref().unwrap().exchange_duration.clone();
-        totals.connections_established = 6 * sequence;
-        totals.failed_before_syn = 7 * sequence;
-        let http = totals.http.as_mut().unwrap();
-        http.unparsed = 8 * sequence;
-        http.pipelined = 9 * sequence;
-        http.suspected = 10 * sequence;
-        http.requests_without_response = sequence;
-        http.exchanges = 2 * sequence;
     }
     report
 }

@@ -86,7 +86,7 @@ mod tests {
     /// What [`between`] gives is told apart by its order alone.
     #[test]
     fn gauges_have_the_order_of_their_definitions() {
-        let names: Vec<_> = HOST_GAUGES.iter().map(|gauge| gauge.name).collect();
+        let names: Vec<_> = HOST_GAUGES.iter().map(|gauge| gauge.figure.name).collect();
         let order = [
             "cpu_usage",
             "memory_usage",

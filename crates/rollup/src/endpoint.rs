@@ -2,57 +2,7 @@
 
 use monitor_proto::{json, v1};
 
-use super::{GaugeRoll, OtherCounters, Rolling, duration_ns, histogram};
-
-/// An endpoint in one bucket: the sums of its windows.  The tags are those of its
-/// form on disk: one that was used is not used again for anything else.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct EndpointRoll {
-    /// The time that its windows cover.
-    #[prost(uint64, tag = "1")]
-    pub covered_ns: u64,
-    /// The part of it in which HTTP was counted.
-    #[prost(uint64, tag = "2")]
-    pub http_ns: u64,
-    /// Reports that were not complete.
-    #[prost(uint64, tag = "3")]
-    pub incomplete: u64,
-    /// As each window's end had it.
-    #[prost(message, required, tag = "4")]
-    pub active: GaugeRoll,
-    #[prost(uint64, tag = "5")]
-    pub connections_opened: u64,
-    #[prost(uint64, tag = "6")]
-    pub connections_failed: u64,
-    #[prost(uint64, tag = "7")]
-    pub connections_closed: u64,
-    #[prost(uint64, tag = "8")]
-    pub bytes_received: u64,
-    #[prost(uint64, tag = "9")]
-    pub bytes_sent: u64,
-    #[prost(uint64, tag = "10")]
-    pub retransmits: u64,
-    #[prost(uint64, tag = "11")]
-    pub requests: u64,
-    #[prost(uint64, tag = "12")]
-    pub exchanges: u64,
-    #[prost(uint64, tag = "13")]
-    pub responses_1xx: u64,
-    #[prost(uint64, tag = "14")]
-    pub responses_2xx: u64,
-    #[prost(uint64, tag = "15")]
-    pub responses_3xx: u64,
-    #[prost(uint64, tag = "16")]
-    pub responses_4xx: u64,
-    #[prost(uint64, tag = "17")]
-    pub responses_5xx: u64,
-    #[prost(message, required, tag = "18")]
-    pub exchange_duration: v1::Histogram,
-    #[prost(message, required, tag = "19")]
-    pub connect_duration: v1::Histogram,
-    #[prost(message, required, tag = "20")]
-    pub other: OtherCounters,
-}
+use super::{EndpointRoll, GaugeRoll, Rolling, duration_ns, histogram};
 
 impl EndpointRoll {
     /// One window.
@@ -71,7 +21,6 @@ impl EndpointRoll {
             ..Self::default()
         };
         let window = endpoint.window.as_ref();
-        roll.other = window.map(OtherCounters::of).unwrap_or_default();
         if let Some(window) = window {
             roll.count(window);
         }
@@ -113,19 +62,13 @@ impl EndpointRoll {
     }
 
     fn count(&mut self, w: &v1::Counters) {
-        self.connections_opened = w.connections_opened;
+        self.count_plain(w);
         let failed = w.connections_failed.as_ref();
         self.connections_failed =
             failed.map_or(0, |failed| json::ConnectionsFailed::from(failed).total());
-        self.connections_closed = w.connections_closed;
-        self.bytes_received = w.bytes_received;
-        self.bytes_sent = w.bytes_sent;
-        self.retransmits = w.retransmits;
         self.connect_duration = w.connect_duration.clone().unwrap_or_default();
         if let Some(http) = &w.http {
             self.http_ns = self.covered_ns;
-            self.requests = http.requests;
-            self.exchanges = http.exchanges;
             let r = json::Responses::from_codes(&http.responses_by_code);
             self.responses_1xx = r.informational;
             self.responses_2xx = r.successful;
@@ -141,22 +84,15 @@ impl Rolling for EndpointRoll {
     fn add(&mut self, other: &Self) {
         // What covers no time holds nothing, and makes nothing unknown.
         if self.covered_ns == 0 {
-            self.other = other.other;
+            self.later = other.later;
         } else if other.covered_ns > 0 {
-            self.other.add(&other.other);
+            self.later.add(&other.later);
         }
         let sums = [
             (&mut self.covered_ns, other.covered_ns),
             (&mut self.http_ns, other.http_ns),
             (&mut self.incomplete, other.incomplete),
-            (&mut self.connections_opened, other.connections_opened),
             (&mut self.connections_failed, other.connections_failed),
-            (&mut self.connections_closed, other.connections_closed),
-            (&mut self.bytes_received, other.bytes_received),
-            (&mut self.bytes_sent, other.bytes_sent),
-            (&mut self.retransmits, other.retransmits),
-            (&mut self.requests, other.requests),
-            (&mut self.exchanges, other.exchanges),
             (&mut self.responses_1xx, other.responses_1xx),
             (&mut self.responses_2xx, other.responses_2xx),
             (&mut self.responses_3xx, other.responses_3xx),
@@ -164,6 +100,9 @@ impl Rolling for EndpointRoll {
             (&mut self.responses_5xx, other.responses_5xx),
         ];
         for (sum, n) in sums {
+            *sum = sum.saturating_add(n);
+        }
+        for (sum, n) in self.zip_plain(other) {
             *sum = sum.saturating_add(n);
         }
         self.active.merge(&other.active);

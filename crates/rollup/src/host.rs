@@ -9,7 +9,7 @@ pub const GAUGES: [&str; HOST_GAUGES.len()] = {
     let mut names = [""; HOST_GAUGES.len()];
     let mut i = 0;
     while i < names.len() {
-        names[i] = HOST_GAUGES[i].name;
+        names[i] = HOST_GAUGES[i].figure.name;
         i += 1;
     }
     names

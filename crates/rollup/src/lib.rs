@@ -4,19 +4,18 @@
 //! rate is what was counted divided by the time in which it was counted, and a
 //! time without reports is a gap, never a zero.
 
+mod counters;
 mod endpoint;
 mod gauge;
 mod histogram;
 mod host;
-mod other;
 
 use std::collections::HashMap;
 
-pub use endpoint::EndpointRoll;
+pub use counters::{EndpointRoll, LaterCounters, ROLLED_COUNTERS, RolledCounter};
 pub use gauge::GaugeRoll;
 pub use host::{GAUGES, HostRoll};
 use monitor_proto::v1;
-pub use other::{OTHER_COUNTERS, OtherCounters, Seen};
 
 /// The lengths of the roll-ups' buckets, in seconds.
 pub const TIERS_S: [u64; 2] = [60, 3600];

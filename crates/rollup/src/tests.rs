@@ -90,10 +90,10 @@ fn what_an_earlier_version_did_not_sum_stays_unknown() {
     sum.add(&window(3, 1));
     sum.add(&window(4, 2));
     sum.add(&EndpointRoll::default());
-    let seen = |roll: &EndpointRoll| (roll.other.packets_sent, roll.other.pipelined);
+    let seen = |roll: &EndpointRoll| (roll.later.packets_sent, roll.later.pipelined);
     assert_eq!(seen(&sum), (Some(7), Some(3)));
     let mut earlier = window(5, 4);
-    earlier.other.packets_sent = None;
+    earlier.later.packets_sent = None;
     sum.add(&earlier);
     assert_eq!(seen(&sum), (None, Some(7)));
     earlier.add(&window(6, 1));

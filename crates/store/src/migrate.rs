@@ -8,7 +8,7 @@ use std::{fmt::Write as _, time::Instant};
 
 use monitor_proto::v1;
 use prost::Message as _;
-use rollup::{Bucket, EndpointId, EndpointRoll, GAUGES, GaugeRoll, HostRoll, OtherCounters};
+use rollup::{Bucket, EndpointId, EndpointRoll, GAUGES, GaugeRoll, HostRoll, LaterCounters};
 use rusqlite::{Connection, Row, params};
 
 use super::{
@@ -213,7 +213,7 @@ fn endpoint_roll(row: &Row<'_>, first: usize) -> rusqlite::Result<EndpointRoll> 
         responses_5xx: number(19)?,
         exchange_duration: histogram(20)?,
         connect_duration: histogram(21)?,
-        other: OtherCounters::default(),
+        later: LaterCounters::default(),
     })
 }
 

@@ -7,42 +7,23 @@ use monitor_common::{
     histogram::{OFFSET, SCALE},
     http::{self, Method},
 };
-use monitor_proto::{histogram, v1};
+use monitor_proto::{histogram, http_counters, tcp_counters, v1};
 
 /// An endpoint's counters.  Without `http` (level tcp), what level http alone
 /// counts is absent.
 pub(super) fn counters(c: &EndpointCounters, http: bool) -> v1::Counters {
-    v1::Counters {
-        connections_adopted: c.connections_adopted,
-        connections_opened: c.connections_opened,
-        connections_established: c.connections_established,
+    tcp_counters!(
+        c,
         connections_failed: Some(failed(c)),
-        failed_before_syn: c.failed_before_syn,
         connections_closed: c.closed(),
-        bytes_received: c.bytes_received,
-        bytes_sent: c.bytes_sent,
-        bytes_unacked: c.bytes_unacked,
-        packets_received: c.packets_received,
-        packets_sent: c.packets_sent,
-        retransmits: c.retransmits,
         connect_duration: Some(durations(&c.connect)),
         http: http.then(|| http_counters(c)),
-    }
+    )
 }
 
 /// Whether anything was counted that level http alone counts.
 pub(super) fn has_http(c: &EndpointCounters) -> bool {
-    let counted = |words: &[u64]| words.iter().any(|&n| n > 0);
-    counted(&c.requests)
-        || counted(&c.responses)
-        || counted(&c.exchange.buckets)
-        || counted(&[
-            c.requests_without_response,
-            c.exchanges,
-            c.unparsed,
-            c.pipelined,
-            c.suspected,
-        ])
+    http_counters(c) != http_counters(&EndpointCounters::ZERO)
 }
 
 fn failed(c: &EndpointCounters) -> v1::ConnectionsFailed {
@@ -62,17 +43,13 @@ fn http_counters(c: &EndpointCounters) -> v1::HttpCounters {
     let codes = c.responses.iter().enumerate();
     let codes = codes.filter_map(|(i, &n)| Some((http::code_name(i)?, n)));
     let named = |(name, n): (&str, u64)| (n > 0).then(|| (name.to_owned(), n));
-    v1::HttpCounters {
+    http_counters!(
+        c,
         requests: c.requests.iter().sum(),
         requests_by_method: methods.filter_map(named).collect(),
         responses_by_code: codes.filter_map(named).collect(),
-        requests_without_response: c.requests_without_response,
-        exchanges: c.exchanges,
         exchange_duration: Some(durations(&c.exchange)),
-        unparsed: c.unparsed,
-        pipelined: c.pipelined,
-        suspected: c.suspected,
-    }
+    )
 }
 
 fn durations(d: &Durations) -> v1::Histogram {

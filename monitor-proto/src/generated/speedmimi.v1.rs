@@ -52,7 +52,9 @@ pub struct Report {
         ::prost::alloc::string::String,
         u64,
     >,
-    /// The same since `losses_since_unix_ns`.
+    /// How much went uncounted on the host, by reason.
+    ///
+    /// Since `losses_since_unix_ns`.
     #[prost(btree_map = "string, uint64", tag = "13")]
     pub losses_totals: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -87,6 +89,7 @@ pub struct Host {
     /// uname -r
     #[prost(string, tag = "4")]
     pub kernel: ::prost::alloc::string::String,
+    /// How many CPU cores the host has.
     #[prost(uint32, tag = "5")]
     pub cores: u32,
 }
@@ -119,25 +122,34 @@ pub struct Gauge {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HostMetrics {
-    /// Percent of all cores, 0 to 100.
+    /// Share of all cores' time that was neither idle nor iowait.
+    ///
+    /// Percent, 0 to 100.
     #[prost(message, optional, tag = "1")]
     pub cpu_usage: ::core::option::Option<Gauge>,
-    /// Percent of memory not available, 0 to 100.
+    /// Share of the host's memory that is not available.
+    ///
+    /// Percent, 0 to 100.
     #[prost(message, optional, tag = "2")]
     pub memory_usage: ::core::option::Option<Gauge>,
-    /// Percent of the root filesystem, as df has it.
+    /// Share of the root filesystem that is in use.
+    ///
+    /// Percent, 0 to 100.
     #[prost(message, optional, tag = "3")]
     pub disk_usage: ::core::option::Option<Gauge>,
-    /// As /proc/loadavg has it.
+    /// Load average of the host over 1 minute.
     #[prost(message, optional, tag = "4")]
     pub load_avg_1: ::core::option::Option<Gauge>,
+    /// Load average of the host over 5 minutes.
     #[prost(message, optional, tag = "5")]
     pub load_avg_5: ::core::option::Option<Gauge>,
+    /// Load average of the host over 15 minutes.
     #[prost(message, optional, tag = "6")]
     pub load_avg_15: ::core::option::Option<Gauge>,
-    /// Bytes per second over all interfaces but loopback.
+    /// Bytes per second that the host receives over all interfaces but loopback.
     #[prost(message, optional, tag = "7")]
     pub network_in: ::core::option::Option<Gauge>,
+    /// Bytes per second that the host sends over all interfaces but loopback.
     #[prost(message, optional, tag = "8")]
     pub network_out: ::core::option::Option<Gauge>,
     #[prost(message, optional, tag = "9")]
@@ -149,8 +161,11 @@ pub struct HostMetrics {
     pub memory: ::core::option::Option<Memory>,
     #[prost(message, repeated, tag = "12")]
     pub disks: ::prost::alloc::vec::Vec<Disk>,
+    /// Bytes through each interface, by direction.
     #[prost(message, repeated, tag = "13")]
     pub interfaces: ::prost::alloc::vec::Vec<NetworkInterface>,
+    /// Time in which some or all tasks of the host waited for a resource, by it and by
+    /// stall.
     #[prost(message, repeated, tag = "14")]
     pub pressure: ::prost::alloc::vec::Vec<Pressure>,
     /// When the totals of the interfaces began: the host's boot.
@@ -276,17 +291,22 @@ pub struct Target {
     pub throttled_us: u64,
     #[prost(uint64, tag = "8")]
     pub throttled_periods: u64,
-    /// At the window's end; absent where the cgroup has no memory controller, the
-    /// limit also where there is none.
+    /// Memory charged to the watched cgroup.
+    ///
+    /// At the window's end; absent where the cgroup has no memory controller.
     #[prost(uint64, optional, tag = "9")]
     pub memory_bytes: ::core::option::Option<u64>,
+    /// The most memory that the watched cgroup may have; absent where there is no
+    /// limit.
     #[prost(uint64, optional, tag = "10")]
     pub memory_limit_bytes: ::core::option::Option<u64>,
-    /// Since the cgroup was made; absent where only deltas are known.
+    /// CPU time that the watched cgroup has used since it was made.
     #[prost(uint64, optional, tag = "11")]
     pub cpu_usage_us_total: ::core::option::Option<u64>,
+    /// Time for which its CPU quota kept the watched cgroup from running.
     #[prost(uint64, optional, tag = "12")]
     pub throttled_us_total: ::core::option::Option<u64>,
+    /// Scheduling periods in which the watched cgroup used up its CPU quota.
     #[prost(uint64, optional, tag = "13")]
     pub throttled_periods_total: ::core::option::Option<u64>,
 }
@@ -308,6 +328,7 @@ pub struct Endpoint {
     /// The path of its target.
     #[prost(string, tag = "6")]
     pub target: ::prost::alloc::string::String,
+    /// Connections that are open now.
     #[prost(uint64, tag = "7")]
     pub connections_active: u64,
     /// Of this window.
@@ -329,49 +350,65 @@ pub struct Endpoint {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RoundTripTime {
+    /// How many smoothed round-trip times were seen in the newest window.
     #[prost(uint64, tag = "1")]
     pub samples: u64,
-    /// The smallest and the largest one of a live socket, or the smallest and the
-    /// largest mean between two samples of the agent.
+    /// The smallest smoothed round-trip time seen in the newest window.
+    ///
+    /// Of a live socket, or the smallest mean between two samples of the agent; the
+    /// largest likewise.
     #[prost(uint64, tag = "2")]
     pub min_us: u64,
+    /// The mean of the smoothed round-trip times seen in the newest window.
     #[prost(uint64, tag = "3")]
     pub mean_us: u64,
+    /// The largest smoothed round-trip time seen in the newest window.
     #[prost(uint64, tag = "4")]
     pub max_us: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Counters {
+    /// Connections of this endpoint that were open before counting began.
     #[prost(uint64, tag = "1")]
     pub connections_adopted: u64,
+    /// Connections begun: handshakes done at a listener, SYNs sent to a backend.
     #[prost(uint64, tag = "2")]
     pub connections_opened: u64,
+    /// Connections whose handshake was completed.
     #[prost(uint64, tag = "3")]
     pub connections_established: u64,
+    /// Connections that failed before they were established, by reason.
     #[prost(message, optional, tag = "4")]
     pub connections_failed: ::core::option::Option<ConnectionsFailed>,
-    /// Attempts that died before a SYN was sent; not among the opened ones.
+    /// Connection attempts that died before a SYN was sent, for want of a route or a
+    /// port.
+    ///
+    /// Not among the opened ones.
     #[prost(uint64, tag = "5")]
     pub failed_before_syn: u64,
+    /// Established connections that ended.
     #[prost(uint64, tag = "6")]
     pub connections_closed: u64,
-    /// Payload that arrived in order.
+    /// Bytes of TCP payload that arrived in order.
     #[prost(uint64, tag = "7")]
     pub bytes_received: u64,
-    /// Payload that the peer has acknowledged.
+    /// Bytes of TCP payload that were sent and that the peer acknowledged.
     #[prost(uint64, tag = "8")]
     pub bytes_sent: u64,
-    /// Payload that was sent and never acknowledged before the end.
+    /// Bytes of TCP payload that were sent and never acknowledged before the connection
+    /// ended.
     #[prost(uint64, tag = "9")]
     pub bytes_unacked: u64,
-    /// TCP segments, as tcp_info's segs_in and segs_out.
+    /// TCP segments received, with and without payload.
     #[prost(uint64, tag = "10")]
     pub packets_received: u64,
+    /// TCP segments sent, with and without payload.
     #[prost(uint64, tag = "11")]
     pub packets_sent: u64,
+    /// TCP segments that were sent again.
     #[prost(uint64, tag = "12")]
     pub retransmits: u64,
-    /// SYN to established, actively opened connections only.
+    /// Time from SYN to established, of connections that were opened to backends.
     #[prost(message, optional, tag = "15")]
     pub connect_duration: ::core::option::Option<Histogram>,
     /// Absent at level tcp.
@@ -380,55 +417,69 @@ pub struct Counters {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConnectionsFailed {
+    /// Answered by a reset.
     #[prost(uint64, tag = "1")]
     pub refused: u64,
+    /// Never answered.
     #[prost(uint64, tag = "2")]
     pub timeout: u64,
+    /// Reset while the handshake was under way.
     #[prost(uint64, tag = "3")]
     pub reset: u64,
+    /// Answered by an ICMP error.
     #[prost(uint64, tag = "4")]
     pub unreachable: u64,
+    /// Closed locally before it was established.
     #[prost(uint64, tag = "5")]
     pub aborted: u64,
+    /// None of these.
     #[prost(uint64, tag = "6")]
     pub other: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpCounters {
-    /// HTTP/1 requests; the sum of requests_by_method.
+    /// HTTP/1 requests.
+    ///
+    /// The sum of requests_by_method.
     #[prost(uint64, tag = "1")]
     pub requests: u64,
+    /// HTTP/1 requests, by method.
+    ///
     /// Keys: the registered methods of RFC 9110 and PATCH, and "\_OTHER".
     #[prost(btree_map = "string, uint64", tag = "2")]
     pub requests_by_method: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         u64,
     >,
-    /// Final responses and interim ones, by status code; "1XX" to "5XX" hold the
-    /// codes that are not registered.
+    /// HTTP/1 responses, by class of their status code.
+    ///
+    /// Final responses and interim ones, by status code; "1XX" to "5XX" hold the codes
+    /// that are not registered.
     #[prost(btree_map = "string, uint64", tag = "3")]
     pub responses_by_code: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         u64,
     >,
-    /// Requests whose connection ended before a final response.
+    /// HTTP/1 requests whose connection ended before a final response.
     #[prost(uint64, tag = "4")]
     pub requests_without_response: u64,
-    /// Turns of streams that do not speak HTTP/1.
+    /// Exchanges of streams that are not HTTP/1, such as TLS and HTTP/2: turns to the
+    /// server.
     #[prost(uint64, tag = "5")]
     pub exchanges: u64,
-    /// First byte of the request to first byte of the final response, as seen on
-    /// the socket; of HTTP/1 and other exchanges alike.
+    /// Time from the first byte of a request to the first byte of its final response;
+    /// of streams that are not HTTP/1, of each exchange.
     #[prost(message, optional, tag = "6")]
     pub exchange_duration: ::core::option::Option<Histogram>,
-    /// Start lines that were expected and could not be read.
+    /// HTTP/1 start lines that were expected and could not be read.
     #[prost(uint64, tag = "7")]
     pub unparsed: u64,
-    /// Sockets on which a request began while another was open, in a segment of its
-    /// own: of several in one segment the first counts alone.
+    /// Connections on which a request began while another was open.
+    ///
+    /// In a segment of its own: of several in one segment the first counts alone.
     #[prost(uint64, tag = "8")]
     pub pipelined: u64,
-    /// Turns that may belong to a request that was counted already.
+    /// Turns of streams that may belong to a request that was counted already.
     #[prost(uint64, tag = "9")]
     pub suspected: u64,
 }
@@ -496,13 +547,17 @@ pub struct NetworkNamespace {
     pub attempt_fails: u64,
     #[prost(uint64, tag = "5")]
     pub syncookies_failed: u64,
-    /// Since the namespace was made; absent where only deltas are known.
+    /// Connections that were dropped because a listener's accept queue was full.
     #[prost(uint64, optional, tag = "6")]
     pub listen_overflows_total: ::core::option::Option<u64>,
+    /// Connections to listeners that were dropped for whatever reason, overflows
+    /// included.
     #[prost(uint64, optional, tag = "7")]
     pub listen_drops_total: ::core::option::Option<u64>,
+    /// TCP handshakes in the network namespace that never completed.
     #[prost(uint64, optional, tag = "8")]
     pub attempt_fails_total: ::core::option::Option<u64>,
+    /// Segments whose SYN cookie did not check.
     #[prost(uint64, optional, tag = "9")]
     pub syncookies_failed_total: ::core::option::Option<u64>,
 }

@@ -35,7 +35,11 @@ pub(super) fn families() -> impl Iterator<Item = Family> {
     let endpoint = Source::Endpoint;
     gauges
         .map(move |f| Family::new(f, endpoint(Read::Now(f.read))))
-        .chain(splits.map(move |s| Family::new(&s.figure, endpoint(Read::Split(s.label, s.parts)))))
+        .chain(
+            splits.map(move |s| {
+                Family::new(&s.figure, endpoint(Read::Split(s.label, s.figure.read)))
+            }),
+        )
         .chain(durations.map(move |d| Family {
             name: d.prometheus,
             kind: Kind::Histogram,

@@ -1,7 +1,7 @@
 //! Every family by name.
 
 use monitor_proto::{
-    figures::{self, Figure},
+    figures::{self, Figure, Read},
     v1,
 };
 
@@ -24,15 +24,15 @@ pub(super) struct Family {
 pub(super) enum Source {
     Host(fn(&HostSample, &mut dyn FnMut(Labels, f64))),
     /// Left out where the host is silent.
-    HostGauge(&'static Figure<v1::HostMetrics>),
+    HostGauge(&'static Figure<Read<v1::HostMetrics>>),
     /// Left out where it may fall and the host is silent.
-    Target(&'static Figure<v1::Target>),
-    NetworkNamespace(&'static Figure<v1::NetworkNamespace>),
+    Target(&'static Figure<Read<v1::Target>>),
+    NetworkNamespace(&'static Figure<Read<v1::NetworkNamespace>>),
     Endpoint(endpoints::Read),
 }
 
 impl Family {
-    pub(super) fn new<T>(figure: &Figure<T>, source: Source) -> Self {
+    pub(super) const fn new<R>(figure: &Figure<R>, source: Source) -> Self {
         Self {
             name: figure.prometheus,
             kind: if figure.is_total {
@@ -74,7 +74,7 @@ impl Family {
         out: &mut dyn Sink,
         host: &HostSample,
         all: &[T],
-        figure: &Figure<T>,
+        figure: &Figure<Read<T>>,
         label: fn(&T) -> (&'static str, String),
     ) {
         if !figure.is_total && !host.up {

@@ -1,6 +1,6 @@
 //! The series of a host.
 
-use monitor_proto::{split, v1};
+use monitor_proto::{figures, split, v1};
 use rollup::duration_ns;
 
 use super::{
@@ -42,16 +42,14 @@ pub(super) const FAMILIES: &[Family] = &[
             );
         }),
     },
-    Family {
-        name: "speedmimi_host_cores",
-        kind: Kind::Gauge,
-        help: "How many CPU cores the host has.",
-        source: Source::Host(|host, emit| {
+    Family::new(
+        &figures::CORES,
+        Source::Host(|host, emit| {
             if let Some(of) = &host.report.host {
                 emit(Labels::default(), f64::from(of.cores));
             }
         }),
-    },
+    ),
     Family {
         name: "speedmimi_host_epoch_timestamp_seconds",
         kind: Kind::Gauge,
@@ -94,11 +92,9 @@ pub(super) const FAMILIES: &[Family] = &[
             emit(Labels::default(), duration_ns(&host.report) as f64 / 1e9);
         }),
     },
-    Family {
-        name: "speedmimi_host_pressure_seconds_total",
-        kind: Kind::Counter,
-        help: "Time in which some or all tasks of the host waited for a resource, by it and by stall.",
-        source: Source::Host(|host, emit| {
+    Family::new(
+        &figures::PRESSURE,
+        Source::Host(|host, emit| {
             let none = v1::HostMetrics::default();
             let metrics = host.report.host_metrics.as_ref().unwrap_or(&none);
             for (resource, stall, us) in split::pressure(metrics) {
@@ -106,15 +102,13 @@ pub(super) const FAMILIES: &[Family] = &[
                 emit(labels.with("stall", stall), us as f64 / 1e6);
             }
         }),
-    },
-    Family {
-        name: "speedmimi_losses_total",
-        kind: Kind::Counter,
-        help: "How much went uncounted on the host, by reason.",
-        source: Source::Host(|host, emit| {
+    ),
+    Family::new(
+        &figures::LOSSES,
+        Source::Host(|host, emit| {
             for (reason, &n) in &host.report.losses_totals {
                 emit(Labels::default().with("reason", reason), n as f64);
             }
         }),
-    },
+    ),
 ];

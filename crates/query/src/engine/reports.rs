@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use daemon::clock;
-use monitor_proto::{figures, v1};
+use monitor_proto::{
+    figures::{self, Figure},
+    v1,
+};
 
 use super::{
     Engine, EngineError, Question, Series,
@@ -19,9 +22,8 @@ const RANGE_S: f64 = 70.0;
 const SCRAPED_WITHIN_S: f64 = 60.0;
 /// Times are kept to the millisecond.
 const SAME_S: f64 = 0.002;
-/// Everything of a host but, among a fleet, the buckets, which are most of it.
+/// Everything of a host.
 const ALL: &str = "speedmimi_.+";
-const WITHOUT_BUCKETS: &str = "speedmimi_(host|target|listen|attempt|syncookies|connections|failed|srtt|bytes|packets|retransmits|requests|responses|exchanges|unparsed|pipelined|suspected|losses)_.+";
 /// Hosts that are asked for one by one.
 const HOSTS_MAX: usize = 20;
 
@@ -34,7 +36,7 @@ impl Engine {
         let mut partial = known.partial;
         let mut series = Vec::new();
         if host.is_empty() || known.value.len() > HOSTS_MAX {
-            let of_all = promql::named_like(WITHOUT_BUCKETS, &[]);
+            let of_all = promql::named_like(&without_buckets(), &[]);
             let of_all = over(&of_all, RANGE_S);
             let asked = self.ask([Question::at(of_all, now_s)]).await?;
             partial.extend(asked.partial);
@@ -194,6 +196,27 @@ fn report(summary: &v1::HostSummary, series: &[&Series]) -> v1::Report {
     report
 }
 
+/// What is asked of a fleet: all but the buckets, which are most of it.
+fn without_buckets() -> String {
+    fn name<R>(figure: &Figure<R>) -> &'static str {
+        figure.prometheus
+    }
+    let of_endpoints = figures::COUNTERS.iter().map(|c| name(&c.figure));
+    let of_endpoints = of_endpoints
+        .chain(figures::SPLITS.iter().map(|s| name(&s.figure)))
+        .chain(figures::ENDPOINT_GAUGES.iter().map(name))
+        .chain(figures::ROUND_TRIPS.iter().map(name));
+    let of_targets = figures::TARGETS.iter().map(name);
+    let of_namespaces = figures::NETWORK_NAMESPACES.iter().map(name);
+    let all: Vec<_> = ["speedmimi_host_.+", figures::LOSSES.prometheus]
+        .into_iter()
+        .chain(of_endpoints)
+        .chain(of_targets)
+        .chain(of_namespaces)
+        .collect();
+    all.join("|")
+}
+
 fn of_host(report: &mut v1::Report, name: &str, series: &Series, last: Last) {
     let value = last.value;
     let metrics = report.host_metrics.get_or_insert_default();
@@ -212,7 +235,7 @@ fn of_host(report: &mut v1::Report, name: &str, series: &Series, last: Last) {
     match name {
         "speedmimi_host_window_seconds" => report.window_duration_ns = (value * 1e9).round() as u64,
         "speedmimi_host_report_complete" => report.complete = value > 0.5,
-        "speedmimi_losses_total" => {
+        name if name == figures::LOSSES.prometheus => {
             let reason = series.label("reason").to_owned();
             if let Some(grown) = last.grown {
                 report.losses.insert(reason.clone(), grown as u64);
@@ -352,27 +375,28 @@ fn add(c: &mut v1::Counters, name: &str, series: &Series, n: u64) {
         *place = place.saturating_add(n);
         return;
     }
-    let place = match name {
-        "speedmimi_connections_failed_total" => {
+    let mut splits = figures::SPLITS.iter();
+    let Some(split) = splits.find(|split| split.figure.prometheus == name) else {
+        return;
+    };
+    let part = series.label(split.label);
+    let place = match split.figure.name {
+        "connections_failed" => {
             let failed = c.connections_failed.get_or_insert_default();
-            match series.label("reason") {
-                "refused" => &mut failed.refused,
-                "timeout" => &mut failed.timeout,
-                "reset" => &mut failed.reset,
-                "unreachable" => &mut failed.unreachable,
-                "aborted" => &mut failed.aborted,
-                _ => &mut failed.other,
+            let mut reasons = figures::CONNECTIONS_FAILED.iter();
+            match reasons.find(|reason| reason.name == part) {
+                Some(reason) => (reason.place)(failed),
+                None => &mut failed.other,
             }
         }
-        "speedmimi_requests_total" => {
+        "requests_by_method" => {
             let http = c.http.get_or_insert_default();
             http.requests = http.requests.saturating_add(n);
-            let method = series.label("method").to_owned();
-            http.requests_by_method.entry(method).or_default()
+            http.requests_by_method.entry(part.to_owned()).or_default()
         }
-        "speedmimi_responses_total" => {
+        "responses" => {
             // A class stands for codes that are not known one by one.
-            let class = series.label("code_class").to_uppercase();
+            let class = part.to_uppercase();
             let http = c.http.get_or_insert_default();
             http.responses_by_code.entry(class).or_default()
         }

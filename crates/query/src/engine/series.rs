@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use monitor_proto::{figures::HOST_GAUGES, labels, v1};
-use rollup::{EndpointId, EndpointRoll, GaugeRoll, HostRoll, OTHER_COUNTERS};
+use monitor_proto::{
+    figures::{COUNTERS, HOST_GAUGES, SPLITS},
+    labels, v1,
+};
+use rollup::{EndpointId, EndpointRoll, GaugeRoll, HostRoll, ROLLED_COUNTERS};
 
 use super::{
     Engine, EngineError, Question, Series, endpoint_names,
@@ -43,75 +46,66 @@ struct Counter {
     of: fn(&mut EndpointRoll) -> &mut u64,
 }
 
-const fn counter(name: &'static str, of: fn(&mut EndpointRoll) -> &mut u64) -> Source {
+fn counter_of(
+    name: &'static str,
+    split: &'static str,
+    only: Option<&'static str>,
+    of: fn(&mut EndpointRoll) -> &mut u64,
+) -> Source {
     Source::Counter(Counter {
         name,
-        split: "",
-        only: None,
+        split,
+        only,
         of,
     })
 }
 
-const fn responses(class: &'static str, of: fn(&mut EndpointRoll) -> &mut u64) -> Source {
-    Source::Counter(Counter {
-        name: "speedmimi_responses_total",
-        split: "code_class",
-        only: Some(class),
-        of,
-    })
+/// A counter that a label splits: all of it, or one of its parts.
+fn split(
+    name: &str,
+    only: Option<&'static str>,
+    of: fn(&mut EndpointRoll) -> &mut u64,
+) -> Option<Source> {
+    let split = SPLITS.iter().find(|split| split.figure.name == name)?;
+    Some(counter_of(split.figure.prometheus, split.label, only, of))
 }
 
 /// By the metric's name in the API; every metric of `series` has one.
 fn source(metric: &str) -> Option<Source> {
     let mut gauges = HOST_GAUGES.iter().enumerate();
-    if let Some((place, gauge)) = gauges.find(|(_, gauge)| gauge.name == metric) {
+    if let Some((place, gauge)) = gauges.find(|(_, gauge)| gauge.figure.name == metric) {
         let name = gauge.figure.prometheus;
         return Some(Source::HostGauge(place, name, 1.0 / gauge.factor));
     }
-    if let Some(other) = OTHER_COUNTERS.iter().find(|other| other.name == metric) {
-        return Some(counter(other.prometheus, other.place));
+    let mut rolled = ROLLED_COUNTERS.iter();
+    if let Some(rolled) = rolled.find(|rolled| rolled.name == metric) {
+        let mut counters = COUNTERS.iter();
+        let counter = counters.find(|counter| counter.figure.name == metric);
+        let name = counter.map(|counter| counter.figure.prometheus);
+        // Requests alone are no counter of their own there: methods split them.
+        return match name {
+            Some(name) => Some(counter_of(name, "", None, rolled.place)),
+            None => split("requests_by_method", None, rolled.place),
+        };
     }
-    Some(match metric {
-        "connections_active" => Source::Active,
-        "connections_opened" => counter("speedmimi_connections_opened_total", |r| {
-            &mut r.connections_opened
-        }),
-        "connections_closed" => counter("speedmimi_connections_closed_total", |r| {
-            &mut r.connections_closed
-        }),
-        "connections_failed" => Source::Counter(Counter {
-            name: "speedmimi_connections_failed_total",
-            split: "reason",
-            only: None,
-            of: |r| &mut r.connections_failed,
-        }),
-        "bytes_received" => counter("speedmimi_bytes_received_total", |r| &mut r.bytes_received),
-        "bytes_sent" => counter("speedmimi_bytes_sent_total", |r| &mut r.bytes_sent),
-        "retransmits" => counter("speedmimi_retransmits_total", |r| &mut r.retransmits),
-        "requests" => Source::Counter(Counter {
-            name: "speedmimi_requests_total",
-            split: "method",
-            only: None,
-            of: |r| &mut r.requests,
-        }),
-        "exchanges" => counter("speedmimi_exchanges_total", |r| &mut r.exchanges),
-        "responses_1xx" => responses("1xx", |r| &mut r.responses_1xx),
-        "responses_2xx" => responses("2xx", |r| &mut r.responses_2xx),
-        "responses_3xx" => responses("3xx", |r| &mut r.responses_3xx),
-        "responses_4xx" => responses("4xx", |r| &mut r.responses_4xx),
-        "responses_5xx" => responses("5xx", |r| &mut r.responses_5xx),
-        _ if metric.starts_with("exchange_duration_p") => {
-            Source::Histogram("speedmimi_exchange_duration_seconds_bucket", |r| {
-                &mut r.exchange_duration
-            })
-        }
-        _ if metric.starts_with("connect_duration_p") => {
-            Source::Histogram("speedmimi_connect_duration_seconds_bucket", |r| {
-                &mut r.connect_duration
-            })
-        }
-        _ => return None,
-    })
+    match metric {
+        "connections_active" => Some(Source::Active),
+        "connections_failed" => split(metric, None, |r| &mut r.connections_failed),
+        "responses_1xx" => split("responses", Some("1xx"), |r| &mut r.responses_1xx),
+        "responses_2xx" => split("responses", Some("2xx"), |r| &mut r.responses_2xx),
+        "responses_3xx" => split("responses", Some("3xx"), |r| &mut r.responses_3xx),
+        "responses_4xx" => split("responses", Some("4xx"), |r| &mut r.responses_4xx),
+        "responses_5xx" => split("responses", Some("5xx"), |r| &mut r.responses_5xx),
+        _ if metric.starts_with("exchange_duration_p") => Some(Source::Histogram(
+            "speedmimi_exchange_duration_seconds_bucket",
+            |r| &mut r.exchange_duration,
+        )),
+        _ if metric.starts_with("connect_duration_p") => Some(Source::Histogram(
+            "speedmimi_connect_duration_seconds_bucket",
+            |r| &mut r.connect_duration,
+        )),
+        _ => None,
+    }
 }
 
 /// What the reports of a host cover in a step: time, and whether all were

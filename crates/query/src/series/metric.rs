@@ -1,7 +1,10 @@
 //! The metrics that have series.
 
-use monitor_proto::{histogram, v1};
-use rollup::{EndpointRoll, GAUGES, GaugeRoll, HostRoll, OTHER_COUNTERS, OtherCounters, Seen};
+use monitor_proto::{
+    figures::{COUNTERS, HOST_GAUGES, HostGauge, Seen},
+    histogram, v1,
+};
+use rollup::{EndpointRoll, GaugeRoll, HostRoll, ROLLED_COUNTERS, RolledCounter};
 
 use super::Figure;
 
@@ -28,13 +31,8 @@ enum Read {
     /// The place in `GAUGES`.
     HostGauge(usize),
     Active,
-    Rate(fn(&EndpointRoll) -> u64),
-    /// Measured only where HTTP is counted.
-    HttpRate(fn(&EndpointRoll) -> u64),
-    /// Of requests and responses: measured only where HTTP/1 can be seen, too.
-    Http1Rate(fn(&EndpointRoll) -> u64),
     /// Measured where it is seen, and by the versions that sum it.
-    Other(Seen, fn(&OtherCounters) -> Option<u64>),
+    Counter(Seen, fn(&EndpointRoll) -> Option<u64>),
     /// A duration in ms.
     Quantile(f64, fn(&EndpointRoll) -> &v1::Histogram),
 }
@@ -44,106 +42,64 @@ const fn metric(name: &'static str, unit: &'static str, read: Read) -> Metric {
 }
 
 const PERCENT: &str = "%";
-const LOAD: &str = "1";
+const PLAIN: &str = "1";
 const BYTES_PER_SECOND: &str = "By/s";
 const PER_SECOND: &str = "1/s";
 const MS: &str = "ms";
 
-const ALL: [Metric; 29] = [
-    metric(GAUGES[0], PERCENT, Read::HostGauge(0)),
-    metric(GAUGES[1], PERCENT, Read::HostGauge(1)),
-    metric(GAUGES[2], PERCENT, Read::HostGauge(2)),
-    metric(GAUGES[3], LOAD, Read::HostGauge(3)),
-    metric(GAUGES[4], LOAD, Read::HostGauge(4)),
-    metric(GAUGES[5], LOAD, Read::HostGauge(5)),
-    metric(GAUGES[6], BYTES_PER_SECOND, Read::HostGauge(6)),
-    metric(GAUGES[7], BYTES_PER_SECOND, Read::HostGauge(7)),
-    metric("connections_active", "1", Read::Active),
-    metric(
-        "connections_opened",
-        PER_SECOND,
-        Read::Rate(|r| r.connections_opened),
-    ),
+/// What roll-ups have beside [`HOST_GAUGES`] and [`ROLLED_COUNTERS`].
+const OTHERS: [Metric; 14] = [
+    metric("connections_active", PLAIN, Read::Active),
     metric(
         "connections_failed",
         PER_SECOND,
-        Read::Rate(|r| r.connections_failed),
+        Read::Counter(Seen::Tcp, |r| Some(r.connections_failed)),
     ),
-    metric(
-        "connections_closed",
-        PER_SECOND,
-        Read::Rate(|r| r.connections_closed),
-    ),
-    metric(
-        "bytes_received",
-        BYTES_PER_SECOND,
-        Read::Rate(|r| r.bytes_received),
-    ),
-    metric("bytes_sent", BYTES_PER_SECOND, Read::Rate(|r| r.bytes_sent)),
-    metric("retransmits", PER_SECOND, Read::Rate(|r| r.retransmits)),
-    metric("requests", PER_SECOND, Read::Http1Rate(|r| r.requests)),
-    metric("exchanges", PER_SECOND, Read::HttpRate(|r| r.exchanges)),
-    metric(
-        "responses_1xx",
-        PER_SECOND,
-        Read::Http1Rate(|r| r.responses_1xx),
-    ),
-    metric(
-        "responses_2xx",
-        PER_SECOND,
-        Read::Http1Rate(|r| r.responses_2xx),
-    ),
-    metric(
-        "responses_3xx",
-        PER_SECOND,
-        Read::Http1Rate(|r| r.responses_3xx),
-    ),
-    metric(
-        "responses_4xx",
-        PER_SECOND,
-        Read::Http1Rate(|r| r.responses_4xx),
-    ),
-    metric(
-        "responses_5xx",
-        PER_SECOND,
-        Read::Http1Rate(|r| r.responses_5xx),
-    ),
-    metric(
-        "exchange_duration_p50",
-        MS,
-        Read::Quantile(0.5, |r| &r.exchange_duration),
-    ),
-    metric(
-        "exchange_duration_p90",
-        MS,
-        Read::Quantile(0.9, |r| &r.exchange_duration),
-    ),
-    metric(
-        "exchange_duration_p99",
-        MS,
-        Read::Quantile(0.99, |r| &r.exchange_duration),
-    ),
-    metric(
-        "exchange_duration_p999",
-        MS,
-        Read::Quantile(0.999, |r| &r.exchange_duration),
-    ),
-    metric(
-        "connect_duration_p50",
-        MS,
-        Read::Quantile(0.5, |r| &r.connect_duration),
-    ),
-    metric(
-        "connect_duration_p90",
-        MS,
-        Read::Quantile(0.9, |r| &r.connect_duration),
-    ),
-    metric(
-        "connect_duration_p99",
-        MS,
-        Read::Quantile(0.99, |r| &r.connect_duration),
-    ),
+    responses("responses_1xx", |r| Some(r.responses_1xx)),
+    responses("responses_2xx", |r| Some(r.responses_2xx)),
+    responses("responses_3xx", |r| Some(r.responses_3xx)),
+    responses("responses_4xx", |r| Some(r.responses_4xx)),
+    responses("responses_5xx", |r| Some(r.responses_5xx)),
+    exchanges("exchange_duration_p50", 0.5),
+    exchanges("exchange_duration_p90", 0.9),
+    exchanges("exchange_duration_p99", 0.99),
+    exchanges("exchange_duration_p999", 0.999),
+    connects("connect_duration_p50", 0.5),
+    connects("connect_duration_p90", 0.9),
+    connects("connect_duration_p99", 0.99),
 ];
+
+const fn responses(name: &'static str, read: fn(&EndpointRoll) -> Option<u64>) -> Metric {
+    metric(name, PER_SECOND, Read::Counter(Seen::Http1, read))
+}
+
+const fn exchanges(name: &'static str, quantile: f64) -> Metric {
+    metric(name, MS, Read::Quantile(quantile, |r| &r.exchange_duration))
+}
+
+const fn connects(name: &'static str, quantile: f64) -> Metric {
+    metric(name, MS, Read::Quantile(quantile, |r| &r.connect_duration))
+}
+
+fn of_gauge((place, gauge): (usize, &'static HostGauge)) -> Metric {
+    let unit = match gauge.figure.unit {
+        // Roll-ups have what reports have.
+        "1" if gauge.factor < 1.0 => PERCENT,
+        "{process}" => PLAIN,
+        unit => unit,
+    };
+    metric(gauge.figure.name, unit, Read::HostGauge(place))
+}
+
+fn of_counter(rolled: &'static RolledCounter) -> Metric {
+    let mut counters = COUNTERS.iter();
+    let counter = counters.find(|counter| counter.figure.name == rolled.name);
+    let unit = match counter.map(|counter| counter.figure.unit) {
+        Some("By") => BYTES_PER_SECOND,
+        _ => PER_SECOND,
+    };
+    metric(rolled.name, unit, Read::Counter(rolled.seen, rolled.read))
+}
 
 impl Metric {
     pub fn find(name: &str) -> Option<Self> {
@@ -151,15 +107,9 @@ impl Metric {
     }
 
     fn all() -> impl Iterator<Item = Self> {
-        let others = OTHER_COUNTERS.iter().map(|counter| {
-            let unit = if counter.name.starts_with("bytes_") {
-                BYTES_PER_SECOND
-            } else {
-                PER_SECOND
-            };
-            metric(counter.name, unit, Read::Other(counter.seen, counter.read))
-        });
-        ALL.into_iter().chain(others)
+        let gauges = HOST_GAUGES.iter().enumerate().map(of_gauge);
+        let counters = ROLLED_COUNTERS.iter().map(of_counter);
+        gauges.chain(OTHERS).chain(counters)
     }
 
     /// All names, for those who gave another one.
@@ -213,16 +163,13 @@ impl Metric {
         match self.read {
             Read::HostGauge(_) => figure,
             Read::Active => figure.with_gauge(&roll.active),
-            Read::Rate(read) => figure.with(rate(read(roll), roll.covered_ns)),
-            Read::HttpRate(read) => figure.with(rate(read(roll), roll.http_ns)),
-            Read::Http1Rate(read) => figure.with(rate(read(roll), roll.http1_ns())),
-            Read::Other(seen, read) => {
+            Read::Counter(seen, read) => {
                 let seen_ns = match seen {
                     Seen::Tcp => roll.covered_ns,
                     Seen::Http => roll.http_ns,
                     Seen::Http1 => roll.http1_ns(),
                 };
-                figure.with(read(&roll.other).and_then(|n| rate(n, seen_ns)))
+                figure.with(read(roll).and_then(|n| rate(n, seen_ns)))
             }
             Read::Quantile(q, read) => {
                 figure.with(histogram::quantile_seconds(read(roll), q).map(|s| s * 1e3))

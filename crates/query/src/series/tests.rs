@@ -227,9 +227,9 @@ fn a_counter_that_was_not_summed_has_no_rate() {
         ..EndpointRoll::default()
     };
     assert_eq!(rate("packets_sent", &roll), None);
-    roll.other.packets_sent = Some(8);
-    roll.other.pipelined = Some(4);
-    roll.other.requests_without_response = Some(0);
+    roll.later.packets_sent = Some(8);
+    roll.later.pipelined = Some(4);
+    roll.later.requests_without_response = Some(0);
     assert_eq!(rate("packets_sent", &roll), Some(4.0));
     assert_eq!(rate("pipelined", &roll), None, "HTTP was not counted");
     roll.http_ns = 1_000_000_000;

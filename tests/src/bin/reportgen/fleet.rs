@@ -5,7 +5,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
-use monitor_proto::v1;
+use monitor_proto::{
+    figures::{self, Number},
+    v1,
+};
 
 /// Four buckets an octave, as agents have them.
 const SCALE: i32 = 2;
@@ -280,16 +283,13 @@ fn histogram(rng: &mut Rng, count: u64, middle_log2: f64) -> v1::Histogram {
 }
 
 fn add(totals: &mut v1::Counters, window: &v1::Counters) {
-    totals.connections_opened += window.connections_opened;
-    totals.connections_established += window.connections_established;
-    totals.connections_closed += window.connections_closed;
+    for counter in figures::COUNTERS {
+        if let Some(Number::Integer(n @ 1..)) = (counter.figure.read)(window) {
+            *(counter.place)(totals) += n;
+        }
+    }
     let refused = window.connections_failed.map_or(0, |failed| failed.refused);
     totals.connections_failed.get_or_insert_default().refused += refused;
-    totals.bytes_received += window.bytes_received;
-    totals.bytes_sent += window.bytes_sent;
-    totals.packets_received += window.packets_received;
-    totals.packets_sent += window.packets_sent;
-    totals.retransmits += window.retransmits;
     add_histogram(
         totals.connect_duration.get_or_insert_default(),
         window.connect_duration.as_ref(),

@@ -1,6 +1,9 @@
 //! How many samples a report has.
 
-use monitor_proto::v1;
+use monitor_proto::{
+    figures::{CONNECTIONS_FAILED, COUNTERS, HOST_GAUGES, Number},
+    v1,
+};
 
 /// The stored values of a report.
 pub(super) fn of(report: &v1::Report) -> u64 {
@@ -20,30 +23,17 @@ fn of_endpoint(e: &v1::Endpoint) -> u64 {
 }
 
 fn of_counters(c: &v1::Counters) -> u64 {
-    let plain = stored([
-        c.connections_adopted,
-        c.connections_opened,
-        c.connections_established,
-        c.failed_before_syn,
-        c.connections_closed,
-        c.bytes_received,
-        c.bytes_sent,
-        c.bytes_unacked,
-        c.packets_received,
-        c.packets_sent,
-        c.retransmits,
-    ]);
-    let failed = c.connections_failed.as_ref().map_or(0, |f| {
-        stored([
-            f.refused,
-            f.timeout,
-            f.reset,
-            f.unreachable,
-            f.aborted,
-            f.other,
-        ])
+    let plain = COUNTERS.iter();
+    let plain = plain.filter_map(|counter| match (counter.figure.read)(c)? {
+        Number::Integer(n) => Some(n),
+        Number::Float(_) => None,
     });
-    plain + failed + of_histogram(c.connect_duration.as_ref()) + c.http.as_ref().map_or(0, of_http)
+    let failed = c.connections_failed.as_ref().map_or(0, |failed| {
+        let reasons = CONNECTIONS_FAILED.iter();
+        stored(reasons.map(|reason| (reason.read)(failed)))
+    });
+    let http = c.http.as_ref().map_or(0, of_http);
+    stored(plain) + failed + of_histogram(c.connect_duration.as_ref()) + http
 }
 
 fn of_http(h: &v1::HttpCounters) -> u64 {
@@ -51,15 +41,7 @@ fn of_http(h: &v1::HttpCounters) -> u64 {
         .requests_by_method
         .values()
         .chain(h.responses_by_code.values());
-    let plain = [
-        h.requests,
-        h.requests_without_response,
-        h.exchanges,
-        h.unparsed,
-        h.pipelined,
-        h.suspected,
-    ];
-    stored(plain) + stored(maps.copied()) + of_histogram(h.exchange_duration.as_ref())
+    stored([h.requests]) + stored(maps.copied()) + of_histogram(h.exchange_duration.as_ref())
 }
 
 fn of_histogram(h: Option<&v1::Histogram>) -> u64 {
@@ -67,17 +49,9 @@ fn of_histogram(h: Option<&v1::Histogram>) -> u64 {
 }
 
 fn of_host(m: &v1::HostMetrics) -> u64 {
-    let gauges = [
-        m.cpu_usage,
-        m.memory_usage,
-        m.disk_usage,
-        m.load_avg_1,
-        m.load_avg_5,
-        m.load_avg_15,
-        m.network_in,
-        m.network_out,
-    ];
-    4 * gauges.iter().flatten().count() as u64 + m.core_usage.len() as u64
+    let gauges = HOST_GAUGES.iter();
+    let gauges = gauges.filter(|gauge| (gauge.figure.read)(m).is_some());
+    4 * gauges.count() as u64 + m.core_usage.len() as u64
 }
 
 fn stored(values: impl IntoIterator<Item = u64>) -> u64 {
