@@ -27,6 +27,7 @@ Examples:
 
 const RUN_EXAMPLES: &str = "\
 Examples:
+  speedmimi-agent run --auto
   speedmimi-agent run --cgroup system.slice/haproxy.service --level tcp
   speedmimi-agent run --pid $(pidof -s envoy) --collector http://127.0.0.1:7600
   speedmimi-agent run --whole-host --collector https://collector.example:7600 \\
@@ -93,6 +94,9 @@ pub enum Command {
         /// Of this command; of speedmimi-agent itself without it
         #[arg(value_name = "COMMAND", value_parser = command_name)]
         command: Option<String>,
+        /// Writes the pages of all commands to this directory
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        dir: Option<PathBuf>,
     },
 }
 
@@ -121,7 +125,8 @@ pub struct SocketArgs {
     /// Where the pins are: tells the control socket's place.
     #[command(flatten)]
     pub pins: PinArgs,
-    /// Control socket of the running agent [default: /run/NAME.sock, after --pin-dir's last part]
+    /// Control socket of the running agent [default: NAME.sock in
+    /// /run/speedmimi-agent, after --pin-dir's last part]
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 }
@@ -306,6 +311,14 @@ pub struct RunArgs {
     /// Watches the whole host
     #[arg(long)]
     pub whole_host: bool,
+    /// Watches every proxy that runs.
+    #[arg(
+        long,
+        help = "Watches every proxy that runs in a service or a container of its own (nginx, HAProxy, \
+                Envoy, Traefik, Caddy, Apache, Varnish, ours), and takes names from their \
+                configurations"
+    )]
+    pub auto: bool,
     /// Takes a --pid whose cgroup holds unrelated processes too
     #[arg(long)]
     pub force: bool,
@@ -322,7 +335,8 @@ pub struct RunArgs {
     /// Directory of the pins, on a BPF filesystem [default: /sys/fs/bpf/speedmimi]
     #[arg(long, value_name = "DIR")]
     pub pin_dir: Option<PathBuf>,
-    /// Control socket [default: /run/NAME.sock, after --pin-dir's last part]
+    /// Control socket [default: NAME.sock in
+    /// /run/speedmimi-agent, after --pin-dir's last part]
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
     /// File with the collector's token, read again for every connection.
@@ -430,7 +444,9 @@ impl RunArgs {
     #[must_use]
     pub fn over(self, file: Self) -> Self {
         let targets = |a: &Self| {
-            a.whole_host || !(a.cgroup.is_empty() && a.pid.is_empty() && a.unit.is_empty())
+            a.whole_host
+                || a.auto
+                || !(a.cgroup.is_empty() && a.pid.is_empty() && a.unit.is_empty())
         };
         let named = if targets(&self) {
             self.clone()
@@ -445,6 +461,7 @@ impl RunArgs {
             pid: named.pid,
             unit: named.unit,
             whole_host: named.whole_host,
+            auto: named.auto,
             force: self.force || file.force,
             network_namespaces: self.network_namespaces || file.network_namespaces,
             level: self.level.or(file.level),

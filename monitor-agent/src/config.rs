@@ -298,6 +298,7 @@ impl Config {
                 pids: args.pid,
                 units: args.unit,
                 whole_host: args.whole_host,
+                auto: args.auto,
                 force: args.force,
             },
             network_namespaces: args.network_namespaces,
@@ -415,6 +416,9 @@ impl Config {
     }
 }
 
+/// Where an agent has what does not outlive a boot; its unit makes it.
+pub const RUN_DIR: &str = "/run/speedmimi-agent";
+
 /// Where the control socket of the agent with these pins is unless told
 /// otherwise: no two agents share their pins, so neither do they share this.
 #[must_use]
@@ -433,7 +437,7 @@ fn beside(pin_dir: &Path, suffix: &str) -> PathBuf {
     let name = pin_dir.file_name().unwrap_or("speedmimi".as_ref());
     let mut file = name.to_owned();
     file.push(suffix);
-    Path::new("/run").join(file)
+    Path::new(RUN_DIR).join(file)
 }
 
 fn refuse(url: &str, what: &'static str) -> ConfigError {
@@ -527,7 +531,10 @@ mod tests {
         assert_eq!(config.sample_interval, Duration::from_millis(100));
         assert_eq!(config.report_interval, Duration::from_secs(5));
         assert_eq!((config.spool_bytes, config.level), (256 << 20, Level::Http));
-        assert_eq!(config.control_socket.path, Path::new("/run/speedmimi.sock"));
+        assert_eq!(
+            config.control_socket.path,
+            Path::new("/run/speedmimi-agent/speedmimi.sock")
+        );
         assert!(!config.control_socket.required);
     }
 

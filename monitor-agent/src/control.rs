@@ -271,7 +271,7 @@ impl Control {
 }
 
 /// What is known of one configuration of names.
-pub(crate) fn names_file((file, state): (&FollowedFile, Arc<NamesState>)) -> Value {
+pub(crate) fn names_file((file, state): (Arc<FollowedFile>, Arc<NamesState>)) -> Value {
     json!({
         "target": file.target.as_deref(),
         "file": file.path,

@@ -16,7 +16,7 @@ use crate::{
     cli::PIN_DIR,
     control::{self, names_file},
     names::NamesFiles,
-    target::{self, FOREIGN_ADVICE, Roots, TargetError, TargetRequest, UNIX_ADVICE},
+    target::{self, FOREIGN_ADVICE, Proxy, Roots, TargetError, TargetRequest, UNIX_ADVICE},
 };
 
 /// How many findings of a kind are shown.
@@ -46,6 +46,7 @@ pub fn checks(pin_dir: &Path, request: &TargetRequest) -> Result<Vec<Check>, Tar
                 resolved.targets
             }
         };
+        checks.push(proxies(&target::proxies(roots)));
         checks.push(listeners(&targets, roots));
         checks.push(unix(&targets, roots));
     }
@@ -111,6 +112,24 @@ fn pressure() -> Check {
     };
     let advice = "the kernel needs CONFIG_PSI, and psi=1 on its command line";
     check("pressure", ok, detail, advice)
+}
+
+/// The proxies that `run --auto` finds, and why it does not watch one.
+fn proxies(found: &[Proxy]) -> Check {
+    let refused: Vec<_> = found.iter().filter(|p| p.refused.is_some()).collect();
+    let detail = match (found, refused.as_slice()) {
+        ([], _) => "none runs".to_owned(),
+        (all, []) => format!(
+            "`run --auto` watches: {}",
+            shown(all.iter().map(ToString::to_string))
+        ),
+        (_, some) => format!(
+            "not watched by `run --auto`: {}",
+            shown(some.iter().map(ToString::to_string))
+        ),
+    };
+    let advice = "what is told of each; `run --cgroup PATH` watches any cgroup";
+    check("proxies", refused.is_empty(), detail, advice)
 }
 
 /// Listeners of the targets' processes that are not counted.

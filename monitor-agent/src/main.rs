@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     thread::sleep,
@@ -14,7 +14,7 @@ use bpf::{Kernel, KernelLog, KernelOptions, doctor::Check};
 use clap::{CommandFactory, Parser};
 use daemon::{error_chain, log::LogFormat};
 use host_metrics::identity;
-use kernel_sample::{Opened, Opener};
+use kernel_sample::{Opened, Opener, Target};
 use monitor_agent::{
     capabilities,
     cli::{
@@ -22,7 +22,7 @@ use monitor_agent::{
         SocketArgs, TopArgs, UninstallArgs,
     },
     clock::monotonic_ns,
-    config::{Config, ConfigError, checkpoint},
+    config::{Config, ConfigError, RUN_DIR, checkpoint},
     control, doctor,
     judge::{self, ViewJudge},
     logging,
@@ -98,7 +98,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut command, "speedmimi-agent", &mut script);
             write(&script)?;
         }
-        Command::Man { command } => {
+        Command::Man { dir: Some(dir), .. } => clap_mangen::generate_to(Cli::command(), &dir)
+            .with_context(|| format!("writing manual pages to {}", dir.display()))?,
+        Command::Man { command, .. } => {
             let mut page = Vec::new();
             monitor_agent::cli::man(command.as_deref(), &mut page)?;
             write(&page)?;
@@ -127,6 +129,8 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     for foreign in target::foreign_listeners(targets, &roots) {
         tracing::warn!("{foreign}; {}", target::FOREIGN_ADVICE);
     }
+    // Where it cannot be made, those who want to write there tell.
+    std::fs::create_dir_all(RUN_DIR).ok();
     // May have to be mounted, which nothing later may.
     let is_new = !config.pin_dir.exists();
     bpf::make_pin_dir(&config.pin_dir)?;
@@ -145,8 +149,12 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         log: config.kernel_log,
         ..KernelOptions::new(config.pin_dir.clone())
     };
+    let auto = config.targets.auto.then(|| roots.clone());
     let open: Opener = Box::new(move |targets, level| {
         options.level = level;
+        if let Some(roots) = &auto {
+            forget_gone(&options.pin_dir, targets, roots);
+        }
         let kernel = Kernel::open(&options, targets)?;
         let level = kernel.level();
         let source = Box::new(kernel);
@@ -157,6 +165,20 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         let signals = run::Signals { stop, reload };
         Ok(run::run(config, (resolved, roots), signals, open).await?)
     })
+}
+
+/// Removes what was counted of cgroups that are gone: where proxies are watched as they
+/// come, nobody comes back for one.
+fn forget_gone(pin_dir: &Path, watched: &[Target], roots: &Roots) {
+    for label in bpf::unwatched(pin_dir, watched) {
+        let is_gone = roots.of_labels(&[&label]).iter().all(|t| !t.path.exists());
+        if is_gone && let Err(error) = bpf::uninstall_targets(pin_dir, &[label]) {
+            tracing::warn!(
+                error = error_chain(&error),
+                "a target that is gone stays pinned"
+            );
+        }
+    }
 }
 
 /// A directory that this start made, and that goes with it where nothing came into it.

@@ -36,12 +36,15 @@ use crate::{
     reporter::{ReportError, Reporter, ReporterParts},
     resume::Resume,
     sampler::{Sampler, SamplerError, SamplerOptions, Shared, environment},
-    target::{Awaited, Resolved, Roots},
+    target::{Awaited, Change, Resolved, Roots},
     uncounted::Uncounted,
 };
 
 /// How long the last report may take to be acknowledged.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a proxy that is gone is told of.
+const GONE_FOR: Duration = Duration::from_secs(60);
 
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
@@ -174,8 +177,16 @@ pub async fn run(
     };
     let names = Arc::new(config.names.follow());
     let handle = sampler.handle();
-    let found = move |targets: &[Target]| handle.watch(targets);
-    let awaited = Awaited::follow(config.targets.clone(), roots, &resolved, found);
+    let named = Arc::clone(&names);
+    let told = move |change: Change<'_>| match change {
+        Change::Came(targets) => handle.watch(targets),
+        Change::Are(targets, proxies) => {
+            handle.watch_only(targets);
+            named.find(proxies);
+        }
+    };
+    let keep = GONE_FOR.max(config.report_interval * 2);
+    let awaited = Awaited::follow(config.targets.clone(), roots, &resolved, keep, told);
     let awaited = awaited.map_err(system("a thread"))?;
     let mut reporter = Reporter::new(ReporterParts {
         host,

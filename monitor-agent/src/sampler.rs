@@ -144,6 +144,7 @@ enum Command {
     Read(oneshot::Sender<Result<Observation, SourceError>>),
     SetLevel(Level, oneshot::Sender<Result<(), SourceError>>),
     Watch(Vec<Target>),
+    WatchOnly(Vec<Target>),
     Stop,
 }
 
@@ -262,6 +263,12 @@ impl SamplerHandle {
         self.commands.send(Command::Watch(targets.to_vec())).ok();
     }
 
+    /// Watches these and no others, from about a second after.
+    pub fn watch_only(&self, targets: &[Target]) {
+        let command = Command::WatchOnly(targets.to_vec());
+        self.commands.send(command).ok();
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, SourceError>>) -> Command,
@@ -334,6 +341,10 @@ impl State {
                 Ok(Command::SetLevel(level, reply)) => drop(reply.send(self.set_level(level))),
                 Ok(Command::Watch(targets)) => {
                     self.cgroups.add(targets);
+                    self.shared.watches(self.cgroups.targets());
+                }
+                Ok(Command::WatchOnly(targets)) => {
+                    self.cgroups.replace(targets);
                     self.shared.watches(self.cgroups.targets());
                 }
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use window::TargetNames;
 
 use super::{FollowedNames, NamesError, NamesState, file::NamesFile, lookups};
+use crate::target::Proxy;
 
 /// How many configurations a report tells of that cannot be read, and how much of
 /// the reason.
@@ -103,13 +104,12 @@ impl NamesFiles {
     pub fn follow(&self) -> FollowedFiles {
         let files = self.files.iter().map(|(target, path)| {
             let file = self.file(target.as_ref(), path);
-            FollowedFile {
-                target: target.clone(),
-                path: file.on_host(),
-                names: FollowedNames::start(file, lookups::by_the_system()),
-            }
+            Arc::new(FollowedFile::start(target.clone(), file))
         });
-        FollowedFiles(files.collect())
+        FollowedFiles {
+            given: files.collect(),
+            found: Mutex::default(),
+        }
     }
 
     /// A configuration of a target, below the root of the target or else of all.
@@ -148,36 +148,80 @@ pub struct FollowedFile {
     pub names: FollowedNames,
 }
 
+impl FollowedFile {
+    fn start(target: Option<Arc<str>>, file: NamesFile) -> Self {
+        Self {
+            target,
+            path: file.on_host(),
+            names: FollowedNames::start(file, lookups::by_the_system()),
+        }
+    }
+}
+
 /// The newest names; the files are followed until this is dropped.
 #[derive(Debug, Default)]
-pub struct FollowedFiles(Vec<FollowedFile>);
+pub struct FollowedFiles {
+    /// Those that the agent was told of.
+    given: Vec<Arc<FollowedFile>>,
+    /// Those of proxies that were found.
+    found: Mutex<Vec<Arc<FollowedFile>>>,
+}
 
 impl FollowedFiles {
+    /// Follows the configurations of these proxies from now on, in the place of those
+    /// that were found before.
+    pub(crate) fn find(&self, proxies: &[Proxy]) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut followed = Vec::new();
+        for proxy in proxies.iter().filter(|proxy| proxy.refused.is_none()) {
+            for config in &proxy.configs {
+                let target = Some(Arc::clone(&proxy.target.label));
+                let file = NamesFile::new(&config.file, config.root.as_deref());
+                let same = |f: &&Arc<FollowedFile>| f.target == target && f.path == file.on_host();
+                // What was given for a target is what its user wants.
+                if self.given.iter().any(|f| f.target == target) {
+                    continue;
+                }
+                let known = found.iter().find(same).cloned();
+                followed.push(known.unwrap_or_else(|| Arc::new(FollowedFile::start(target, file))));
+            }
+        }
+        *found = followed;
+    }
+
+    fn all(&self) -> Vec<Arc<FollowedFile>> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        self.given.iter().chain(&*found).cloned().collect()
+    }
+
     /// The names, as they are now.
     #[must_use]
     pub fn names(&self) -> TargetNames {
-        let files = self.0.iter();
-        let names = files.map(|file| (file.target.clone(), Arc::clone(&file.names.state().names)));
+        let names = self.all().into_iter();
+        let names = names.map(|file| (file.target.clone(), Arc::clone(&file.names.state().names)));
         TargetNames::new(names)
     }
 
     /// Reads all of them again soon, changed or not, and looks all hosts up.
     pub fn read_again(&self) {
-        self.0.iter().for_each(|file| file.names.read_again());
+        self.all().iter().for_each(|file| file.names.read_again());
     }
 
     /// Waits until each was tried and its hosts are looked up, or the time is over.
     pub fn settle(&self, within: Duration) {
         let end = Instant::now() + within;
-        for file in &self.0 {
+        for file in self.all() {
             let left = end.saturating_duration_since(Instant::now());
             drop(file.names.wait(left, NamesState::is_settled));
         }
     }
 
-    /// Each of them, in the order in which they were given.
-    pub fn iter(&self) -> impl Iterator<Item = (&FollowedFile, Arc<NamesState>)> {
-        self.0.iter().map(|file| (file, file.names.state()))
+    /// Each of them, in the order in which they were given; then those that were found.
+    pub fn iter(&self) -> impl Iterator<Item = (Arc<FollowedFile>, Arc<NamesState>)> {
+        self.all().into_iter().map(|file| {
+            let state = file.names.state();
+            (file, state)
+        })
     }
 
     /// What a report says of those that cannot be read.
@@ -284,6 +328,45 @@ mod tests {
     /// As the kernel's side calls cgroups.
     fn label(path: &Path) -> String {
         format!("/{}", path.to_str().unwrap().trim_start_matches('/'))
+    }
+
+    #[test]
+    fn a_proxy_that_was_found_has_its_names_while_it_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let proxy = |label: &str, file: &Path, refused| Proxy {
+            target: kernel_sample::Target {
+                path: dir.path().join(label),
+                label: label.into(),
+            },
+            program: "nginx".to_owned(),
+            pid: 1,
+            configs: vec![crate::target::ProxyConfig {
+                file: file.to_owned(),
+                root: None,
+            }],
+            refused,
+        };
+        let given_file = written(dir.path(), "given", &[("given", 8081)]);
+        let files = NamesFiles::new(&[given("/a", &given_file)], &[]).unwrap();
+        let followed = files.follow();
+        let found = written(dir.path(), "found", &[("found", 8081)]);
+        let silent = Some(crate::target::Refusal::Silent);
+        let (a, b) = (proxy("/a", &found, None), proxy("/b", &found, None));
+        followed.find(&[a, b, proxy("/c", &found, silent)]);
+        followed.settle(TIMEOUT);
+        let called = |target| upstream(&followed.names(), target, 8081);
+        assert_eq!(
+            called("/a"),
+            "given",
+            "what was given is what its user wants"
+        );
+        assert_eq!(called("/b"), "found");
+        assert_eq!(called("/c"), "", "it is not watched");
+        followed.find(&[]);
+        assert_eq!(
+            (called("/a"), called("/b")),
+            ("given".into(), String::new())
+        );
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub(super) struct Cgroups {
     targets: Vec<Target>,
     ids: Vec<Option<u64>>,
     looked_at_ns: u64,
+    /// Some were taken away, and are still held.
+    fewer: bool,
 }
 
 /// The id of a cgroup, which is the inode number of its directory.
@@ -28,6 +30,7 @@ impl Cgroups {
             ids: targets.iter().map(id).collect(),
             targets,
             looked_at_ns: 0,
+            fewer: false,
         }
     }
 
@@ -45,6 +48,19 @@ impl Cgroups {
         }
     }
 
+    /// These are watched in the place of those before, when it is time for the next
+    /// look.
+    pub(super) fn replace(&mut self, targets: Vec<Target>) {
+        let before = std::mem::take(&mut self.targets);
+        let ids = std::mem::take(&mut self.ids);
+        let count = before.len();
+        let both = before.into_iter().zip(ids);
+        let kept = both.filter(|(target, _)| targets.contains(target));
+        (self.targets, self.ids) = kept.unzip();
+        self.fewer |= self.targets.len() < count;
+        self.add(targets);
+    }
+
     /// Whether it is time for the next look.
     pub(super) fn due(&mut self, at: Instant) -> bool {
         let due = at.boot_ns >= self.looked_at_ns + LOOKED_AFTER_NS;
@@ -58,11 +74,13 @@ impl Cgroups {
     /// is waited for: until it is back there is nothing to count.
     pub(super) fn replaced(&self) -> bool {
         let mut both = self.targets.iter().zip(&self.ids);
-        both.any(|(target, before)| id(target).is_some_and(|now| Some(now) != *before))
+        self.fewer
+            || both.any(|(target, before)| id(target).is_some_and(|now| Some(now) != *before))
     }
 
     /// The ones that are there now are watched from now on.
     pub(super) fn remember(&mut self) -> Vec<Target> {
+        self.fewer = false;
         self.ids = self.targets.iter().map(id).collect();
         let present = self.targets.iter().zip(&self.ids);
         let present = present.filter(|(_, id)| id.is_some());
@@ -113,6 +131,22 @@ mod tests {
         assert!(cgroups.replaced());
         assert_eq!(cgroups.remember(), [a, b]);
         assert!(!cgroups.replaced());
+    }
+
+    #[test]
+    fn one_that_is_taken_away_is_given_up_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b, c] = ["a", "b", "c"].map(|name| target(dir.path(), name));
+        let mut cgroups = Cgroups::of(vec![a.clone(), b.clone()]);
+        cgroups.replace(vec![b.clone(), a.clone()]);
+        assert!(!cgroups.replaced(), "they are the same");
+        cgroups.replace(vec![b.clone()]);
+        assert!(cgroups.replaced());
+        assert_eq!(cgroups.remember(), std::slice::from_ref(&b));
+        assert!(!cgroups.replaced());
+        cgroups.replace(vec![b.clone(), c.clone()]);
+        assert!(cgroups.replaced());
+        assert_eq!(cgroups.remember(), [b, c]);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! A socket belongs to the cgroup of the process that made it, so cgroups are
 //! what a process, a unit and a container come down to.
 
+mod auto;
 mod awaited;
 mod candidates;
+pub mod container;
 mod foreign;
 mod network;
 mod processes;
@@ -16,7 +18,8 @@ use std::{
     sync::Arc,
 };
 
-pub use awaited::Awaited;
+pub use auto::{Proxy, ProxyConfig, Refusal};
+pub use awaited::{Awaited, Change};
 pub use candidates::{Candidate, candidates};
 pub use foreign::{ADVICE as FOREIGN_ADVICE, Foreign, foreign_listeners, in_other_namespaces};
 use kernel_sample::Target;
@@ -37,6 +40,8 @@ pub struct TargetRequest {
     pub units: Vec<String>,
     /// Everything.
     pub whole_host: bool,
+    /// The proxies that run.
+    pub auto: bool,
     /// Whether a process may share its cgroup with unrelated ones.
     pub force: bool,
 }
@@ -60,7 +65,7 @@ pub enum TargetError {
     )]
     NoCgroup2,
     /// Nothing was asked for.
-    #[error("nothing to watch: give --cgroup, --pid, --unit or --whole-host")]
+    #[error("nothing to watch: give --auto, --cgroup, --pid, --unit or --whole-host")]
     Nothing,
     /// The path is no cgroup.
     #[error("{path} is no cgroup below {mount}")]
@@ -194,6 +199,14 @@ pub struct Resolved {
     pub targets: Vec<Target>,
     /// What may still come, and why it is not there.
     pub awaited: Vec<TargetError>,
+    /// The proxies that were found, those too that are not watched.
+    pub proxies: Vec<Proxy>,
+}
+
+/// The proxies that run on this host.
+#[must_use]
+pub fn proxies(roots: &Roots) -> Vec<Proxy> {
+    auto::proxies(roots, &auto::Listening::now())
 }
 
 /// Finds what was asked for.
@@ -214,9 +227,22 @@ pub fn resolve(request: &TargetRequest, roots: &Roots) -> Result<Resolved, Targe
             Err(error) => return Err(error),
         }
     }
+    if request.auto {
+        resolved.proxies = auto::proxies(roots, &auto::Listening::now());
+        let watched = resolved.proxies.iter().filter(|p| p.refused.is_none());
+        let named = resolved.targets.clone();
+        let own = watched.filter(|p| {
+            // What was named is watched as it was named.
+            let path = &p.target.path;
+            !named
+                .iter()
+                .any(|t| path.starts_with(&t.path) || t.path.starts_with(path))
+        });
+        resolved.targets.extend(own.map(|p| p.target.clone()));
+    }
     resolved.targets.sort_by(|a, b| a.label.cmp(&b.label));
     resolved.targets.dedup();
-    if resolved.targets.is_empty() && resolved.awaited.is_empty() {
+    if resolved.targets.is_empty() && resolved.awaited.is_empty() && !request.auto {
         return Err(TargetError::Nothing);
     }
     refuse_nested(&resolved.targets)?;

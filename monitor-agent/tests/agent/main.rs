@@ -135,6 +135,7 @@ impl Agent {
         let resolved = Resolved {
             targets: vec![kernel.target()],
             awaited: vec![],
+            proxies: Vec::new(),
         };
         let roots = Roots {
             proc: "/proc".into(),

@@ -95,7 +95,9 @@ fn remove(pin_dir: &Path, targets: &[Pins]) -> Result<Removed, KernelError> {
         removed.pins += bpffs::remove_dir(pins.dir())?;
     }
     let layouts: BTreeSet<_> = targets.iter().filter_map(|p| p.dir().parent()).collect();
-    for emptied in layouts.into_iter().chain([pin_dir]) {
+    // The account's own directory was made for its unit, which needs it to start again.
+    let own = bpffs::is_own(pin_dir).then_some(pin_dir);
+    for emptied in layouts.into_iter().chain(own) {
         // Others' pins may be there still.
         let _not_empty = fs::remove_dir(emptied);
     }

@@ -88,12 +88,33 @@ pub(crate) fn check(path: &Path) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Whether a directory belongs to this user.
+pub(crate) fn is_own(dir: &Path) -> bool {
+    fs::metadata(dir).is_ok_and(|metadata| metadata.uid() == euid())
+}
+
 fn euid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Root trusts the account that the agent's unit runs under, too: it looks at that
+/// agent's pins and removes them.
 fn is_trusted(owner: u32) -> bool {
-    owner == 0 || owner == euid()
+    owner == 0 || owner == euid() || euid() == 0 && Some(owner) == account()
+}
+
+/// The account that the packages make.
+const ACCOUNT: &str = "speedmimi-agent";
+
+fn account() -> Option<u32> {
+    uid_of(&fs::read_to_string("/etc/passwd").ok()?, ACCOUNT)
+}
+
+fn uid_of(passwd: &str, name: &str) -> Option<u32> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    })
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> KernelError {
@@ -155,6 +176,14 @@ pub(crate) fn remove_dir(path: &Path) -> Result<usize, KernelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_is_found_by_its_whole_name() {
+        let passwd = "speedmimi-agent2:x:7:7::/:/bin/sh\nspeedmimi-agent:x:993:993::/:/x\n";
+        assert_eq!(uid_of(passwd, "speedmimi-agent"), Some(993));
+        assert_eq!(uid_of(passwd, "agent"), None);
+        assert_eq!(uid_of("speedmimi-agent:x:none:", "speedmimi-agent"), None);
+    }
 
     #[test]
     fn what_a_link_leads_to_stays() {
