@@ -88,6 +88,9 @@ pub enum Command {
         /// Subcommand to document [default: speedmimi itself].
         #[arg(value_name = "COMMAND", value_parser = command_name)]
         command: Option<String>,
+        /// Write the pages of all subcommands to this directory.
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        dir: Option<PathBuf>,
     },
 }
 

@@ -4,7 +4,11 @@
     reason = "doc comments are the help text, where backticks would show"
 )]
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -74,6 +78,9 @@ pub enum Command {
         /// Subcommand to document [default: speedmimi-collector itself].
         #[arg(value_name = "COMMAND", value_parser = command_name)]
         command: Option<String>,
+        /// Write the pages of all subcommands to this directory.
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        dir: Option<PathBuf>,
     },
 }
 
@@ -273,11 +280,15 @@ fn command_name(name: &str) -> Result<String, &'static str> {
     found.ok_or("no such command: see --help")
 }
 
-/// Writes the manual page of a command, or of the program, to stdout.
+/// Writes the manual page of a command, or of the program, to stdout; or those of
+/// all commands to a directory.
 ///
 /// # Errors
-/// Where stdout is closed.
-pub fn print_man(command: Option<&str>) -> io::Result<()> {
+/// Where stdout is closed, or the directory cannot be written.
+pub fn man(command: Option<&str>, dir: Option<&Path>) -> io::Result<()> {
+    if let Some(dir) = dir {
+        return clap_mangen::generate_to(Args::command(), dir);
+    }
     let mut program = Args::command();
     program.build();
     let page = command.and_then(|name| program.find_subcommand(name));

@@ -62,10 +62,12 @@ fn main() -> ExitCode {
             collector::args::print_completions(shell);
             ExitCode::SUCCESS
         }
-        Command::Man { command } => match collector::args::print_man(command.as_deref()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(1, &error.into()),
-        },
+        Command::Man { command, dir } => {
+            match collector::args::man(command.as_deref(), dir.as_deref()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(1, &error.into()),
+            }
+        }
     }
 }
 

@@ -92,10 +92,10 @@ impl Token {
     pub(crate) fn read_or_make(path: &Path) -> Result<Self, TokenError> {
         match fs::metadata(path) {
             Ok(metadata) => {
-                if metadata.permissions().mode() & 0o077 != 0 {
+                if metadata.permissions().mode() & 0o007 != 0 {
                     tracing::warn!(
                         path = %path.display(),
-                        "the token file is readable by other users: chmod 600 it"
+                        "the token file is readable by all users: chmod o= it"
                     );
                 }
                 Self::read(path)

@@ -55,7 +55,7 @@ fn the_agent_is_started_again_and_reloads() {
     let text = fs::read_to_string(unit).unwrap();
     let (head, service) = text.split_once("[Service]").unwrap();
     assert!(head.contains("\nStartLimitIntervalSec=0\n"));
-    assert!(service.contains("\nExecReload=/bin/kill -HUP $MAINPID\n"));
+    assert!(service.contains("\nExecReload=/bin/sh -c \"kill -HUP $MAINPID\"\n"));
     assert!(service.contains("\nRestart=on-failure\n"));
     assert!(service.contains("\nRestartPreventExitStatus=64\n"));
 }

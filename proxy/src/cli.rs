@@ -57,6 +57,9 @@ pub enum Command {
         /// Of this command; of speedmimi-proxy itself without it
         #[arg(value_name = "COMMAND", value_parser = command_name)]
         command: Option<String>,
+        /// Writes the pages of all commands to this directory
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        dir: Option<PathBuf>,
     },
 }
 

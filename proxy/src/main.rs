@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use daemon::log::{Line, start};
 use proxy::backends_view;
 use proxy::cli::{self, Cli, Command, Output, RunArgs};
@@ -38,7 +38,8 @@ fn main() -> ExitCode {
             cli::completions(shell, &mut out);
             Ok(())
         }
-        Command::Man { command } => cli::man(command.as_deref(), &mut out),
+        Command::Man { dir: Some(dir), .. } => clap_mangen::generate_to(Cli::command(), dir),
+        Command::Man { command, .. } => cli::man(command.as_deref(), &mut out),
     };
     match done.and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,8 +9,11 @@ mod codegen;
 mod command;
 mod debian;
 mod demo;
+mod dist;
 mod ebpf;
+mod packages;
 mod requirements;
+mod rootfs;
 mod test;
 mod tidy;
 mod vm;
@@ -41,6 +44,8 @@ enum Command {
     Demo(demo::Args),
     /// Set up what the tests need, and run all of them.
     Test(test::Args),
+    /// Build everything that a release publishes.
+    Dist(dist::Args),
     /// Measure.
     Bench(bench::Args),
     /// Everything that must hold before a change lands.
@@ -66,6 +71,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Codegen(args) => codegen::main(&workspace, args)?,
         Command::Demo(args) => return demo::main(&workspace, args),
         Command::Test(args) => return test::main(&workspace, args),
+        Command::Dist(args) => dist::main(&workspace, args)?,
         Command::Bench(args) => bench::main(&workspace, args)?,
         Command::Ci => ci::main(&workspace)?,
         Command::Tidy => tidy::main(&workspace)?,

@@ -11,7 +11,9 @@ use rustix::process::geteuid;
 
 use crate::{
     command::{output, run, step, timed},
-    debian, requirements,
+    debian,
+    packages::{self, Prepared},
+    requirements,
     vm::{self, Image},
     workspace::Workspace,
 };
@@ -35,6 +37,14 @@ pub(crate) struct Args {
     /// Run the kernel's tests alone, in this kernel image, under qemu.
     #[arg(long, value_name = "IMAGE", conflicts_with = "filter")]
     kernel: Option<std::path::PathBuf>,
+    /// Build the packages, and run their tests alone: they are installed, upgraded and
+    /// removed in a root file system of Debian.
+    #[arg(long, conflicts_with_all = ["filter", "object", "kernel"])]
+    packages: bool,
+    /// Install the packages in a machine with systemd, boot it under qemu, and run the
+    /// units' tests in it.
+    #[arg(long, conflicts_with_all = ["filter", "object", "kernel", "packages"])]
+    units: bool,
 }
 
 /// What came of the tests.
@@ -50,6 +60,8 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let object = args.object.as_deref();
     let summary = match &args.kernel {
         Some(image) => in_kernel(workspace, &Image::at(image)?, object)?,
+        None if args.packages => of_packages(workspace)?,
+        None if args.units => of_units(workspace)?,
         None => run_all(workspace, object, args.filter.as_deref())?,
     };
     summary.print();
@@ -60,16 +72,36 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     })
 }
 
+/// Runs the packages' tests.
+pub(crate) fn of_packages(workspace: &Workspace) -> Result<Summary> {
+    match packages::prepare(workspace)? {
+        Prepared::Ready(mut command) => {
+            let (summary, status) = observe(&mut command)?;
+            Ok(summary.judged_with(status))
+        }
+        Prepared::Missing(reason) => Ok(skipped(&reason)),
+    }
+}
+
+/// Runs the units' tests under a systemd of their own.
+pub(crate) fn of_units(workspace: &Workspace) -> Result<Summary> {
+    match vm::test_units(workspace)? {
+        Ok(printed) => Summary::of_guest(&printed),
+        Err(missing) => Ok(skipped(&missing)),
+    }
+}
+
+fn skipped(reason: &str) -> Summary {
+    step(&format!("skipped: {reason}"));
+    Summary {
+        skipped: 1,
+        ..Summary::default()
+    }
+}
+
 /// Runs the kernel's tests in another kernel.
 fn in_kernel(workspace: &Workspace, image: &Image, object: Option<&Path>) -> Result<Summary> {
-    let printed = vm::run_tests(workspace, image, object)?;
-    let mut summary = Summary::default();
-    for line in printed.lines() {
-        println!("{line}");
-        summary.add(line);
-    }
-    ensure!(summary != Summary::default(), "no test ran in the guest");
-    Ok(summary)
+    Summary::of_guest(&vm::run_tests(workspace, image, object)?)
 }
 
 /// The same in the kernel of this Debian release; skipped, and counted so, where
@@ -77,13 +109,9 @@ fn in_kernel(workspace: &Workspace, image: &Image, object: Option<&Path>) -> Res
 pub(crate) fn in_debians_kernel(workspace: &Workspace, object: &Path) -> Result<Summary> {
     match Image::of_debian(workspace)? {
         Some(image) => in_kernel(workspace, &image, Some(object)),
-        None => {
-            step("skipped: there is no kernel image to be had from this distribution");
-            Ok(Summary {
-                skipped: 1,
-                ..Summary::default()
-            })
-        }
+        None => Ok(skipped(
+            "there is no kernel image to be had from this distribution",
+        )),
     }
 }
 
@@ -117,17 +145,21 @@ fn with_object(mut cargo: Command, object: Option<&Path>) -> Command {
     cargo
 }
 
-/// What checks the `OpenAPI` document, and its version.
-const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+/// What checks the `OpenAPI` document, and what checks the Kubernetes manifests, from
+/// `PyPI`, each in its version.
+const PYTHON_TOOLS: [(&str, &str); 2] = [
+    ("schemathesis", "4.32.5"),
+    ("kubernetes-validate", "1.37.0"),
+];
 
-/// Installs schemathesis into the build directory; its test is skipped where
-/// that cannot be done.
-fn prepare_schemathesis(workspace: &Workspace) {
-    let directory = workspace.tools().join("schemathesis");
-    if directory.join("bin/schemathesis").exists() {
+/// Installs a tool into the build directory; its test is skipped where that cannot
+/// be done.
+fn prepare_python_tool(workspace: &Workspace, name: &str, version: &str) {
+    let directory = workspace.tools().join(name);
+    if directory.join("bin").join(name).exists() {
         return;
     }
-    step(&format!("installing {SCHEMATHESIS}"));
+    step(&format!("installing {name} {version}"));
     let may_install = debian::is_debian() && geteuid().is_root();
     let has_venv = output(Command::new("python3").args(["-c", "import ensurepip, venv"])).is_ok();
     if !has_venv
@@ -140,15 +172,17 @@ fn prepare_schemathesis(workspace: &Workspace) {
     venv.args(["-m", "venv"]).arg(&directory);
     let mut pip = Command::new(directory.join("bin/pip"));
     pip.args(["install", "--quiet", "--disable-pip-version-check"]);
-    let installed = output(&mut venv).and_then(|_| output(pip.arg(SCHEMATHESIS)));
-    if let Err(error) = installed {
+    pip.arg(format!("{name}=={version}"));
+    if let Err(error) = output(&mut venv).and_then(|_| output(&mut pip)) {
         step(&format!("its test is skipped: {error:#}"));
     }
 }
 
 fn prepare(workspace: &Workspace) -> Result<()> {
     requirements::raise_open_files();
-    prepare_schemathesis(workspace);
+    for (name, version) in PYTHON_TOOLS {
+        prepare_python_tool(workspace, name, version);
+    }
     if !geteuid().is_root() {
         step("without root, tests that load kernel programs are skipped");
         return Ok(());
@@ -189,6 +223,17 @@ fn observe(command: &mut Command) -> Result<(Summary, ExitStatus)> {
 }
 
 impl Summary {
+    /// Passes on what was printed in a guest, and reads the results in it.
+    fn of_guest(printed: &str) -> Result<Self> {
+        let mut summary = Self::default();
+        for line in printed.lines() {
+            println!("{line}");
+            summary.add(line);
+        }
+        ensure!(summary != Self::default(), "no test ran in the guest");
+        Ok(summary)
+    }
+
     /// Adds what one test program said at its end.
     fn add(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else {

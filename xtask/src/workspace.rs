@@ -67,6 +67,15 @@ impl Workspace {
         &self.metadata
     }
 
+    /// The version of every package.
+    pub(crate) fn version(&self) -> Result<String> {
+        let package = self.metadata["packages"].get(0);
+        let version = package.and_then(|package| package["version"].as_str());
+        Ok(version
+            .context("cargo metadata gives no version")?
+            .to_owned())
+    }
+
     /// Cargo, working in the root.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = cargo();

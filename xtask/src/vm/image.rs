@@ -63,15 +63,17 @@ impl Image {
         .map_or("of no name", |name| name.trim_start_matches("vmlinuz-"))
     }
 
+    /// The directory of its modules, where it is there.
+    pub(super) fn module_directory(&self) -> Option<PathBuf> {
+        let around = self.path.parent()?;
+        let beside = around.with_file_name("lib/modules").join(self.version());
+        let has_some = |directory: &PathBuf| directory.join("kernel").is_dir();
+        [around.to_owned(), beside].into_iter().find(has_some)
+    }
+
     /// The modules' contents, those that are there.
     pub(super) fn modules(&self) -> Result<Vec<Vec<u8>>> {
-        let Some(around) = self.path.parent() else {
-            return Ok(Vec::new());
-        };
-        let beside = around.with_file_name("lib/modules").join(self.version());
-        let has_some = |directory: &&PathBuf| directory.join("kernel").is_dir();
-        let directories = [around.to_owned(), beside];
-        let Some(directory) = directories.iter().find(has_some) else {
+        let Some(directory) = self.module_directory() else {
             return Ok(Vec::new());
         };
         MODULES

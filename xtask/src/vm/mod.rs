@@ -6,26 +6,26 @@
 
 mod image;
 mod initramfs;
+mod machine;
 mod qemu;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-pub(crate) use self::image::Image;
+pub(crate) use self::{image::Image, machine::test_units};
 use self::{initramfs::Initramfs, qemu::Qemu};
 use crate::{
     command::{output, timed},
     debian,
+    packages::test_program,
     workspace::Workspace,
 };
 
 /// What the guest prints last, followed by the test program's exit code.
 const END: &str = "guest: exit code ";
+
+const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet mitigations=off";
 
 /// The guest's first program: mounts what the tests need, runs them, and ends.
 const INIT: &str = r#"#!/bin/busybox sh
@@ -56,42 +56,15 @@ pub(crate) fn run_tests(
         debian::ensure_installed(&["xz-utils"])?;
     }
     let qemu = Qemu::find(workspace)?;
-    let program = build(workspace, object)?;
+    let program = test_program(workspace, "monitor-agent", "kernel", object)?;
     let directory = workspace.target().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     let initrd = directory.join("initramfs");
     let bytes = guest(&qemu, &program, image)?;
     fs::write(&initrd, bytes).with_context(|| format!("writing {}", initrd.display()))?;
     timed(&format!("testing in Linux {}", image.version()), || {
-        boot(&qemu, image, &initrd)
+        boot(&qemu, image, &initrd, 1024, COMMAND_LINE)
     })
-}
-
-/// The test program, built as all tests are.
-fn build(workspace: &Workspace, object: Option<&Path>) -> Result<PathBuf> {
-    let mut cargo = workspace.cargo();
-    cargo.args([
-        "test",
-        "-p",
-        "monitor-agent",
-        "--test",
-        "kernel",
-        "--no-run",
-    ]);
-    cargo.args(["--message-format", "json-render-diagnostics"]);
-    if let Some(object) = object {
-        cargo.env("SPEEDMIMI_BPF_OBJECT", object);
-    }
-    let messages = output(&mut cargo)?;
-    executable(&messages).context("cargo built no test program named kernel")
-}
-
-fn executable(messages: &str) -> Option<PathBuf> {
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "kernel")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
 
 fn guest(qemu: &Qemu, program: &Path, image: &Image) -> Result<Vec<u8>> {
@@ -125,25 +98,23 @@ fn libraries(ldd: &str) -> Vec<&str> {
         .collect()
 }
 
-fn boot(qemu: &Qemu, image: &Image, initrd: &Path) -> Result<String> {
+fn boot(
+    qemu: &Qemu,
+    image: &Image,
+    initrd: &Path,
+    memory_mib: u32,
+    command_line: &str,
+) -> Result<String> {
     let printed = output(
         qemu.command()?
-            .args([
-                "-accel",
-                "tcg,thread=single",
-                "-cpu",
-                "max",
-                "-smp",
-                "2",
-                "-m",
-                "1024",
-            ])
+            .args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"])
+            .args(["-m", &memory_mib.to_string()])
             .args(["-nographic", "-no-reboot", "-net", "none"])
             .arg("-kernel")
             .arg(image.path())
             .arg("-initrd")
             .arg(initrd)
-            .args(["-append", "console=ttyS0 panic=-1 quiet mitigations=off"]),
+            .args(["-append", command_line]),
     )?
     .replace('\r', "");
     if !printed.contains(END) {
@@ -165,13 +136,5 @@ mod tests {
             libraries(ldd),
             ["/lib/x/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]
         );
-    }
-
-    #[test]
-    fn the_test_program_is_found_among_cargos_messages() {
-        let messages = "{\"target\":{\"name\":\"agent\"},\"executable\":\"/a\"}\nnoise\n\
-                        {\"target\":{\"name\":\"kernel\"},\"executable\":\"/k\"}";
-        assert_eq!(executable(messages), Some(PathBuf::from("/k")));
-        assert_eq!(executable("{}"), None);
     }
 }

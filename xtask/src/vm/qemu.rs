@@ -17,7 +17,7 @@ const PACKAGES: [&str; 2] = ["qemu-system-x86", "busybox-static"];
 const PROGRAM: &str = "qemu-system-x86_64";
 
 /// How long the guest may take, boot included.
-const LIMIT_SECONDS: &str = "600";
+const LIMIT_SECONDS: &str = "1200";
 
 /// Where the packages have what qemu needs, below the directory that they were
 /// unpacked into.
