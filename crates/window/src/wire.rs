@@ -3,6 +3,7 @@
 use kernel_sample::Level;
 use monitor_common::{
     counters::{Durations, EndpointCounters, Failure},
+    ending::{ENDINGS, Ending},
     endpoint::Role,
     histogram::{OFFSET, SCALE},
     http::{self, Method},
@@ -16,6 +17,12 @@ pub(super) fn counters(c: &EndpointCounters, http: bool) -> v1::Counters {
         c,
         connections_failed: Some(failed(c)),
         connections_closed: c.closed(),
+        closed_fin_sent: by(&c.connections_closed, Ending::FinSent),
+        closed_fin_received: by(&c.connections_closed, Ending::FinReceived),
+        closed_reset_sent: by(&c.connections_closed, Ending::ResetSent),
+        closed_reset_received: by(&c.connections_closed, Ending::ResetReceived),
+        closed_timeout: by(&c.connections_closed, Ending::Timeout),
+        closed_other: by(&c.connections_closed, Ending::Other),
         connect_duration: Some(durations(&c.connect)),
         http: http.then(|| http_counters(c)),
     )
@@ -24,6 +31,11 @@ pub(super) fn counters(c: &EndpointCounters, http: bool) -> v1::Counters {
 /// Whether anything was counted that level http alone counts.
 pub(super) fn has_http(c: &EndpointCounters) -> bool {
     http_counters(c) != http_counters(&EndpointCounters::ZERO)
+}
+
+/// How many ended so.
+fn by(ends: &[u64; ENDINGS], ending: Ending) -> Option<u64> {
+    Some(ends[ending as usize])
 }
 
 fn failed(c: &EndpointCounters) -> v1::ConnectionsFailed {
@@ -48,6 +60,18 @@ fn http_counters(c: &EndpointCounters) -> v1::HttpCounters {
         requests: c.requests.iter().sum(),
         requests_by_method: methods.filter_map(named).collect(),
         responses_by_code: codes.filter_map(named).collect(),
+        closed_before_response_fin_sent: by(&c.closed_before_response, Ending::FinSent),
+        closed_before_response_fin_received: by(&c.closed_before_response, Ending::FinReceived),
+        closed_before_response_reset_sent: by(&c.closed_before_response, Ending::ResetSent),
+        closed_before_response_reset_received: by(&c.closed_before_response, Ending::ResetReceived),
+        closed_before_response_timeout: by(&c.closed_before_response, Ending::Timeout),
+        closed_before_response_other: by(&c.closed_before_response, Ending::Other),
+        closed_within_response_fin_sent: by(&c.closed_within_response, Ending::FinSent),
+        closed_within_response_fin_received: by(&c.closed_within_response, Ending::FinReceived),
+        closed_within_response_reset_sent: by(&c.closed_within_response, Ending::ResetSent),
+        closed_within_response_reset_received: by(&c.closed_within_response, Ending::ResetReceived),
+        closed_within_response_timeout: by(&c.closed_within_response, Ending::Timeout),
+        closed_within_response_other: by(&c.closed_within_response, Ending::Other),
         exchange_duration: Some(durations(&c.exchange)),
     )
 }
@@ -81,6 +105,31 @@ pub(super) fn level(level: Level) -> v1::Level {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_way_to_end_has_its_name_and_all_of_them_are_what_was_closed() {
+        let mut c = EndpointCounters::ZERO;
+        c.connections_closed = [1, 2, 3, 4, 5, 6];
+        c.closed_before_response = [7, 0, 0, 0, 0, 8];
+        c.closed_within_response[Ending::ResetReceived as usize] = 9;
+        c.closed_response_unknown = 10;
+        let told = counters(&c, true);
+        assert_eq!(told.connections_closed, 21);
+        let ends = [
+            told.closed_fin_sent,
+            told.closed_fin_received,
+            told.closed_reset_sent,
+            told.closed_reset_received,
+            told.closed_timeout,
+            told.closed_other,
+        ];
+        assert_eq!(ends, [1, 2, 3, 4, 5, 6].map(Some));
+        let http = told.http.unwrap();
+        assert_eq!(http.closed_before_response_fin_sent, Some(7));
+        assert_eq!(http.closed_before_response_other, Some(8));
+        assert_eq!(http.closed_within_response_reset_received, Some(9));
+        assert_eq!(http.closed_response_unknown, Some(10));
+    }
 
     #[test]
     fn requests_and_responses_have_their_names() {

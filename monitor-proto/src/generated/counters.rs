@@ -30,6 +30,18 @@ pub struct Counters {
     pub retransmits: u64,
     /// Time from SYN to established, of connections that were opened to backends.
     pub connect_duration: Histogram,
+    /// Established connections that ended by both sides, this host first.
+    pub closed_fin_sent: Option<u64>,
+    /// Established connections that ended by both sides, the peer first.
+    pub closed_fin_received: Option<u64>,
+    /// Established connections that ended by a reset that this host sent.
+    pub closed_reset_sent: Option<u64>,
+    /// Established connections that ended by a reset that the peer sent.
+    pub closed_reset_received: Option<u64>,
+    /// Established connections that ended as the peer did not answer any more.
+    pub closed_timeout: Option<u64>,
+    /// Established connections that ended in a way that cannot be told.
+    pub closed_other: Option<u64>,
     /// HTTP/1 requests.
     pub requests: Option<u64>,
     /// HTTP/1 requests, by method.
@@ -50,6 +62,32 @@ pub struct Counters {
     pub pipelined: Option<u64>,
     /// Turns of streams that may belong to a request that was counted already.
     pub suspected: Option<u64>,
+    /// Connections that ended while a request awaited its response, by both sides, this host first.
+    pub closed_before_response_fin_sent: Option<u64>,
+    /// Connections that ended while a request awaited its response, by both sides, the peer first.
+    pub closed_before_response_fin_received: Option<u64>,
+    /// Connections that ended while a request awaited its response, by a reset that this host sent.
+    pub closed_before_response_reset_sent: Option<u64>,
+    /// Connections that ended while a request awaited its response, by a reset that the peer sent.
+    pub closed_before_response_reset_received: Option<u64>,
+    /// Connections that ended while a request awaited its response, as the peer did not answer any more.
+    pub closed_before_response_timeout: Option<u64>,
+    /// Connections that ended while a request awaited its response, in a way that cannot be told.
+    pub closed_before_response_other: Option<u64>,
+    /// Connections that ended within a response, by both sides, this host first.
+    pub closed_within_response_fin_sent: Option<u64>,
+    /// Connections that ended within a response, by both sides, the peer first.
+    pub closed_within_response_fin_received: Option<u64>,
+    /// Connections that ended within a response, by a reset that this host sent.
+    pub closed_within_response_reset_sent: Option<u64>,
+    /// Connections that ended within a response, by a reset that the peer sent.
+    pub closed_within_response_reset_received: Option<u64>,
+    /// Connections that ended within a response, as the peer did not answer any more.
+    pub closed_within_response_timeout: Option<u64>,
+    /// Connections that ended within a response, in a way that cannot be told.
+    pub closed_within_response_other: Option<u64>,
+    /// Connections whose last response had begun and of which the end could not be told.
+    pub closed_response_unknown: Option<u64>,
 }
 
 impl Counters {
@@ -78,6 +116,12 @@ impl Counters {
                 .as_ref()
                 .map(Into::into)
                 .unwrap_or_default(),
+            closed_fin_sent: c.closed_fin_sent,
+            closed_fin_received: c.closed_fin_received,
+            closed_reset_sent: c.closed_reset_sent,
+            closed_reset_received: c.closed_reset_received,
+            closed_timeout: c.closed_timeout,
+            closed_other: c.closed_other,
             requests: seen.map(|h| h.requests),
             requests_by_method: seen.map(|h| h.requests_by_method.clone()),
             responses: seen.map(|h| Responses::from_codes(&h.responses_by_code)),
@@ -93,6 +137,25 @@ impl Counters {
             unparsed: http.map(|h| h.unparsed),
             pipelined: http.map(|h| h.pipelined),
             suspected: http.map(|h| h.suspected),
+            closed_before_response_fin_sent: seen.and_then(|h| h.closed_before_response_fin_sent),
+            closed_before_response_fin_received: seen
+                .and_then(|h| h.closed_before_response_fin_received),
+            closed_before_response_reset_sent: seen
+                .and_then(|h| h.closed_before_response_reset_sent),
+            closed_before_response_reset_received: seen
+                .and_then(|h| h.closed_before_response_reset_received),
+            closed_before_response_timeout: seen.and_then(|h| h.closed_before_response_timeout),
+            closed_before_response_other: seen.and_then(|h| h.closed_before_response_other),
+            closed_within_response_fin_sent: seen.and_then(|h| h.closed_within_response_fin_sent),
+            closed_within_response_fin_received: seen
+                .and_then(|h| h.closed_within_response_fin_received),
+            closed_within_response_reset_sent: seen
+                .and_then(|h| h.closed_within_response_reset_sent),
+            closed_within_response_reset_received: seen
+                .and_then(|h| h.closed_within_response_reset_received),
+            closed_within_response_timeout: seen.and_then(|h| h.closed_within_response_timeout),
+            closed_within_response_other: seen.and_then(|h| h.closed_within_response_other),
+            closed_response_unknown: seen.and_then(|h| h.closed_response_unknown),
         }
     }
 }

@@ -169,6 +169,96 @@ pub const COUNTERS: &[Counter] = &[
     },
     Counter {
         figure: Figure {
+            name: "closed_fin_sent",
+            title: "Closed: FIN sent",
+            prometheus: "speedmimi_closed_fin_sent_total",
+            otlp: "speedmimi.closed_fin_sent",
+            unit: "{connection}",
+            help: "Established connections that ended by both sides, this host first.",
+            is_total: true,
+            read: |c: &v1::Counters| c.closed_fin_sent.map(Number::Integer),
+        },
+        seen: Seen::Tcp,
+        place: |c| c.closed_fin_sent.get_or_insert_default(),
+        json: |c| c.closed_fin_sent,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_fin_received",
+            title: "Closed: FIN received",
+            prometheus: "speedmimi_closed_fin_received_total",
+            otlp: "speedmimi.closed_fin_received",
+            unit: "{connection}",
+            help: "Established connections that ended by both sides, the peer first.",
+            is_total: true,
+            read: |c: &v1::Counters| c.closed_fin_received.map(Number::Integer),
+        },
+        seen: Seen::Tcp,
+        place: |c| c.closed_fin_received.get_or_insert_default(),
+        json: |c| c.closed_fin_received,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_reset_sent",
+            title: "Closed: reset sent",
+            prometheus: "speedmimi_closed_reset_sent_total",
+            otlp: "speedmimi.closed_reset_sent",
+            unit: "{connection}",
+            help: "Established connections that ended by a reset that this host sent.",
+            is_total: true,
+            read: |c: &v1::Counters| c.closed_reset_sent.map(Number::Integer),
+        },
+        seen: Seen::Tcp,
+        place: |c| c.closed_reset_sent.get_or_insert_default(),
+        json: |c| c.closed_reset_sent,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_reset_received",
+            title: "Closed: reset received",
+            prometheus: "speedmimi_closed_reset_received_total",
+            otlp: "speedmimi.closed_reset_received",
+            unit: "{connection}",
+            help: "Established connections that ended by a reset that the peer sent.",
+            is_total: true,
+            read: |c: &v1::Counters| c.closed_reset_received.map(Number::Integer),
+        },
+        seen: Seen::Tcp,
+        place: |c| c.closed_reset_received.get_or_insert_default(),
+        json: |c| c.closed_reset_received,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_timeout",
+            title: "Closed: timeout",
+            prometheus: "speedmimi_closed_timeout_total",
+            otlp: "speedmimi.closed_timeout",
+            unit: "{connection}",
+            help: "Established connections that ended as the peer did not answer any more.",
+            is_total: true,
+            read: |c: &v1::Counters| c.closed_timeout.map(Number::Integer),
+        },
+        seen: Seen::Tcp,
+        place: |c| c.closed_timeout.get_or_insert_default(),
+        json: |c| c.closed_timeout,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_other",
+            title: "Closed: other",
+            prometheus: "speedmimi_closed_other_total",
+            otlp: "speedmimi.closed_other",
+            unit: "{connection}",
+            help: "Established connections that ended in a way that cannot be told.",
+            is_total: true,
+            read: |c: &v1::Counters| c.closed_other.map(Number::Integer),
+        },
+        seen: Seen::Tcp,
+        place: |c| c.closed_other.get_or_insert_default(),
+        json: |c| c.closed_other,
+    },
+    Counter {
+        figure: Figure {
             name: "requests_without_response",
             title: "Requests without response",
             prometheus: "speedmimi_requests_without_response_total",
@@ -243,6 +333,302 @@ pub const COUNTERS: &[Counter] = &[
         seen: Seen::Http,
         place: |c| &mut c.http.get_or_insert_default().suspected,
         json: |c| c.suspected,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_before_response_fin_sent",
+            title: "Closed before response: FIN sent",
+            prometheus: "speedmimi_closed_before_response_fin_sent_total",
+            otlp: "speedmimi.closed_before_response_fin_sent",
+            unit: "{connection}",
+            help: "Connections that ended while a request awaited its response, by both sides, this host first.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c)
+                    .and_then(|h| h.closed_before_response_fin_sent.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_before_response_fin_sent
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_before_response_fin_sent,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_before_response_fin_received",
+            title: "Closed before response: FIN received",
+            prometheus: "speedmimi_closed_before_response_fin_received_total",
+            otlp: "speedmimi.closed_before_response_fin_received",
+            unit: "{connection}",
+            help: "Connections that ended while a request awaited its response, by both sides, the peer first.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c)
+                    .and_then(|h| h.closed_before_response_fin_received.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_before_response_fin_received
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_before_response_fin_received,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_before_response_reset_sent",
+            title: "Closed before response: reset sent",
+            prometheus: "speedmimi_closed_before_response_reset_sent_total",
+            otlp: "speedmimi.closed_before_response_reset_sent",
+            unit: "{connection}",
+            help: "Connections that ended while a request awaited its response, by a reset that this host sent.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c)
+                    .and_then(|h| h.closed_before_response_reset_sent.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_before_response_reset_sent
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_before_response_reset_sent,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_before_response_reset_received",
+            title: "Closed before response: reset received",
+            prometheus: "speedmimi_closed_before_response_reset_received_total",
+            otlp: "speedmimi.closed_before_response_reset_received",
+            unit: "{connection}",
+            help: "Connections that ended while a request awaited its response, by a reset that the peer sent.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c)
+                    .and_then(|h| h.closed_before_response_reset_received.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_before_response_reset_received
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_before_response_reset_received,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_before_response_timeout",
+            title: "Closed before response: timeout",
+            prometheus: "speedmimi_closed_before_response_timeout_total",
+            otlp: "speedmimi.closed_before_response_timeout",
+            unit: "{connection}",
+            help: "Connections that ended while a request awaited its response, as the peer did not answer any more.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c)
+                    .and_then(|h| h.closed_before_response_timeout.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_before_response_timeout
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_before_response_timeout,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_before_response_other",
+            title: "Closed before response: other",
+            prometheus: "speedmimi_closed_before_response_other_total",
+            otlp: "speedmimi.closed_before_response_other",
+            unit: "{connection}",
+            help: "Connections that ended while a request awaited its response, in a way that cannot be told.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c).and_then(|h| h.closed_before_response_other.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_before_response_other
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_before_response_other,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_within_response_fin_sent",
+            title: "Closed within response: FIN sent",
+            prometheus: "speedmimi_closed_within_response_fin_sent_total",
+            otlp: "speedmimi.closed_within_response_fin_sent",
+            unit: "{connection}",
+            help: "Connections that ended within a response, by both sides, this host first.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c)
+                    .and_then(|h| h.closed_within_response_fin_sent.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_within_response_fin_sent
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_within_response_fin_sent,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_within_response_fin_received",
+            title: "Closed within response: FIN received",
+            prometheus: "speedmimi_closed_within_response_fin_received_total",
+            otlp: "speedmimi.closed_within_response_fin_received",
+            unit: "{connection}",
+            help: "Connections that ended within a response, by both sides, the peer first.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c)
+                    .and_then(|h| h.closed_within_response_fin_received.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_within_response_fin_received
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_within_response_fin_received,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_within_response_reset_sent",
+            title: "Closed within response: reset sent",
+            prometheus: "speedmimi_closed_within_response_reset_sent_total",
+            otlp: "speedmimi.closed_within_response_reset_sent",
+            unit: "{connection}",
+            help: "Connections that ended within a response, by a reset that this host sent.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c)
+                    .and_then(|h| h.closed_within_response_reset_sent.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_within_response_reset_sent
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_within_response_reset_sent,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_within_response_reset_received",
+            title: "Closed within response: reset received",
+            prometheus: "speedmimi_closed_within_response_reset_received_total",
+            otlp: "speedmimi.closed_within_response_reset_received",
+            unit: "{connection}",
+            help: "Connections that ended within a response, by a reset that the peer sent.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c)
+                    .and_then(|h| h.closed_within_response_reset_received.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_within_response_reset_received
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_within_response_reset_received,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_within_response_timeout",
+            title: "Closed within response: timeout",
+            prometheus: "speedmimi_closed_within_response_timeout_total",
+            otlp: "speedmimi.closed_within_response_timeout",
+            unit: "{connection}",
+            help: "Connections that ended within a response, as the peer did not answer any more.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c)
+                    .and_then(|h| h.closed_within_response_timeout.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_within_response_timeout
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_within_response_timeout,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_within_response_other",
+            title: "Closed within response: other",
+            prometheus: "speedmimi_closed_within_response_other_total",
+            otlp: "speedmimi.closed_within_response_other",
+            unit: "{connection}",
+            help: "Connections that ended within a response, in a way that cannot be told.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c).and_then(|h| h.closed_within_response_other.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_within_response_other
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_within_response_other,
+    },
+    Counter {
+        figure: Figure {
+            name: "closed_response_unknown",
+            title: "Closed, response unknown",
+            prometheus: "speedmimi_closed_response_unknown_total",
+            otlp: "speedmimi.closed_response_unknown",
+            unit: "{connection}",
+            help: "Connections whose last response had begun and of which the end could not be told.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                protocol::seen(c).and_then(|h| h.closed_response_unknown.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http1,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .closed_response_unknown
+                .get_or_insert_default()
+        },
+        json: |c| c.closed_response_unknown,
     },
 ];
 
@@ -694,6 +1080,7 @@ exchanges: $from.exchanges,
 unparsed: $from.unparsed,
 pipelined: $from.pipelined,
 suspected: $from.suspected,
+closed_response_unknown: Some($from.closed_response_unknown),
 $($field: $value,)* } }; }
 
 /// Calls a macro with the counters that roll-ups hold: their tags, and where they are seen.
@@ -719,12 +1106,31 @@ macro_rules! rolled_counters {
         bytes_unacked = "4" Tcp,
         packets_received = "5" Tcp,
         packets_sent = "6" Tcp,
+        closed_fin_sent = "117" Tcp,
+        closed_fin_received = "118" Tcp,
+        closed_reset_sent = "119" Tcp,
+        closed_reset_received = "120" Tcp,
+        closed_timeout = "121" Tcp,
+        closed_other = "122" Tcp,
         }
         later http {
         requests_without_response = "7" Http1,
         unparsed = "8" Http,
         pipelined = "9" Http,
         suspected = "10" Http,
+        closed_before_response_fin_sent = "210" Http1,
+        closed_before_response_fin_received = "211" Http1,
+        closed_before_response_reset_sent = "212" Http1,
+        closed_before_response_reset_received = "213" Http1,
+        closed_before_response_timeout = "214" Http1,
+        closed_before_response_other = "215" Http1,
+        closed_within_response_fin_sent = "216" Http1,
+        closed_within_response_fin_received = "217" Http1,
+        closed_within_response_reset_sent = "218" Http1,
+        closed_within_response_reset_received = "219" Http1,
+        closed_within_response_timeout = "220" Http1,
+        closed_within_response_other = "221" Http1,
+        closed_response_unknown = "222" Http1,
         }
         }
     };

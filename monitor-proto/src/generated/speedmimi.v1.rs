@@ -414,6 +414,24 @@ pub struct Counters {
     /// Absent at level tcp.
     #[prost(message, optional, tag = "16")]
     pub http: ::core::option::Option<HttpCounters>,
+    /// Established connections that ended by both sides, this host first.
+    #[prost(uint64, optional, tag = "17")]
+    pub closed_fin_sent: ::core::option::Option<u64>,
+    /// Established connections that ended by both sides, the peer first.
+    #[prost(uint64, optional, tag = "18")]
+    pub closed_fin_received: ::core::option::Option<u64>,
+    /// Established connections that ended by a reset that this host sent.
+    #[prost(uint64, optional, tag = "19")]
+    pub closed_reset_sent: ::core::option::Option<u64>,
+    /// Established connections that ended by a reset that the peer sent.
+    #[prost(uint64, optional, tag = "20")]
+    pub closed_reset_received: ::core::option::Option<u64>,
+    /// Established connections that ended as the peer did not answer any more.
+    #[prost(uint64, optional, tag = "21")]
+    pub closed_timeout: ::core::option::Option<u64>,
+    /// Established connections that ended in a way that cannot be told.
+    #[prost(uint64, optional, tag = "22")]
+    pub closed_other: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConnectionsFailed {
@@ -482,6 +500,45 @@ pub struct HttpCounters {
     /// Turns of streams that may belong to a request that was counted already.
     #[prost(uint64, tag = "9")]
     pub suspected: u64,
+    /// Connections that ended while a request awaited its response, by both sides, this host first.
+    #[prost(uint64, optional, tag = "10")]
+    pub closed_before_response_fin_sent: ::core::option::Option<u64>,
+    /// Connections that ended while a request awaited its response, by both sides, the peer first.
+    #[prost(uint64, optional, tag = "11")]
+    pub closed_before_response_fin_received: ::core::option::Option<u64>,
+    /// Connections that ended while a request awaited its response, by a reset that this host sent.
+    #[prost(uint64, optional, tag = "12")]
+    pub closed_before_response_reset_sent: ::core::option::Option<u64>,
+    /// Connections that ended while a request awaited its response, by a reset that the peer sent.
+    #[prost(uint64, optional, tag = "13")]
+    pub closed_before_response_reset_received: ::core::option::Option<u64>,
+    /// Connections that ended while a request awaited its response, as the peer did not answer any more.
+    #[prost(uint64, optional, tag = "14")]
+    pub closed_before_response_timeout: ::core::option::Option<u64>,
+    /// Connections that ended while a request awaited its response, in a way that cannot be told.
+    #[prost(uint64, optional, tag = "15")]
+    pub closed_before_response_other: ::core::option::Option<u64>,
+    /// Connections that ended within a response, by both sides, this host first.
+    #[prost(uint64, optional, tag = "16")]
+    pub closed_within_response_fin_sent: ::core::option::Option<u64>,
+    /// Connections that ended within a response, by both sides, the peer first.
+    #[prost(uint64, optional, tag = "17")]
+    pub closed_within_response_fin_received: ::core::option::Option<u64>,
+    /// Connections that ended within a response, by a reset that this host sent.
+    #[prost(uint64, optional, tag = "18")]
+    pub closed_within_response_reset_sent: ::core::option::Option<u64>,
+    /// Connections that ended within a response, by a reset that the peer sent.
+    #[prost(uint64, optional, tag = "19")]
+    pub closed_within_response_reset_received: ::core::option::Option<u64>,
+    /// Connections that ended within a response, as the peer did not answer any more.
+    #[prost(uint64, optional, tag = "20")]
+    pub closed_within_response_timeout: ::core::option::Option<u64>,
+    /// Connections that ended within a response, in a way that cannot be told.
+    #[prost(uint64, optional, tag = "21")]
+    pub closed_within_response_other: ::core::option::Option<u64>,
+    /// Connections whose last response had begun and of which the end could not be told.
+    #[prost(uint64, optional, tag = "22")]
+    pub closed_response_unknown: ::core::option::Option<u64>,
 }
 /// A base-2 exponential histogram of durations, as OpenTelemetry and Prometheus
 /// native histograms have it: bucket i holds what is above 2^((offset+i)/2^scale)
