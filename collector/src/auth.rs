@@ -12,10 +12,10 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use daemon::token::Token;
 
 use crate::{
     tls::Identity,
-    token::Token,
     tokens::{Right, Tokens},
 };
 
@@ -216,13 +216,15 @@ pub(crate) fn secret(header: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use daemon::token::Side;
+
     use super::*;
     use crate::tokens;
 
     const GENERAL: &str = "0123456789abcdef";
 
     fn access(dir: &std::path::Path) -> Access {
-        let general = Token::try_new(GENERAL, "a test").unwrap();
+        let general = Token::try_new(GENERAL, "a test", Side::Requires).unwrap();
         Access::new(general, Tokens::open(dir).unwrap())
     }
 

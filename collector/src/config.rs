@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use daemon::units::parse_bytes;
+use daemon::{
+    token::{self, Side, Token, TokenError},
+    units::parse_bytes,
+};
 use export::{BadUrl, RemoteUrl};
 use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
 use problems::{BadThreshold, Thresholds};
@@ -19,7 +22,6 @@ use crate::{
     auth::Access,
     time,
     tls::{Reload, Tls, TlsError, TlsFiles},
-    token::{Token, TokenError},
     tokens::{Tokens, TokensError},
 };
 
@@ -240,10 +242,19 @@ fn make_data_dir(path: &Path) -> io::Result<()> {
 /// The flag goes before the environment, and that before the made one.
 fn token(args: &RunArgs) -> Result<Token, TokenError> {
     if let Some(path) = &args.token_file {
-        return Token::read(path);
+        return Token::read(path, Side::Requires);
     }
     match std::env::var("SPEEDMIMI_TOKEN") {
-        Ok(text) => Token::try_new(&text, "SPEEDMIMI_TOKEN"),
-        Err(_) => Token::read_or_make(&args.data_dir.join("token")),
+        Ok(text) => Token::try_new(&text, "SPEEDMIMI_TOKEN", Side::Requires),
+        Err(_) => {
+            let path = args.data_dir.join("token");
+            if token::is_exposed(&path) {
+                tracing::warn!(
+                    path = %path.display(),
+                    "the token file is readable by other users: chmod 600 it"
+                );
+            }
+            Token::read_or_make(&path)
+        }
     }
 }

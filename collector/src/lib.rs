@@ -31,7 +31,6 @@ mod self_stats;
 mod stop;
 mod time;
 mod tls;
-mod token;
 pub mod tokens;
 mod validate;
 mod write_timeout;

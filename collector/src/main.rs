@@ -2,6 +2,8 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
+use daemon::{complain, error_chain};
+
 use collector::{
     app::{self, Daemon},
     args::{Command, TokenCommand},
@@ -116,15 +118,14 @@ fn usage(unusable: &Unusable) -> ExitCode {
             error.use_stderr()
         }
         Unusable::File(_) => {
-            eprintln!("speedmimi-collector: {unusable}");
+            complain("speedmimi-collector", unusable);
             true
         }
     };
     ExitCode::from(if code { EX_USAGE } else { 0 })
 }
 
-/// `{error:#}` gives the whole chain of causes on one line.
 fn failed(code: u8, error: &anyhow::Error) -> ExitCode {
-    eprintln!("speedmimi-collector: {error:#}");
+    complain("speedmimi-collector", error_chain(error.as_ref()));
     ExitCode::from(code)
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use daemon::{PemFileError, read_pem_file};
+use daemon::{FileError, read_file};
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
@@ -22,7 +22,7 @@ use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
 /// How often the files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 /// A chain of certificates is small.
-const FILE_MIB_MAX: u64 = 1;
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The name in a client's certificate that gives the right to read.
 const READ_URI: &str = "urn:speedmimi:read";
 
@@ -39,7 +39,7 @@ pub(crate) struct TlsFiles {
 pub enum TlsError {
     /// A file cannot be read.
     #[error(transparent)]
-    File(#[from] PemFileError),
+    File(#[from] FileError),
     /// It is no PEM.
     #[error("{path} is not a PEM file with a certificate or key")]
     Pem {
@@ -181,7 +181,7 @@ fn read_all(files: &TlsFiles) -> Result<Contents, TlsError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    Ok(read_pem_file(path, FILE_MIB_MAX)?)
+    Ok(read_file(path, FILE_BYTES_MAX)?)
 }
 
 fn configs(files: &TlsFiles, contents: &Contents) -> Result<Configs, TlsError> {

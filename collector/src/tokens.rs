@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::token::Token;
+use daemon::{FileError, read_file, token::Token};
 
 const FILE_NAME: &str = "tokens.json";
 const LOCK_NAME: &str = "tokens.lock";
@@ -65,16 +65,8 @@ struct Kept {
 #[derive(Debug, thiserror::Error)]
 pub enum TokensError {
     /// The file cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is far too large.
-    #[error("{0} is larger than 16 MiB: revoke tokens, or restore it from a backup")]
-    TooLarge(PathBuf),
+    #[error(transparent)]
+    Read(#[from] FileError),
     /// It is damaged.
     #[error(
         "{path} is not a token file of `speedmimi-collector token`: restore it, or remove it and \
@@ -205,19 +197,11 @@ fn private(path: &Path, empty: bool) -> io::Result<File> {
 }
 
 fn read(path: &Path) -> Result<Kept, TokensError> {
-    let error = |source| TokensError::Read {
-        path: path.to_owned(),
-        source,
+    let text = match read_file(path, FILE_BYTES_MAX) {
+        Ok(text) => text,
+        Err(error) if error.is_missing() => return Ok(Kept::default()),
+        Err(error) => return Err(error.into()),
     };
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
-            return Err(TokensError::TooLarge(path.to_owned()));
-        }
-        Ok(_) => {}
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
-        Err(other) => return Err(error(other)),
-    }
-    let text = fs::read(path).map_err(error)?;
     serde_json::from_slice(&text).map_err(|source| TokensError::Damaged {
         path: path.to_owned(),
         source,

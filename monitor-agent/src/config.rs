@@ -8,11 +8,9 @@ use std::{
 
 use bpf::KernelLog;
 use daemon::log::LogFormat;
+use daemon::token::TokenError;
 use daemon::units::{UnitError, parse_bytes, parse_duration};
-use delivery::{
-    Destination, Tls, TlsError,
-    token::{Token, TokenError},
-};
+use delivery::{Destination, Tls, TlsError, token::Token};
 use kernel_sample::Level;
 use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
 

@@ -10,9 +10,9 @@ use std::{
 };
 
 use anyhow::Context;
-use bpf::{Kernel, KernelLog, KernelOptions, doctor::Check};
+use bpf::{Kernel, KernelError, KernelLog, KernelOptions, doctor::Check};
 use clap::{CommandFactory, Parser};
-use daemon::{error_chain, log::LogFormat};
+use daemon::{complain, error_chain, log::LogFormat};
 use host_metrics::identity;
 use kernel_sample::{Opened, Opener, Target};
 use monitor_agent::{
@@ -36,6 +36,7 @@ use monitor_proto::json;
 use problems::{BadThreshold, Problems, Thresholds};
 use serde::Serialize;
 use serde_json::json;
+use spool::SpoolError;
 use window::{TargetNames, socket_summary};
 
 /// sysexits' `EX_USAGE`: bad usage or configuration.
@@ -60,15 +61,34 @@ fn main() -> ExitCode {
     };
     match execute(cli.command) {
         Ok(code) => code,
-        Err(error) if is_usage(&error) => {
-            eprintln!("speedmimi-agent: {}", error_chain(error.as_ref()));
-            ExitCode::from(EXIT_USAGE)
-        }
         Err(error) => {
-            eprintln!("speedmimi-agent: {}", error_chain(error.as_ref()));
-            failure
+            let advice = if is_another_agent(&error) {
+                ANOTHER_AGENT
+            } else {
+                ""
+            };
+            let text = error_chain(error.as_ref());
+            complain("speedmimi-agent", format_args!("{text}{advice}"));
+            if is_usage(&error) {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                failure
+            }
         }
     }
+}
+
+/// What to do where another agent runs.  One that watches several targets is
+/// nearly always what is meant.
+const ANOTHER_AGENT: &str = "; to watch more, add it to the configuration of that one: \
+    --cgroup, --pid and --unit may be repeated; a second agent on a host needs its own --pin-dir, \
+    --spool-dir, --control-socket and host id (/etc/machine-id), or the reports of both mix";
+
+fn is_another_agent(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(KernelError::Busy { .. }))
+            || matches!(cause.downcast_ref(), Some(SpoolError::Locked(_)))
+    })
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {

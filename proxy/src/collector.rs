@@ -2,10 +2,10 @@
 //! admin API's statistics and for the balancer that looks at load.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use daemon::token::{Side, Token, TokenError};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
@@ -24,17 +24,9 @@ pub enum CollectorConfigError {
     /// Not an address that can be asked.
     #[error("collector.url: \"{0}\" is not an http:// or https:// URL with a host")]
     Url(String),
-    /// The token cannot be read.
-    #[error("collector.token_file: cannot read {path}: {source}")]
-    TokenFile {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        source: std::io::Error,
-    },
-    /// The file holds something else.
-    #[error("collector.token_file: {0} does not hold one token: write one that may read into it")]
-    Token(PathBuf),
+    /// There is no token in the file.
+    #[error("collector.token_file: {}", daemon::error_chain(.0))]
+    Token(#[from] TokenError),
     /// TLS cannot be set up.
     #[error("collector.ca_file: {0}")]
     Tls(#[from] TlsError),
@@ -82,7 +74,7 @@ pub struct Collector {
     /// Where its API begins.
     prefix: String,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    token: Option<String>,
+    token: Option<Token>,
 }
 
 impl std::fmt::Debug for Collector {
@@ -113,7 +105,10 @@ impl Collector {
         let port = parts
             .port
             .unwrap_or(if parts.secure { "443" } else { "80" });
-        let token = raw.token_file.as_deref().map(read_token).transpose()?;
+        let token = raw.token_file.as_deref();
+        let token = token
+            .map(|path| Token::read(path, Side::Shows))
+            .transpose()?;
         Ok(Some(Self {
             authority: fetch::authority(parts.host, port),
             prefix: parts.path.to_owned(),
@@ -137,7 +132,7 @@ impl Collector {
         let target = fetch::Target {
             host: &self.authority,
             path: &format!("{}/api/v1/hosts/{}/stats", self.prefix, encode(host_id)),
-            token: self.token.as_deref(),
+            token: self.token.as_ref().map(Token::reveal),
         };
         let (status, body) = fetch::get(&addresses, target, REQUEST_TIMEOUT, self.tls.as_ref())
             .await
@@ -154,19 +149,6 @@ impl Collector {
             _ => Err(CollectorError::Answer { url: url(), status }),
         }
     }
-}
-
-fn read_token(path: &Path) -> Result<String, CollectorConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| CollectorConfigError::TokenFile {
-        path: path.to_owned(),
-        source,
-    })?;
-    let token = text.trim();
-    // Anything else could end the field that carries it.
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(CollectorConfigError::Token(path.to_owned()));
-    }
-    Ok(token.to_owned())
 }
 
 /// Seconds since the values were measured.

@@ -8,6 +8,8 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use daemon::token::{Token, TokenError};
+
 use crate::admin;
 use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError};
@@ -19,7 +21,7 @@ use crate::driver::run::{WorkerCommand, spawn_workers};
 use crate::explain;
 use crate::names::Names;
 use crate::table::{BuildError, Table};
-use crate::token::{Sources, Token, TokenError};
+use crate::token::Sources;
 
 /// Why the proxy could not start, or ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +36,7 @@ pub enum ServeError {
     #[error(transparent)]
     Build(#[from] BuildError),
     /// There is no token for the admin API.
-    #[error(transparent)]
+    #[error("{}", daemon::error_chain(.0))]
     Token(#[from] TokenError),
     /// The operating system refused something.
     #[error("{what}: {source}")]

@@ -282,7 +282,7 @@ fn backend_for(
 /// The content of a backend's `ca_file`, where it can be read.
 fn ca_pem(config: &RawBackend) -> Option<Vec<u8>> {
     let file = config.ca_file.as_ref()?;
-    std::fs::read(file).ok()
+    daemon::read_file(file, daemon::AUTHORITIES_BYTES_MAX).ok()
 }
 
 fn tls(config: &RawBackend) -> Result<Option<ClientTls>, TlsError> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use daemon::{AUTHORITIES_BYTES_MAX, FileError, read_file, system_authorities};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{VerifierBuilderError, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::ring;
@@ -14,16 +15,12 @@ use rustls::{
     SignatureScheme,
 };
 
-/// Where systems keep the authorities they trust.
-const SYSTEM_AUTHORITIES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
-
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{}", daemon::error_chain(.0))]
+    File(#[from] FileError),
     /// A PEM file cannot be used.
     #[error("cannot use the PEM file {path}: {source}")]
     Pem {
@@ -72,7 +69,8 @@ pub fn server(
     earlier: Option<&ServerConfig>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(cert)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Pem {
+    let private = PrivateKeyDer::from_pem_slice(&read_file(key, AUTHORITIES_BYTES_MAX)?);
+    let private = private.map_err(|source| TlsError::Pem {
         path: key.to_owned(),
         source,
     })?;
@@ -105,11 +103,7 @@ pub fn server(
 pub fn client(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let file = match authorities {
         Some(file) => file,
-        None => SYSTEM_AUTHORITIES
-            .iter()
-            .map(Path::new)
-            .find(|path| path.exists())
-            .ok_or(TlsError::NoAuthorities)?,
+        None => system_authorities().ok_or(TlsError::NoAuthorities)?,
     };
     let certificates = certificates(file)?;
     let mut roots = RootCertStore::empty();
@@ -265,9 +259,8 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         path: file.to_owned(),
         source,
     };
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
-        .map_err(error)?
-        .collect();
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(&read_file(file, AUTHORITIES_BYTES_MAX)?).collect();
     let found = found.map_err(error)?;
     if found.is_empty() {
         Err(TlsError::Empty(file.to_owned()))

@@ -60,6 +60,7 @@ mod tests {
     };
 
     use budget::{Budget, Use};
+    use daemon::token::{Side, Token};
     use monitor_proto::v1::{
         self, query_service_client::QueryServiceClient, report_service_client::ReportServiceClient,
     };
@@ -80,7 +81,6 @@ mod tests {
         problems::Judgement,
         self_stats::SelfStats,
         tls::Protocol,
-        token::Token,
         tokens::Tokens,
     };
 
@@ -108,7 +108,7 @@ mod tests {
             accept_clock: false,
         };
         let (writer, _) = Writer::start(&store, &published, 1, retention).unwrap();
-        let general = Token::try_new(TOKEN, "a test").unwrap();
+        let general = Token::try_new(TOKEN, "a test", Side::Requires).unwrap();
         let ingest = Ingest {
             writer,
             access: Arc::new(Access::new(general, Tokens::open(dir).unwrap())),

@@ -43,10 +43,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// Another agent holds the target.
-    #[error(
-        "another agent watches {label} (it holds {path}); {}",
-        daemon::ANOTHER_AGENT
-    )]
+    #[error("another agent watches {label} (it holds {path})")]
     Busy {
         /// The target.
         label: String,

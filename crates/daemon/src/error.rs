@@ -1,5 +1,10 @@
 //! Errors as people read them.
 
+use std::{
+    fmt,
+    io::{self, Write as _},
+};
+
 /// An error with all its causes on one line.
 #[must_use]
 pub fn error_chain(error: &dyn std::error::Error) -> String {
@@ -14,4 +19,11 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Writes a line to stderr, after the program's name.  Where nobody reads it any more
+/// nothing can be told, and nothing ends for that.
+pub fn complain(program: &str, text: impl fmt::Display) {
+    let written = writeln!(io::stderr(), "{program}: {text}");
+    written.ok();
 }

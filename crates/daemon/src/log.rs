@@ -4,7 +4,10 @@ use std::io::{IsTerminal, stderr};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{Directive, LevelFilter},
+};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
@@ -34,8 +37,10 @@ pub enum Line {
 /// A line that stderr does not take is lost: whoever read it has gone, and no daemon
 /// ends for that.
 pub fn start(format: LogFormat, line: Line, directives: &[&str]) {
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let (wanted, unclear) = understood(&wanted);
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter(directives))
+        .with_env_filter(filter(&wanted, directives))
         .with_writer(stderr)
         .with_target(line == Line::Full)
         .with_ansi(stderr().is_terminal())
@@ -48,12 +53,31 @@ pub fn start(format: LogFormat, line: Line, directives: &[&str]) {
     if let Err(error) = started {
         tracing::debug!(%error, "the log was started before");
     }
+    if !unclear.is_empty() {
+        let ignored = unclear.join(",");
+        tracing::warn!(
+            ignored,
+            "RUST_LOG: a part is not understood; write directives such as info or \
+             speedmimi_bpf=debug, with commas between them"
+        );
+    }
 }
 
-fn filter(directives: &[&str]) -> EnvFilter {
+/// The directives in a text, and what is none.  `EnvFilter` would print that on stderr,
+/// and panic where it is closed.
+fn understood(text: &str) -> (String, Vec<&str>) {
+    let parts = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
+    let (clear, unclear): (Vec<_>, _) = parts.partition(|part| part.parse::<Directive>().is_ok());
+    (clear.join(","), unclear)
+}
+
+fn filter(wanted: &str, directives: &[&str]) -> EnvFilter {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
+        .parse_lossy(wanted);
     let directives = directives.iter().filter_map(|text| text.parse().ok());
     directives.fold(filter, EnvFilter::add_directive)
 }
@@ -65,9 +89,16 @@ mod tests {
     #[test]
     fn the_daemons_directives_hold() {
         for directive in ["speedmimi_bpf=debug", "speedmimi_collector=info"] {
-            assert!(!filter(&[]).to_string().contains(directive));
-            let shown = filter(&[directive]).to_string();
+            assert!(!filter("", &[]).to_string().contains(directive));
+            let shown = filter("", &[directive]).to_string();
             assert!(shown.contains(directive), "{shown}");
         }
+    }
+    #[test]
+    fn of_a_malformed_filter_the_rest_counts() {
+        let (directives, unclear) = understood("warn,=,, a=loud ,bpf=debug");
+        assert_eq!(unclear, ["=", "a=loud"]);
+        assert_eq!(filter(&directives, &[]).to_string(), "bpf=debug,warn");
+        assert_eq!(filter("", &[]).to_string(), "info");
     }
 }

@@ -3,27 +3,17 @@
 //! The files are read again for every connection: a renewed certificate needs
 //! no restart.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use daemon::{PemFileError, read_pem_file};
+use daemon::{AUTHORITIES_BYTES_MAX, FileError, read_file, system_authorities};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
-
-/// Where systems keep the authorities that they trust.
-const SYSTEM_AUTHORITIES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
-
-/// The list of a system is some 200 KB.
-const FILE_MIB_MAX: u64 = 4;
 
 /// Why TLS cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error(transparent)]
-    File(#[from] PemFileError),
+    File(#[from] FileError),
     /// There are no authorities to trust.
     #[error(
         "the system has no list of authorities: install ca-certificates, or name the one of the \
@@ -60,13 +50,9 @@ impl Tls {
     pub fn endpoint(&self, collector: &Uri) -> Result<Endpoint, TlsError> {
         let authorities = match &self.ca_cert {
             Some(path) => path.as_path(),
-            None => SYSTEM_AUTHORITIES
-                .iter()
-                .map(Path::new)
-                .find(|path| path.exists())
-                .ok_or(TlsError::NoAuthorities)?,
+            None => system_authorities().ok_or(TlsError::NoAuthorities)?,
         };
-        let read = |path| read_pem_file(path, FILE_MIB_MAX);
+        let read = |path| read_file(path, AUTHORITIES_BYTES_MAX);
         let mut config =
             ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(authorities)?));
         let mut files = authorities.display().to_string();

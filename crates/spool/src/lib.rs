@@ -56,10 +56,7 @@ pub enum SpoolError {
         source: io::Error,
     },
     /// Another agent has it.
-    #[error(
-        "spool directory {0} is in use by another agent; {advice}",
-        advice = daemon::ANOTHER_AGENT
-    )]
+    #[error("spool directory {0} is in use by another agent")]
     Locked(PathBuf),
     /// A report could not be made durable.
     #[error(

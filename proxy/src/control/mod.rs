@@ -19,6 +19,8 @@ use tokio::sync::watch;
 use self::admin_listener::AdminListener;
 pub use self::admin_listener::{AdminSocket, BoundAdmin};
 pub use self::files::{FileStamp, Fingerprint, Staged, file_stamp};
+use daemon::token::{Token, TokenError};
+
 use crate::backend::Backend;
 use crate::config::raw::RawConfig;
 use crate::config::{Config, ConfigError};
@@ -29,7 +31,7 @@ use crate::explain;
 use crate::health::HealthMonitor;
 use crate::names::{self, Names};
 use crate::table::{BuildError, Table};
-use crate::token::{Sources, Token, TokenError};
+use crate::token::Sources;
 
 /// Why a change is not made.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +49,7 @@ pub enum ApplyError {
     #[error("the proxy is stopping")]
     Stopping,
     /// There is no token for the admin API.
-    #[error(transparent)]
+    #[error("{}", daemon::error_chain(.0))]
     Token(#[from] TokenError),
 }
 
@@ -329,9 +331,10 @@ impl Control {
     /// Reads the admin API's token again. Where it cannot be read now, that must
     /// not keep the rest from changing.
     fn renew_token(&self, state: &mut State, config: &Config) {
-        match Token::find(&self.sources, &config.raw.admin) {
+        match self.sources.token(&config.raw.admin) {
             Ok(token) => state.token = Some(token),
             Err(error) if state.token.is_some() => {
+                let error = daemon::error_chain(&error);
                 tracing::warn!("{error}; keeping the admin API's previous token");
             }
             Err(_) => {}
