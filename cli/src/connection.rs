@@ -1,50 +1,37 @@
 //! What the options say of the collector: where it is, whom to trust, and what
 //! to show.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
+use daemon::{
+    AUTHORITIES_BYTES_MAX, read_file, system_authorities,
+    token::{Side, Token},
+};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use crate::{CliError, args::Connection};
-
-/// Where systems keep the authorities that they trust.
-const SYSTEM_AUTHORITIES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
-/// The list of a system is some 200 KB.
-const FILE_BYTES_MAX: u64 = 4 << 20;
-const TOKEN_BYTES_MAX: usize = 4096;
 
 /// The header that shows the token, where there is one.
 pub(crate) fn authorization(
     options: &Connection,
     environment: Option<&str>,
 ) -> Result<Option<String>, CliError> {
-    let (text, origin) = match (&options.token_file, environment) {
-        (Some(path), _) => (read(path)?, path.display().to_string()),
-        (None, Some(text)) => (text.to_owned().into_bytes(), "SPEEDMIMI_TOKEN".to_owned()),
+    let token = match (&options.token_file, environment) {
+        (Some(path), _) => Token::read(path, Side::Shows)?,
+        (None, Some(text)) => Token::try_new(text, "SPEEDMIMI_TOKEN", Side::Shows)?,
         (None, None) => return Ok(None),
     };
-    let token = text.trim_ascii();
-    let sound = (1..=TOKEN_BYTES_MAX).contains(&token.len());
-    if !sound || !token.iter().all(u8::is_ascii_graphic) {
-        return Err(CliError::NoToken { origin });
-    }
-    let token = String::from_utf8_lossy(token);
-    Ok(Some(format!("Bearer {token}")))
+    Ok(Some(format!("Bearer {}", token.reveal())))
 }
 
 /// Whom to trust and which certificate to show.
 pub(crate) fn tls(options: &Connection) -> Result<TlsConfig, CliError> {
     let mut config = TlsConfig::builder();
-    let system = SYSTEM_AUTHORITIES.iter().map(Path::new);
     // Without a list of the system, the one that is built in counts.
-    let authorities = options
-        .ca_cert
-        .as_deref()
-        .or_else(|| system.into_iter().find(|path| path.exists()));
+    let authorities = match &options.ca_cert {
+        Some(path) => Some(path.as_path()),
+        None => system_authorities(),
+    };
     if let Some(path) = authorities {
         config = config.root_certs(RootCerts::Specific(Arc::new(certificates(path)?)));
     }
@@ -77,18 +64,13 @@ fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, CliError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    let error = |source| CliError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    if fs::metadata(path).map_err(error)?.len() > FILE_BYTES_MAX {
-        return Err(error(io::ErrorKind::FileTooLarge.into()));
-    }
-    fs::read(path).map_err(error)
+    Ok(read_file(path, AUTHORITIES_BYTES_MAX)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn of_file(text: &str) -> Result<Option<String>, CliError> {
@@ -106,10 +88,7 @@ mod tests {
     fn a_token_is_one_line_and_the_files_counts_more() {
         assert_eq!(of_file("abc\n").unwrap().as_deref(), Some("Bearer abc"));
         for text in ["", "\n", "two words", "a\nb", "\u{fc}", &"x".repeat(5000)] {
-            assert!(
-                matches!(of_file(text), Err(CliError::NoToken { .. })),
-                "{text:?}"
-            );
+            assert!(matches!(of_file(text), Err(CliError::Token(_))), "{text:?}");
         }
         let none = Connection::default();
         assert_eq!(authorization(&none, None).unwrap(), None);
@@ -125,7 +104,7 @@ mod tests {
             ca_cert: Some(path.clone()),
             ..Connection::default()
         };
-        assert!(matches!(tls(&options), Err(CliError::Unreadable { .. })));
+        assert!(matches!(tls(&options), Err(CliError::File(_))));
         fs::write(&path, "no certificate").unwrap();
         assert!(matches!(tls(&options), Err(CliError::NotPem { .. })));
     }

@@ -1,7 +1,8 @@
 //! What can go wrong, and what to do then.
 
-use std::{error::Error, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
+use daemon::{FileError, token::TokenError};
 use monitor_proto::display::printable;
 
 /// Why a command failed.
@@ -17,13 +18,8 @@ pub enum CliError {
         url: String,
     },
     /// A file that was given cannot be read.
-    #[error("cannot read {path}: use an existing, readable file")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file holds something else.
     #[error("{path} contains no PEM block with {wanted}: check the file")]
     NotPem {
@@ -33,11 +29,8 @@ pub enum CliError {
         wanted: &'static str,
     },
     /// What was given is no token.
-    #[error("{origin} contains no token: it must be one line of visible ASCII characters")]
-    NoToken {
-        /// Where it came from.
-        origin: String,
-    },
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// No connection.
     #[error(
         "cannot reach the collector at {url}: start one with `speedmimi-collector run`, or \
@@ -97,9 +90,9 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::BadUrl { .. }
-            | Self::Unreadable { .. }
+            | Self::File(_)
             | Self::NotPem { .. }
-            | Self::NoToken { .. }
+            | Self::Token(_)
             | Self::NoTerminal
             // What was given means nothing to the collector.
             | Self::Refused { status: 400, .. } => crate::EX_USAGE,
@@ -114,14 +107,7 @@ impl CliError {
 
     /// The message and its causes on one line, safe for a terminal.
     pub(crate) fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(" (");
-            text.push_str(&error.to_string());
-            text.push(')');
-            cause = error.source();
-        }
+        let text = daemon::error_chain(self);
         printable(&text).into_owned()
     }
 }

@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("speedmimi: {}", error.with_causes());
+            daemon::complain("speedmimi", error.with_causes());
             ExitCode::from(match (error.exit_code(), &args.command) {
                 (EX_SOME, Command::Problems(_)) => EX_TROUBLE,
                 (code, _) => code,

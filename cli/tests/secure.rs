@@ -58,7 +58,11 @@ fn over_https_a_read_token_reads_and_what_is_wrong_is_told() {
         (&["--token-file", &token], 1, "UnknownIssuer"),
         (&["--ca-cert", &token], 64, "contains no PEM"),
         (&["--ca-cert", "/nowhere"], 64, "/nowhere"),
-        (&["--token-file", &ca], 64, "contains no token"),
+        (
+            &["--token-file", &ca],
+            64,
+            "cannot be used: it must be 1 to 4096",
+        ),
         (&["--client-cert", &ca], 64, "--client-key"),
     ] {
         let output = hosts(flags);

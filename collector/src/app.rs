@@ -2,7 +2,6 @@
 
 use std::{
     error::Error,
-    ffi::OsString,
     fs::File,
     io,
     net::SocketAddr,
@@ -15,6 +14,7 @@ use budget::Budget;
 use export::{Forward, Otlp, RemoteUrl, RemoteWrite, Sources};
 use monitor_otlp::{Headers, OtlpUrl};
 use query::{Engine, Pool, QueryBackend, Readers};
+use settings::{CommandLine, Setting};
 pub use store::Backup;
 use store::{self, Fleet, Live, Published, Roller, Writer};
 use tokio::{
@@ -27,7 +27,6 @@ use tokio::{
 
 use crate::{
     auth::Access,
-    command_line::Flags,
     config::Config,
     grpc::{self, Ingest, Query},
     http,
@@ -142,16 +141,21 @@ impl Daemon {
         Ok(Self { runtime, hangup })
     }
 
-    /// Runs until SIGTERM or SIGINT; `given` is what the configuration is read
-    /// from again on SIGHUP, and `flags` what it was.
+    /// Runs until SIGTERM or SIGINT; `line` is what the configuration is read from
+    /// again on SIGHUP, and `settings` what it was.
     ///
     /// # Errors
     /// Where something cannot be started; the message says what to do.
-    pub fn run(self, config: Config, given: Vec<OsString>, flags: Flags) -> Result<(), AppError> {
+    pub fn run(
+        self,
+        config: Config,
+        line: CommandLine,
+        settings: Vec<Setting>,
+    ) -> Result<(), AppError> {
         raise_open_files();
         let _lock = lock(&config.data_dir)?;
         let Self { runtime, hangup } = self;
-        runtime.block_on(serve(config, hangup, given, flags))
+        runtime.block_on(serve(config, hangup, line, settings))
     }
 }
 
@@ -191,8 +195,8 @@ fn raise_open_files() {
 async fn serve(
     config: Config,
     mut hangup: Signal,
-    given: Vec<OsString>,
-    flags: Flags,
+    line: CommandLine,
+    settings: Vec<Setting>,
 ) -> Result<(), AppError> {
     let mut terminate =
         signal(SignalKind::terminate()).map_err(AppError::system("listen for SIGTERM"))?;
@@ -282,8 +286,8 @@ async fn serve(
     let http = listener(http_listener, Protocol::Http, HTTP_CONNECTIONS_MAX);
     let names = http::Names::new(http_address.ip(), config.allow_host);
     let mut reload = Reload {
-        given,
-        flags,
+        line,
+        settings,
         data_dir: config.data_dir,
         access: Arc::clone(&access),
         names: names.clone(),

@@ -5,14 +5,20 @@
 )]
 
 use std::{
+    ffi::OsString,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
-use daemon::log::LogFormat;
+use daemon::{
+    log::LogFormat,
+    units::{parse_address, parse_bytes, parse_duration},
+};
+use settings::{CommandLine, Setting, SettingsError};
 
 /// Receive, store and serve SpeedMimi reports.
 #[derive(Debug, Parser)]
@@ -68,6 +74,13 @@ pub enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Check, show and explain the configuration.
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config {
+        /// What to do.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Print a shell completion script.
     Completions {
         /// Target shell.
@@ -83,6 +96,52 @@ pub enum Command {
         dir: Option<PathBuf>,
     },
 }
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check a configuration as `run` would read it, and the environment.
+    Check {
+        /// The file [default: that of SPEEDMIMI_COLLECTOR_CONFIG].
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Print a configuration file with every key, its default and its meaning.
+    Example,
+    /// Print the settings that count, and where each is from; secrets are left out.
+    #[command(args_override_self = true)]
+    Show {
+        /// The settings.
+        #[command(flatten)]
+        run: Box<RunArgs>,
+        /// Form of the output.
+        #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Print the reference of all keys, as Markdown.
+    #[command(hide = true)]
+    Reference,
+}
+
+/// Forms of output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  speedmimi-collector config example > /etc/speedmimi/collector.toml
+  speedmimi-collector config check /etc/speedmimi/collector.toml
+  speedmimi-collector config show --config /etc/speedmimi/collector.toml --insecure
+
+A flag takes precedence over its environment variable, that over the file, and that
+over the default. An empty variable counts as absent; several values are separated by
+commas in it.";
 
 const DATA_DIR: &str = "/var/lib/speedmimi-collector";
 
@@ -162,54 +221,44 @@ creates tokens for one host each. Reading is open on loopback addresses; on
 others it needs a token of `speedmimi-collector token add --read` (as bearer
 token, or as the password in a browser's dialog) or a client certificate.";
 
-/// Flags of `run`.
+/// The settings of `run`: flags, environment variables and keys of a file.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
-    /// TOML configuration file with these flags as keys, such as
-    /// `data-dir = "/data"`; flags on the command line take precedence.
+    /// TOML or YAML configuration file with these flags as keys, such as
+    /// `data-dir = "/data"`; flags and environment variables take precedence.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Address of the gRPC server, to which agents send reports; port 0 selects a
     /// free port.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7600")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7600", value_parser = parse_address)]
     pub listen_grpc: SocketAddr,
     /// Address of the HTTP server with the API, /metrics and the web page; port 0
     /// selects a free port.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7601")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7601", value_parser = parse_address)]
     pub listen_http: SocketAddr,
     /// Data directory with the store and the tokens.
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "SPEEDMIMI_COLLECTOR_DATA_DIR",
-        default_value = DATA_DIR
-    )]
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
-    /// Retention of reports: s, m, h, d or w. Roll-ups of a minute are kept three
+    /// Retention of reports, 1s or more. Roll-ups of a minute are kept three
     /// times as long, roll-ups of an hour 24 times.
-    #[arg(long, value_name = "AGE", default_value = "30d")]
-    pub retention_age: String,
-    /// Maximum size of the store: KiB, MiB, GiB or TiB. When it is reached, the
+    #[arg(long, value_name = "AGE", default_value = "30d", value_parser = retention_age)]
+    pub retention_age: Duration,
+    /// Maximum size of the store, 1MiB or more. When it is reached, the
     /// oldest data is deleted before --retention-age.
-    #[arg(long, value_name = "SIZE", default_value = "10GiB")]
-    pub retention_bytes: String,
+    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = retention_bytes)]
+    pub retention_bytes: u64,
     /// Trust the system clock for retention immediately. Without this flag, a
     /// clock that is ahead of the newest report, or that jumps while the collector
     /// runs, must be stable for an hour before reports are deleted by age. Applied
     /// at start and on SIGHUP.
     #[arg(long)]
     pub accept_clock: bool,
-    /// Memory limit for requests and responses in flight, scrapes and watchers:
-    /// KiB, MiB or GiB. Requests beyond it are rejected with HTTP 503 or gRPC
+    /// Memory limit for requests and responses in flight, scrapes and watchers, 64MiB
+    /// or more. Requests beyond it are rejected with HTTP 503 or gRPC
     /// RESOURCE_EXHAUSTED until memory is free. The process needs about 100 MiB in
     /// addition, more for thousands of hosts.
-    #[arg(
-        long,
-        value_name = "SIZE",
-        env = "SPEEDMIMI_COLLECTOR_MEMORY_LIMIT",
-        default_value = "256MiB"
-    )]
-    pub memory_limit: String,
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = memory_limit)]
+    pub memory_limit: u64,
     /// Forward metrics to a Prometheus remote write receiver; repeatable.
     #[arg(long, value_name = "URL")]
     pub remote_write: Vec<String>,
@@ -235,25 +284,19 @@ pub struct RunArgs {
     pub token_file: Option<PathBuf>,
     /// PEM file with the certificate chain; enables TLS on both ports. A changed
     /// file is reloaded within seconds.
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// PEM file with the private key of the certificate.
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// PEM file with the CA certificates that verify client certificates. Agents
     /// must then present one whose DNS names are the ids of their hosts; one with
     /// the URI urn:speedmimi:read grants read access.
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
     /// Additional host name that the HTTP server accepts in the Host field on a
-    /// loopback address, such as that of a reverse proxy in front; repeatable,
-    /// comma-separated in the environment.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "SPEEDMIMI_COLLECTOR_ALLOW_HOST",
-        value_delimiter = ','
-    )]
+    /// loopback address, such as that of a reverse proxy in front; repeatable.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = allow_host)]
     pub allow_host: Vec<String>,
     /// Allow non-loopback addresses without TLS, and reading without a token there.
     /// Writing still needs a token.
@@ -264,11 +307,88 @@ pub struct RunArgs {
     pub log_format: LogFormat,
 }
 
+/// The command line as it was given, to be read, and read again.
+#[must_use]
+pub fn command_line(given: Vec<OsString>) -> CommandLine {
+    CommandLine {
+        command: Args::command,
+        prefix: "SPEEDMIMI_COLLECTOR",
+        together: &[],
+        has_file: true,
+        given,
+    }
+}
+
+/// The settings of `run`, or of `config show`, and where each is from.
+///
+/// # Errors
+/// Where the command line, the environment or the file cannot be used.
+pub fn run_args(line: &CommandLine) -> Result<(Box<RunArgs>, Vec<Setting>), SettingsError> {
+    let loaded = line.load()?;
+    match Args::from_arg_matches(&loaded.matches)?.command {
+        Command::Run(args)
+        | Command::Config {
+            command: ConfigCommand::Show { run: args, .. },
+        } => Ok((args, loaded.settings)),
+        _ => Err(clap::Error::new(ErrorKind::InvalidSubcommand).into()),
+    }
+}
+
+/// A configuration file with every key.
+#[must_use]
+pub fn example() -> String {
+    let keys = command_line(Vec::new()).keys("run");
+    settings::example(EXAMPLE_HEAD, &keys, settings::Format::Toml)
+}
+
+const EXAMPLE_HEAD: &str = "\
+The configuration of speedmimi-collector, /etc/speedmimi/collector.toml: every key with
+its default, or with what it takes where it has none. A flag or a variable of the
+environment counts more than this file. `speedmimi-collector config check FILE` checks
+it; a SIGHUP has it read again.";
+
+fn retention_age(text: &str) -> Result<Duration, String> {
+    let age = parse_duration(text).map_err(|error| error.to_string())?;
+    let is_enough = age >= Duration::from_secs(1);
+    is_enough
+        .then_some(age)
+        .ok_or_else(|| format!("`{text}`: write 1s or more"))
+}
+
+fn retention_bytes(text: &str) -> Result<u64, String> {
+    at_least(text, 1)
+}
+
+/// A page of reports, a large report and a scrape find room in their shares.
+fn memory_limit(text: &str) -> Result<u64, String> {
+    at_least(text, 64)
+}
+
+fn at_least(text: &str, mib: u64) -> Result<u64, String> {
+    let bytes = parse_bytes(text).map_err(|error| error.to_string())?;
+    let is_enough = bytes >= mib << 20;
+    is_enough
+        .then_some(bytes)
+        .ok_or_else(|| format!("`{text}`: write {mib}MiB or more"))
+}
+
+/// The name in lower case.
+fn allow_host(text: &str) -> Result<String, String> {
+    let of_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.is_empty() || !name.chars().all(of_name) {
+        return Err(format!(
+            "`{text}`: write a name alone, such as monitor.example, without scheme or port"
+        ));
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
 /// Writes the completions of `shell` to stdout.
 pub fn print_completions(shell: Shell) {
     clap_complete::generate(
         shell,
-        &mut Args::command(),
+        &mut command_line(Vec::new()).documented(),
         "speedmimi-collector",
         &mut io::stdout(),
     );
@@ -286,10 +406,10 @@ fn command_name(name: &str) -> Result<String, &'static str> {
 /// # Errors
 /// Where stdout is closed, or the directory cannot be written.
 pub fn man(command: Option<&str>, dir: Option<&Path>) -> io::Result<()> {
+    let mut program = command_line(Vec::new()).documented();
     if let Some(dir) = dir {
-        return clap_mangen::generate_to(Args::command(), dir);
+        return clap_mangen::generate_to(program, dir);
     }
-    let mut program = Args::command();
     program.build();
     let page = command.and_then(|name| program.find_subcommand(name));
     clap_mangen::Man::new(page.unwrap_or(&program).clone()).render(&mut io::stdout())

@@ -5,22 +5,18 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use daemon::{
-    token::{self, Side, Token, TokenError},
-    units::parse_bytes,
-};
-use export::{BadUrl, RemoteUrl};
-use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
-use problems::{BadThreshold, Thresholds};
+use daemon::token::{self, Side, Token, TokenError};
+use export::RemoteUrl;
+use monitor_otlp::{Headers, HeadersError, OtlpUrl};
+use problems::Thresholds;
+use settings::{Setting, SettingsError};
 use store::Retention;
 
 use crate::{
     args::RunArgs,
     auth::Access,
-    time,
     tls::{Reload, Tls, TlsError, TlsFiles},
     tokens::{Tokens, TokensError},
 };
@@ -50,19 +46,19 @@ pub struct Config {
     pub(crate) thresholds: Thresholds,
 }
 
-/// Why the flags cannot be used.
+/// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// An address that is not loopback.
-    #[error(
-        "--{flag} {address} is not a loopback address (127.0.0.0/8, [::1]), and nothing on the way \
-         would be encrypted: set --tls-cert and --tls-key, or --insecure where plaintext is acceptable"
-    )]
-    NotLoopback {
-        /// Which flag.
-        flag: &'static str,
-        /// Its value.
-        address: SocketAddr,
+    /// The command line, the environment or the file.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A setting does not go with another, or is not understood.
+    #[error("{name}: {what}")]
+    Setting {
+        /// Its flag, its variable, or its place in the file.
+        name: String,
+        /// What is wrong with it.
+        what: String,
     },
     /// The data directory cannot be made.
     #[error("cannot create the data directory {path}: set --data-dir to a writable place")]
@@ -72,36 +68,9 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// Not a duration.
-    #[error("--retention-age {0:?}: use a duration of a second or more such as 12h, 30d or 52w")]
-    RetentionAge(String),
-    /// Not a size.
-    #[error("--retention-bytes {0:?}: use a size of 1MiB or more such as 500MiB or 10GiB")]
-    RetentionBytes(String),
-    /// Not a host's name.
-    #[error("--allow-host {0:?}: use a name alone such as monitor.example, without scheme or port")]
-    AllowHost(String),
-    /// Not a size, or too little.
-    #[error("--memory-limit {0:?}: use a size of 64MiB or more such as 256MiB or 2GiB")]
-    MemoryLimit(String),
-    /// Not an engine's URL.
-    #[error(
-        "--query-url {0:?}: use an http or https URL without a password and without /api/v1, \
-         such as http://prometheus:9090"
-    )]
-    QueryUrl(String),
-    /// Not a receiver's URL.
-    #[error(transparent)]
-    RemoteWrite(#[from] BadUrl),
-    /// Not a receiver's URL.
-    #[error(transparent)]
-    Otlp(#[from] BadOtlpUrl),
     /// Headers that are none.
     #[error(transparent)]
     OtlpHeaders(#[from] HeadersError),
-    /// Not a threshold.
-    #[error("--problem-threshold {0}")]
-    Threshold(#[from] BadThreshold),
     /// There is no usable token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -114,120 +83,121 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Checks the flags, makes the data directory and the token.
+    /// Checks settings, and makes the data directory and the token.
     ///
     /// # Errors
-    /// Where a flag cannot be followed; the message says what to do.
-    pub fn try_new(args: &RunArgs) -> Result<Self, ConfigError> {
-        let tls = tls(args)?;
+    /// Where one cannot be followed; the message says what to do.
+    pub fn try_new(args: &RunArgs, settings: &[Setting]) -> Result<Self, ConfigError> {
+        Self::check(args, settings)?()
+    }
+
+    /// Checks settings; `settings` says where each is from.  What comes back makes the
+    /// data directory and the token.
+    ///
+    /// # Errors
+    /// Where one cannot be followed; the message says what to do.
+    pub fn check(
+        args: &RunArgs,
+        settings: &[Setting],
+    ) -> Result<impl FnOnce() -> Result<Self, ConfigError> + use<>, ConfigError> {
+        let refuse = |key: &str, what: String| ConfigError::Setting {
+            name: Setting::label(settings, key),
+            what,
+        };
+        let tls = tls(args, &refuse)?;
         if !args.insecure && tls.is_none() {
-            loopback("listen-grpc", args.listen_grpc)?;
-            loopback("listen-http", args.listen_http)?;
+            let addresses = [
+                ("listen-grpc", args.listen_grpc),
+                ("listen-http", args.listen_http),
+            ];
+            if let Some((key, address)) = addresses.iter().find(|(_, a)| !a.ip().is_loopback()) {
+                return Err(refuse(
+                    key,
+                    format!(
+                        "{address} is not a loopback address (127.0.0.0/8, [::1]), and nothing on \
+                         the way would be encrypted: set --tls-cert and --tls-key, or --insecure \
+                         where plaintext is acceptable"
+                    ),
+                ));
+            }
         }
-        let retention = retention(args)?;
-        let memory_limit = memory_limit(args)?;
-        let remote_write = args
-            .remote_write
-            .iter()
-            .map(|url| RemoteUrl::try_new(url))
-            .collect::<Result<_, _>>()?;
+        let retention = Retention {
+            age: args.retention_age,
+            bytes: args.retention_bytes,
+            accept_clock: args.accept_clock,
+        };
+        let remote_write = args.remote_write.iter().map(|url| {
+            RemoteUrl::try_new(url).map_err(|error| refuse("remote-write", error.to_string()))
+        });
+        let remote_write = remote_write.collect::<Result<_, _>>()?;
         let otlp = args
             .otlp
             .iter()
-            .map(|url| OtlpUrl::try_new(url))
-            .collect::<Result<_, _>>()?;
+            .map(|url| OtlpUrl::try_new(url).map_err(|error| refuse("otlp", error.to_string())));
+        let otlp = otlp.collect::<Result<_, _>>()?;
         let otlp_headers = Headers::try_new(&std::env::var(Headers::VARIABLE).unwrap_or_default())?;
-        let query_url = args
-            .query_url
-            .iter()
-            .map(|url| {
-                RemoteUrl::try_new(url).map_err(|_| {
-                    let shown = url.split('@').next_back().unwrap_or("");
-                    ConfigError::QueryUrl(shown.to_owned())
-                })
+        let query_url = args.query_url.iter().map(|url| {
+            RemoteUrl::try_new(url).map_err(|_| {
+                let shown = url.split('@').next_back().unwrap_or_default();
+                let what = format!(
+                    "{shown:?}: use an http or https URL without a password and without \
+                     /api/v1, such as http://prometheus:9090"
+                );
+                refuse("query-url", what)
             })
-            .collect::<Result<_, _>>()?;
-        make_data_dir(&args.data_dir).map_err(|source| ConfigError::DataDir {
-            path: args.data_dir.clone(),
-            source,
-        })?;
-        Ok(Self {
-            listen_grpc: args.listen_grpc,
-            listen_http: args.listen_http,
-            data_dir: args.data_dir.clone(),
-            access: Access::new(token(args)?, Tokens::open(&args.data_dir)?),
-            tls,
-            open_grpc: args.insecure || args.listen_grpc.ip().is_loopback(),
-            open_http: args.insecure || args.listen_http.ip().is_loopback(),
-            allow_host: allow_host(args)?,
-            retention,
-            memory_limit,
-            remote_write,
-            query_url,
-            otlp,
-            otlp_headers,
-            thresholds: Thresholds::try_new(&args.problem_threshold)?,
+        });
+        let query_url = query_url.collect::<Result<_, _>>()?;
+        let thresholds = Thresholds::try_new(&args.problem_threshold)
+            .map_err(|error| refuse("problem-threshold", error.to_string()))?;
+        let token = given_token(args)?;
+        let args = args.clone();
+        Ok(move || {
+            make_data_dir(&args.data_dir).map_err(|source| ConfigError::DataDir {
+                path: args.data_dir.clone(),
+                source,
+            })?;
+            let token = token.map_or_else(|| made_token(&args.data_dir), Ok)?;
+            Ok(Self {
+                listen_grpc: args.listen_grpc,
+                listen_http: args.listen_http,
+                access: Access::new(token, Tokens::open(&args.data_dir)?),
+                data_dir: args.data_dir,
+                tls,
+                open_grpc: args.insecure || args.listen_grpc.ip().is_loopback(),
+                open_http: args.insecure || args.listen_http.ip().is_loopback(),
+                allow_host: args.allow_host,
+                retention,
+                memory_limit: args.memory_limit,
+                remote_write,
+                query_url,
+                otlp,
+                otlp_headers,
+                thresholds,
+            })
         })
     }
 }
 
-fn allow_host(args: &RunArgs) -> Result<Vec<String>, ConfigError> {
-    let of_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    let names = args.allow_host.iter().map(|given| {
-        let name = given.strip_suffix('.').unwrap_or(given);
-        if name.is_empty() || !name.chars().all(of_name) {
-            return Err(ConfigError::AllowHost(given.clone()));
+fn tls(
+    args: &RunArgs,
+    refuse: &dyn Fn(&str, String) -> ConfigError,
+) -> Result<Option<(Arc<Tls>, Reload)>, ConfigError> {
+    let (cert, key) = match (&args.tls_cert, &args.tls_key) {
+        (Some(cert), Some(key)) => (cert, key),
+        (Some(_), None) => return Err(refuse("tls-cert", "needs --tls-key, too".to_owned())),
+        (None, Some(_)) => return Err(refuse("tls-key", "needs --tls-cert, too".to_owned())),
+        (None, None) if args.tls_client_ca.is_some() => {
+            let what = "needs --tls-cert and --tls-key, too".to_owned();
+            return Err(refuse("tls-client-ca", what));
         }
-        Ok(name.to_ascii_lowercase())
-    });
-    names.collect()
-}
-
-fn retention(args: &RunArgs) -> Result<Retention, ConfigError> {
-    const AGE_MIN: Duration = Duration::from_secs(1);
-    const BYTES_MIN: u64 = 1 << 20;
-    let age = time::age_ns(&args.retention_age)
-        .map(Duration::from_nanos)
-        .filter(|age| *age >= AGE_MIN)
-        .ok_or_else(|| ConfigError::RetentionAge(args.retention_age.clone()))?;
-    let bytes = parse_bytes(&args.retention_bytes)
-        .ok()
-        .filter(|bytes| *bytes >= BYTES_MIN)
-        .ok_or_else(|| ConfigError::RetentionBytes(args.retention_bytes.clone()))?;
-    Ok(Retention {
-        age,
-        bytes,
-        accept_clock: args.accept_clock,
-    })
-}
-
-fn memory_limit(args: &RunArgs) -> Result<u64, ConfigError> {
-    /// A page of reports, a large report and a scrape find room in their shares.
-    const BYTES_MIN: u64 = 64 << 20;
-    parse_bytes(&args.memory_limit)
-        .ok()
-        .filter(|bytes| *bytes >= BYTES_MIN)
-        .ok_or_else(|| ConfigError::MemoryLimit(args.memory_limit.clone()))
-}
-
-fn loopback(flag: &'static str, address: SocketAddr) -> Result<(), ConfigError> {
-    if address.ip().is_loopback() {
-        Ok(())
-    } else {
-        Err(ConfigError::NotLoopback { flag, address })
-    }
-}
-
-fn tls(args: &RunArgs) -> Result<Option<(Arc<Tls>, Reload)>, TlsError> {
-    let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else {
-        return Ok(None);
+        (None, None) => return Ok(None),
     };
     let files = TlsFiles {
         cert: cert.clone(),
         key: key.clone(),
         client_ca: args.tls_client_ca.clone(),
     };
-    Tls::load(files).map(Some)
+    Ok(Some(Tls::load(files)?))
 }
 
 /// Reports tell who talks to whom: others on the machine need not read them.
@@ -239,22 +209,23 @@ fn make_data_dir(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
-/// The flag goes before the environment, and that before the made one.
-fn token(args: &RunArgs) -> Result<Token, TokenError> {
+/// The flag goes before the environment.
+fn given_token(args: &RunArgs) -> Result<Option<Token>, TokenError> {
     if let Some(path) = &args.token_file {
-        return Token::read(path, Side::Requires);
+        return Token::read(path, Side::Requires).map(Some);
     }
-    match std::env::var("SPEEDMIMI_TOKEN") {
-        Ok(text) => Token::try_new(&text, "SPEEDMIMI_TOKEN", Side::Requires),
-        Err(_) => {
-            let path = args.data_dir.join("token");
-            if token::is_exposed(&path) {
-                tracing::warn!(
-                    path = %path.display(),
-                    "the token file is readable by other users: chmod 600 it"
-                );
-            }
-            Token::read_or_make(&path)
-        }
+    let text = std::env::var("SPEEDMIMI_TOKEN").ok();
+    let token = text.map(|text| Token::try_new(&text, "SPEEDMIMI_TOKEN", Side::Requires));
+    token.transpose()
+}
+
+fn made_token(data_dir: &Path) -> Result<Token, TokenError> {
+    let path = data_dir.join("token");
+    if token::is_exposed(&path) {
+        tracing::warn!(
+            path = %path.display(),
+            "the token file is readable by all users: chmod o= it"
+        );
     }
+    Token::read_or_make(&path)
 }

@@ -5,9 +5,10 @@ use export::RemoteUrl;
 use monitor_proto::v1;
 use prost::Message as _;
 use query::series::{Metric, Plan};
+use settings::{Format, check_text};
 use store::{Facts, codec, reports::Cursor};
 
-use crate::{auth, config_file, time, validate};
+use crate::{args, auth, time, validate};
 
 /// A kept body: what can be read is written again and means the same.
 pub fn stored_body(body: &[u8]) {
@@ -80,11 +81,12 @@ pub fn remote_write_url(text: &str) {
     }
 }
 
-/// A configuration file: each key becomes flags and nothing else.
+/// A configuration file: it can be used, or the error says where it cannot.
 pub fn config(text: &str) {
-    if let Ok(flags) = config_file::parse(std::path::Path::new("fuzz.toml"), text) {
-        for flag in flags {
-            assert!(flag.to_string_lossy().starts_with("--"));
+    let line = args::command_line(Vec::new());
+    for format in [Format::Toml, Format::Yaml] {
+        if let Err(fault) = check_text(&line, "run", text, format) {
+            assert!(fault.to_string().contains(": "));
         }
     }
 }

@@ -12,9 +12,7 @@
 pub mod app;
 pub mod args;
 mod auth;
-pub mod command_line;
 pub mod config;
-pub mod config_file;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod grpc;

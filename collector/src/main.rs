@@ -1,14 +1,19 @@
 //! `speedmimi-collector`.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
+use clap::FromArgMatches as _;
 use daemon::{complain, error_chain};
+use settings::{Setting, SettingsError};
 
 use collector::{
     app::{self, Daemon},
-    args::{Command, TokenCommand},
-    command_line::{self, Unusable},
-    config::Config,
+    args::{self, Args, Command, ConfigCommand, Output, TokenCommand, command_line, run_args},
+    config::{Config, ConfigError},
     logging,
     tokens::{self, Right, TokensError},
 };
@@ -24,23 +29,41 @@ fn main() -> ExitCode {
         Ok(daemon) => daemon,
         Err(error) => return failed(1, &error.into()),
     };
-    let (args, flags) = match command_line::parse(&given) {
+    let line = command_line(given);
+    let loaded = line.load();
+    let parsed = loaded.and_then(|loaded| {
+        let args = Args::from_arg_matches(&loaded.matches)?;
+        Ok((args, loaded.settings))
+    });
+    let (args, settings) = match parsed {
         Ok(parsed) => parsed,
-        Err(unusable) => return usage(&unusable),
+        Err(SettingsError::Usage(error)) => {
+            // Nothing is left to be done where even the terminal is gone.
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 });
+        }
+        Err(error) => return failed(EX_USAGE, &error.into()),
     };
     match args.command {
         Command::Run(run) => {
             logging::init(run.log_format);
-            let config = match Config::try_new(&run) {
+            let config = match Config::try_new(&run, &settings) {
                 Ok(config) => config,
                 Err(error) => return failed(EX_USAGE, &error.into()),
             };
             let daemon = daemon.map_or_else(Daemon::new, Ok);
-            match daemon.and_then(|daemon| daemon.run(config, given, flags)) {
+            match daemon.and_then(|daemon| daemon.run(config, line, settings)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(1, &error.into()),
             }
         }
+        Command::Config { command } => match config(command, &settings) {
+            Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(1, &error.into()),
+            },
+            Err(error) => failed(EX_USAGE, &error.into()),
+        },
         Command::Backup { data_dir, file } => match app::backup(&data_dir, &file) {
             Ok(backup) => {
                 eprintln!("{} has {} bytes", file.display(), backup.bytes);
@@ -61,14 +84,33 @@ fn main() -> ExitCode {
             Err(error) => failed(1, &error.into()),
         },
         Command::Completions { shell } => {
-            collector::args::print_completions(shell);
+            args::print_completions(shell);
             ExitCode::SUCCESS
         }
-        Command::Man { command, dir } => {
-            match collector::args::man(command.as_deref(), dir.as_deref()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => failed(1, &error.into()),
-            }
+        Command::Man { command, dir } => match args::man(command.as_deref(), dir.as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(1, &error.into()),
+        },
+    }
+}
+
+fn config(command: ConfigCommand, settings: &[Setting]) -> Result<String, ConfigError> {
+    match command {
+        ConfigCommand::Check { file } => {
+            let flag = file
+                .iter()
+                .flat_map(|file| ["--config".into(), file.into()]);
+            let run = ["speedmimi-collector".into(), "run".into()];
+            let line = command_line(run.into_iter().chain(flag).collect());
+            let (args, settings) = run_args(&line)?;
+            drop(Config::check(&args, &settings)?);
+            Ok(settings::checked(&settings))
+        }
+        ConfigCommand::Example => Ok(args::example()),
+        ConfigCommand::Reference => Ok(settings::reference(&command_line(Vec::new()).keys("run"))),
+        ConfigCommand::Show { run, output } => {
+            drop(Config::check(&run, settings)?);
+            Ok(settings::shown(settings, output == Output::Json))
         }
     }
 }
@@ -108,21 +150,6 @@ fn token(command: TokenCommand) -> Result<(), TokensError> {
         }
     }
     Ok(())
-}
-
-fn usage(unusable: &Unusable) -> ExitCode {
-    let code = match unusable {
-        Unusable::Usage(error) => {
-            // Nothing is left to be done where even the terminal is gone.
-            drop(error.print());
-            error.use_stderr()
-        }
-        Unusable::File(_) => {
-            complain("speedmimi-collector", unusable);
-            true
-        }
-    };
-    ExitCode::from(if code { EX_USAGE } else { 0 })
 }
 
 fn failed(code: u8, error: &anyhow::Error) -> ExitCode {

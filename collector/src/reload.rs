@@ -3,23 +3,24 @@
 //!
 //! Certificates and the tokens that were given out are followed without it.
 
-use std::{ffi::OsString, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
+
+use settings::{CommandLine, Setting};
 
 use store::Writer;
 
 use crate::{
+    args::run_args,
     auth::Access,
-    command_line::{Flags, parse_run},
-    config::Config,
+    config::{Config, ConfigError},
     http::Names,
     problems::Judgement,
 };
 
 /// Flags that are followed; all others need a restart.
-const FOLLOWED: [&str; 7] = [
+const FOLLOWED: [&str; 6] = [
     "accept-clock",
     "allow-host",
-    "config",
     "problem-threshold",
     "retention-age",
     "retention-bytes",
@@ -29,9 +30,9 @@ const FOLLOWED: [&str; 7] = [
 /// What is reached while the collector runs.
 #[derive(Debug)]
 pub(crate) struct Reload {
-    pub(crate) given: Vec<OsString>,
+    pub(crate) line: CommandLine,
     /// As they count now.
-    pub(crate) flags: Flags,
+    pub(crate) settings: Vec<Setting>,
     /// The one in use: another needs a restart, and nothing is made in it before.
     pub(crate) data_dir: PathBuf,
     pub(crate) access: Arc<Access>,
@@ -69,12 +70,13 @@ impl Reload {
 
     /// The new configuration, and which of its changes need a restart.
     fn reread(&mut self) -> Result<(Config, Vec<String>), String> {
-        let (mut args, flags) = parse_run(&self.given).map_err(|error| error.to_string())?;
+        let told = |error: ConfigError| daemon::error_chain(&error);
+        let (mut args, settings) = run_args(&self.line).map_err(|error| told(error.into()))?;
         args.data_dir.clone_from(&self.data_dir);
-        let config = Config::try_new(&args).map_err(|error| daemon::error_chain(&error))?;
+        let config = Config::try_new(&args, &settings).map_err(told)?;
         // They are compared with what the start had: until the restart it counts.
-        let mut restart = self.flags.differing(&flags);
-        restart.retain(|flag| !FOLLOWED.contains(&flag.as_str()));
+        let mut restart = Setting::differing(&self.settings, &settings);
+        restart.retain(|key| !FOLLOWED.contains(&key.as_str()));
         Ok((config, restart))
     }
 }

@@ -122,9 +122,12 @@ fn a_configuration_file_holds_flags_and_given_ones_count_more() {
     assert!(!data.join("token").exists(), "the file's token counts");
 
     for (text, words) in [
-        ("retention-agee = \"7d\"", "did you mean retention-age?"),
-        ("retention-age = \"soon\"", "--retention-age"),
-        ("nonsense", "not TOML"),
+        ("retention-agee = \"7d\"", "did you mean \"retention-age\"?"),
+        (
+            "retention-age = \"soon\"",
+            "retention-age: `soon` is not a duration",
+        ),
+        ("nonsense", "TOML: "),
     ] {
         fs::write(&file, text).unwrap();
         let data = data.to_str().unwrap();
@@ -139,6 +142,187 @@ fn a_configuration_file_holds_flags_and_given_ones_count_more() {
         64,
         "/nowhere.toml",
     );
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_told_with_its_place_and_what_may_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |name: &str, bytes: &[u8]| {
+        let file = dir.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        run(&["config", "check", file.to_str().unwrap()])
+    };
+    for (name, text, words) in [
+        (
+            "a.toml",
+            "\n\ndata-dri = \"/d\"",
+            "a.toml:3:1: unknown key \"data-dri\", did you mean \"data-dir\"?; allowed here: listen-grpc, ",
+        ),
+        (
+            "a.toml",
+            "zzzz = 1",
+            "a.toml:1:1: unknown key \"zzzz\"; allowed here: ",
+        ),
+        (
+            "a.toml",
+            "[listen]\ngrpc = 1",
+            "a.toml:1:2: unknown key \"listen\"; allowed here: ",
+        ),
+        ("a.toml", "config = \"x\"", "unknown key \"config\""),
+        (
+            "a.yaml",
+            "listen-http: {port: 1}",
+            "a.yaml:1:14: listen-http: is a table of keys: write a text",
+        ),
+        (
+            "a.toml",
+            "data-dir = 5",
+            "a.toml:1:12: data-dir: is a number: write a text in quotes",
+        ),
+        (
+            "a.toml",
+            "data-dir = [\"a\", \"b\"]",
+            "a.toml:1:12: data-dir: is a list: write a text",
+        ),
+        (
+            "a.toml",
+            "insecure = 1",
+            "a.toml:1:12: insecure: \"1\": write true or false",
+        ),
+        (
+            "a.toml",
+            "otlp = [[\"a\"]]",
+            "a.toml:1:9: otlp[0]: is a list: write a text",
+        ),
+        (
+            "a.toml",
+            "otlp = [\"grpc://a:1\", \"nonsense\"]",
+            "a.toml:1:1: otlp: \"nonsense\": use http",
+        ),
+        (
+            "a.toml",
+            "retention-age = 1.5",
+            "a.toml:1:17: retention-age: `1.5` is not a duration",
+        ),
+        (
+            "a.toml",
+            "retention-age = \"1ms\"",
+            "a.toml:1:17: retention-age: `1ms`: write 1s or more",
+        ),
+        (
+            "a.toml",
+            "memory-limit = \"1MiB\"",
+            "memory-limit: `1MiB`: write 64MiB or more",
+        ),
+        (
+            "a.toml",
+            "listen-grpc = \"nowhere\"",
+            "listen-grpc: `nowhere` is not an address: write an IP address",
+        ),
+        (
+            "a.toml",
+            "listen-grpc = \"0.0.0.0:1\"",
+            "a.toml:1:1: listen-grpc: 0.0.0.0:1 is not a loopback",
+        ),
+        (
+            "a.toml",
+            "allow-host = \"a:1\"",
+            "allow-host: `a:1`: write a name alone",
+        ),
+        (
+            "a.toml",
+            "log-format = \"jsno\"",
+            "\"jsno\", did you mean \"json\"?: write text or json",
+        ),
+        (
+            "a.toml",
+            "tls-cert = \"c.pem\"",
+            "a.toml:1:1: tls-cert: needs --tls-key, too",
+        ),
+        (
+            "a.toml",
+            "insecure = true\ninsecure = true",
+            "a.toml:2:1: TOML: duplicate key",
+        ),
+        (
+            "a.yaml",
+            "insecure: true\ninsecure: true",
+            "a.yaml:2:1: \"insecure\" is already set in line 1",
+        ),
+        ("a.toml", "data-dir =", "a.toml:1:11: TOML: "),
+        ("a.ini", "", "its name must end in .toml"),
+    ] {
+        let output = check(name, text.as_bytes());
+        refused(&output, 64, words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        for word in ["invalid type", "u64", "unexpected argument", "Policy"] {
+            assert!(!said.contains(word), "{said}");
+        }
+    }
+    refused(&check("bytes.toml", b"\xff"), 64, "byte 1 is not UTF-8");
+    refused(
+        &check("huge.toml", &vec![b'#'; (1 << 20) + 1]),
+        64,
+        "is larger than 1048576 bytes",
+    );
+    refused(
+        &run(&["config", "check", dir.path().to_str().unwrap()]),
+        64,
+        "its name must end",
+    );
+    let directory = dir.path().join("directory.toml");
+    fs::create_dir(&directory).unwrap();
+    refused(
+        &run(&["config", "check", directory.to_str().unwrap()]),
+        64,
+        "is not a regular file",
+    );
+    assert!(check("empty.toml", b"").status.success());
+}
+
+#[test]
+fn the_configuration_is_shown_with_where_it_is_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("collector.toml");
+    let example = run(&["config", "example"]).stdout;
+    fs::write(&file, example).unwrap();
+    let path = file.to_str().unwrap();
+    let check = run(&["config", "check", path]);
+    assert!(
+        check
+            .stdout
+            .starts_with(b"the configuration is valid: 0 of "),
+        "{check:?}"
+    );
+    let data = dir.path().join("data");
+    fs::write(
+        &file,
+        format!("data-dir = {data:?}\nretention-age = \"7d\"\nmemory-limit = \"1GiB\"\n"),
+    )
+    .unwrap();
+    let show = command()
+        .args(["config", "show", "--config", path, "--retention-age", "8d"])
+        .env("SPEEDMIMI_COLLECTOR_RETENTION_AGE", "9d")
+        .env("SPEEDMIMI_COLLECTOR_MEMORY_LIMIT", "2GiB")
+        .env("SPEEDMIMI_TOKEN", "a-token-of-our-own")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(show.stdout).unwrap();
+    let words = |key: &str| {
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace()
+            .skip(1)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(words("retention-age "), "8d flag");
+    assert_eq!(
+        words("memory-limit "),
+        "2GiB env SPEEDMIMI_COLLECTOR_MEMORY_LIMIT"
+    );
+    assert_eq!(words("data-dir "), format!("{} {path}:1:1", data.display()));
+    assert_eq!(words("retention-bytes "), "10GiB default");
+    assert!(!text.contains("a-token") && !data.exists(), "{text}");
 }
 
 #[test]

@@ -92,9 +92,15 @@ fn what_cannot_be_used_changes_nothing() {
     let collector = configured(dir.path(), "allow-host = \"a.example\"");
     let status = || get(&collector.url("/healthz"), &[("host", "a.example")]).status;
     for (more, words) in [
-        ("allow-host = 5", "collector.toml:2: allow-host is"),
-        ("retention-age = \"soon\"", "--retention-age"),
-        ("=", "is not TOML"),
+        (
+            "allow-host = 5",
+            "collector.toml:2:14: allow-host: is a number",
+        ),
+        (
+            "retention-age = \"soon\"",
+            "collector.toml:2:17: retention-age: `soon`",
+        ),
+        ("=", "collector.toml:2:1: TOML: "),
     ] {
         configure(dir.path(), more);
         reloaded(&collector, UNUSABLE);

@@ -1,17 +1,22 @@
 //! The command line, as it was written; `config` makes sense of it.
+#![allow(
+    clippy::doc_markdown,
+    reason = "doc comments are the help text, where backticks would show"
+)]
 
 use std::{
+    ffi::OsString,
     io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
     time::Duration,
 };
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use daemon::log::LogFormat;
-use daemon::units::parse_duration;
-use serde::{Deserialize, Deserializer, Serialize};
+use daemon::units::{parse_address, parse_bytes, parse_duration};
+use settings::CommandLine;
 
 /// Where pins are unless told otherwise.
 pub const PIN_DIR: &str = "/sys/fs/bpf/speedmimi";
@@ -39,6 +44,16 @@ Examples:
     --names-from /system.slice/haproxy.service=/etc/haproxy/haproxy.cfg
   speedmimi-agent run --pid 4711 --names-root /proc/4711/root --names-from /etc/nginx/nginx.conf
   speedmimi-agent run --whole-host --report-interval 10s --spool-bytes 1GiB";
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  speedmimi-agent config example > /etc/speedmimi/agent.toml
+  speedmimi-agent config check /etc/speedmimi/agent.toml
+  speedmimi-agent config show --config /etc/speedmimi/agent.toml --level tcp
+
+A flag counts more than its environment variable, that more than the file, and that
+more than the default. An empty variable counts as absent; several values are separated
+by commas in it.";
 
 const UNINSTALL_EXAMPLES: &str = "\
 Examples:
@@ -84,6 +99,13 @@ pub enum Command {
     /// Stops counting, and removes every program, map and pin, or those of some targets
     #[command(after_help = UNINSTALL_EXAMPLES)]
     Uninstall(UninstallArgs),
+    /// Checks, shows and explains the configuration
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config {
+        /// What to do.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Prints completions for a shell
     Completions {
         /// Which shell
@@ -98,6 +120,31 @@ pub enum Command {
         #[arg(long, value_name = "DIR", conflicts_with = "command")]
         dir: Option<PathBuf>,
     },
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Checks a configuration as `run` would read it, and the environment
+    Check {
+        /// The file [default: that of SPEEDMIMI_AGENT_CONFIG]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Prints a configuration file with every key, its default and its meaning
+    Example,
+    /// Prints the settings that count, and where each is from; secrets are left out
+    Show {
+        /// The settings.
+        #[command(flatten)]
+        run: Box<RunArgs>,
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Prints the reference of all keys, as Markdown
+    #[command(hide = true)]
+    Reference,
 }
 
 /// Where the pins are.
@@ -147,7 +194,7 @@ pub struct TopArgs {
     #[command(flatten)]
     pub socket: SocketArgs,
     /// Time between two updates
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = look_interval)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = report_interval)]
     pub interval: Duration,
     /// Shows one interval and ends
     #[arg(long)]
@@ -164,7 +211,7 @@ pub struct ProblemsArgs {
     #[command(flatten)]
     pub socket: SocketArgs,
     /// Length of a window; three are judged
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = look_interval)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = report_interval)]
     pub interval: Duration,
     /// From which value on a kind of problem is told, such as `server_errors=1%`, or `off`; may
     /// be repeated
@@ -173,16 +220,6 @@ pub struct ProblemsArgs {
     /// Form of the output
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
-}
-
-fn look_interval(text: &str) -> Result<Duration, String> {
-    let interval = parse_duration(text).map_err(|e| e.to_string())?;
-    let bounds = Duration::from_millis(100)..=Duration::from_secs(3_600);
-    if bounds.contains(&interval) {
-        Ok(interval)
-    } else {
-        Err("must be 100ms to 1h".to_owned())
-    }
 }
 
 /// How to show what has been counted.
@@ -248,8 +285,7 @@ pub enum Output {
 }
 
 /// What the kernel's programs look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LevelName {
     /// Connections and their bytes
     Tcp,
@@ -258,8 +294,7 @@ pub enum LevelName {
 }
 
 /// How much the kernel's programs log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum KernelLogName {
     /// Nothing, at no cost
     #[default]
@@ -270,43 +305,35 @@ pub enum KernelLogName {
     Debug,
 }
 
-/// The flags of `run`, which are the keys of its configuration file too.  What
-/// is given as a flag wins.
-#[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+/// The settings of `run`: flags, environment variables and keys of a file.
+#[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// Configuration file (.toml, .yaml or .yml); its keys are these flags' names, of
     /// those that can be given several times with one value or a list
     #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Where reports go.
+    /// Where reports go
     #[arg(
         long,
         value_name = "URL",
-        help = "Where reports go [default: http://127.0.0.1:7600]"
+        default_value = "http://127.0.0.1:7600",
+        conflicts_with = "otlp"
     )]
-    pub collector: Option<String>,
-    /// Sends reports to a receiver of OTLP in place of a collector.
-    #[arg(
-        long,
-        value_name = "URL",
-        help = "Sends reports by OTLP in place of a collector: http(s)://HOST:4318 (to /v1/metrics \
-                where the URL has no path) or grpc(s)://HOST:4317 \
-                [env: OTEL_EXPORTER_OTLP_HEADERS, headers]"
-    )]
+    pub collector: String,
+    /// Sends reports by OTLP in place of a collector: http(s)://HOST:4318 (to /v1/metrics
+    /// where the URL has no path) or grpc(s)://HOST:4317 [env: OTEL_EXPORTER_OTLP_HEADERS,
+    /// headers]
+    #[arg(long, value_name = "URL")]
     pub otlp: Option<String>,
-    /// Watches this cgroup: a path below the cgroup2 mount, or an absolute one; may be repeated
+    /// Watches this cgroup: a path below the cgroup2 mount, or an absolute one; may be
+    /// repeated
     #[arg(long, value_name = "PATH")]
-    #[serde(deserialize_with = "one_or_more")]
     pub cgroup: Vec<PathBuf>,
     /// Watches the cgroup of this process; may be repeated
     #[arg(long, value_name = "PID")]
-    #[serde(deserialize_with = "one_or_more")]
     pub pid: Vec<u32>,
     /// Watches the cgroup of this systemd unit; may be repeated
     #[arg(long, value_name = "NAME")]
-    #[serde(deserialize_with = "one_or_more")]
     pub unit: Vec<String>,
     /// Watches the whole host
     #[arg(long)]
@@ -322,29 +349,23 @@ pub struct RunArgs {
     /// Takes a --pid whose cgroup holds unrelated processes too
     #[arg(long)]
     pub force: bool,
-    /// Keeps what it takes to look at containers that start later.
-    #[arg(
-        long,
-        help = "Keeps CAP_SYS_ADMIN and CAP_SYS_PTRACE, to look at the sockets of containers that \
-                start later too; where there are some at the start, they are kept anyway"
-    )]
+    /// Keeps CAP_SYS_ADMIN and CAP_SYS_PTRACE, to look at the sockets of containers that
+    /// start later too; where there are some at the start, they are kept anyway
+    #[arg(long)]
     pub network_namespaces: bool,
-    /// What the kernel's programs look at [default: http]
-    #[arg(long, value_enum)]
-    pub level: Option<LevelName>,
-    /// Directory of the pins, on a BPF filesystem [default: /sys/fs/bpf/speedmimi]
-    #[arg(long, value_name = "DIR")]
-    pub pin_dir: Option<PathBuf>,
+    /// What the kernel's programs look at
+    #[arg(long, value_enum, default_value_t = LevelName::Http)]
+    pub level: LevelName,
+    /// Directory of the pins, on a BPF filesystem
+    #[arg(long, value_name = "DIR", default_value = PIN_DIR)]
+    pub pin_dir: PathBuf,
     /// Control socket [default: NAME.sock in
     /// /run/speedmimi-agent, after --pin-dir's last part]
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
-    /// File with the collector's token, read again for every connection.
-    #[arg(
-        long,
-        value_name = "FILE",
-        help = "File with the collector's token [env: SPEEDMIMI_TOKEN, the token itself]"
-    )]
+    /// File with the collector's token, read again for every connection [env:
+    /// SPEEDMIMI_TOKEN, the token itself]
+    #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Authorities of the collector's certificate, in PEM [default: the system's]
     #[arg(long, value_name = "FILE")]
@@ -355,39 +376,29 @@ pub struct RunArgs {
     /// Its private key, in PEM
     #[arg(long, value_name = "FILE")]
     pub client_key: Option<PathBuf>,
-    /// Shortest time between two samples [default: 100ms]
-    #[arg(long, value_name = "DURATION")]
-    pub sample_interval: Option<String>,
-    /// Length of a window [default: 5s]
-    #[arg(long, value_name = "DURATION")]
-    pub report_interval: Option<String>,
-    /// Where reports wait for the collector [default: /var/lib/speedmimi-agent]
-    #[arg(long, value_name = "DIR")]
-    pub spool_dir: Option<PathBuf>,
-    /// The most that waiting reports may take [default: 256MiB]
-    #[arg(long, value_name = "SIZE")]
-    pub spool_bytes: Option<String>,
-    /// Configurations of proxies, to take names from.
-    #[arg(
-        long,
-        value_name = "[TARGET=]FILE",
-        help = "Configuration of the proxy to take names from: ours, nginx's or HAProxy's; with \
-                TARGET, its cgroup as in reports, for that target alone; may be repeated"
-    )]
-    #[serde(deserialize_with = "one_or_more")]
+    /// Shortest time between two samples, 10ms to 60s
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = sample_interval)]
+    pub sample_interval: Duration,
+    /// Length of a window, 100ms to 1h and at most 1,000 times --sample-interval
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = report_interval)]
+    pub report_interval: Duration,
+    /// Where reports wait for the collector
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/speedmimi-agent")]
+    pub spool_dir: PathBuf,
+    /// The most that waiting reports may take, 16MiB or more
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = spool_bytes)]
+    pub spool_bytes: u64,
+    /// Configuration of the proxy to take names from: ours, nginx's or HAProxy's; with
+    /// TARGET, its cgroup as in reports, for that target alone; may be repeated
+    #[arg(long, value_name = "[TARGET=]FILE")]
     pub names_from: Vec<PathBuf>,
-    /// Where the paths in configurations begin.
-    #[arg(
-        long,
-        value_name = "[TARGET=]DIR",
-        help = "Directory in which the paths of --names-from, and those in it, begin: a container's \
-                root [default: /, or /proc/PID/root where FILE is below it]; with TARGET, for that \
-                target alone; may be repeated"
-    )]
-    #[serde(deserialize_with = "one_or_more")]
+    /// Directory in which the paths of --names-from, and those in it, begin: a container's
+    /// root [default: /, or /proc/PID/root where FILE is below it]; with TARGET, for that
+    /// target alone; may be repeated
+    #[arg(long, value_name = "[TARGET=]DIR")]
     pub names_root: Vec<PathBuf>,
     /// Serves the agent's own metrics for Prometheus, as /metrics on this address
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub metrics_listen: Option<SocketAddr>,
     /// Serves the figures of every backend to balancers.
     #[arg(
@@ -400,10 +411,11 @@ pub struct RunArgs {
     /// Group, by name or number, that may connect to --backends-socket too [default: root alone]
     #[arg(long, value_name = "GROUP")]
     pub backends_socket_group: Option<String>,
-    /// Answers `HAProxy`'s agent checks on this address.
+    /// Answers HAProxy's agent checks on this address.
     #[arg(
         long,
         value_name = "ADDR",
+        value_parser = parse_address,
         help = "Answers HAProxy's agent checks on this address with the weight of a backend in \
                 percent, from its measured cost; HAProxy sends the backend's address: agent-check \
                 agent-addr 127.0.0.1 agent-port PORT agent-inter 1s agent-send \"ADDRESS:PORT\\n\""
@@ -412,88 +424,85 @@ pub struct RunArgs {
     /// Lets --metrics-listen and --agent-check-listen be addresses that are not loopback: anyone may read there
     #[arg(long)]
     pub insecure: bool,
-    /// How much the kernel's programs log [default: off]
-    #[arg(long, value_enum)]
-    pub kernel_log: Option<KernelLogName>,
-    /// How log lines look [default: text]
-    #[arg(long, value_enum)]
-    pub log_format: Option<LogFormat>,
+    /// How much the kernel's programs log
+    #[arg(long, value_enum, default_value_t)]
+    pub kernel_log: KernelLogName,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t)]
+    pub log_format: LogFormat,
 }
 
-/// A flag that can be given several times is a list in a file, or one value.
-fn one_or_more<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "one value, or a list of them, was expected")]
-    enum OneOrMore<T> {
-        One(T),
-        More(Vec<T>),
+impl Default for RunArgs {
+    /// Those of the help.
+    fn default() -> Self {
+        let command = Self::augment_args(clap::Command::new("run"));
+        let matches = command.get_matches_from(["run"]);
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
-    Ok(match OneOrMore::deserialize(deserializer)? {
-        OneOrMore::One(one) => vec![one],
-        OneOrMore::More(more) => more,
-    })
 }
 
-impl RunArgs {
-    /// These, and the file's where these say nothing.  Targets are taken from
-    /// one of both as a whole: two lists would be a surprise.
-    #[must_use]
-    pub fn over(self, file: Self) -> Self {
-        let targets = |a: &Self| {
-            a.whole_host
-                || a.auto
-                || !(a.cgroup.is_empty() && a.pid.is_empty() && a.unit.is_empty())
-        };
-        let named = if targets(&self) {
-            self.clone()
-        } else {
-            file.clone()
-        };
-        Self {
-            config: self.config,
-            collector: self.collector.or(file.collector),
-            otlp: self.otlp.or(file.otlp),
-            cgroup: named.cgroup,
-            pid: named.pid,
-            unit: named.unit,
-            whole_host: named.whole_host,
-            auto: named.auto,
-            force: self.force || file.force,
-            network_namespaces: self.network_namespaces || file.network_namespaces,
-            level: self.level.or(file.level),
-            pin_dir: self.pin_dir.or(file.pin_dir),
-            control_socket: self.control_socket.or(file.control_socket),
-            token_file: self.token_file.or(file.token_file),
-            ca_cert: self.ca_cert.or(file.ca_cert),
-            client_cert: self.client_cert.or(file.client_cert),
-            client_key: self.client_key.or(file.client_key),
-            sample_interval: self.sample_interval.or(file.sample_interval),
-            report_interval: self.report_interval.or(file.report_interval),
-            spool_dir: self.spool_dir.or(file.spool_dir),
-            spool_bytes: self.spool_bytes.or(file.spool_bytes),
-            names_from: if self.names_from.is_empty() {
-                file.names_from
-            } else {
-                self.names_from
-            },
-            names_root: if self.names_root.is_empty() {
-                file.names_root
-            } else {
-                self.names_root
-            },
-            metrics_listen: self.metrics_listen.or(file.metrics_listen),
-            backends_socket: self.backends_socket.or(file.backends_socket),
-            backends_socket_group: self.backends_socket_group.or(file.backends_socket_group),
-            agent_check_listen: self.agent_check_listen.or(file.agent_check_listen),
-            insecure: self.insecure || file.insecure,
-            kernel_log: self.kernel_log.or(file.kernel_log),
-            log_format: self.log_format.or(file.log_format),
-        }
+/// The command line as it was given, to be read, and read again.
+#[must_use]
+pub fn command_line(given: Vec<OsString>) -> CommandLine {
+    CommandLine {
+        command: Cli::command,
+        prefix: "SPEEDMIMI_AGENT",
+        // Two lists of targets would be a surprise.
+        together: &[
+            &["cgroup", "pid", "unit", "whole-host", "auto"],
+            &["collector", "otlp"],
+        ],
+        has_file: true,
+        given,
     }
+}
+
+/// A configuration file with every key.
+#[must_use]
+pub fn example() -> String {
+    let keys = command_line(Vec::new()).keys("run");
+    settings::example(EXAMPLE_HEAD, &keys, settings::Format::Toml)
+}
+
+const EXAMPLE_HEAD: &str = "\
+The configuration of speedmimi-agent, /etc/speedmimi/agent.toml: every key with its
+default, or with what it takes where it has none. A flag or a variable of the
+environment counts more than this file. `speedmimi-agent config check FILE` checks
+it; a SIGHUP has it read again.";
+
+fn sample_interval(text: &str) -> Result<Duration, String> {
+    between(
+        text,
+        Duration::from_millis(10),
+        Duration::from_secs(60),
+        "10ms to 60s",
+    )
+}
+
+fn report_interval(text: &str) -> Result<Duration, String> {
+    between(
+        text,
+        Duration::from_millis(100),
+        Duration::from_secs(3_600),
+        "100ms to 1h",
+    )
+}
+
+fn between(text: &str, low: Duration, high: Duration, range: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text).map_err(|error| error.to_string())?;
+    let is_between = (low..=high).contains(&duration);
+    is_between
+        .then_some(duration)
+        .ok_or_else(|| format!("`{text}`: write {range}"))
+}
+
+/// A spool must hold a report of the largest size, and one before it.
+fn spool_bytes(text: &str) -> Result<u64, String> {
+    const MIN: u64 = 16 << 20;
+    let bytes = parse_bytes(text).map_err(|error| error.to_string())?;
+    (bytes >= MIN)
+        .then_some(bytes)
+        .ok_or_else(|| format!("`{text}`: write 16MiB or more"))
 }
 
 impl From<LevelName> for kernel_sample::Level {
@@ -515,8 +524,11 @@ fn command_name(name: &str) -> Result<String, &'static str> {
 ///
 /// # Errors
 /// The writer's error.
-pub fn man(command: Option<&str>, out: &mut dyn Write) -> io::Result<()> {
-    let mut program = Cli::command();
+pub fn man(
+    mut program: clap::Command,
+    command: Option<&str>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     program.build();
     let page = command.and_then(|name| program.find_subcommand(name));
     clap_mangen::Man::new(page.unwrap_or(&program).clone()).render(out)
@@ -535,7 +547,7 @@ mod tests {
     fn every_command_has_a_manual_page() {
         for name in ["run", "top", "status", "doctor"] {
             let mut page = Vec::new();
-            man(Some(name), &mut page).unwrap();
+            man(Cli::command(), Some(name), &mut page).unwrap();
             let text = String::from_utf8(page).unwrap();
             let head = format!(".TH speedmimi-agent-{name} ");
             assert!(text.contains(&head), "{text}");
@@ -544,21 +556,49 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_the_file_and_targets_are_taken_as_a_whole() {
-        let file = RunArgs {
-            collector: Some("http://a:1".to_owned()),
-            unit: vec!["nginx".to_owned()],
-            level: Some(LevelName::Tcp),
-            ..RunArgs::default()
+    fn what_is_given_in_one_place_counts_alone_for_targets() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        let text =
+            "collector = \"http://a:1\"\nunit = \"nginx\"\nlevel = \"tcp\"\nspool-dir = \"/f\"\n";
+        std::fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap();
+        let given = [
+            "speedmimi-agent",
+            "run",
+            "--config",
+            path,
+            "--pid",
+            "7",
+            "--level",
+            "http",
+        ];
+        let line = command_line(given.map(OsString::from).to_vec());
+        let environment = |name: &str| match name {
+            "SPEEDMIMI_AGENT_LEVEL" => Some("tcp".into()),
+            "SPEEDMIMI_AGENT_SPOOL_DIR" => Some("/e".into()),
+            "SPEEDMIMI_AGENT_OTLP" => Some("http://c:4318".into()),
+            "SPEEDMIMI_AGENT_UNIT" => Some("a,b".into()),
+            _ => None,
         };
-        let flags = RunArgs {
-            pid: vec![7],
-            level: Some(LevelName::Http),
-            ..RunArgs::default()
+        let loaded = line.load_in(&environment).unwrap();
+        let cli = Cli::from_arg_matches(&loaded.matches).unwrap();
+        let Command::Run(run) = cli.command else {
+            panic!("run")
         };
-        let both = flags.over(file);
-        assert_eq!((both.pid, both.unit.len()), (vec![7], 0));
-        assert_eq!(both.level, Some(LevelName::Http));
-        assert_eq!(both.collector.as_deref(), Some("http://a:1"));
+        assert_eq!((run.pid, run.unit), (vec![7], vec![]));
+        assert_eq!(
+            run.level,
+            LevelName::Http,
+            "a flag counts more than the environment"
+        );
+        assert_eq!(
+            run.spool_dir.to_str(),
+            Some("/e"),
+            "and that more than the file"
+        );
+        // The destination of the environment is one alone.
+        assert_eq!(run.otlp.as_deref(), Some("http://c:4318"));
+        assert_eq!(run.collector, RunArgs::default().collector);
     }
 }

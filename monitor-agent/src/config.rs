@@ -7,96 +7,41 @@ use std::{
 };
 
 use bpf::KernelLog;
-use daemon::log::LogFormat;
-use daemon::token::TokenError;
-use daemon::units::{UnitError, parse_bytes, parse_duration};
+use clap::{FromArgMatches as _, error::ErrorKind};
+use daemon::{log::LogFormat, token::TokenError};
 use delivery::{Destination, Tls, TlsError, token::Token};
 use kernel_sample::Level;
-use monitor_otlp::{BadOtlpUrl, Headers, HeadersError, OtlpUrl};
+use monitor_otlp::{Headers, HeadersError, OtlpUrl};
+use settings::{CommandLine, Setting, SettingsError};
 
 use crate::{
     capabilities::Needs,
-    cli::{KernelLogName, LevelName, PIN_DIR, RunArgs},
-    config_file,
+    cli::{Cli, Command, ConfigCommand, KernelLogName, RunArgs},
     names::{NamesError, NamesFiles},
     queue::SAMPLES_MAX,
     target::{self, Resolved, Roots, TargetRequest},
 };
 
-/// A spool must hold a report of the largest size, and one before it.
-const SPOOL_BYTES_MIN: u64 = 16 << 20;
-
-const SAMPLE_INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
-const REPORT_INTERVALS: (Duration, Duration) =
-    (Duration::from_millis(100), Duration::from_secs(3_600));
-
 /// Why a configuration is refused.  The agent exits with 64 then.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("configuration file {path} cannot be read")]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is no configuration file by its name or its size.
-    #[error("configuration file {path} {what}")]
-    File {
-        /// Which file.
-        path: PathBuf,
+    /// The command line, the environment or the file.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A setting does not go with another, or is not understood.
+    #[error("{name}: {what}")]
+    Setting {
+        /// Its flag, its variable, or its place in the file.
+        name: String,
         /// What is wrong with it.
-        what: &'static str,
-    },
-    /// The file's content is not understood.
-    #[error("configuration file {path}:{line}: {message}")]
-    Syntax {
-        /// Which file.
-        path: PathBuf,
-        /// From 1 on.
-        line: u64,
-        /// Where and why.
-        message: String,
-    },
-    /// A duration or a size is not understood.
-    #[error("{flag}: {source}")]
-    Unit {
-        /// Which flag.
-        flag: &'static str,
-        /// Why.
-        source: UnitError,
-    },
-    /// A value is out of its range.
-    #[error("{flag} must be {range}")]
-    Range {
-        /// Which flag.
-        flag: &'static str,
-        /// What it may be.
-        range: &'static str,
-    },
-    /// The collector's address is not understood.
-    #[error("--collector {url}: {what}")]
-    Collector {
-        /// What was given.
-        url: String,
-        /// What is wrong with it.
-        what: &'static str,
+        what: String,
     },
     /// TLS cannot be had.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The OTLP receiver's address is not understood.
-    #[error(transparent)]
-    Otlp(#[from] BadOtlpUrl),
     /// The headers for it are not understood.
     #[error(transparent)]
     OtlpHeaders(#[from] HeadersError),
-    /// A report goes to one place alone.
-    #[error(
-        "--collector and --otlp: give one of them; a collector passes reports on by its own --otlp"
-    )]
-    TwoDestinations,
     /// The token cannot be had.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -132,16 +77,6 @@ pub struct Otlp {
     pub headers: Headers,
 }
 
-impl Otlp {
-    fn try_new(url: &str) -> Result<Self, ConfigError> {
-        let headers = std::env::var(Headers::VARIABLE).unwrap_or_default();
-        Ok(Self {
-            url: OtlpUrl::try_new(url)?,
-            headers: Headers::try_new(&headers)?,
-        })
-    }
-}
-
 /// What a running agent takes over when it reloads; for the rest it has to be
 /// started again.
 const RELOADED: [&str; 7] = [
@@ -157,9 +92,8 @@ const RELOADED: [&str; 7] = [
 /// What `run` does.
 #[derive(Clone, Debug)]
 pub struct Config {
-    flags: RunArgs,
-    // The flags over what the file has.
-    args: RunArgs,
+    /// Where it is from, to be read again.
+    origin: Option<(CommandLine, Vec<Setting>)>,
     /// Where reports go.
     pub collector: tonic::transport::Uri,
     /// How, where the collector takes only TLS.
@@ -214,83 +148,106 @@ impl Config {
         url.unwrap_or_else(collector)
     }
 
-    /// Makes sense of the flags, and of the file that they name.
+    /// Reads the command line, its environment and its file.
     ///
     /// # Errors
     /// Where anything is not understood or out of its range.
-    pub fn new(flags: RunArgs, environment_token: Option<String>) -> Result<Self, ConfigError> {
-        let args = match &flags.config {
-            Some(path) => flags.clone().over(config_file::read(path)?),
-            None => flags.clone(),
+    pub fn load(line: CommandLine) -> Result<Self, ConfigError> {
+        let loaded = line.load()?;
+        let cli = Cli::from_arg_matches(&loaded.matches).map_err(SettingsError::from)?;
+        let (Command::Run(args)
+        | Command::Config {
+            command: ConfigCommand::Show { run: args, .. },
+        }) = cli.command
+        else {
+            return Err(SettingsError::from(clap::Error::new(ErrorKind::InvalidSubcommand)).into());
         };
-        let merged = args.clone();
-        let pin_dir = args.pin_dir.unwrap_or_else(|| PIN_DIR.into());
-        let token_file = args.token_file.clone();
-        let sample_interval = duration("--sample-interval", args.sample_interval, 100)?;
-        let report_interval = duration("--report-interval", args.report_interval, 5_000)?;
-        let spool_bytes = bytes("--spool-bytes", args.spool_bytes, 256 << 20)?;
-        for (flag, address) in [
-            ("--metrics-listen", args.metrics_listen),
-            ("--agent-check-listen", args.agent_check_listen),
+        let mut config = Self::new(
+            *args,
+            &loaded.settings,
+            std::env::var("SPEEDMIMI_TOKEN").ok(),
+        )?;
+        config.origin = Some((line, loaded.settings));
+        Ok(config)
+    }
+
+    /// Makes sense of settings; `settings` says where each is from.
+    ///
+    /// # Errors
+    /// Where anything is not understood or out of its range.
+    pub fn new(
+        args: RunArgs,
+        settings: &[Setting],
+        environment_token: Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let refuse = |key: &str, what: &str| ConfigError::Setting {
+            name: Setting::label(settings, key),
+            what: what.to_owned(),
+        };
+        for (key, address) in [
+            ("metrics-listen", args.metrics_listen),
+            ("agent-check-listen", args.agent_check_listen),
         ] {
-            check(
-                args.insecure || address.is_none_or(|a| a.ip().is_loopback()),
-                flag,
-                "a loopback address (127.0.0.0/8, [::1]), or --insecure be given: anyone may read there",
-            )?;
+            if !args.insecure && address.is_some_and(|a| !a.ip().is_loopback()) {
+                return Err(refuse(
+                    key,
+                    "anyone may read there: give a loopback address (127.0.0.0/8, [::1]), or \
+                     --insecure",
+                ));
+            }
         }
-        check(
-            args.backends_socket_group.is_none() || args.backends_socket.is_some(),
-            "--backends-socket-group",
-            "given with --backends-socket",
-        )?;
-        check(
-            between(sample_interval, SAMPLE_INTERVALS),
-            "--sample-interval",
-            "10ms to 60s",
-        )?;
-        check(
-            between(report_interval, REPORT_INTERVALS) && report_interval >= sample_interval,
-            "--report-interval",
-            "100ms to 1h, and not below --sample-interval",
-        )?;
+        if args.backends_socket_group.is_some() && args.backends_socket.is_none() {
+            return Err(refuse(
+                "backends-socket-group",
+                "needs --backends-socket, too",
+            ));
+        }
+        let (sample_interval, report_interval) = (args.sample_interval, args.report_interval);
         // Or every window would lose samples.
-        check(
-            report_interval <= sample_interval * SAMPLES_MAX as u32,
-            "--report-interval",
-            "at most 1,000 times --sample-interval: that many samples are kept",
-        )?;
-        check(
-            spool_bytes >= SPOOL_BYTES_MIN,
-            "--spool-bytes",
-            "16MiB or more",
-        )?;
-        if args.collector.is_some() && args.otlp.is_some() {
-            return Err(ConfigError::TwoDestinations);
+        if report_interval < sample_interval
+            || report_interval > sample_interval * SAMPLES_MAX as u32
+        {
+            return Err(refuse(
+                "report-interval",
+                "must not be below --sample-interval, and at most 1,000 times as long: that many \
+                 samples are kept",
+            ));
         }
-        let url = args.collector.as_deref().unwrap_or("http://127.0.0.1:7600");
-        let collector = collector(url)?;
+        let collector = collector(&args.collector).map_err(|what| refuse("collector", &what))?;
         let client = match (args.client_cert, args.client_key) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => {
-                return Err(refuse(
-                    url,
-                    "needs --client-cert and --client-key, or neither",
-                ));
-            }
+            (Some(_), None) => return Err(refuse("client-cert", "needs --client-key, too")),
+            (None, Some(_)) => return Err(refuse("client-key", "needs --client-cert, too")),
         };
         let tls = Tls {
             ca_cert: args.ca_cert,
             client,
         };
+        let tls = if collector.scheme_str() == Some("https") {
+            // What is wrong with the files is told before anything is watched.
+            tls.endpoint(&collector)?;
+            Some(tls)
+        } else if tls == Tls::default() {
+            None
+        } else {
+            let what = "must begin with https:// for --ca-cert and --client-cert to mean anything";
+            return Err(refuse("collector", what));
+        };
+        let otlp = match &args.otlp {
+            Some(url) => Some(Otlp {
+                url: OtlpUrl::try_new(url).map_err(|error| refuse("otlp", &error.to_string()))?,
+                headers: Headers::try_new(&std::env::var(Headers::VARIABLE).unwrap_or_default())?,
+            }),
+            None => None,
+        };
         Ok(Self {
-            flags,
-            args: merged,
-            tls: tls_to(&collector, url, tls)?,
+            origin: None,
             collector,
-            otlp: args.otlp.as_deref().map(Otlp::try_new).transpose()?,
-            token: Token::new(args.token_file, environment_token)?,
+            tls,
+            otlp,
+            token: Token::new(args.token_file.clone(), environment_token)?,
+            token_file: args.token_file,
             targets: TargetRequest {
                 cgroups: args.cgroup,
                 pids: args.pid,
@@ -300,22 +257,19 @@ impl Config {
                 force: args.force,
             },
             network_namespaces: args.network_namespaces,
-            level: args.level.unwrap_or(LevelName::Http).into(),
+            level: args.level.into(),
             control_socket: ControlSocket {
                 required: args.control_socket.is_some(),
                 path: args
                     .control_socket
-                    .unwrap_or_else(|| control_socket(&pin_dir)),
+                    .unwrap_or_else(|| control_socket(&args.pin_dir)),
             },
-            checkpoint: checkpoint(&pin_dir),
-            pin_dir,
+            checkpoint: checkpoint(&args.pin_dir),
+            pin_dir: args.pin_dir,
             sample_interval,
             report_interval,
-            spool_dir: args
-                .spool_dir
-                .unwrap_or_else(|| "/var/lib/speedmimi-agent".into()),
-            spool_bytes,
-            token_file,
+            spool_dir: args.spool_dir,
+            spool_bytes: args.spool_bytes,
             names: NamesFiles::new(&args.names_from, &args.names_root)?,
             metrics_listen: args.metrics_listen,
             backends_socket: args.backends_socket.map(|path| BackendsSocket {
@@ -323,39 +277,39 @@ impl Config {
                 group: args.backends_socket_group,
             }),
             agent_check_listen: args.agent_check_listen,
-            kernel_log: match args.kernel_log.unwrap_or_default() {
+            kernel_log: match args.kernel_log {
                 KernelLogName::Off => KernelLog::Off,
                 KernelLogName::Info => KernelLog::Info,
                 KernelLogName::Debug => KernelLog::Debug,
             },
-            log_format: args.log_format.unwrap_or_default(),
+            log_format: args.log_format,
         })
     }
 
-    /// Makes sense of the same flags again, and of their file as it is now.
+    /// What is read again from where it is from.
     ///
     /// # Errors
     /// Where anything is not understood any more.
     pub fn again(&self) -> Result<Self, ConfigError> {
-        Self::new(self.flags.clone(), std::env::var("SPEEDMIMI_TOKEN").ok())
+        match &self.origin {
+            Some((line, _)) => Self::load(line.clone()),
+            None => Ok(self.clone()),
+        }
+    }
+
+    /// The settings that count, and where each is from.
+    #[must_use]
+    pub fn settings(&self) -> &[Setting] {
+        self.origin.as_ref().map_or(&[], |(_, settings)| settings)
     }
 
     /// The keys that another configuration has other values of, and that a running
     /// agent does not take over.
     #[must_use]
     pub fn needs_restart(&self, other: &Self) -> Vec<String> {
-        let fields = |args: &RunArgs| match serde_json::to_value(args) {
-            Ok(serde_json::Value::Object(fields)) => fields,
-            // A structure is an object; paths that are no UTF-8 cannot be told.
-            _ => serde_json::Map::new(),
-        };
-        let (own, other) = (fields(&self.args), fields(&other.args));
-        let changed = own
-            .iter()
-            .filter(|(key, value)| other.get(*key) != Some(value));
-        let keys = changed.map(|(key, _)| key.clone());
-        keys.filter(|key| !RELOADED.contains(&key.as_str()))
-            .collect()
+        let mut keys = Setting::differing(self.settings(), other.settings());
+        keys.retain(|key| !RELOADED.contains(&key.as_str()));
+        keys
     }
 
     /// Where reports go, and by what right.
@@ -438,71 +392,18 @@ fn beside(pin_dir: &Path, suffix: &str) -> PathBuf {
     Path::new(RUN_DIR).join(file)
 }
 
-fn refuse(url: &str, what: &'static str) -> ConfigError {
-    ConfigError::Collector {
-        url: url.to_owned(),
-        what,
-    }
-}
-
-/// What is wrong with the files is told before anything is watched.
-fn tls_to(
-    collector: &tonic::transport::Uri,
-    url: &str,
-    tls: Tls,
-) -> Result<Option<Tls>, ConfigError> {
-    if collector.scheme_str() == Some("https") {
-        tls.endpoint(collector)?;
-        return Ok(Some(tls));
-    }
-    if tls == Tls::default() {
-        Ok(None)
-    } else {
-        let what = "must begin with https:// for --ca-cert and --client-cert to mean anything";
-        Err(refuse(url, what))
-    }
-}
-
-fn collector(url: &str) -> Result<tonic::transport::Uri, ConfigError> {
-    let refuse = |what| refuse(url, what);
-    let uri: tonic::transport::Uri = url
-        .parse()
-        .map_err(|_| refuse("is no URL; give one like http://127.0.0.1:7600"))?;
+fn collector(url: &str) -> Result<tonic::transport::Uri, String> {
+    let refuse = |what| Err(format!("{url}: {what}"));
+    let Ok(uri) = url.parse::<tonic::transport::Uri>() else {
+        return refuse("is no URL; give one like http://127.0.0.1:7600");
+    };
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(refuse("must begin with http:// or https://"));
+        return refuse("must begin with http:// or https://");
     }
     if uri.authority().is_none() || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(refuse(
-            "must be http://HOST:PORT or https://HOST:PORT and nothing more",
-        ));
+        return refuse("must be http://HOST:PORT or https://HOST:PORT and nothing more");
     }
     Ok(uri)
-}
-
-fn duration(
-    flag: &'static str,
-    text: Option<String>,
-    default_ms: u64,
-) -> Result<Duration, ConfigError> {
-    let parsed = text.map(|t| parse_duration(&t)).transpose();
-    let parsed = parsed.map_err(|source| ConfigError::Unit { flag, source })?;
-    Ok(parsed.unwrap_or(Duration::from_millis(default_ms)))
-}
-
-fn bytes(flag: &'static str, text: Option<String>, default: u64) -> Result<u64, ConfigError> {
-    let parsed = text.map(|t| parse_bytes(&t)).transpose();
-    let parsed = parsed.map_err(|source| ConfigError::Unit { flag, source })?;
-    Ok(parsed.unwrap_or(default))
-}
-
-fn between(value: Duration, (low, high): (Duration, Duration)) -> bool {
-    (low..=high).contains(&value)
-}
-
-fn check(holds: bool, flag: &'static str, range: &'static str) -> Result<(), ConfigError> {
-    holds
-        .then_some(())
-        .ok_or(ConfigError::Range { flag, range })
 }
 
 #[cfg(test)]
@@ -510,21 +411,24 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::cli::command_line;
 
     fn written(name: &str, text: &str) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
-        let flags = RunArgs {
-            config: Some(path),
-            ..RunArgs::default()
-        };
-        Config::new(flags, None)
+        let given = [
+            "speedmimi-agent".into(),
+            "run".into(),
+            "--config".into(),
+            path.into(),
+        ];
+        Config::load(command_line(given.to_vec()))
     }
 
     #[test]
     fn defaults_are_those_of_the_help() {
-        let config = Config::new(RunArgs::default(), None).unwrap();
+        let config = Config::new(RunArgs::default(), &[], None).unwrap();
         assert_eq!(config.collector.to_string(), "http://127.0.0.1:7600/");
         assert_eq!(config.sample_interval, Duration::from_millis(100));
         assert_eq!(config.report_interval, Duration::from_secs(5));
@@ -604,8 +508,6 @@ mod tests {
             let expected: Vec<_> = cgroups.iter().map(PathBuf::from).collect();
             assert_eq!((targets.cgroups, targets.pids), (expected, pids), "{text}");
         }
-        let refused = written("a.toml", "cgroup = true").unwrap_err().to_string();
-        assert!(refused.contains("one value, or a list"), "{refused}");
     }
 
     #[test]
@@ -620,35 +522,146 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_an_error_that_names_it() {
-        for name in ["a.toml", "a.yaml"] {
-            let text = if name == "a.toml" {
-                "colector = \"x\""
-            } else {
-                "colector: x"
-            };
-            let error = written(name, text).unwrap_err().to_string();
-            assert!(
-                error.contains("colector") && error.contains("collector"),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn nonsense_is_refused_in_words() {
-        let refused = [
-            ("a.toml", "sample-interval = \"1ms\"", "10ms to 60s"),
-            ("a.toml", "report-interval = \"50ms\"", "100ms to 1h"),
-            ("a.toml", "report-interval = \"1h\"", "at most 1,000 times"),
-            ("a.toml", "spool-bytes = \"1MiB\"", "16MiB or more"),
-            ("a.toml", "spool-bytes = \"many\"", "whole number"),
-            ("a.toml", "collector = \"ftp://h:1\"", "https://"),
+    fn what_is_wrong_is_told_with_its_place_and_what_may_be_written() {
+        for (name, text, told) in [
+            (
+                "a.toml",
+                "\ncolector = \"x\"",
+                "a.toml:2:1: unknown key \"colector\", did you mean \"collector\"?; allowed here: \
+                 collector, otlp, ",
+            ),
+            (
+                "a.yaml",
+                "pid: 1\ncolector: x",
+                "a.yaml:2:1: unknown key \"colector\", did",
+            ),
+            (
+                "a.toml",
+                "zzzz = 1",
+                "a.toml:1:1: unknown key \"zzzz\"; allowed here: ",
+            ),
+            (
+                "a.toml",
+                "config = \"b\"",
+                "a.toml:1:1: unknown key \"config\"",
+            ),
+            ("a.toml", "help = true", "a.toml:1:1: unknown key \"help\""),
+            (
+                "a.toml",
+                "[agent]\nlevel = \"tcp\"",
+                "a.toml:1:2: unknown key \"agent\"",
+            ),
+            (
+                "a.toml",
+                "level.x = 1",
+                "a.toml:1:1: level: is a table of keys: write tcp or http",
+            ),
+            (
+                "a.toml",
+                "pid = 1\nspool-dir = 5",
+                "a.toml:2:13: spool-dir: is a number: write a text in quotes",
+            ),
+            (
+                "a.toml",
+                "insecure = \"yes\"",
+                "a.toml:1:12: insecure: \"yes\": write true or false",
+            ),
+            (
+                "a.yaml",
+                "pid: 1\ninsecure: [1]",
+                "a.yaml:2:11: insecure: is a list: write true or",
+            ),
+            (
+                "a.yaml",
+                "insecure:",
+                "a.yaml:1:9: insecure: is empty: write true or false",
+            ),
+            (
+                "a.toml",
+                "level = \"udp\"",
+                "a.toml:1:9: level: \"udp\", did you mean \"tcp\"?: write tcp or http",
+            ),
+            (
+                "a.toml",
+                "pid = 0",
+                "a.toml:1:7: pid: \"0\": write a whole number from 1 to 4294967295",
+            ),
+            (
+                "a.toml",
+                "pid = [1, -1]",
+                "a.toml:1:11: pid[1]: \"-1\": write a whole number",
+            ),
+            (
+                "a.toml",
+                "pid = [[1]]",
+                "a.toml:1:8: pid[0]: is a list: write a whole number",
+            ),
+            (
+                "a.toml",
+                "cgroup = true",
+                "a.toml:1:10: cgroup: is true or false: write a text",
+            ),
+            (
+                "a.toml",
+                "unit = \"a\"\nunit = \"b\"",
+                "a.toml:2:1: TOML: duplicate key",
+            ),
+            (
+                "a.yaml",
+                "unit: a\nunit: b",
+                "a.yaml:2:1: \"unit\" is already set in line 1",
+            ),
+            (
+                "a.toml",
+                "sample-interval = \"1ms\"",
+                "a.toml:1:19: sample-interval: `1ms`: write 10ms to 60s",
+            ),
+            (
+                "a.toml",
+                "report-interval = 5",
+                "a.toml:1:19: report-interval: `5` is not a duration",
+            ),
+            (
+                "a.toml",
+                "report-interval = \"50ms\"",
+                "report-interval: `50ms`: write 100ms to 1h",
+            ),
+            (
+                "a.toml",
+                "report-interval = \"1h\"",
+                "a.toml:1:1: report-interval: must not be below --sample-interval, and at most 1,000",
+            ),
+            (
+                "a.toml",
+                "spool-bytes = \"1MiB\"",
+                "a.toml:1:15: spool-bytes: `1MiB`: write 16MiB or more",
+            ),
+            (
+                "a.toml",
+                "spool-bytes = \"many\"",
+                "spool-bytes: `many` is not a size",
+            ),
+            (
+                "a.toml",
+                "metrics-listen = \":7602\"",
+                "a.toml:1:18: metrics-listen: `:7602` is not an address",
+            ),
+            (
+                "a.toml",
+                "metrics-listen = \"0.0.0.0:1\"",
+                "a.toml:1:1: metrics-listen: anyone may read there",
+            ),
+            (
+                "a.toml",
+                "collector = \"ftp://h:1\"",
+                "a.toml:1:1: collector: ftp://h:1: must begin with http",
+            ),
+            ("a.toml", "collector = \"http://h:1/x\"", "nothing more"),
             ("a.toml", "otlp = \"ftp://h:1\"", "grpc://"),
             (
                 "a.toml",
                 "collector = \"http://h:1\"\notlp = \"http://h:2\"",
-                "give one of them",
+                "a.toml: collector and otlp exclude each other: set one of them",
             ),
             (
                 "a.toml",
@@ -662,18 +675,97 @@ mod tests {
             ),
             (
                 "a.toml",
-                "collector = \"https://h:1\"\nclient-cert = \"x\"",
-                "--client-key",
+                "client-cert = \"x\"",
+                "a.toml:1:1: client-cert: needs --client-key, too",
             ),
-            ("a.toml", "collector = \"http://h:1/x\"", "nothing more"),
-            ("a.toml", "level = \"udp\"", "udp"),
-            ("a.toml", "metrics-listen = \"0.0.0.0:1\"", "--insecure"),
-            ("a.ini", "", ".toml"),
-            ("a.yaml", "unit: [", "a.yaml"),
-        ];
-        for (name, text, expected) in refused {
-            let error = written(name, text).unwrap_err().to_string();
-            assert!(error.contains(expected), "{text}: {error}");
+            ("a.ini", "", "its name must end in .toml, .yaml"),
+            ("a.yaml", "unit: [", "a.yaml:"),
+        ] {
+            let error = daemon::error_chain(&written(name, text).unwrap_err());
+            assert!(error.contains(told), "{text}: {error}");
+            for word in [
+                "invalid type",
+                "u16",
+                "u32",
+                "unexpected argument",
+                "Policy",
+            ] {
+                assert!(!error.contains(word), "{text}: {error}");
+            }
         }
+    }
+
+    #[test]
+    fn what_is_no_text_file_is_refused_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let directory = dir.path().join("b.toml");
+        fs::create_dir(&directory).unwrap();
+        for (path, told) in [
+            (
+                file("huge.toml", &vec![b'#'; (1 << 20) + 1]),
+                "larger than 1048576 bytes",
+            ),
+            (
+                file("bytes.toml", b"level = \"\xff\""),
+                "byte 10 is not UTF-8",
+            ),
+            (directory, "is not a regular file"),
+            (dir.path().join("none.yaml"), "No such file"),
+        ] {
+            let given = [
+                "speedmimi-agent".into(),
+                "run".into(),
+                "--config".into(),
+                path.into(),
+            ];
+            let refused = Config::load(command_line(given.to_vec())).unwrap_err();
+            let error = daemon::error_chain(&refused);
+            assert!(
+                error.starts_with("configuration file: cannot read "),
+                "{error}"
+            );
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_example_is_a_file_that_changes_nothing() {
+        let text = crate::cli::example();
+        let config = written("example.toml", &text).unwrap();
+        let plain = written("empty.toml", "").unwrap();
+        assert_eq!(
+            Setting::differing(config.settings(), plain.settings()),
+            ["config"; 0]
+        );
+        // Nor does it where every key that has a default is set to it.
+        let set: String = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# "))
+            .filter(|line| {
+                line.split_once(" = ")
+                    .is_some_and(|(key, _)| !key.contains(' '))
+            })
+            .filter(|line| {
+                plain
+                    .settings()
+                    .iter()
+                    .any(|s| line.starts_with(&format!("{} = ", s.key)) && !s.values.is_empty())
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        assert!(
+            set.contains("level = \"http\"\n") && set.lines().count() >= 10,
+            "{set}"
+        );
+        let set = written("set.toml", &set).unwrap();
+        assert_eq!(
+            Setting::differing(set.settings(), plain.settings()),
+            ["config"; 0]
+        );
     }
 }

@@ -10,7 +10,6 @@ pub mod capabilities;
 pub mod cli;
 pub mod clock;
 pub mod config;
-mod config_file;
 pub mod control;
 pub mod doctor;
 pub mod judge;

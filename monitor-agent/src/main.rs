@@ -1,6 +1,7 @@
 //! `speedmimi-agent`: parses, runs, and maps what happens to an exit code.
 
 use std::{
+    ffi::OsString,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,15 +12,15 @@ use std::{
 
 use anyhow::Context;
 use bpf::{Kernel, KernelError, KernelLog, KernelOptions, doctor::Check};
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches as _;
 use daemon::{complain, error_chain, log::LogFormat};
 use host_metrics::identity;
 use kernel_sample::{Opened, Opener, Target};
 use monitor_agent::{
     capabilities,
     cli::{
-        Cli, Command, DoctorArgs, LevelArgs, Output, ProblemsArgs, RunArgs, SnapshotArgs,
-        SocketArgs, TopArgs, UninstallArgs,
+        self, Cli, Command, ConfigCommand, DoctorArgs, LevelArgs, Output, ProblemsArgs,
+        SnapshotArgs, SocketArgs, TopArgs, UninstallArgs, command_line,
     },
     clock::monotonic_ns,
     config::{Config, ConfigError, RUN_DIR, checkpoint},
@@ -36,6 +37,7 @@ use monitor_proto::json;
 use problems::{BadThreshold, Problems, Thresholds};
 use serde::Serialize;
 use serde_json::json;
+use settings::{CommandLine, SettingsError, checked};
 use spool::SpoolError;
 use window::{TargetNames, socket_summary};
 
@@ -45,23 +47,21 @@ const EXIT_USAGE: u8 = 64;
 const EXIT_TROUBLE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version come as errors, too, and are none.
-            let failed = error.use_stderr();
-            error.print().ok();
-            return ExitCode::from(if failed { EXIT_USAGE } else { 0 });
-        }
-    };
-    let failure = match &cli.command {
-        // 1 says that there are some.
-        Command::Problems(_) => ExitCode::from(EXIT_TROUBLE),
+    let given: Vec<_> = std::env::args_os().collect();
+    // 1 says that there are some.
+    let failure = match given.get(1) {
+        Some(command) if command == "problems" => ExitCode::from(EXIT_TROUBLE),
         _ => ExitCode::FAILURE,
     };
-    match execute(cli.command) {
+    match execute(given) {
         Ok(code) => code,
         Err(error) => {
+            if let Some(ConfigError::Settings(SettingsError::Usage(error))) = error.downcast_ref() {
+                // Help and version come as errors, too, and are none.  Nothing is left to
+                // be done where even the terminal is gone.
+                error.print().ok();
+                return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+            }
             let advice = if is_another_agent(&error) {
                 ANOTHER_AGENT
             } else {
@@ -100,9 +100,19 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || matches!(error.downcast_ref(), Some(TopError::NoTerminal))
 }
 
-fn execute(command: Command) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Run(args) => run(*args)?,
+fn execute(given: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    if given.get(1).is_some_and(|command| command == "run") {
+        run(command_line(given))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let line = command_line(given);
+    let matches = line.documented().try_get_matches_from(&line.given);
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = cli.map_err(|error| ConfigError::from(SettingsError::from(error)))?;
+    match cli.command {
+        // Its flags were read above: without any it is `run`, too.
+        Command::Run(_) => run(line)?,
+        Command::Config { command } => config(command, line)?,
         Command::Snapshot(args) => snapshot(&args)?,
         Command::Problems(args) => return show_problems(&args),
         Command::Top(args) => top(&args)?,
@@ -113,23 +123,45 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Uninstall(args) => uninstall(&args)?,
         Command::Completions { shell } => {
-            let mut command = Cli::command();
+            let mut command = line.documented();
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut command, "speedmimi-agent", &mut script);
             write(&script)?;
         }
-        Command::Man { dir: Some(dir), .. } => clap_mangen::generate_to(Cli::command(), &dir)
+        Command::Man { dir: Some(dir), .. } => clap_mangen::generate_to(line.documented(), &dir)
             .with_context(|| format!("writing manual pages to {}", dir.display()))?,
         Command::Man { command, .. } => {
             let mut page = Vec::new();
-            monitor_agent::cli::man(command.as_deref(), &mut page)?;
+            cli::man(line.documented(), command.as_deref(), &mut page)?;
             write(&page)?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(args: RunArgs) -> anyhow::Result<()> {
+fn config(command: ConfigCommand, line: CommandLine) -> anyhow::Result<()> {
+    let text = match command {
+        ConfigCommand::Check { file } => {
+            let flag = file
+                .iter()
+                .flat_map(|file| ["--config".into(), file.into()]);
+            let run = ["speedmimi-agent".into(), "run".into()];
+            let given = run.into_iter().chain(flag).collect();
+            let config = Config::load(command_line(given))?;
+            checked(config.settings())
+        }
+        ConfigCommand::Example => cli::example(),
+        ConfigCommand::Reference => settings::reference(&line.keys("run")),
+        ConfigCommand::Show { output, .. } => {
+            let config = Config::load(line)?;
+            settings::shown(config.settings(), output == Output::Json)
+        }
+    };
+    write(text.as_bytes())?;
+    Ok(())
+}
+
+fn run(line: CommandLine) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -139,7 +171,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         let _context = runtime.enter();
         run::hangups()?
     };
-    let mut config = Config::new(args, std::env::var("SPEEDMIMI_TOKEN").ok())?;
+    let mut config = Config::load(line)?;
     logging::init(config.log_format, config.kernel_log);
     let roots = Roots::detect()?;
     let resolved =

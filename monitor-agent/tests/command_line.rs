@@ -58,6 +58,7 @@ fn main() {
         help_version_completions_and_the_manual_go_to_stdout, nothing;
         the_help_says_which_flags_may_be_repeated, nothing;
         what_is_not_there_is_told_with_what_to_do, nothing;
+        the_configuration_is_checked_shown_and_explained, nothing;
         the_doctor_says_the_same_in_both_forms, nothing;
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -278,6 +279,58 @@ fn the_help_says_which_flags_may_be_repeated() {
         let (own, _) = told.split_once(" --").unwrap();
         assert!(own.contains("may be repeated"), "{flag}: {own}");
     }
+}
+
+fn the_configuration_is_checked_shown_and_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("agent.toml");
+    fs::write(&file, agent(&["config", "example"]).stdout).unwrap();
+    let path = file.to_str().unwrap();
+    let check = agent(&["config", "check", path]);
+    let said = String::from_utf8(check.stdout).unwrap();
+    assert!(check.status.success(), "{said}");
+    assert!(
+        said.starts_with("the configuration is valid: 0 of "),
+        "{said}"
+    );
+
+    fs::write(&file, "level = \"tcp\"\nspool-dir = \"/f\"\npin-dir = \"/f\"\notlp = \"http://h/?token=secret\"\n").unwrap();
+    let show = Command::new(env!("CARGO_BIN_EXE_speedmimi-agent"))
+        .args(["config", "show", "--output", "json", "--pin-dir", "/g"])
+        .env("SPEEDMIMI_AGENT_CONFIG", path)
+        .env("SPEEDMIMI_AGENT_SPOOL_DIR", "/e")
+        .env("SPEEDMIMI_AGENT_PIN_DIR", "/e")
+        .env("SPEEDMIMI_TOKEN", "a-secret-of-its-own")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(show.stdout).unwrap();
+    assert!(show.status.success() && !text.contains("secret"), "{text}");
+    let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let of = |key: &str| {
+        let all = shown.as_array().unwrap();
+        let setting = all.iter().find(|setting| setting["key"] == key).unwrap();
+        let text = |part: &str| setting[part].as_str().unwrap_or("–").to_owned();
+        (text("value"), text("source"))
+    };
+    for (key, value, source) in [
+        ("pin-dir", "/g", "flag"),
+        ("spool-dir", "/e", "env SPEEDMIMI_AGENT_SPOOL_DIR"),
+        ("level", "tcp", &format!("{path}:1:1")),
+        ("otlp", "http://h/?…", &format!("{path}:4:1")),
+        ("report-interval", "5s", "default"),
+        ("ca-cert", "–", "default"),
+    ] {
+        assert_eq!(of(key), (value.to_owned(), source.to_owned()), "{key}");
+    }
+
+    let wrong = Command::new(env!("CARGO_BIN_EXE_speedmimi-agent"))
+        .args(["config", "check"])
+        .env("SPEEDMIMI_AGENT_LEVEL", "udp")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(64));
+    assert!(said.contains("SPEEDMIMI_AGENT_LEVEL: \"udp\""), "{said}");
 }
 
 fn what_is_not_there_is_told_with_what_to_do() {

@@ -25,7 +25,7 @@ pub struct OtlpUrl {
 /// The text is no such URL.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "--otlp {0:?}: use http://HOST:4318 or https://… for OTLP/HTTP (to /v1/metrics where it has \
+    "{0:?}: use http://HOST:4318 or https://… for OTLP/HTTP (to /v1/metrics where it has \
      no path), or grpc://HOST:4317 or grpcs://… for OTLP/gRPC, without a password"
 )]
 pub struct BadOtlpUrl(String);

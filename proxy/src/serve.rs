@@ -80,8 +80,9 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         .map_err(ServeError::system("cannot start the control runtime"))?;
     // First: a signal without a handler ends the process.
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let file = control::file_stamp(&args.config);
-    let config = Config::load(&args.config)?;
+    let origin = args.origin()?;
+    let file = control::file_stamp(&origin.path);
+    let config = origin.load()?;
     let sources = Sources {
         file: args.token_file.clone(),
         environment: args.token.clone(),
@@ -123,7 +124,7 @@ pub fn run(args: &RunArgs) -> Result<(), ServeError> {
         .map_err(ServeError::system("cannot start the workers"))?;
     drop(received);
     runtime.block_on(async {
-        let control = Control::new(&args.config, commands, held, workers, sources, admin::spawn);
+        let control = Control::new(origin, commands, held, workers, sources, admin::spawn);
         match bound_admin {
             Some(bound) => {
                 let address = bound.address();

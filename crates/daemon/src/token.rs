@@ -155,7 +155,7 @@ impl Token {
     }
 }
 
-/// Whether others than its owner may read a file that is there.
+/// Whether all users may read a file that is there; a group may be meant to.
 #[must_use]
 pub fn is_exposed(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0)

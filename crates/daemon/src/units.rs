@@ -1,7 +1,7 @@
 //! Durations and sizes as people write them: `100ms`, `1h30m`, `256MiB`.  The units
 //! are the same in every flag and file.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 /// Why a duration or a size was not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +18,12 @@ pub enum UnitError {
          (B, KiB, MiB, GiB, TiB, kB, MB, GB or TB), such as 256MiB"
     )]
     Size(String),
+    /// Not an address.
+    #[error(
+        "`{0}` is not an address: write an IP address and a port, such as 127.0.0.1:7600 or \
+         [::1]:7600"
+    )]
+    Address(String),
 }
 
 const DURATIONS: [(&str, u64); 6] = [
@@ -76,6 +82,40 @@ pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
     }
 }
 
+/// Reads an address with its port.
+///
+/// # Errors
+/// Where it is none: names are not looked up.
+pub fn parse_address(text: &str) -> Result<SocketAddr, UnitError> {
+    let parsed = text.trim().parse();
+    parsed.map_err(|_| UnitError::Address(text.to_owned()))
+}
+
+/// A duration as people write it: in the largest unit that leaves a whole number.
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
+    show(
+        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        &DURATIONS[..4],
+        "s",
+    )
+}
+
+/// A number of bytes as people write it.
+#[must_use]
+pub fn show_bytes(bytes: u64) -> String {
+    show(bytes, &SIZES[2..5], "")
+}
+
+fn show(value: u64, units: &[(&str, u64)], of_zero: &str) -> String {
+    let whole = |(_, factor): &&(&str, u64)| value.is_multiple_of(*factor);
+    match units.iter().rev().find(whole) {
+        _ if value == 0 => format!("0{of_zero}"),
+        Some((unit, factor)) => format!("{}{unit}", value / factor),
+        None => value.to_string(),
+    }
+}
+
 /// A number times its unit, and what stands behind it.
 fn first<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t str)> {
     let (number, rest) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
@@ -103,6 +143,7 @@ mod tests {
             ("30d", 30 * 86_400_000),
             ("52w", 52 * 604_800_000),
             ("0", 0),
+            ("0s", 0),
         ] {
             let expected = Duration::from_millis(milliseconds);
             assert_eq!(parse_duration(text), Ok(expected), "{text}");
@@ -148,6 +189,38 @@ mod tests {
         ] {
             let refused = parse_bytes(text).unwrap_err();
             assert!(refused.to_string().contains("256MiB"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn addresses_have_a_port_and_no_name() {
+        assert!(parse_address(" [::1]:7600").is_ok() && parse_address("127.0.0.1:0").is_ok());
+        for text in ["", "localhost:1", "127.0.0.1", ":7600", "127.0.0.1:65536"] {
+            let refused = parse_address(text).unwrap_err();
+            assert!(refused.to_string().contains("127.0.0.1:7600"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_read_as_the_same() {
+        for (milliseconds, text) in [
+            (0, "0s"),
+            (500, "500ms"),
+            (90_000, "90s"),
+            (5_400_000, "90m"),
+        ] {
+            let duration = Duration::from_millis(milliseconds);
+            assert_eq!(show_duration(duration), text);
+            assert_eq!(parse_duration(text), Ok(duration));
+        }
+        for (bytes, text) in [
+            (0, "0"),
+            (100, "100"),
+            (3 << 20, "3MiB"),
+            (1 << 40, "1024GiB"),
+        ] {
+            assert_eq!(show_bytes(bytes), text);
+            assert_eq!(parse_bytes(text), Ok(bytes));
         }
     }
 

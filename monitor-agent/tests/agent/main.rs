@@ -14,7 +14,7 @@ mod otlp;
 mod receiver;
 mod spool;
 
-use std::{net::SocketAddr, path::Path, thread::JoinHandle};
+use std::{net::SocketAddr, path::Path, thread::JoinHandle, time::Duration};
 
 use kernel_sample::{Opened, Opener};
 use libtest_mimic::{Arguments, Completion, Trial};
@@ -94,18 +94,18 @@ struct Agent {
 /// With everything in `dir`, and without a place for reports to go to.
 fn args(dir: &Path) -> RunArgs {
     RunArgs {
-        spool_dir: Some(dir.join("spool")),
+        spool_dir: dir.join("spool"),
         control_socket: Some(dir.join("control.sock")),
         metrics_listen: Some(([127, 0, 0, 1], 0).into()),
-        sample_interval: Some("10ms".to_owned()),
-        report_interval: Some("100ms".to_owned()),
+        sample_interval: Duration::from_millis(10),
+        report_interval: Duration::from_millis(100),
         ..RunArgs::default()
     }
 }
 
 impl Agent {
     fn start(dir: &Path, collector: SocketAddr, kernel: &FakeKernel) -> Self {
-        let collector = Some(format!("http://{collector}"));
+        let collector = format!("http://{collector}");
         let args = RunArgs {
             collector,
             ..args(dir)
@@ -114,7 +114,7 @@ impl Agent {
     }
 
     fn start_with(args: RunArgs, kernel: &FakeKernel) -> Self {
-        let mut config = Config::new(args, None).unwrap();
+        let mut config = Config::new(args, &[], None).unwrap();
         config.checkpoint = config.spool_dir.with_extension("checkpoint");
         let kernel = kernel.clone();
         let (end, ended) = oneshot::channel();

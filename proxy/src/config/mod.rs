@@ -8,8 +8,13 @@ pub mod raw;
 pub mod units;
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use schemars::generate::SchemaSettings;
+use serde::Deserialize as _;
+use settings::{Fault, Format, Key, Merged, Node, Overrides, Schema, Setting};
 
 pub use self::cidr::Cidr;
 pub use self::error::ConfigError;
@@ -17,9 +22,70 @@ pub use self::raw::{Algorithm, RawConfig, Scheme};
 use http1::request::is_authority;
 use http1::{HEADERS_MAX, HeadLimits};
 
-/// The configuration that `example-config` prints; it also is the test that the
-/// original's file loads unchanged.
-pub const EXAMPLE: &str = include_str!("example.yaml");
+/// The keys of a file, which its types define.
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+    let schema = settings
+        .into_generator()
+        .into_root_schema_for::<RawConfig>();
+    Schema::new(schema.as_value(), PREFIX)
+});
+
+/// What the environment variables of settings begin with.
+pub const PREFIX: &str = "SPEEDMIMI_PROXY";
+
+/// The keys of a file.
+#[must_use]
+pub fn keys() -> &'static [Key] {
+    SCHEMA.keys()
+}
+
+/// A file that was emptied to be written anew must not be taken for one in which
+/// everything is left to its default.
+fn merged(node: Node, overrides: &Overrides) -> Result<Merged, Fault> {
+    if node.is_empty() {
+        return Err(Fault::of("", "there is nothing here"));
+    }
+    SCHEMA.merge(node, overrides)
+}
+
+/// Where the configuration is read, and what is put over it.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The file.
+    pub path: PathBuf,
+    /// What counts more.
+    pub overrides: Overrides,
+}
+
+impl Origin {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where it cannot be read or used.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Ok(self.read()?.0)
+    }
+
+    /// The same, with the settings that count and where each is from.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where it cannot be read or used.
+    pub fn settings(&self) -> Result<(Config, Vec<Setting>), ConfigError> {
+        let (config, merged) = self.read()?;
+        let value = serde_json::to_value(&config.raw).unwrap_or_default();
+        let settings = SCHEMA.settings(&value, &merged, &self.path);
+        Ok((config, settings))
+    }
+
+    fn read(&self) -> Result<(Config, Merged), ConfigError> {
+        let node = settings::read(&self.path, Some(Format::Yaml))?;
+        let in_file = |fault: Fault| fault.in_file(&self.path);
+        let merged = merged(node, &self.overrides).map_err(in_file)?;
+        let config = Config::of(&merged).map_err(in_file)?;
+        Ok((config, merged))
+    }
+}
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -132,33 +198,25 @@ pub struct Limits {
 }
 
 impl Config {
-    /// Reads and checks a file.
-    ///
-    /// # Errors
-    /// [`ConfigError`] where it cannot be read or used.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.display().to_string(),
-            source,
-        })?;
-        Self::parse(&text)
-    }
-
     /// Checks a text, YAML or JSON.
     ///
     /// # Errors
     /// [`ConfigError`] where it cannot be used.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        // A file that was emptied to be written anew must not be taken for one
-        // in which everything is left to its default.
-        if text.trim().is_empty() {
-            return Err(ConfigError::Yaml {
-                line: 1,
-                message: "there is nothing here".to_owned(),
-            });
-        }
-        let raw = serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(&error))?;
-        Self::try_new(raw)
+        let node = settings::parse(text, Format::Yaml).map_err(ConfigError::fault)?;
+        let merged = merged(node, &Overrides::default()).map_err(ConfigError::fault)?;
+        Self::of(&merged).map_err(ConfigError::fault)
+    }
+
+    fn of(merged: &Merged) -> Result<Self, Fault> {
+        let raw = RawConfig::deserialize(&merged.value);
+        let raw = raw.map_err(|error| Fault::of("", error.to_string()))?;
+        Self::try_new(raw).map_err(|error| match error {
+            ConfigError::Invalid { key, message } => {
+                merged.located(Fault::of(key.as_str(), message), &key)
+            }
+            other => Fault::of("", other.to_string()),
+        })
     }
 
     /// Checks what was written.
@@ -392,6 +450,7 @@ pub fn check_backend(key: &str, backend: &raw::RawBackend) -> Result<(), ConfigE
     let Some(check) = &backend.health_check else {
         return Ok(());
     };
+    check_request_path(&format!("{key}.health_check.path"), &check.path)?;
     if check.interval.0.is_zero() || check.timeout.0.is_zero() {
         return invalid(
             "health_check",
@@ -405,6 +464,24 @@ pub fn check_backend(key: &str, backend: &raw::RawBackend) -> Result<(), ConfigE
         return invalid("health_check.successes", "write 1 or more");
     }
     Ok(())
+}
+
+/// How much of a refused path is shown.
+const PATH_SHOWN_MAX: usize = 100;
+
+/// The path of a request, with its query, as it is sent.
+fn check_request_path(key: &str, path: &str) -> Result<(), ConfigError> {
+    let sent = path.parse::<hyper::Uri>().map(|uri| uri.to_string());
+    let is_plain = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain && sent.is_ok_and(|sent| sent == path) {
+        return Ok(());
+    }
+    let short: String = path.chars().take(PATH_SHOWN_MAX).collect();
+    let message = format!(
+        "{short:?} is no path that can be asked for: write one that begins with /, such as \
+         /health?full=1, with any other character as %XX, and no # part"
+    );
+    Err(ConfigError::invalid(key, message))
 }
 
 fn routes(raw: &RawConfig, upstreams: &[Upstream]) -> Result<Vec<Route>, ConfigError> {
@@ -538,183 +615,4 @@ fn limits(raw: &RawConfig) -> Result<Limits, ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_example_loads_with_every_meaning() {
-        let config = Config::parse(EXAMPLE).unwrap();
-        assert_eq!(config.listen, ("0.0.0.0".to_owned(), 8080));
-        assert_eq!(config.connections_max, Some(10_000));
-        assert_eq!(config.trusted_proxies.len(), 2);
-        assert!(config.tls.is_none());
-        let backend = &config.upstreams[0].backends[0];
-        assert_eq!(
-            (backend.id.as_str(), backend.port, backend.max_conn),
-            ("backend1", 8081, 1000)
-        );
-        assert_eq!(
-            backend.health_check.as_ref().unwrap().interval.0,
-            Duration::from_secs(30)
-        );
-        assert_eq!(
-            config.routes[0].protocols.websocket,
-            Some(Algorithm::IpHash)
-        );
-        assert_eq!(config.admin, Some(("127.0.0.1".to_owned(), 9091)));
-    }
-
-    #[test]
-    fn an_unknown_key_is_named_with_its_line_and_the_nearest() {
-        let error = Config::parse("server:\n  host: a\n  prot: 1\n")
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            error,
-            "line 3: unknown key \"prot\", did you mean \"port\"? known here: host, port, \
-             read_timeout, write_timeout, max_conn, ignore_client_abort, real_ip_header, trusted_proxies"
-        );
-        let error = Config::parse("backend: {}\n").unwrap_err().to_string();
-        let beginning =
-            "line 1: unknown key \"backend\", did you mean \"backends\"? known here: server, ";
-        assert!(error.starts_with(beginning), "{error}");
-        let text =
-            "backends: {a: []}\nrouting:\n  r:\n    upstream: a\n    load_balancer: ip-hash\n";
-        let error = Config::parse(text).unwrap_err().to_string();
-        let beginning = "line 5: unknown value \"ip-hash\", did you mean \"ip_hash\"? known here: ";
-        assert!(error.starts_with(beginning), "{error}");
-        let error = Config::parse("timeouts: {prot: 1s}\n")
-            .unwrap_err()
-            .to_string();
-        let beginning = "line 1: unknown key \"prot\"; known here: request_head, ";
-        assert!(error.starts_with(beginning), "{error}");
-    }
-
-    #[test]
-    fn bad_values_say_what_to_write() {
-        let error = |text: &str| Config::parse(text).unwrap_err().to_string();
-        assert!(
-            error("server: {read_timeout: 30}").contains("30s"),
-            "{}",
-            error("server: {read_timeout: 30}")
-        );
-        assert!(error("server: {trusted_proxies: [x]}").contains("10.0.0.0/8"));
-        assert!(error("server: {host: \"*\"}").contains("0.0.0.0"));
-        assert!(error("admin: {host: \"*\"}").starts_with("admin.host: "));
-        for host in ["*", "", "a b", "http://a", "a:1", ".a", "a..b", "[::1"] {
-            let error = error(&format!(
-                "backends: {{u: [{{id: a, host: \"{host}\", port: 1}}]}}"
-            ));
-            assert!(error.starts_with("backends.u"), "{host}: {error}");
-        }
-        for host in ["a", "a.b-c.example.", "a_b", "::1", "[::1]", "127.1"] {
-            let text = format!("backends: {{u: [{{id: a, host: \"{host}\", port: 1}}]}}");
-            assert!(Config::parse(&text).is_ok(), "{host}");
-        }
-        assert!(error("routing: {r: {upstream: nope}}").contains("no upstream \"nope\""));
-        assert!(error("upstreams: {v: {queue: 1}}").contains("no upstream \"v\""));
-        let never = error("backends: {u: []}\nupstreams: {u: {queue: 1, queue_timeout: 0s}}");
-        assert!(never.starts_with("upstreams.u.queue_timeout: "), "{never}");
-        assert!(error("timeouts: {connect: 0s}").contains("more than zero"));
-        assert!(error("limits: {head_bytes: 1MiB}").contains("32KiB"));
-        let connect = |rest: &str| {
-            error(&format!(
-                "backends: {{u: [{{id: a, host: h, port: 1, scheme: https}}]}}\nconnect: {{{rest}}}"
-            ))
-        };
-        assert!(connect("h: {upstream: u}").contains("host and port"));
-        assert!(connect("\"h:1\": {upstream: v}").contains("no upstream \"v\""));
-        assert!(connect("\"h:1\": {upstream: u}").contains("scheme http"));
-        let twice = "backends: {u: []}\nconnect: {\"h:1\": {upstream: u}, \"H:1\": {upstream: u}}";
-        assert!(error(twice).contains("other letters"));
-        let twice = "backends: {u: [{id: a, host: h, port: 1}, {id: a, host: h, port: 2}]}";
-        assert!(error(twice).contains("already taken"));
-        assert!(error("ssl: {enabled: true}").contains("PEM"));
-        assert!(
-            error("server: [").starts_with("line 1:"),
-            "{}",
-            error("server: [")
-        );
-    }
-
-    #[test]
-    fn a_health_check_asks_for_a_path_that_can_be_sent() {
-        let parse = |path: &str| {
-            let path = serde_json::to_string(path).unwrap();
-            Config::parse(&format!(
-                "backends:\n  u:\n    - id: a\n      host: h\n      port: 1\n      health_check:\n        path: {path}\n"
-            ))
-        };
-        for path in ["/", "/health", "/a%20b?c=d&e", "//x", "/a:1/{b}"] {
-            assert!(parse(path).is_ok(), "{path}");
-        }
-        let long = format!("/{}", "x".repeat(1 << 16));
-        for path in [
-            "",
-            "health",
-            "*",
-            "http://h/",
-            "/a b",
-            "/\u{e9}",
-            "/a\n",
-            "/a<b>",
-            "/`",
-            "/a#b",
-            &long,
-        ] {
-            let Err(error) = parse(path) else {
-                panic!("{path}: taken");
-            };
-            let error = error.to_string();
-            assert!(
-                error.starts_with("line 7: health_check.path: "),
-                "{path}: {error}"
-            );
-            assert!(error.contains("write one that begins with /"), "{error}");
-            assert!(error.len() < 400, "{error}");
-        }
-    }
-
-    #[test]
-    fn the_admin_api_has_an_address_of_its_own() {
-        let parse = |server: &str, admin: &str| {
-            Config::parse(&format!(
-                "server: {{host: \"{server}\", port: 9091}}\nadmin: {{enabled: true, {admin}}}"
-            ))
-        };
-        for (server, admin) in [
-            ("127.0.0.1", "host: 127.0.0.1"),
-            ("0.0.0.0", "host: 127.0.0.1"),
-            ("127.0.0.1", "host: \"[::]\""),
-            ("0.0.0.0", "host: localhost"),
-            ("Localhost", "host: localhost"),
-        ] {
-            let error = parse(server, admin).unwrap_err().to_string();
-            let named = error.starts_with("admin.port: ") && error.contains("server.port");
-            assert!(named && error.contains("write another port"), "{error}");
-        }
-        for (server, admin) in [
-            ("127.0.0.1", "host: 127.0.0.2"),
-            ("0.0.0.0", "port: 9092"),
-            ("0.0.0.0", "port: 0"),
-        ] {
-            assert!(parse(server, admin).is_ok(), "{server} {admin}");
-        }
-        let text = "server: {port: 9091}\nadmin: {enabled: false}";
-        assert!(Config::parse(text).is_ok());
-        let text = "server: {port: 0}\nadmin: {enabled: true, port: 0}";
-        assert!(Config::parse(text).is_ok());
-    }
-
-    #[test]
-    fn active_defaults_to_true_and_the_longest_prefix_comes_first() {
-        let text = "backends: {u: [{id: a, host: h, port: 1}]}\n\
-                    routing: {a: {path: /, upstream: u}, b: {path: /api, upstream: u}}\n\
-                    admin: {enabled: true}\n";
-        let config = Config::parse(text).unwrap();
-        assert!(config.upstreams[0].backends[0].active);
-        assert_eq!(config.routes[0].prefix, "/api");
-        let json = serde_json::to_string(&config.raw).unwrap();
-        assert_eq!(Config::parse(&json).unwrap().raw, config.raw);
-    }
-}
+mod tests;

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::units::{Size, Span};
 
 /// The whole file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[derive(Default)]
 pub struct RawConfig {
@@ -20,16 +21,19 @@ pub struct RawConfig {
     /// TLS for clients.
     pub ssl: RawSsl,
     /// Upstreams: lists of backends by name.
+    #[schemars(extend("examples" = [{"default": []}]))]
     pub backends: BTreeMap<String, Vec<RawBackend>>,
     /// Settings of upstreams by their names under `backends`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub upstreams: BTreeMap<String, RawUpstream>,
     /// Routes by name.
+    #[schemars(extend("examples" = [{"default": {}}]))]
     pub routing: BTreeMap<String, RawRoute>,
     /// Which CONNECT requests are tunnelled, by host and port.
     pub connect: BTreeMap<String, RawConnect>,
-    /// The admin API; `grpc` is its name in older files.
+    /// The admin API.
     #[serde(alias = "grpc")]
+    #[schemars(extend("x-alias" = "grpc"))]
     pub admin: RawAdmin,
     /// How long each thing may take.
     pub timeouts: RawTimeouts,
@@ -50,7 +54,7 @@ pub struct RawConfig {
 }
 
 /// `server`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawServer {
     /// The address to listen on.
@@ -88,7 +92,7 @@ impl Default for RawServer {
 }
 
 /// `ssl`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawSsl {
     /// Whether clients speak TLS.
@@ -100,20 +104,24 @@ pub struct RawSsl {
 }
 
 /// One backend.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawBackend {
     /// Its name within the upstream.
+    #[schemars(example = &"backend1")]
     pub id: String,
     /// A name for people.
     #[serde(default)]
     pub name: String,
     /// Address or host name.
+    #[schemars(example = &"127.0.0.1")]
     pub host: String,
     /// Port.
+    #[schemars(example = 8081, range(min = 1))]
     pub port: u16,
     /// Its share, relative to the others.
     #[serde(default = "default_weight")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub weight: u32,
     /// `http` or `https`.
     #[serde(default)]
@@ -144,7 +152,7 @@ fn default_true() -> bool {
 }
 
 /// Settings of one upstream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawUpstream {
     /// How long a pooled connection that nobody uses is kept;
@@ -177,7 +185,7 @@ impl Default for RawUpstream {
 }
 
 /// How a backend is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheme {
     /// Plain TCP.
@@ -188,11 +196,10 @@ pub enum Scheme {
 }
 
 /// `health_check` of a backend.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawHealthCheck {
     /// The path to GET; 200 to 399 is healthy.
-    #[serde(deserialize_with = "request_path")]
     pub path: String,
     /// Time between checks.
     pub interval: Span,
@@ -202,24 +209,6 @@ pub struct RawHealthCheck {
     pub failures: u32,
     /// Successes in a row until it counts as healthy again.
     pub successes: u32,
-}
-
-/// How much of a refused path is shown.
-const PATH_SHOWN_MAX: usize = 100;
-
-/// The path of a request, with its query, as it is sent.
-fn request_path<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
-    let path = String::deserialize(input)?;
-    let sent = path.parse::<hyper::Uri>().map(|uri| uri.to_string());
-    let is_plain = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_plain && sent.is_ok_and(|sent| sent == path) {
-        return Ok(path);
-    }
-    let short: String = path.chars().take(PATH_SHOWN_MAX).collect();
-    Err(de::Error::custom(format!(
-        "health_check.path: {short:?} is no path that can be asked for: write one that begins \
-         with /, such as /health?full=1, with any other character as %XX, and no # part"
-    )))
 }
 
 impl Default for RawHealthCheck {
@@ -235,13 +224,14 @@ impl Default for RawHealthCheck {
 }
 
 /// One route.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawRoute {
     /// The prefix of the paths it takes.
     #[serde(default = "default_path")]
     pub path: String,
     /// The upstream it leads to.
+    #[schemars(example = &"default")]
     pub upstream: String,
     /// How a backend is chosen.
     #[serde(default)]
@@ -256,7 +246,7 @@ fn default_path() -> String {
 }
 
 /// Where one CONNECT target leads.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawConnect {
     /// The upstream with whose backends the tunnels are.
@@ -267,7 +257,7 @@ pub struct RawConnect {
 }
 
 /// How a backend is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Algorithm {
     /// By the client's address, consistent when backends come and go.
@@ -287,7 +277,7 @@ pub enum Algorithm {
 }
 
 /// `protocols` of a route.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawProtocols {
     /// For WebSocket handshakes.
@@ -305,7 +295,7 @@ pub struct RawProtocols {
 }
 
 /// `admin`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawAdmin {
     /// Whether there is one.
@@ -316,6 +306,7 @@ pub struct RawAdmin {
     pub port: u16,
     /// The token that writes need; prefer `token_file`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("writeOnly" = true))]
     pub token: Option<String>,
     /// A file with the token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -335,7 +326,7 @@ impl Default for RawAdmin {
 }
 
 /// `timeouts`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawTimeouts {
     /// The whole request head; `server.read_timeout` where not given. Outcome: 408.
@@ -375,7 +366,7 @@ impl Default for RawTimeouts {
 }
 
 /// `limits`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawLimits {
     /// Bytes of a head. Outcome: 431.
@@ -400,7 +391,7 @@ impl Default for RawLimits {
 }
 
 /// `dns`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawDns {
     /// How often the backends' host names are looked up again; 0: never.
@@ -416,7 +407,7 @@ impl Default for RawDns {
 }
 
 /// `retries`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawRetries {
     /// How often one request may be sent again.
@@ -435,7 +426,7 @@ impl Default for RawRetries {
 }
 
 /// `passive_health`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawPassiveHealth {
     /// Failed connects, or connections lost before the answer, in a row that
@@ -470,7 +461,7 @@ impl Default for RawPassiveHealth {
 }
 
 /// `collector`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawCollector {
     /// The collector's address, `http://` or `https://`; empty: none.
@@ -500,7 +491,7 @@ impl Default for RawCollector {
 }
 
 /// `agent`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawAgent {
     /// The agent's `--backends-socket` on this host; empty: none.
@@ -522,7 +513,7 @@ impl Default for RawAgent {
 }
 
 /// `access_log`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawAccessLog {
     /// Whether one is written.
@@ -544,7 +535,7 @@ impl Default for RawAccessLog {
 }
 
 /// The format of the access log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// One JSON object per line.

@@ -10,7 +10,6 @@ mod files;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -23,7 +22,7 @@ use daemon::token::{Token, TokenError};
 
 use crate::backend::Backend;
 use crate::config::raw::RawConfig;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Origin};
 use crate::descriptors;
 use crate::driver::listener::{self, ListenError};
 use crate::driver::run::{Listeners, WorkerCommand};
@@ -56,7 +55,7 @@ pub enum ApplyError {
 /// The one place where the configuration changes.
 #[derive(Debug)]
 pub struct Control {
-    path: PathBuf,
+    origin: Origin,
     commands: watch::Sender<WorkerCommand>,
     /// Held for a change, from reading the configuration until it is replaced. The
     /// state is locked only for the replacement itself.
@@ -138,7 +137,7 @@ impl Control {
     /// because it starts to watch the backends. The admin API is closed at first.
     #[must_use]
     pub fn new(
-        path: &Path,
+        origin: Origin,
         commands: watch::Sender<WorkerCommand>,
         listener: TcpListener,
         workers: usize,
@@ -158,7 +157,7 @@ impl Control {
             unresolved: BTreeSet::new(),
         });
         Arc::new_cyclic(|own| Self {
-            path: path.to_owned(),
+            origin,
             commands,
             config_lock: tokio::sync::Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
@@ -408,7 +407,7 @@ impl Control {
     pub async fn reload(&self) {
         // One at a time, so that an older file never takes the place of a newer.
         let alone = self.reloading.lock().await;
-        let applied = match Config::load(&self.path) {
+        let applied = match self.origin.load() {
             Ok(new) => {
                 self.prefetch_names(names::hosts(&new)).await;
                 self.lock_config().await.apply_config(new).await
@@ -436,7 +435,7 @@ impl Control {
     /// # Errors
     /// The file system's; then nothing is left behind.
     pub fn stage(&self, text: &str) -> io::Result<Staged> {
-        Staged::write(&self.path, text)
+        Staged::write(&self.origin.path, text)
     }
 
     /// Has the workers stop once what is in flight has ended.
@@ -455,7 +454,11 @@ impl Control {
     /// and key, tokens and authorities.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::new(file_stamp(&self.path), &self.table().config, &self.sources)
+        Fingerprint::new(
+            file_stamp(&self.origin.path),
+            &self.table().config,
+            &self.sources,
+        )
     }
 
     /// Acts on a change of the files since `earlier`.

@@ -3,11 +3,11 @@
 use super::{Finding, Tree};
 
 /// What each package may use of this repository; `tests` is of their tests alone.
-const LOCAL: [(&str, &[&str]); 26] = [
+const LOCAL: [(&str, &[&str]); 27] = [
     ("backend-load", &[]),
     ("bpf", &["daemon", "kernel-sample", "monitor-common"]),
     ("budget", &[]),
-    ("cli", &["monitor-proto", "problems"]),
+    ("cli", &["daemon", "monitor-proto", "problems"]),
     (
         "collector",
         &[
@@ -18,6 +18,7 @@ const LOCAL: [(&str, &[&str]); 26] = [
             "monitor-proto",
             "problems",
             "query",
+            "settings",
             "store",
             "tests",
         ],
@@ -56,6 +57,7 @@ const LOCAL: [(&str, &[&str]); 26] = [
             "monitor-proto",
             "problems",
             "proxy-config",
+            "settings",
             "spool",
             "tests",
             "window",
@@ -68,7 +70,14 @@ const LOCAL: [(&str, &[&str]); 26] = [
     ("problems", &["monitor-proto"]),
     (
         "proxy",
-        &["backend-load", "daemon", "http1", "monitor-proto", "tests"],
+        &[
+            "backend-load",
+            "daemon",
+            "http1",
+            "monitor-proto",
+            "settings",
+            "tests",
+        ],
     ),
     ("proxy-config", &[]),
     (
@@ -76,6 +85,7 @@ const LOCAL: [(&str, &[&str]); 26] = [
         &["budget", "daemon", "monitor-proto", "rollup", "store"],
     ),
     ("rollup", &["monitor-proto"]),
+    ("settings", &["daemon"]),
     ("spool", &["daemon", "monitor-proto"]),
     ("store", &["budget", "daemon", "monitor-proto", "rollup"]),
     (

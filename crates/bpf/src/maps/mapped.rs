@@ -34,6 +34,7 @@ unsafe impl<T> Send for Mapped<T> {}
 
 impl<T> Mapped<T> {
     /// Maps an array of `len` values for reading.
+    #[cfg(feature = "cost")]
     pub(crate) fn new(map: &MapData, name: &'static str, len: usize) -> Result<Self, KernelError> {
         Self::with(Access::Read, map, name, len)
     }

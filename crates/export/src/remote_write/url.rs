@@ -10,7 +10,7 @@ pub struct RemoteUrl(String);
 /// The text is no such URL.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "--remote-write {0:?}: use an http or https URL without a password, such as \
+    "{0:?}: use an http or https URL without a password, such as \
      http://prometheus:9090/api/v1/write"
 )]
 pub struct BadUrl(String);
