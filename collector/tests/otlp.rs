@@ -276,6 +276,11 @@ async fn the_documented_tables_are_what_is_served_and_sent() {
     eventually("the report arrives", || !receiver.bodies().is_empty());
 
     let mut served = families(&collector.get("/metrics").body, &COMMON);
+    // Which labels a problem has depends on its subject.
+    let problems: Vec<_> = served
+        .extract_if(.., |name, _| name.starts_with("speedmimi_problem"))
+        .map(|(name, (kind, _))| (name, kind))
+        .collect();
     let (own, of_hosts): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut served)
         .into_iter()
         .partition(|(name, _)| name.starts_with("speedmimi_collector_"));
@@ -284,7 +289,19 @@ async fn the_documented_tables_are_what_is_served_and_sent() {
         let row = |row: &Vec<String>| (row[name].clone(), (row[kind].clone(), words(&row[labels])));
         rows.map(row).collect::<BTreeMap<_, _>>()
     };
-    assert_eq!(table(0, 1, 2, &documented(4)), own, "the collector's own");
+    let (documented_problems, of_collector): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        table(0, 1, 2, &documented(4))
+            .into_iter()
+            .partition(|(name, _)| name.starts_with("speedmimi_problem"));
+    assert_eq!(of_collector, own, "the collector's own");
+    assert!(
+        problems
+            .iter()
+            .any(|(name, _)| name == "speedmimi_problems")
+    );
+    for (name, kind) in problems {
+        assert_eq!(documented_problems[&name].0, kind, "{name}");
+    }
     let rows = documented(8);
     assert_eq!(table(1, 2, 5, &rows), of_hosts, "of hosts and endpoints");
 

@@ -261,6 +261,13 @@ mod tests {
         model::{Key, tests::look},
     };
 
+    /// The screen without the line that says what is wrong.
+    fn table(model: &mut Model, width: u16, height: u16) -> Vec<String> {
+        let mut shown = screen(model, width, height + 1);
+        assert_eq!(shown.remove(1), "nothing is wrong on 1 host");
+        shown
+    }
+
     fn screen(model: &mut Model, width: u16, height: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, model)).unwrap();
@@ -280,7 +287,7 @@ mod tests {
     fn endpoints_and_sockets_are_shown_with_the_keys() {
         let mut model = Model::default();
         model.update(look(4_096));
-        let shown = screen(&mut model, 140, 6);
+        let shown = table(&mut model, 140, 6);
         assert!(shown[0].starts_with("SpeedMimi  3 endpoints"), "{shown:?}");
         assert!(shown[1].contains("RTT") && !shown[1].contains("EXCH/s"));
         let row = words(&shown[2]);
@@ -307,7 +314,7 @@ mod tests {
         assert!(shown[5].contains("b bytes↓") && shown[5].contains("q end"));
         model.press(Key::Letter('s'));
         model.press(Key::Letter('a'));
-        let shown = screen(&mut model, 140, 6);
+        let shown = table(&mut model, 140, 6);
         assert!(shown[0].contains("3 sockets"));
         let row = words(&shown[2]);
         assert_eq!(
@@ -329,24 +336,24 @@ mod tests {
         let mut model = Model::default();
         let mut two = look(4_096);
         model.update(two.clone());
-        assert!(!screen(&mut model, 140, 6)[1].contains("TARGET"));
+        assert!(!table(&mut model, 140, 6)[1].contains("TARGET"));
         for endpoint in &mut two.report.endpoints {
             endpoint.target = "/a".to_owned();
         }
         two.report.endpoints[1].target = "/system.slice/a-long-name.service".to_owned();
         two.sockets[0].target = "/a".to_owned();
         model.update(two);
-        let whole = screen(&mut model, 140, 6);
+        let whole = table(&mut model, 140, 6);
         let long = "/system.slice/a-long-name.service ";
         assert!(whole[2].starts_with(long), "{whole:?}");
-        let shown = screen(&mut model, 100, 6);
+        let shown = table(&mut model, 100, 6);
         assert!(shown[1].starts_with("TARGET "), "{shown:?}");
         let cut = words(&shown[2])[0];
         assert!(cut.starts_with('…') && long.contains(&cut["…".len()..]));
         assert_eq!(words(&shown[2])[1..], words(&whole[2])[1..], "{shown:?}");
         assert_eq!(words(&shown[3])[..2], ["/a", "upstream"]);
         model.press(Key::Letter('s'));
-        let shown = screen(&mut model, 140, 6);
+        let shown = table(&mut model, 140, 6);
         assert_eq!(words(&shown[2])[..2], ["/a", "downstream"], "{shown:?}");
     }
 
@@ -358,7 +365,7 @@ mod tests {
             report: tls,
             sockets: look(12_600).sockets,
         });
-        let wide = screen(&mut model, 200, 5);
+        let wide = table(&mut model, 200, 5);
         assert_eq!(
             wide[1].split_whitespace().collect::<Vec<_>>().join(" "),
             "ROLE ENDPOINT ACTIVE OPENED/s REQ/s EXCH/s IN/s OUT/s RTT RETR P99 COUNTED NOTE"
@@ -366,7 +373,7 @@ mod tests {
         let row = words(&wide[2]).join(" ");
         let figures = "1234 0 – 239 12.3 KiB 1.2 MiB 0.32 ms 7654321 0.34 ms* 0.0 s not HTTP/1";
         assert!(row.contains(figures), "{row}");
-        let narrow = screen(&mut model, 80, 5);
+        let narrow = table(&mut model, 80, 5);
         assert_eq!(
             words(&narrow[1]),
             [
@@ -381,12 +388,12 @@ mod tests {
         // What is sorted by is in sight.
         for (key, head) in [('r', "RTT"), ('a', "COUNTED"), ('t', "RETR")] {
             model.press(Key::Letter(key));
-            let sorted = screen(&mut model, 80, 5);
+            let sorted = table(&mut model, 80, 5);
             assert!(words(&sorted[1]).contains(&head), "{sorted:?}");
         }
         model.press(Key::Letter('s'));
         for width in [80, 200] {
-            let shown = screen(&mut model, width, 5);
+            let shown = table(&mut model, width, 5);
             let row = words(&shown[2]).join(" ");
             for part in ["downstream", " 127.0.0.1:1 ", " 12.3 KiB ", " 0.99 ms "] {
                 assert!(row.contains(part), "{part} at {width}: {row}");
@@ -475,7 +482,7 @@ mod tests {
             assert_eq!(shown.len(), usize::from(height));
         }
         // What is chosen is in sight.
-        let shown = screen(&mut model, 140, 4);
+        let shown = table(&mut model, 140, 4);
         assert!(shown[2].contains("10.0.0.1:80"), "{shown:?}");
     }
 
