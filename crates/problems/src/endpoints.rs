@@ -78,7 +78,10 @@ pub(crate) fn judge(scene: &mut Scene<'_>) {
             })
         };
         if id.is_upstream() {
-            let of_connects = recent(ATTEMPTS_MIN, FAILURES_MIN, |d| (d.attempts(), d.failures()));
+            let of_connects = history.recent(spans, |sum| {
+                let (of, part) = (sum.attempts(), sum.failures());
+                is_reached(sum) || of >= ATTEMPTS_MIN && part >= FAILURES_MIN
+            });
             connect_failures(scene, one, &of_connects);
             let of_churn = recent(CHURN_CONNECTIONS_MIN, 0, |d| (d.opened, 0));
             connection_churn(scene, one, &of_churn);
@@ -158,12 +161,18 @@ impl Share {
     }
 }
 
+/// Whether connections carry segments and none fails: with keep-alive there may be no
+/// attempt for long.
+fn is_reached(sum: &Digest) -> bool {
+    sum.failures() == 0 && sum.segments > 0
+}
+
 fn connect_failures(scene: &mut Scene<'_>, one: One<'_>, recent: &Recent) {
     let sum = &recent.sum;
     let share = Share {
         kind: Kind::ConnectFailures,
         part: sum.failures(),
-        of: sum.attempts(),
+        of: sum.attempts().max(u32::from(is_reached(sum))),
         part_min: FAILURES_MIN,
         of_min: ATTEMPTS_MIN,
     };
