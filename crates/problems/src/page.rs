@@ -22,7 +22,7 @@ below the value at which it stays. Without traffic nobody can tell; after {FORGE
 - **A listener's 5xx** are not told where its target's backends explain them: as many 5xx, failed connections and unanswered requests.
 - **Thresholds** are set by `speedmimi-collector run --problem-threshold KIND=VALUE` and `speedmimi-agent problems --threshold KIND=VALUE`, \
 repeatable; `KIND=off` turns a kind off.
-- **A host takes** about 0.8 KiB an endpoint with traffic, 36 KiB with 45 of them; all hosts together 256 MiB at the most, beyond which \
+- **A host takes** less than 64 KiB with 45 endpoints with traffic; all hosts together 256 MiB at the most, beyond which \
 windows are left out and counted (`speedmimi_collector_unjudged_windows_total`).
 - **After a start** the collector judges from the first reports that come; `since` is then no earlier than these.
 
