@@ -11,7 +11,7 @@ mod qemu;
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 pub(crate) use self::{image::Image, machine::test_units};
 use self::{initramfs::Initramfs, qemu::Qemu};
@@ -39,7 +39,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 for module in /modules/*.ko; do [ -f "$module" ] && insmod "$module"; done
-/test --color never </dev/null 2>&1
+/test --color never FILTER </dev/null 2>&1
 code=$?
 echo
 echo "guest: exit code $code"
@@ -51,6 +51,7 @@ pub(crate) fn run_tests(
     workspace: &Workspace,
     image: &Image,
     object: Option<&Path>,
+    filter: Option<&str>,
 ) -> Result<String> {
     if debian::is_debian() {
         debian::ensure_installed(&["xz-utils"])?;
@@ -60,19 +61,22 @@ pub(crate) fn run_tests(
     let directory = workspace.target().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     let initrd = directory.join("initramfs");
-    let bytes = guest(&qemu, &program, image)?;
+    let bytes = guest(&qemu, &program, image, filter)?;
     fs::write(&initrd, bytes).with_context(|| format!("writing {}", initrd.display()))?;
     timed(&format!("testing in Linux {}", image.version()), || {
         boot(&qemu, image, &initrd, 1024, COMMAND_LINE)
     })
 }
 
-fn guest(qemu: &Qemu, program: &Path, image: &Image) -> Result<Vec<u8>> {
+fn guest(qemu: &Qemu, program: &Path, image: &Image, filter: Option<&str>) -> Result<Vec<u8>> {
+    let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let filter = filter.unwrap_or_default();
+    ensure!(is_name(filter), "{filter} is no part of a test's name");
     let mut initramfs = Initramfs::default();
     for directory in ["proc", "sys", "dev", "tmp", "modules"] {
         initramfs.directory(directory);
     }
-    initramfs.file("init", INIT.as_bytes());
+    initramfs.file("init", INIT.replace("FILTER", filter).as_bytes());
     initramfs.copy("bin/busybox", &qemu.busybox())?;
     initramfs.copy("test", program)?;
     for library in libraries(&output(Command::new("ldd").arg(program))?) {
