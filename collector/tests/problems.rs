@@ -185,7 +185,7 @@ async fn thresholds_are_those_of_the_configuration_and_follow_it() {
     assert_eq!(bad.status.code(), Some(64));
     let words = String::from_utf8_lossy(&bad.stderr);
     assert!(
-        words.contains("--problem-threshold \"connect\" is no kind of problem"),
+        words.contains("--problem-threshold: \"connect\" is no kind of problem"),
         "{words}"
     );
 }

@@ -80,7 +80,7 @@ pub(crate) fn judge(scene: &mut Scene<'_>) {
         if id.is_upstream() {
             let of_connects = history.recent(spans, |sum| {
                 let (of, part) = (sum.attempts(), sum.failures());
-                is_reached(sum) || of >= ATTEMPTS_MIN && part >= FAILURES_MIN
+                is_reached(sum) || of >= ATTEMPTS_MIN && (part == 0 || part >= FAILURES_MIN)
             });
             connect_failures(scene, one, &of_connects);
             let of_churn = recent(CHURN_CONNECTIONS_MIN, 0, |d| (d.opened, 0));
