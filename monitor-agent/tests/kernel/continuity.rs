@@ -138,11 +138,7 @@ fn a_second_agent_is_refused(watch: &Watch) -> Result<(), Failed> {
     let refused = Kernel::open(&own.options, &[watch.target()]).unwrap_err();
     assert!(matches!(refused, KernelError::Busy { .. }), "{refused}");
     let text = refused.to_string();
-    let advised = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what}: {text}"));
-    assert!(advised("configuration of that one") < advised("--pin-dir"));
-    for own in ["--spool-dir", "--control-socket", "host id"] {
-        advised(own);
-    }
+    assert!(text.contains("another agent watches"), "{text}");
     assert!(
         uninstall(&own.options.pin_dir).is_err(),
         "not below a running agent"
