@@ -10,7 +10,7 @@ use monitor_common::{
 };
 
 use crate::{
-    count::{bump, bump_at},
+    count::{bump, bump_at, hide},
     maps, packets,
     payload::Packet,
 };
@@ -120,11 +120,11 @@ pub(crate) fn keep_tail(payload: &Packet<'_>, socket: *mut Socket, seq: u32, len
 /// At the end of a connection: whether a request awaited its response, or a response
 /// was under way.
 #[inline(always)]
-pub(crate) fn count_open_exchange(
+pub(crate) fn count_open_exchange<const READS: bool>(
     socket: *mut Socket,
     counters: *mut EndpointCounters,
     now: &Reading,
-    ending: usize,
+    mut ending: usize,
 ) {
     let exchange = packets::exchange(socket);
     if !maps::sees_packets()
@@ -157,9 +157,14 @@ pub(crate) fn count_open_exchange(
         let fin = stream.has(Stream::OUR_FIN);
         (now.snd_nxt.wrapping_sub(u32::from(fin)), fin)
     };
-    let whole = if maps::reads_heads() {
+    let whole = if READS {
         // SAFETY: written by the response's direction; a reset may overtake it.
-        unsafe { (*answer(socket)).is_whole(end_seq, by_fin) }
+        let answer = unsafe { &*answer(socket) };
+        let hide = |number| hide(number, answer.tail);
+        // Or each way to here would be followed through the whole head.
+        let (end_seq, by_fin) = (hide(end_seq.into()) as u32, hide(by_fin.into()) != 0);
+        ending = hide(ending as u64) as usize;
+        answer.is_whole(end_seq, by_fin, hide)
     } else {
         None
     };

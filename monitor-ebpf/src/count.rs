@@ -75,14 +75,19 @@ pub(crate) fn add_at<const N: usize>(counters: *mut [u64; N], index: usize) {
     let first = counters.cast::<u64>();
     // SAFETY: callers pass a pointer into a map's value.  Volatile, as others add to
     // it; what it holds does not matter, only that nobody knows it.
-    let unknown = unsafe { first.read_volatile() };
-    let mut index = index as u64;
-    // SAFETY: two instructions on a register, the second of which undoes the first.
-    unsafe { asm!("{i} ^= {u}", "{i} ^= {u}", i = inout(reg) index, u = in(reg) unknown) };
+    let index = hide(index as u64, unsafe { first.read_volatile() });
     if index < N as u64 {
         // SAFETY: within the array, as just compared.
         add(unsafe { first.add(index as usize) }, 1);
     }
+}
+
+/// A number of which the verifier knows as little as of another one, from a map.
+#[inline(always)]
+pub(crate) fn hide(mut number: u64, unknown: u64) -> u64 {
+    // SAFETY: two instructions on a register, the second of which undoes the first.
+    unsafe { asm!("{n} ^= {u}", "{n} ^= {u}", n = inout(reg) number, u = in(reg) unknown) };
+    number
 }
 
 /// Counts a duration.

@@ -50,21 +50,35 @@ const GO_ON: u32 = 1;
 
 #[sock_ops]
 pub fn socket_events(ctx: SockOpsContext) -> u32 {
-    handle::<false>(&ctx);
+    handle::<false, false>(&ctx);
     GO_ON
 }
 
-/// The same with a log, in its place where the agent is asked for one.  A switch
-/// within one program would cost nothing, but older verifiers refuse the log
-/// without `CAP_PERFMON`, switched on or not.
+/// The same where responses are read at the end of their connection (level http, with
+/// `CAP_PERFMON`).  Switches within one program would cost nothing, but older verifiers
+/// refuse what is behind them without `CAP_PERFMON`, switched on or not.
+#[sock_ops]
+pub fn socket_events_http(ctx: SockOpsContext) -> u32 {
+    handle::<false, true>(&ctx);
+    GO_ON
+}
+
+/// The same with a log, in its place where the agent is asked for one.
 #[sock_ops]
 pub fn socket_events_logged(ctx: SockOpsContext) -> u32 {
-    handle::<true>(&ctx);
+    handle::<true, false>(&ctx);
+    GO_ON
+}
+
+/// Both.
+#[sock_ops]
+pub fn socket_events_http_logged(ctx: SockOpsContext) -> u32 {
+    handle::<true, true>(&ctx);
     GO_ON
 }
 
 #[inline(always)]
-fn handle<const LOGS: bool>(ctx: &SockOpsContext) {
+fn handle<const LOGS: bool, const READS: bool>(ctx: &SockOpsContext) {
     // SAFETY: the context is valid for the run of the program.
     let ops = unsafe { &*ctx.ops };
     match ops.op {
@@ -72,7 +86,7 @@ fn handle<const LOGS: bool>(ctx: &SockOpsContext) {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => active_established(ctx, ops),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => passive_established::<LOGS>(ctx, ops),
         BPF_SOCK_OPS_RTT_CB => round_trip(ctx, ops),
-        BPF_SOCK_OPS_STATE_CB => state_change::<LOGS>(ctx, ops),
+        BPF_SOCK_OPS_STATE_CB => state_change::<LOGS, READS>(ctx, ops),
         BPF_SOCK_OPS_RTO_CB => timer(ctx, ops),
         BPF_SOCK_OPS_PARSE_HDR_OPT_CB => header(ops),
         // What another program asked for tells of it, too.
@@ -316,7 +330,7 @@ fn fold(ops: &bpf_sock_ops, socket: *mut Socket, counters: *mut EndpointCounters
 }
 
 #[inline(always)]
-fn state_change<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
+fn state_change<const LOGS: bool, const READS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     let Some(socket) = followed(ops) else { return };
     let Some(counters) = maps::counters(slot(socket)) else {
         return;
@@ -339,7 +353,7 @@ fn state_change<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
     }
     if ends {
         stream(socket).flags |= Stream::ENDED;
-        end(ctx, ops, socket, counters, old);
+        end::<READS>(ctx, ops, socket, counters, old);
         if LOGS {
             debug!(ctx, "ended cookie={} old_state={}", cookie(ctx), old);
         }
@@ -347,7 +361,7 @@ fn state_change<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
 }
 
 #[inline(always)]
-fn end(
+fn end<const READS: bool>(
     ctx: &SockOpsContext,
     ops: &bpf_sock_ops,
     socket: *mut Socket,
@@ -374,7 +388,7 @@ fn end(
         resets: resets(socket),
     };
     let ending = ending(stream, &now, &close, || keepalive(ctx)) as usize;
-    answer::count_open_exchange(socket, counters, &now, ending);
+    answer::count_open_exchange::<READS>(socket, counters, &now, ending);
     // Last, as above.
     bump_at!(counters, connections_closed, ending);
 }

@@ -339,6 +339,7 @@ fn load(cpus: u32, bench: u32) -> Result<Ebpf, KernelError> {
     EbpfLoader::new()
         .override_global(object::STRIPES, &cpus, true)
         .override_global(BENCH, &bench, true)
+        .override_global(object::PACKETS, &1u8, true)
         .override_global(object::PARTS, &parts, true)
         .map_max_entries(maps::COUNTERS, slots * cpus)
         .map_max_entries(maps::LOST, cpus)
@@ -359,7 +360,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut CgroupS
 fn sizes() -> Result<Vec<Size>, KernelError> {
     let mut ebpf = load(cpus(), 0)?;
     let mut sizes = Vec::new();
-    for program in Program::ALL {
+    for program in Program::each() {
         attach::load(&mut ebpf, program)?;
         let name = program.name();
         let info = ebpf

@@ -157,7 +157,7 @@ fn programs() -> (Check, Option<OwnedFd>) {
         Err(error) => return (failed(chain(&error)), None),
     };
     let mut refused_http = None;
-    for program in Program::ALL {
+    for program in Program::each() {
         match attach::load(&mut ebpf, program) {
             Err(error) if program.http_only() => refused_http = Some(chain(&error)),
             Err(error) => return (failed(chain(&error)), None),

@@ -1,5 +1,6 @@
 //! The kernel object and the names of what is in it.
 
+use kernel_sample::Level;
 use monitor_common::http::FEW_PARTS;
 
 use crate::{KernelLog, capabilities};
@@ -68,31 +69,52 @@ pub(crate) enum Program {
     Connect4,
     Connect6,
     Release,
-    SocketEvents,
-    SocketEventsLogged,
+    SocketEvents(SocketEvents),
     Ingress,
     Egress,
 }
 
-impl Program {
-    /// In the order in which they are attached: what a packet's program needs is
-    /// set up by the socket's, and an attempt is noted only where the SYN that
-    /// takes it back is seen.
-    pub(crate) const ALL: [Self; 6] = [
-        Self::SocketEvents,
-        Self::Release,
-        Self::Connect4,
-        Self::Connect6,
-        Self::Ingress,
-        Self::Egress,
-    ];
+/// Which of the programs that follow sockets' events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SocketEvents {
+    /// It reads a response's head when its connection ends.
+    reads_heads: bool,
+    logs: bool,
+}
 
-    /// The same, with the program that logs in the place of the one that does not.
-    pub(crate) fn all(log: KernelLog) -> [Self; 6] {
-        Self::ALL.map(|program| match program {
-            Self::SocketEvents if log != KernelLog::Off => Self::SocketEventsLogged,
-            other => other,
-        })
+impl Program {
+    /// Those of a level, in the order in which they are attached: what a packet's
+    /// program needs is set up by the socket's, and an attempt is noted only where the
+    /// SYN that takes it back is seen.  Those of level http alone are among them.
+    pub(crate) fn all(level: Level, log: KernelLog) -> [Self; 6] {
+        let events = SocketEvents {
+            reads_heads: level == Level::Http && capabilities::has_perfmon(),
+            logs: log != KernelLog::Off,
+        };
+        Self::with(events)
+    }
+
+    /// Every program that a level loads, those of level http alone last.
+    pub(crate) fn each() -> impl Iterator<Item = Self> {
+        let of = |level| Self::all(level, KernelLog::Off).into_iter();
+        let tcp = of(Level::Tcp).filter(|program| !program.http_only());
+        tcp.chain(of(Level::Http).filter(|program| program.http_only()))
+    }
+
+    /// All links, whichever program of its kind is behind one.
+    pub(crate) fn links() -> [&'static str; 6] {
+        Self::with(SocketEvents::default()).map(Self::link)
+    }
+
+    const fn with(events: SocketEvents) -> [Self; 6] {
+        [
+            Self::SocketEvents(events),
+            Self::Release,
+            Self::Connect4,
+            Self::Connect6,
+            Self::Ingress,
+            Self::Egress,
+        ]
     }
 
     /// Its name in the object.
@@ -101,8 +123,12 @@ impl Program {
             Self::Connect4 => "connect4",
             Self::Connect6 => "connect6",
             Self::Release => "release",
-            Self::SocketEvents => "socket_events",
-            Self::SocketEventsLogged => "socket_events_logged",
+            Self::SocketEvents(events) => match (events.reads_heads, events.logs) {
+                (false, false) => "socket_events",
+                (false, true) => "socket_events_logged",
+                (true, false) => "socket_events_http",
+                (true, true) => "socket_events_http_logged",
+            },
             Self::Ingress => "ingress",
             Self::Egress => "egress",
         }
@@ -114,7 +140,7 @@ impl Program {
             Self::Connect4 => "link_connect4",
             Self::Connect6 => "link_connect6",
             Self::Release => "link_release",
-            Self::SocketEvents | Self::SocketEventsLogged => "link_socket_events",
+            Self::SocketEvents(_) => "link_socket_events",
             Self::Ingress => "link_ingress",
             Self::Egress => "link_egress",
         }
@@ -122,6 +148,10 @@ impl Program {
 
     /// Whether only level http needs it.
     pub(crate) const fn http_only(self) -> bool {
-        matches!(self, Self::Ingress | Self::Egress)
+        match self {
+            Self::Ingress | Self::Egress => true,
+            Self::SocketEvents(events) => events.reads_heads,
+            Self::Connect4 | Self::Connect6 | Self::Release => false,
+        }
     }
 }

@@ -39,9 +39,7 @@ pub(crate) fn load(ebpf: &mut Ebpf, program: Program) -> Result<(), KernelError>
     };
     let loaded = ebpf.program_mut(program.name()).ok_or(missing)?;
     let result = match program {
-        Program::SocketEvents | Program::SocketEventsLogged => {
-            <&mut SockOps>::try_from(loaded).and_then(SockOps::load)
-        }
+        Program::SocketEvents(_) => <&mut SockOps>::try_from(loaded).and_then(SockOps::load),
         Program::Connect4 | Program::Connect6 => {
             <&mut CgroupSockAddr>::try_from(loaded).and_then(CgroupSockAddr::load)
         }
@@ -82,7 +80,7 @@ fn link(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<FdLink, Prog
         return Err(ProgramError::NotLoaded);
     };
     let link = match program {
-        Program::SocketEvents | Program::SocketEventsLogged => {
+        Program::SocketEvents(_) => {
             let loaded: &mut SockOps = loaded.try_into()?;
             let id = loaded.attach(cgroup, mode)?;
             loaded.take_link(id)?.try_into()
@@ -147,9 +145,9 @@ const LEFT: &str = "left_";
 /// Leaves the links to a cgroup that was removed to the sockets that outlive it: the
 /// kernel detaches them with the last of these, and until then their ends count.
 pub(crate) fn leave(pins: &Pins, cgroup_id: u64) -> Result<(), KernelError> {
-    for program in Program::ALL {
-        let path = pins.path(program.link());
-        let left = pins.path(&format!("{LEFT}{cgroup_id:x}_{}", program.link()));
+    for link in Program::links() {
+        let path = pins.path(link);
+        let left = pins.path(&format!("{LEFT}{cgroup_id:x}_{link}"));
         match fs::rename(&path, left) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(KernelError::File {

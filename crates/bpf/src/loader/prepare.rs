@@ -20,7 +20,7 @@ pub(crate) fn usable(pins: &Pins, cgroup_id: u64) -> Result<Option<Meta>, Kernel
     let Some(meta) = pins.meta()? else {
         // Nothing, or a beginning that was cut short: start clean.
         let pinned = maps::ALL.into_iter().chain(maps::OWN);
-        for name in pinned.chain(Program::ALL.map(Program::link)) {
+        for name in pinned.chain(Program::links()) {
             remove(pins, name)?;
         }
         return Ok(None);

@@ -74,7 +74,7 @@ struct Attached {
 impl Attached {
     /// Attaches the programs, and detaches what only level http needs.
     fn attach(&mut self, level: Level, pins: &Pins) -> Result<(), KernelError> {
-        for program in Program::all(self.options.log) {
+        for program in Program::all(level, self.options.log) {
             if program.http_only() && level == Level::Tcp {
                 attach::detach(program, pins)?;
             } else {
@@ -93,7 +93,7 @@ fn load(
     pins: &Pins,
 ) -> Result<Ebpf, KernelError> {
     let mut ebpf = prepare::load(options, level, meta, pins)?;
-    for program in Program::all(options.log) {
+    for program in Program::all(level, options.log) {
         if level == Level::Http || !program.http_only() {
             attach::load(&mut ebpf, program)?;
         }
