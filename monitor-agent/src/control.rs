@@ -6,7 +6,6 @@
 use std::{
     io::{self, BufRead, BufReader, Write},
     net::SocketAddr,
-    os::{fd::OwnedFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -16,13 +15,6 @@ use delivery::{Progress, SharedSpool, lock};
 use kernel_sample::Level;
 use monitor_proto::{figures::HOST_GAUGES, json::rfc3339};
 use proxy_config::Name;
-use rustix::{
-    fs::{Mode, fchmod},
-    net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen as listen_on,
-        socket_with,
-    },
-};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader as AsyncBufReader},
@@ -87,35 +79,6 @@ pub enum AskError {
     /// Asking or reading the answer.
     #[error("the agent gives no answer that can be read")]
     Answer(#[source] io::Error),
-}
-
-/// Makes the socket, in the place of one that nobody listens on any more.
-///
-/// # Errors
-/// Where another agent listens on it, or it cannot be made.
-pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "another agent listens on it",
-        ));
-    }
-    match std::fs::symlink_metadata(path) {
-        Ok(file) if file.file_type().is_socket() => std::fs::remove_file(path)?,
-        Ok(_) => {
-            let what = "something is there that is no socket";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
-        }
-        Err(_) => {}
-    }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket: OwnedFd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    // Linux gives the file the socket's own mode, so that there is no moment at
-    // which others could connect.
-    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    bind(&socket, &SocketAddrUnix::new(path)?)?;
-    listen_on(&socket, 16)?;
-    UnixListener::from_std(socket.into())
 }
 
 /// How long an answer may take: the level is changed before it comes.
@@ -310,6 +273,7 @@ fn name(level: Level) -> &'static str {
 mod tests {
     use super::*;
     use crate::sampler::{Sampler, SamplerOptions};
+    use crate::unix_socket;
     use kernel_sample::{CounterSnapshot, CounterSource, KernelSample, Opened, SourceError};
     use spool::Spool;
 
@@ -366,7 +330,8 @@ mod tests {
         let path = dir.path().join("control.sock");
         let sampler = sampler(Duration::from_millis(100));
         let control = control(&sampler, &dir.path().join("spool"));
-        let listener = listen(&path).unwrap();
+        let listener = unix_socket::listen(&path, None).unwrap();
+        let listener = UnixListener::from_std(listener).unwrap();
         // One who never asks, and then one who has asked before it is his turn.
         let silent = std::os::unix::net::UnixStream::connect(&path).unwrap();
         let mut client = UnixStream::connect(&path).await.unwrap();
@@ -405,20 +370,5 @@ mod tests {
         let closed = ask(&path, "level tcp").unwrap_err().to_string();
         assert_eq!(closed, "the agent closed without an answer");
         closing.join().unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_socket_that_was_left_is_replaced_and_nothing_else_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("control.sock");
-        drop(listen(&path).unwrap());
-        let listener = listen(&path).unwrap();
-        assert_eq!(listen(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(listener);
-        let file = dir.path().join("precious");
-        std::fs::write(&file, "data").unwrap();
-        let refused = listen(&file).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
     }
 }

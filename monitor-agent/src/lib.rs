@@ -26,4 +26,5 @@ pub mod sampler;
 pub mod target;
 pub mod top;
 pub mod uncounted;
+pub mod unix_socket;
 pub mod view;

@@ -28,7 +28,8 @@ use monitor_agent::{
     judge::{self, ViewJudge},
     logging,
     names::NamesFiles,
-    run,
+    run::{self, RunError},
+    sampler::SamplerError,
     target::{self, Roots, TargetError, TargetRequest},
     top::{self, Look, TopError},
     view::{self, View},
@@ -85,10 +86,13 @@ const ANOTHER_AGENT: &str = "; to watch more, add it to the configuration of tha
     --spool-dir, --control-socket and host id (/etc/machine-id), or the reports of both mix";
 
 fn is_another_agent(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        matches!(cause.downcast_ref(), Some(KernelError::Busy { .. }))
-            || matches!(cause.downcast_ref(), Some(SpoolError::Locked(_)))
-    })
+    match error.downcast_ref() {
+        Some(RunError::Spool(error)) => matches!(error, SpoolError::Locked(_)),
+        Some(RunError::Sampler(SamplerError::Source(error))) => {
+            matches!(error.downcast_ref(), Some(KernelError::Busy { .. }))
+        }
+        _ => false,
+    }
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
@@ -194,6 +198,7 @@ fn run(line: CommandLine) -> anyhow::Result<()> {
             doctor::removal(&config.pin_dir, &[&label])
         );
     }
+    let backends = run::backends_socket(&config)?;
     let kept = capabilities::keep(&config.needs(targets, &roots))
         .context("capabilities cannot be given up")?;
     tracing::info!(kept = kept.join(","), "gave up all other capabilities");
@@ -215,7 +220,7 @@ fn run(line: CommandLine) -> anyhow::Result<()> {
     runtime.block_on(async {
         let stop = run::signals()?;
         let signals = run::Signals { stop, reload };
-        Ok(run::run(config, (resolved, roots), signals, open).await?)
+        Ok(run::run(config, (resolved, roots), backends, signals, open).await?)
     })
 }
 

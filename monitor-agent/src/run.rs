@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     backends::{agent_check, socket},
     config::{Config, Otlp},
-    control::{self, Control},
+    control::Control,
     metrics,
     names::FollowedFiles,
     reload::Reload,
@@ -38,6 +38,7 @@ use crate::{
     sampler::{Sampler, SamplerError, SamplerOptions, Shared, environment},
     target::{Awaited, Change, Resolved, Roots},
     uncounted::Uncounted,
+    unix_socket::{self, SocketFile},
 };
 
 /// How long the last report may take to be acknowledged.
@@ -114,6 +115,9 @@ pub struct Signals<S> {
     pub reload: mpsc::Receiver<()>,
 }
 
+/// What balancers connect to.
+pub type BackendsListener = (std::os::unix::net::UnixListener, SocketFile);
+
 /// Runs until told to stop.  `open` is first called after
 /// everything that can fail more cheaply, with the spool's lock held.
 ///
@@ -122,6 +126,7 @@ pub struct Signals<S> {
 pub async fn run(
     config: Config,
     (resolved, roots): (Resolved, Roots),
+    backends: Option<BackendsListener>,
     signals: Signals<impl Future<Output = &'static str>>,
     open: Opener,
 ) -> Result<(), RunError> {
@@ -137,7 +142,7 @@ pub async fn run(
     let resume = Resume::find(&mut spool, recovered, &checkpoint, &host.boot_id, now)?;
     let listener = control_listener(&config)?;
     let path = config.control_socket.path.clone();
-    let control_file = listener.as_ref().map(|_| ControlFile(path));
+    let control_file = listener.as_ref().map(|_| SocketFile::new(path));
     let start = environment(
         &mut HostReader::open("/proc".as_ref(), "/".as_ref()),
         targets,
@@ -149,7 +154,6 @@ pub async fn run(
     };
     let metrics = listen("--metrics-listen", config.metrics_listen).await?;
     let agent_check = listen("--agent-check-listen", config.agent_check_listen).await?;
-    let backends = backends_listener(&config)?;
     let metrics_address = metrics.as_ref().and_then(|m| m.local_addr().ok());
     let sampler = Sampler::start(open, options)?;
     let level = sampler.level();
@@ -209,6 +213,13 @@ pub async fn run(
         losses: reporter.losses(),
     };
     let metrics = metrics.map(|at| tokio::spawn(metrics::serve(at, metrics_source)));
+    let backends = match backends {
+        Some((listener, file)) => {
+            let listener = UnixListener::from_std(listener).map_err(system("a socket"))?;
+            Some((listener, file))
+        }
+        None => None,
+    };
     let balancers = Balancers::serve(backends, agent_check, sampler.shared(), &names);
     let uncounted = Uncounted::default();
     uncounted
@@ -263,12 +274,12 @@ pub async fn run(
 #[expect(dead_code, reason = "the fields do their work when they are dropped")]
 struct Balancers {
     tasks: JoinSet<()>,
-    file: Option<socket::SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl Balancers {
     fn serve(
-        backends: Option<(UnixListener, socket::SocketFile)>,
+        backends: Option<(UnixListener, SocketFile)>,
         agent_check: Option<TcpListener>,
         shared: Arc<Shared>,
         names: &Arc<FollowedFiles>,
@@ -392,9 +403,11 @@ async fn listen(
     })
 }
 
-fn backends_listener(
-    config: &Config,
-) -> Result<Option<(UnixListener, socket::SocketFile)>, RunError> {
+/// The socket for balancers, which is made before the agent gives up its capabilities.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn backends_socket(config: &Config) -> Result<Option<BackendsListener>, RunError> {
     let Some(wanted) = &config.backends_socket else {
         return Ok(None);
     };
@@ -402,24 +415,14 @@ fn backends_listener(
         path: wanted.path.clone(),
         source,
     })?;
-    Ok(Some((opened, socket::SocketFile::new(&wanted.path))))
-}
-
-/// The control socket's file, which goes when nobody answers there any more, also
-/// where the start fails.  One that stays behind is replaced anyway.
-struct ControlFile(PathBuf);
-
-impl Drop for ControlFile {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.0).ok();
-    }
+    Ok(Some(opened))
 }
 
 /// The control socket; a default place that cannot be used is not worth not
 /// counting for.
 fn control_listener(config: &Config) -> Result<Option<UnixListener>, RunError> {
     let path = &config.control_socket.path;
-    match control::listen(path) {
+    match unix_socket::listen(path, None).and_then(UnixListener::from_std) {
         Ok(listener) => Ok(Some(listener)),
         Err(source) if config.control_socket.required => Err(RunError::Control {
             path: path.clone(),

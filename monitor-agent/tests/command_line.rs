@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     process::{Child, Command, Output},
 };
@@ -53,6 +54,8 @@ fn main() {
         bad_usage_and_bad_configuration_exit_with_64, nothing;
         a_start_that_fails_leaves_nothing_that_it_made, missing_kernel;
         what_is_missing_is_waited_for_and_a_hangup_reloads, missing_kernel;
+        a_second_agent_is_told_what_to_do, missing_kernel;
+        the_socket_for_balancers_belongs_to_its_group, missing_kernel;
         names_of_a_target_that_is_not_watched_are_refused_before_anything_is_attached, missing_cgroup2;
         without_a_target_the_candidates_are_listed, missing_cgroup2;
         help_version_completions_and_the_manual_go_to_stdout, nothing;
@@ -161,6 +164,74 @@ impl Agent {
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+/// A group that the agent is not in takes a right that it gives up at its start.
+fn the_socket_for_balancers_belongs_to_its_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = format!("speedmimi-test-{}-group", std::process::id());
+    let _cgroup = Cgroup::make(&name);
+    let pins = format!("/sys/fs/bpf/{name}");
+    let path = |file: &str| dir.path().join(file).to_str().unwrap().to_owned();
+    let (socket, log) = (path("backends.sock"), path("log"));
+    let child = Command::new(env!("CARGO_BIN_EXE_speedmimi-agent"))
+        .args(["run", "--cgroup", &name, "--pin-dir", &pins])
+        .args(["--spool-dir", &path("spool")])
+        .args(["--control-socket", &path("control.sock")])
+        .args(["--backends-socket", &socket])
+        .args(["--backends-socket-group", "54321"])
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut agent = Agent { child, pins };
+    let logged = || fs::read_to_string(&log).unwrap();
+    eventually("it is ready", || {
+        assert_eq!(agent.child.try_wait().unwrap(), None, "{}", logged());
+        logged().contains("ready")
+    });
+    let there = fs::metadata(&socket).unwrap();
+    assert_eq!((there.gid(), there.mode() & 0o777), (54_321, 0o660));
+    agent.signal(Signal::TERM);
+    assert!(agent.child.wait().unwrap().success());
+    assert!(!std::path::Path::new(&socket).exists());
+}
+
+/// Whether it is the target or the spool that another agent holds.
+fn a_second_agent_is_told_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = std::process::id();
+    let name = format!("speedmimi-test-{id}-twice");
+    let _cgroup = Cgroup::make(&name);
+    let pins = format!("/sys/fs/bpf/speedmimi-test-{id}-twice");
+    let path = |file: &str| dir.path().join(file).to_str().unwrap().to_owned();
+    let (spool, control) = (path("spool"), path("control.sock"));
+    let first = ["run", "--cgroup", &name, "--pin-dir", &pins];
+    let child = Command::new(env!("CARGO_BIN_EXE_speedmimi-agent"))
+        .args(first)
+        .args(["--spool-dir", &spool, "--control-socket", &control])
+        .stderr(fs::File::create(path("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let _agent = Agent {
+        child,
+        pins: pins.clone(),
+    };
+    eventually("the first one is ready", || {
+        fs::read_to_string(path("log")).unwrap().contains("ready")
+    });
+    let (other, socket) = (path("other"), path("other.sock"));
+    let own = ["--control-socket", &socket, "--spool-dir"];
+    for (spool, busy) in [(&other, "another agent watches"), (&spool, "spool")] {
+        let second = [&first[..], &own, &[spool]].concat();
+        let text = stderr(&second);
+        assert_eq!(code(&second), 1, "{text}");
+        let advised = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what}: {text}"));
+        assert!(advised(busy) < advised("configuration of that one"));
+        assert!(advised("configuration of that one") < advised("own --pin-dir"));
+        for own in ["--spool-dir", "--control-socket", "host id"] {
+            advised(own);
+        }
     }
 }
 

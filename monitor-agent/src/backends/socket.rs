@@ -1,17 +1,7 @@
 //! The figures of every backend as lines of JSON: who connects gets one per sample.
 
-use std::{
-    io,
-    os::unix::fs::{FileTypeExt, PermissionsExt, chown},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
-use rustix::{
-    fs::{Mode, fchmod},
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
-};
 use tokio::{
     io::AsyncWriteExt,
     net::{UnixListener, UnixStream},
@@ -19,7 +9,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{config::BackendsSocket, names::FollowedFiles, sampler::Shared};
+use crate::{
+    config::BackendsSocket,
+    names::FollowedFiles,
+    sampler::Shared,
+    unix_socket::{self, SocketFile},
+};
 
 /// Readers at once; more are closed at once.
 const READERS_MAX: usize = 16;
@@ -30,37 +25,15 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much of the file of groups is read.
 const GROUP_BYTES_MAX: u64 = 4 << 20;
 
-/// Makes the socket, in the place of one that nobody listens on any more.
+/// Makes the socket, which takes more rights than the agent keeps: a group that it is not
+/// in.
 ///
 /// # Errors
 /// Where something else is there, the group is unknown, or it cannot be made.
-pub fn open(config: &BackendsSocket) -> io::Result<UnixListener> {
-    let path = &config.path;
+pub fn open(config: &BackendsSocket) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
     let group = config.group.as_deref().map(group_id).transpose()?;
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        let what = "another process listens on it";
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
-    }
-    match std::fs::symlink_metadata(path) {
-        Ok(file) if file.file_type().is_socket() => std::fs::remove_file(path)?,
-        Ok(_) => {
-            let what = "something is there that is no socket";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
-        }
-        Err(_) => {}
-    }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    // Linux gives the file the socket's own mode, and takes away what the umask says.
-    // Nobody can connect before it listens.
-    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    bind(&socket, &SocketAddrUnix::new(path)?)?;
-    if group.is_some() {
-        chown(path, None, group)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    }
-    listen(&socket, 16)?;
-    UnixListener::from_std(socket.into())
+    let listener = unix_socket::listen(&config.path, group)?;
+    Ok((listener, SocketFile::new(config.path.clone())))
 }
 
 /// The number of a group, by its name or number.
@@ -144,60 +117,20 @@ async fn closed(stream: &UnixStream) -> io::Result<()> {
     }
 }
 
-/// The socket's file, which goes when nobody answers there any more.
-#[derive(Debug)]
-pub struct SocketFile(std::path::PathBuf);
-
-impl SocketFile {
-    /// Removes `path` when it is dropped.
-    #[must_use]
-    pub fn new(path: &Path) -> Self {
-        Self(path.to_owned())
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.0).ok();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
-    fn config(path: &Path, group: Option<&str>) -> BackendsSocket {
-        BackendsSocket {
-            path: path.to_owned(),
-            group: group.map(str::to_owned),
-        }
-    }
-
-    #[tokio::test]
-    async fn the_socket_is_its_owners_and_its_groups_alone() {
+    #[test]
+    fn an_unknown_group_is_told_with_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("backends.sock");
-        let mode = || std::fs::metadata(&path).unwrap().mode() & 0o777;
-        drop(open(&config(&path, None)).unwrap());
-        assert_eq!(mode(), 0o600);
-        let own = rustix::process::getgid().as_raw();
-        let listener = open(&config(&path, Some(&own.to_string()))).unwrap();
-        assert_eq!(
-            (mode(), std::fs::metadata(&path).unwrap().gid()),
-            (0o660, own)
-        );
-        let taken = open(&config(&path, None)).unwrap_err();
-        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
-        drop(listener);
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, "a file").unwrap();
-        let there = open(&config(&path, None)).unwrap_err();
-        assert_eq!(there.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(std::fs::read(&path).unwrap(), b"a file");
-        let unknown = open(&config(&path, Some("no such group"))).unwrap_err();
+        let config = BackendsSocket {
+            path: dir.path().join("backends.sock"),
+            group: Some("no such group".to_owned()),
+        };
+        let unknown = open(&config).unwrap_err();
         assert!(unknown.to_string().contains("groupadd"), "{unknown}");
+        assert!(!config.path.exists());
     }
 
     #[test]

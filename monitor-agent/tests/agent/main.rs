@@ -151,7 +151,7 @@ impl Agent {
             let source = Box::new(kernel.clone());
             Ok(Opened { source, level })
         });
-        let mut running = std::pin::pin!(run::run(config, (resolved, roots), signals, open));
+        let mut running = std::pin::pin!(run::run(config, (resolved, roots), None, signals, open));
         tokio::select! {
             ended_by_itself = &mut running => panic!("ended by itself: {ended_by_itself:?}"),
             end = ended => if end == Ok(End::Killed) { return },
