@@ -22,25 +22,19 @@ fn problems(url: &str, more: &[&str]) -> (String, Option<i32>) {
     )
 }
 
-/// Stores windows in which every answer is a 503 until they are judged; the number of
-/// the last one.
-async fn fail(c: &Collector, from: u64) -> u64 {
+/// Stores windows in which every answer has this status until the command ends with this
+/// code; the number of the last one.
+async fn answer_until(c: &Collector, from: u64, status: &str, code: i32) -> u64 {
     for n in from..from + 100 {
-        let mut failing = report("web", n);
-        let http = failing.endpoints[0]
-            .window
-            .as_mut()
-            .unwrap()
-            .http
-            .as_mut()
-            .unwrap();
-        http.responses_by_code = [("503".to_owned(), 50)].into();
-        c.store(vec![failing]).await;
-        if problems(&c.url, &[]).1 == Some(1) {
+        let mut answering = report("web", n);
+        let window = answering.endpoints[0].window.as_mut().unwrap();
+        window.http.as_mut().unwrap().responses_by_code = [(status.to_owned(), 50)].into();
+        c.store(vec![answering]).await;
+        if problems(&c.url, &[]).1 == Some(code) {
             return n;
         }
     }
-    panic!("a hundred windows of 503 are no problem");
+    panic!("a hundred windows of {status}, and `problems` never ended with {code}");
 }
 
 #[tokio::test]
@@ -55,7 +49,7 @@ async fn problems_are_told_and_the_exit_code_says_whether_there_are_some() {
     let once = stdout(&["top", "--once", "--collector", &c.url]);
     assert!(once.starts_with(well), "{once}");
 
-    fail(&c, 2).await;
+    answer_until(&c, 2, "503", 1).await;
     let sentence = "critical  listener 127.0.0.1:8080 answers 100 % with 5xx\n";
     let (text, code) = problems(&c.url, &["--host", "web"]);
     assert_eq!(code, Some(1));
@@ -108,27 +102,13 @@ async fn watching_tells_what_begins_and_what_is_over() {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
-    let last = fail(&c, 2).await;
+    let last = answer_until(&c, 2, "503", 1).await;
     let begun = next();
     assert_eq!(
         (&begun["event"], &begun["problem"]["kind"]),
         (&"begin".into(), &"server_errors".into())
     );
-    for n in last + 1..last + 100 {
-        let mut well = report("web", n);
-        let http = well.endpoints[0]
-            .window
-            .as_mut()
-            .unwrap()
-            .http
-            .as_mut()
-            .unwrap();
-        http.responses_by_code = [("200".to_owned(), 50)].into();
-        c.store(vec![well]).await;
-        if problems(&c.url, &[]).1 == Some(0) {
-            break;
-        }
-    }
+    answer_until(&c, last + 1, "200", 0).await;
     let over = next();
     assert_eq!(over["event"], "end");
     assert_eq!(over["problem"]["subject"], begun["problem"]["subject"]);
