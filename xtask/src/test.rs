@@ -112,22 +112,11 @@ fn in_kernel(
     Summary::of_guest(&vm::run_tests(workspace, image, object, filter)?)
 }
 
-/// What is run in Debian's kernel: all programs are loaded, attached, and count over
-/// the end of their agent. The whole suite takes over 12 minutes in an emulated
-/// processor: `cargo xtask test --kernel IMAGE` runs it.
-const IN_DEBIANS_KERNEL: &str = "counting_goes_on_without_an_agent";
-
-/// That in the kernel of this Debian release; skipped, and counted so, where
+/// The same in the kernel of this Debian release; skipped, and counted so, where
 /// it cannot be had.
 pub(crate) fn in_debians_kernel(workspace: &Workspace, object: &Path) -> Result<Summary> {
-    if std::env::var_os("SPEEDMIMI_TEST_DEBIANS_KERNEL").is_none() {
-        return Ok(skipped(
-            "an emulated processor takes minutes to verify the programs: set \
-             SPEEDMIMI_TEST_DEBIANS_KERNEL=1, or run `cargo xtask test --kernel IMAGE`",
-        ));
-    }
     match Image::of_debian(workspace)? {
-        Some(image) => in_kernel(workspace, &image, Some(object), Some(IN_DEBIANS_KERNEL)),
+        Some(image) => in_kernel(workspace, &image, Some(object), None),
         None => Ok(skipped(
             "there is no kernel image to be had from this distribution",
         )),
