@@ -22,7 +22,7 @@ pub enum FileError {
         source: io::Error,
     },
     /// A pipe, a device or a directory: reading it could wait for ever.
-    #[error("cannot read {0}: it is not a regular file")]
+    #[error("cannot read {0}: it is not a regular file; write its content into one")]
     NotRegular(PathBuf),
     /// It is far too large.
     #[error("cannot read {path}: it is larger than {bytes_max} bytes")]
