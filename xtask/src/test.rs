@@ -48,11 +48,14 @@ pub(crate) struct Args {
 }
 
 /// What came of the tests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     passed: u64,
     failed: u64,
     skipped: u64,
+    /// What the programs whose tests failed said of them at their end.
+    failures: Vec<String>,
+    in_failures: bool,
 }
 
 /// Runs the command: prints the summary and says whether all is well.
@@ -244,9 +247,14 @@ impl Summary {
 
     /// Adds what one test program said at its end.
     fn add(&mut self, line: &str) {
+        self.in_failures |= line == "failures:";
         let Some(result) = line.strip_prefix("test result: ") else {
+            if self.in_failures {
+                self.failures.push(line.to_owned());
+            }
             return;
         };
+        self.in_failures = false;
         let count = |what: &str| {
             result
                 .split([';', '.'])
@@ -272,6 +280,8 @@ impl Summary {
             passed: self.passed + other.passed,
             failed: self.failed + other.failed,
             skipped: self.skipped + other.skipped,
+            failures: [self.failures, other.failures].concat(),
+            in_failures: false,
         }
     }
 
@@ -280,8 +290,12 @@ impl Summary {
         self.failed > 0
     }
 
-    /// Prints the last line of the command.
+    /// Prints the failures once more, where they are found, and the last line of
+    /// the command.
     pub(crate) fn print(&self) {
+        for line in &self.failures {
+            println!("{line}");
+        }
         println!(
             "{} passed, {} failed, {} skipped",
             self.passed, self.failed, self.skipped
@@ -299,6 +313,9 @@ mod tests {
     fn the_results_of_all_programs_are_summed_up() {
         let mut summary = Summary::default();
         summary.add("test result: ok. 10 passed; 0 failed; 2 ignored; 0 measured; 5 filtered out; finished in 0.06s");
+        for line in ["failures:", "", "---- tests::y ----", "left: 1"] {
+            summary.add(line);
+        }
         summary.add("test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s");
         summary.add("test tests::x ... ok");
         assert_eq!(
@@ -306,7 +323,11 @@ mod tests {
             Summary {
                 passed: 13,
                 failed: 1,
-                skipped: 2
+                skipped: 2,
+                failures: ["failures:", "", "---- tests::y ----", "left: 1"]
+                    .map(str::to_owned)
+                    .into(),
+                in_failures: false,
             }
         );
     }
