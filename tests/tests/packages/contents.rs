@@ -96,14 +96,22 @@ fn same_files(built: &Built) {
                 .args(["--query", "--list", "--package"])
                 .arg(file(".rpm")),
         );
-        let directories = ["/etc/speedmimi", &format!("/usr/share/doc/{package}")];
+        let documentation = format!("/usr/share/doc/{package}");
+        let directories = [
+            "/etc/speedmimi".to_owned(),
+            "/usr/share/fish".to_owned(),
+            "/usr/share/fish/vendor_completions.d".to_owned(),
+            "/usr/share/zsh".to_owned(),
+            "/usr/share/zsh/site-functions".to_owned(),
+            format!("{documentation}/examples"),
+            format!("{documentation}/examples/grafana"),
+            format!("{documentation}/examples/prometheus"),
+            documentation,
+        ];
         let rpm: BTreeSet<String> = rpm
             .lines()
-            .filter(|path| !directories.contains(path) && !path.ends_with("/examples"))
-            .filter(|path| {
-                !path.ends_with("/examples/grafana") && !path.ends_with("/examples/prometheus")
-            })
             .map(str::to_owned)
+            .filter(|path| !directories.contains(path))
             .collect();
         assert_eq!(rpm, deb, "{package}");
     }

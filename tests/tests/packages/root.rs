@@ -99,6 +99,8 @@ impl Root {
             "/var/lib/dpkg/",
             "/var/log/",
             "/var/cache/",
+            // Gone with the next boot.
+            "/run/",
             "/tmp",
             "/etc/.pwd.lock",
         ];
