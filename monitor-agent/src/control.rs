@@ -197,13 +197,13 @@ impl Control {
     }
 
     fn status(&self) -> Value {
-        let (next, pending, bytes, dropped) = {
+        let (next, pending, bytes, losses) = {
             let spool = lock(&self.spool);
             (
                 spool.next_key(),
                 spool.pending(),
                 spool.bytes(),
-                spool.dropped(),
+                spool.losses(),
             )
         };
         let progress = &self.progress;
@@ -221,9 +221,9 @@ impl Control {
             "next_sequence": next.sequence,
             "reports_pending": pending,
             "reports_delivered": progress.delivered.load(Ordering::Relaxed),
-            "reports_rejected": progress.rejected.load(Ordering::Relaxed),
-            "reports_conflicting": progress.conflicts.load(Ordering::Relaxed),
-            "reports_dropped": dropped,
+            "reports_rejected": losses.rejected,
+            "reports_conflicting": losses.conflicting,
+            "reports_dropped": losses.dropped,
             "spool_bytes": bytes,
             "samples_dropped": self.shared.samples.dropped(),
             "samples_failed": self.shared.failures(),

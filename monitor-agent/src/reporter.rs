@@ -60,12 +60,10 @@ struct Lost {
     reports_held_back: AtomicU64,
 }
 
-/// What the agent itself lost since it began.
+/// What the agent itself lost since it began, besides what its spool did.
 #[derive(Clone, Debug)]
 pub struct OwnLosses {
     shared: Arc<Shared>,
-    spool: SharedSpool,
-    progress: Arc<Progress>,
     lost: Arc<Lost>,
 }
 
@@ -142,16 +140,21 @@ impl Reporter {
         self.take_samples();
         self.reasons.append(&mut reading.incomplete_reasons);
         reading.incomplete_reasons.clone_from(&self.reasons);
-        reading.environment.losses = self.losses().by_reason().into();
         reading.names = self.names.names().into();
         reading.notes = self.names.notes();
         reading.notes.extend(self.awaited.names());
-        let key = lock(&self.spool).next_key();
+        reading.environment.losses = self.losses().by_reason().into();
         let samples = self.samples.make_contiguous();
-        let closed = self.windows.close(key, reading, samples);
-        let report = closed.report.encode_to_vec();
-        let baseline = closed.baseline.encode();
-        let key = lock(&self.spool).append(&report, &baseline)?;
+        // One lock from the key to the append: a conflict that is answered meanwhile begins
+        // an epoch, and gives the next report another key.
+        let (key, closed, baseline) = {
+            let mut spool = lock(&self.spool);
+            reading.environment.spool_losses = spool.losses().by_reason().into();
+            let closed = self.windows.close(spool.next_key(), reading, samples);
+            let baseline = closed.baseline.encode();
+            let key = spool.append(&closed.report.encode_to_vec(), &baseline)?;
+            (key, closed, baseline)
+        };
         self.checkpoint.write(key, &baseline);
         self.windows.commit(closed);
         self.samples.clear();
@@ -173,8 +176,6 @@ impl Reporter {
     pub fn losses(&self) -> OwnLosses {
         OwnLosses {
             shared: Arc::clone(&self.shared),
-            spool: Arc::clone(&self.spool),
-            progress: Arc::clone(&self.progress),
             lost: Arc::clone(&self.lost),
         }
     }
@@ -183,27 +184,13 @@ impl Reporter {
 impl OwnLosses {
     /// By reason, now.
     #[must_use]
-    pub fn by_reason(&self) -> [(&'static str, u64); 7] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 3] {
         let lost = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let samples_dropped = self.shared.samples.dropped() + lost(&self.lost.samples_dropped);
-        let (dropped, damaged) = {
-            let spool = lock(&self.spool);
-            (spool.dropped(), spool.lost())
-        };
         [
             ("samples_dropped", samples_dropped),
             ("samples_failed", self.shared.failures()),
-            ("reports_dropped", dropped),
-            ("reports_damaged", damaged),
             ("reports_held_back", lost(&self.lost.reports_held_back)),
-            (
-                "reports_rejected",
-                self.progress.rejected.load(Ordering::Relaxed),
-            ),
-            (
-                "reports_conflicting",
-                self.progress.conflicts.load(Ordering::Relaxed),
-            ),
         ]
     }
 }

@@ -1,7 +1,7 @@
 //! Where reporting goes on: after the newest report that is known of, be it from the
 //! spool or from the checkpoint beside the counters.
 
-use spool::{Recovered, Spool, SpoolError, checkpoint::Checkpoint};
+use spool::{Losses, Recovered, Spool, SpoolError, checkpoint::Checkpoint};
 use std::collections::BTreeSet;
 use window::Baseline;
 
@@ -57,6 +57,8 @@ impl Resume {
                 "the spool was emptied or replaced: reports that waited in it are lost".to_owned(),
             );
         }
+        let told = Baseline::decode_spool_losses(&bytes);
+        spool.was_told(Losses::from_reasons(|reason| told.get(reason).copied()));
         let baseline = Baseline::decode(&bytes);
         if baseline.is_none() && !bytes.is_empty() {
             reasons.insert("the totals reported before cannot be read".to_owned());

@@ -143,10 +143,11 @@ pub async fn run(
     let listener = control_listener(&config)?;
     let path = config.control_socket.path.clone();
     let control_file = listener.as_ref().map(|_| SocketFile::new(path));
-    let start = environment(
+    let mut start = environment(
         &mut HostReader::open("/proc".as_ref(), "/".as_ref()),
         targets,
     );
+    start.spool_losses = spool.told().by_reason().into();
     let options = SamplerOptions {
         interval: config.sample_interval,
         level: config.level,

@@ -86,15 +86,11 @@ pub enum DeliveryError {
     Spool(#[from] SpoolError),
 }
 
-/// What became of the reports, for `status` and for the reports' losses.
+/// What became of the reports, for `status`; what was lost of them the spool counts.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Stored by the collector, or found there.
     pub delivered: AtomicU64,
-    /// Refused by the collector for good.
-    pub rejected: AtomicU64,
-    /// Found there with another body.
-    pub conflicts: AtomicU64,
     /// Whether the last attempt was answered.
     pub connected: AtomicBool,
     last_error: Mutex<Option<String>>,

@@ -15,7 +15,7 @@ use daemon::once_a_minute;
 use monitor_otlp::{Answer, Client, ClientError, Headers, OtlpUrl};
 use monitor_proto::v1;
 use prost::Message;
-use spool::Pending;
+use spool::{Pending, Settled};
 use tokio::{
     sync::{Notify, oneshot, watch},
     time::timeout,
@@ -135,14 +135,14 @@ impl OtlpDelivery {
         for part in monitor_otlp::parts(&report) {
             is_whole &= self.sent(&part.body).await?;
         }
-        let counter = if is_whole {
-            &self.progress.delivered
+        let settled = if is_whole {
+            self.progress.delivered.fetch_add(1, Ordering::Relaxed);
+            Settled::Delivered
         } else {
-            &self.progress.rejected
+            Settled::Rejected
         };
-        counter.fetch_add(1, Ordering::Relaxed);
         // False where the report was dropped for want of room meanwhile.
-        lock(&self.spool).acknowledge(pending.key);
+        lock(&self.spool).acknowledge(pending.key, settled);
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use tonic::{
 use super::{Delivery, DeliveryError, Destination, REPORTS_BYTES_MAX, REPORTS_MAX, TIMEOUT, lock};
 use daemon::{clock, once_a_minute};
 use monitor_proto::ReportKey;
-use spool::{Pending, Spool, SpoolError};
+use spool::{Pending, Settled, Spool, SpoolError};
 
 /// Reports between the spool and the connection's own buffer.
 const SENDING_MAX: usize = 4;
@@ -193,29 +193,30 @@ impl Delivery {
             epoch: response.epoch,
             sequence: response.sequence,
         };
-        let counter = match v1::ExportOutcome::try_from(response.outcome) {
-            Ok(v1::ExportOutcome::Stored | v1::ExportOutcome::Duplicate) => {
-                &self.progress.delivered
-            }
-            Ok(v1::ExportOutcome::Conflict) => &self.progress.conflicts,
-            Ok(v1::ExportOutcome::Rejected) => &self.progress.rejected,
+        let settled = match v1::ExportOutcome::try_from(response.outcome) {
+            Ok(v1::ExportOutcome::Stored | v1::ExportOutcome::Duplicate) => Settled::Delivered,
+            Ok(v1::ExportOutcome::Conflict) => Settled::Conflicting,
+            Ok(v1::ExportOutcome::Rejected) => Settled::Rejected,
             Ok(v1::ExportOutcome::Unspecified) | Err(_) => return Err(DeliveryError::NoOutcome),
         };
         in_flight.answered(key)?;
         let mut spool = lock(&self.spool);
-        if response.outcome == v1::ExportOutcome::Conflict as i32 {
-            conflict(&mut spool, key, &response.message)?;
-        } else if response.outcome == v1::ExportOutcome::Rejected as i32
-            && once_a_minute("a report is rejected")
-        {
-            let ReportKey { epoch, sequence } = key;
-            let why = printable(&response.message);
-            tracing::warn!(epoch, sequence, why, "the collector refused a report");
+        match settled {
+            Settled::Delivered => {
+                self.progress.delivered.fetch_add(1, Ordering::Relaxed);
+            }
+            Settled::Conflicting => conflict(&mut spool, key, &response.message)?,
+            Settled::Rejected => {
+                if once_a_minute("a report is rejected") {
+                    let ReportKey { epoch, sequence } = key;
+                    let why = printable(&response.message);
+                    tracing::warn!(epoch, sequence, why, "the collector refused a report");
+                }
+            }
         }
-        counter.fetch_add(1, Ordering::Relaxed);
         self.progress.answered();
         // False where the report was dropped for want of room meanwhile.
-        spool.acknowledge(key);
+        spool.acknowledge(key, settled);
         Ok(())
     }
 }

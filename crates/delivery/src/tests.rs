@@ -416,8 +416,8 @@ async fn refused_and_conflicting_reports_are_counted_and_not_sent_again() {
     let agent = Agent::start(server.address, None, 4);
     agent.delivered_all().await;
     let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    assert_eq!(of(&agent.progress.rejected), 1);
-    assert_eq!(of(&agent.progress.conflicts), 1);
+    let losses = lock(&agent.spool).losses();
+    assert_eq!((losses.rejected, losses.conflicting), (1, 1));
     assert_eq!(of(&agent.progress.delivered), 2);
     assert_eq!(of(&collector.seen), 4);
 }
@@ -434,7 +434,7 @@ async fn a_conflict_begins_an_epoch_and_what_is_no_report_is_given_up() {
     agent.report();
     agent.delivered_all().await;
     assert_eq!(collector.stored(), [2]);
-    assert_eq!(lock(&agent.spool).lost(), 1);
+    assert_eq!(lock(&agent.spool).losses().damaged, 1);
 }
 
 #[tokio::test]
@@ -533,7 +533,7 @@ async fn a_dead_collector_costs_nothing_but_spool_space() {
     .await;
     let (pending, dropped, held) = {
         let spool = lock(&agent.spool);
-        (spool.pending(), spool.dropped(), spool.bytes())
+        (spool.pending(), spool.losses().dropped, spool.bytes())
     };
     assert!(dropped > 0 && held <= bytes);
     assert_eq!(pending + dropped, 500);

@@ -24,10 +24,20 @@ pub(super) struct Directory {
     state: File,
 }
 
+/// What the file `state` held.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found {
+    /// Nothing yet.
+    New,
+    /// Something that is not what an agent wrote.
+    Damaged,
+    /// This.
+    Read(State),
+}
+
 impl Directory {
-    /// Makes and locks it; with what the file `state` holds, unless that is new or
-    /// damaged.
-    pub(super) fn open(path: &Path) -> Result<(Self, Option<State>), SpoolError> {
+    /// Makes and locks it; with what the file `state` holds.
+    pub(super) fn open(path: &Path) -> Result<(Self, Found), SpoolError> {
         let lock = locked(path)?;
         let (state, found) = open_state(path).map_err(SpoolError::open(path))?;
         let path = path.to_owned();
@@ -54,7 +64,13 @@ impl Directory {
         self.state.write_all_at(&record::encode_state(state), 0)
     }
 
-    /// Makes the state durable.
+    /// Makes the state durable, in a directory that has it.
+    pub(super) fn write_durable_state(&self, state: State) -> io::Result<()> {
+        self.write_state(state)?;
+        self.state.sync_data()
+    }
+
+    /// Makes the state durable, and that the directory has it.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.state.sync_all()?;
         File::open(&self.path)?.sync_all()
@@ -84,7 +100,7 @@ fn lock(dir: &Path) -> io::Result<Option<File>> {
     }
 }
 
-fn open_state(dir: &Path) -> io::Result<(File, Option<State>)> {
+fn open_state(dir: &Path) -> io::Result<(File, Found)> {
     let path = dir.join("state");
     let file = OpenOptions::new()
         .read(true)
@@ -96,8 +112,12 @@ fn open_state(dir: &Path) -> io::Result<(File, Option<State>)> {
     let mut bytes = Vec::new();
     let whole = STATE_BYTES as u64 + 1;
     io::Read::read_to_end(&mut io::Read::take(&file, whole), &mut bytes).map_err(at(&path))?;
-    let state = record::decode_state(&bytes);
-    Ok((file, state))
+    let found = match record::decode_state(&bytes) {
+        Some(state) => Found::Read(state),
+        None if bytes.is_empty() => Found::New,
+        None => Found::Damaged,
+    };
+    Ok((file, found))
 }
 
 /// The same error with the path that it is about.

@@ -14,6 +14,10 @@
 //!   removes nothing that waits: `append` fails, and the window stays open.  Where
 //!   nothing waits, the newest record gives its room too: the checkpoint has its
 //!   baseline.
+//! - **Losses.** Every report that is lost is counted, by reason, in the file
+//!   `state`, with how many wait and how much the newest report told: what a report
+//!   tells of is durable before the report is, and a file goes after the state that
+//!   gives it up.  So a loss is told once, whenever the process is killed.
 //! - **Damage.** A damaged record is given up, and counted; what is not whole at
 //!   the end is cut off.  It cannot be known whether a record that was cut off had
 //!   been sent, so a new epoch begins.
@@ -32,6 +36,7 @@ use std::{
 };
 
 use directory::Directory;
+pub use record::Losses;
 use record::State;
 use segment::Segment;
 
@@ -148,8 +153,19 @@ pub struct Spool {
     // last segment could not be mended.
     rotate: bool,
     cursor: Cursor,
-    dropped: u64,
-    lost: u64,
+    // The losses that the disk has for certain.
+    losses_synced: Losses,
+}
+
+/// What became of a report that its receiver will not be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It has it.
+    Delivered,
+    /// It refused it for good.
+    Rejected,
+    /// It keeps another one of this number.
+    Conflicting,
 }
 
 /// Where reading goes on.
@@ -176,12 +192,14 @@ impl Spool {
         let state = State {
             epoch,
             newest: self.state.newest.max(Some(known)),
+            pending: Some(self.pending()),
             ..self.state
         };
         let written = self.directory.write_state(state);
         let durable = written.and_then(|()| self.directory.sync());
         durable.map_err(self.write_error())?;
         self.state = state;
+        self.losses_synced = state.losses;
         self.next = ReportKey { epoch, sequence: 1 };
         self.rotate = true;
         Ok(())
@@ -196,6 +214,10 @@ impl Spool {
         let record = record::encode(self.next.sequence, report, baseline)
             .ok_or(SpoolError::TooLarge(report.len() + baseline.len()))?;
         self.keep_in_place()?;
+        if self.state.losses != self.losses_synced {
+            self.write_durable_state().map_err(self.write_error())?;
+        }
+        let told = self.state.losses;
         let written = match self.write(&record) {
             Err(error) if is_full(&error) && self.give_room() => self.write(&record),
             written => written,
@@ -205,6 +227,7 @@ impl Spool {
         let key = self.next;
         self.next.sequence += 1;
         self.state.newest = Some(key);
+        self.state.told = told;
         self.remove_where(|spool| spool.bytes() > spool.bytes_max);
         self.remove_acknowledged();
         self.write_state();
@@ -347,7 +370,8 @@ impl Spool {
             tracing::warn!(epoch, sequence, %path, "a report in the spool is damaged: it is given up");
         }
         segment.lose(index);
-        self.lost += 1;
+        self.state.losses.damaged += 1;
+        self.write_state();
     }
 
     /// Reading goes on at the first report that is not acknowledged.
@@ -357,7 +381,7 @@ impl Spool {
 
     /// The report with this key needs not be kept.  Only the oldest one that is
     /// kept can be acknowledged; anything else changes nothing and gives false.
-    pub fn acknowledge(&mut self, key: ReportKey) -> bool {
+    pub fn acknowledge(&mut self, key: ReportKey, settled: Settled) -> bool {
         let Some(segment) = self.segments.iter_mut().find(|s| s.pending() > 0) else {
             return false;
         };
@@ -366,19 +390,40 @@ impl Spool {
         }
         segment.settle_one();
         self.state.acked = key;
+        match settled {
+            Settled::Delivered => {}
+            Settled::Rejected => self.state.losses.rejected += 1,
+            Settled::Conflicting => self.state.losses.conflicting += 1,
+        }
         self.remove_acknowledged();
         self.write_state();
         true
     }
 
     /// Without it, what was acknowledged is sent again after a restart.
-    fn write_state(&self) {
+    fn write_state(&mut self) {
+        self.state.pending = Some(self.pending());
         if let Err(error) = self.directory.write_state(self.state)
             && once_a_minute("the spool's state")
         {
             let dir = self.directory.path.display();
             tracing::warn!(%error, %dir, "the file `state` of the spool cannot be written");
         }
+    }
+
+    /// The same, durable.
+    fn write_durable_state(&mut self) -> io::Result<()> {
+        self.state.pending = Some(self.pending());
+        self.directory.write_durable_state(self.state)?;
+        self.losses_synced = self.state.losses;
+        Ok(())
+    }
+
+    /// So much was told by a report, whatever is known of it here.
+    pub fn was_told(&mut self, told: Losses) {
+        self.state.losses = self.state.losses.max(told);
+        self.state.told = self.state.told.max(told);
+        self.write_state();
     }
 
     /// How many reports wait for their acknowledgement.
@@ -393,17 +438,16 @@ impl Spool {
         self.segments.iter().map(Segment::bytes).sum()
     }
 
-    /// How many reports were dropped for want of room, unacknowledged.
+    /// What was lost since the spool was made.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.dropped
+    pub fn losses(&self) -> Losses {
+        self.state.losses
     }
 
-    /// How many reports were found damaged or missing before they were
-    /// acknowledged.
+    /// How much of it reports have told.
     #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.lost
+    pub fn told(&self) -> Losses {
+        self.state.told
     }
 
     fn remove_acknowledged(&mut self) {
@@ -425,16 +469,22 @@ impl Spool {
     }
 
     fn drop_oldest(&mut self) -> io::Result<()> {
-        if let Some(oldest) = self.segments.front() {
-            match fs::remove_file(&oldest.path) {
-                // Somebody was quicker.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                removed => removed?,
-            }
-            self.dropped += oldest.pending();
-            self.state.acked = self.state.acked.max(oldest.last());
-            self.segments.pop_front();
+        let Some(oldest) = self.segments.front_mut() else {
+            return Ok(());
+        };
+        let last = oldest.last();
+        self.state.losses.dropped += oldest.pending();
+        self.state.acked = self.state.acked.max(last);
+        oldest.settle_up_to(last);
+        // It goes only after what says that it went, or it would be missing.
+        self.write_durable_state()?;
+        let oldest = &self.segments[0];
+        match fs::remove_file(&oldest.path) {
+            // Somebody was quicker.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
         }
+        self.segments.pop_front();
         Ok(())
     }
 

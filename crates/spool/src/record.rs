@@ -114,6 +114,70 @@ fn checksum(record: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// Reports that were lost, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Dropped for want of room, unacknowledged.
+    pub dropped: u64,
+    /// Found damaged or missing before they were acknowledged.
+    pub damaged: u64,
+    /// Refused by the receiver for good.
+    pub rejected: u64,
+    /// Given up, as the collector keeps another report of their number.
+    pub conflicting: u64,
+}
+
+impl Losses {
+    /// By the names that reports have for the reasons.
+    #[must_use]
+    pub fn by_reason(self) -> [(&'static str, u64); 4] {
+        [
+            ("reports_dropped", self.dropped),
+            ("reports_damaged", self.damaged),
+            ("reports_rejected", self.rejected),
+            ("reports_conflicting", self.conflicting),
+        ]
+    }
+
+    /// The same from such names; what is not named is 0.
+    #[must_use]
+    pub fn from_reasons(lost: impl Fn(&str) -> Option<u64>) -> Self {
+        Self::from_numbers(
+            Self::default()
+                .by_reason()
+                .map(|(reason, _)| lost(reason).unwrap_or(0)),
+        )
+    }
+
+    /// The larger of both, reason by reason.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        let (mut numbers, other) = (self.numbers(), other.numbers());
+        for (n, other) in numbers.iter_mut().zip(other) {
+            *n = other.max(*n);
+        }
+        Self::from_numbers(numbers)
+    }
+
+    fn numbers(self) -> [u64; 4] {
+        self.by_reason().map(|(_, n)| n)
+    }
+
+    fn from_numbers([dropped, damaged, rejected, conflicting]: [u64; 4]) -> Self {
+        Self {
+            dropped,
+            damaged,
+            rejected,
+            conflicting,
+        }
+    }
+
+    /// What a `state` of before does not have is 0: its agent kept no losses.
+    fn at(body: &[u8], at: usize) -> Self {
+        Self::from_numbers([0, 8, 16, 24].map(|offset| u64_at(body, at + offset).unwrap_or(0)))
+    }
+}
+
 /// What the file `state` holds: what cannot be read from the segments when they
 /// are damaged or gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,13 +189,19 @@ pub struct State {
     /// The last report that was made durable; `None` where the file is of an agent
     /// that did not write it.
     pub newest: Option<ReportKey>,
+    /// How many reports waited; `None` as above.
+    pub pending: Option<u64>,
+    /// What was lost since the spool was made.
+    pub losses: Losses,
+    /// How much of it the newest report told.
+    pub told: Losses,
 }
 
 /// The length of the file `state`.
-pub const STATE_BYTES: usize = 44;
+pub const STATE_BYTES: usize = 116;
 
-/// Its length before it had the newest report.
-const SHORT_STATE_BYTES: usize = 28;
+/// Its lengths before it had the newest report, and before it had losses.
+const EARLIER_STATE_BYTES: [usize; 2] = [28, 44];
 
 /// The bytes of the file `state`.
 #[must_use]
@@ -143,31 +213,35 @@ pub fn encode_state(state: State) -> Vec<u8> {
         acked.sequence,
         newest.epoch,
         newest.sequence,
+        state.pending.unwrap_or_default(),
     ];
-    let mut bytes: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
+    let losses = [state.losses, state.told].map(Losses::numbers);
+    let numbers = numbers.into_iter().chain(losses.into_iter().flatten());
+    let mut bytes: Vec<u8> = numbers.flat_map(u64::to_le_bytes).collect();
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes
 }
 
-/// Reads the file `state`; `None` where it is damaged.
+/// Reads the file `state`; `None` where anything of it is damaged.
 #[must_use]
 pub fn decode_state(bytes: &[u8]) -> Option<State> {
-    let length = if bytes.len() == SHORT_STATE_BYTES {
-        SHORT_STATE_BYTES
-    } else {
-        STATE_BYTES
-    };
-    let (body, crc) = bytes.get(..length)?.split_at_checked(length - 4)?;
+    // What somebody put behind it is nobody's.
+    let bytes = bytes.get(..STATE_BYTES).unwrap_or(bytes);
+    let is_known = bytes.len() == STATE_BYTES || EARLIER_STATE_BYTES.contains(&bytes.len());
+    let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
     let key = |at| {
         Some(ReportKey {
             epoch: u64_at(body, at)?,
             sequence: u64_at(body, at + 8)?,
         })
     };
-    (crc == crc32fast::hash(body).to_le_bytes()).then_some(State {
+    (is_known && crc == crc32fast::hash(body).to_le_bytes()).then_some(State {
         epoch: u64_at(body, 0)?,
         acked: key(8)?,
         newest: key(24),
+        pending: u64_at(body, 40),
+        losses: Losses::at(body, 48),
+        told: Losses::at(body, 80),
     })
 }
 
@@ -202,27 +276,40 @@ mod tests {
             epoch: KEY.epoch + 1,
             acked: KEY,
             newest: Some(KEY),
+            pending: Some(5),
+            losses: Losses::from_numbers([4, 3, 2, 1]),
+            told: Losses::from_numbers([3, 3, 2, 0]),
         };
-        let mut bytes = encode_state(state);
+        let bytes = encode_state(state);
         assert_eq!(bytes.len(), STATE_BYTES);
         assert_eq!(decode_state(&bytes), Some(state));
-        bytes[0] ^= 1;
-        assert_eq!(decode_state(&bytes), None);
+        for bit in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_state(&flipped), None, "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert_eq!(decode_state(&bytes[..length]), None, "cut at {length}");
+        }
     }
 
     #[test]
-    fn the_state_of_an_agent_before_this_one_is_read() {
-        let mut bytes = Vec::new();
-        for number in [KEY.epoch + 1, KEY.epoch, KEY.sequence] {
-            bytes.extend(u64::to_le_bytes(number));
-        }
-        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-        let state = State {
+    fn the_states_of_agents_before_this_one_are_read() {
+        let mut state = State {
             epoch: KEY.epoch + 1,
             acked: KEY,
-            newest: None,
+            ..State::default()
         };
-        assert_eq!(decode_state(&bytes), Some(state));
+        let mut numbers = vec![KEY.epoch + 1, KEY.epoch, KEY.sequence];
+        for newest in [None, Some(KEY)] {
+            if let Some(newest) = newest {
+                numbers.extend([newest.epoch, newest.sequence]);
+            }
+            state.newest = newest;
+            let mut bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+            bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+            assert_eq!(decode_state(&bytes), Some(state));
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@ use monitor_proto::ReportKey;
 use std::{fs, io, path::Path};
 
 use super::{
-    Cursor, Recovered, Spool, SpoolError,
-    directory::Directory,
+    Cursor, Losses, Recovered, Spool, SpoolError,
+    directory::{Directory, Found},
+    record::State,
     segment::{Scanned, Segment},
 };
 
@@ -22,30 +23,33 @@ impl Spool {
         let (directory, found) = Directory::open(dir)?;
         let mut spool = Self {
             directory,
-            state: found.unwrap_or_default(),
+            state: match found {
+                Found::Read(state) => state,
+                Found::New | Found::Damaged => State::default(),
+            },
             bytes_max,
             segments: Default::default(),
             next: ReportKey::default(),
             next_id: 1,
             rotate: true,
             cursor: Cursor::default(),
-            dropped: 0,
-            lost: 0,
+            losses_synced: Losses::default(),
         };
-        let mut recovered = spool.scan().map_err(SpoolError::open(dir))?;
+        let is_known = matches!(found, Found::Read(_));
+        let (mut recovered, damaged) = spool.scan().map_err(SpoolError::open(dir))?;
         let last = spool.segments.back().map(Segment::last).unwrap_or_default();
-        if found.is_some() {
-            spool.lost += spool.missing();
-        }
         recovered.newest = last.max(spool.state.newest.unwrap_or_default());
-        recovered.is_uncertain = found.is_none() && recovered.damaged;
+        recovered.is_uncertain = !is_known && recovered.damaged;
         // An acknowledged report that is not there was lost after it was sent.
-        recovered.damaged |= found.is_none() && last != ReportKey::default();
+        recovered.damaged |= !is_known && last != ReportKey::default();
+        recovered.damaged |= matches!(found, Found::Damaged);
         recovered.damaged |= spool.state.acked > last || recovered.newest > last;
-        recovered.damaged |= spool.lost > 0;
         for segment in &mut spool.segments {
             segment.settle_up_to(spool.state.acked);
         }
+        let lost = spool.missing().unwrap_or(damaged);
+        spool.state.losses.damaged += lost;
+        recovered.damaged |= lost > 0;
         spool.state.newest = Some(recovered.newest);
         spool.next = ReportKey {
             sequence: last.sequence + 1,
@@ -54,7 +58,7 @@ impl Spool {
         let nothing_was_sent = recovered.newest == ReportKey::default();
         // An epoch that has begun and left no report may have lost them.
         let has_lost = last.epoch != spool.state.epoch && !nothing_was_sent;
-        if recovered.damaged || found.is_none() || has_lost {
+        if recovered.damaged || !is_known || has_lost {
             spool.begin_epoch(now_unix_ms, last)?;
         } else if nothing_was_sent {
             let epoch = spool.state.epoch;
@@ -66,14 +70,16 @@ impl Spool {
         Ok((spool, recovered))
     }
 
-    fn scan(&mut self) -> io::Result<Recovered> {
+    /// With how many records were found damaged.
+    fn scan(&mut self) -> io::Result<(Recovered, u64)> {
         let mut recovered = Recovered::default();
+        let mut damaged = 0;
         let listed = Segment::list(&self.directory.path)?;
         self.next_id = listed.taken.saturating_add(1);
         for id in listed.ids {
             let scanned = self.scan_one(id);
             recovered.damaged |= scanned.damaged;
-            self.lost += scanned.lost;
+            damaged += scanned.lost;
             if let Some(segment) = scanned.segment {
                 if scanned.baseline_key != ReportKey::default() {
                     recovered.baseline = scanned.baseline;
@@ -82,7 +88,7 @@ impl Spool {
                 self.segments.push_back(segment);
             }
         }
-        Ok(recovered)
+        Ok((recovered, damaged))
     }
 
     /// What is no segment goes; what cannot be read stays, and counts as missing.
@@ -105,31 +111,12 @@ impl Spool {
         })
     }
 
-    /// How many reports were neither acknowledged nor are there, as far as their
-    /// numbers tell.
-    fn missing(&self) -> u64 {
-        let mut settled = self.state.acked;
-        let mut missing = 0;
-        for segment in &self.segments {
-            missing += between(settled, segment.first).saturating_sub(1);
-            settled = settled.max(segment.last());
-        }
-        // Of one that this spool did not make nobody knows what became of those before.
-        let newest = self
-            .state
-            .newest
-            .filter(|key| key.epoch == self.state.epoch);
-        missing + between(settled, newest.unwrap_or_default())
-    }
-}
-
-/// How many reports came after the one, up to and including the other.
-fn between(one: ReportKey, other: ReportKey) -> u64 {
-    if one.epoch == other.epoch {
-        other.sequence.saturating_sub(one.sequence)
-    } else if other.epoch > one.epoch {
-        other.sequence
-    } else {
-        0
+    /// How many reports waited, or came behind those, and are not there; `None` where
+    /// nothing tells how many waited.
+    fn missing(&self) -> Option<u64> {
+        let newest = self.state.newest?;
+        let behind = self.segments.iter().map(|s| s.records_behind(newest));
+        let waited = self.state.pending? + behind.sum::<u64>();
+        Some(waited.saturating_sub(self.pending()))
     }
 }

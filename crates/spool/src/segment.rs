@@ -303,6 +303,17 @@ impl Segment {
         self.key(self.records().saturating_sub(1))
     }
 
+    /// How many records came after this report, damaged ones among them.
+    pub(super) fn records_behind(&self, key: ReportKey) -> u64 {
+        let of_epoch = (self.first.epoch == key.epoch).then_some(key.sequence);
+        let up_to = match of_epoch {
+            Some(sequence) => (sequence + 1).saturating_sub(self.first.sequence),
+            None if self.first.epoch < key.epoch => u64::MAX,
+            None => 0,
+        };
+        (self.records() as u64).saturating_sub(up_to)
+    }
+
     /// How many records wait for their acknowledgement.
     pub(super) fn pending(&self) -> u64 {
         (self.records() - self.settled - self.lost.len()) as u64

@@ -42,7 +42,7 @@ fn reports_come_back_in_order_until_they_are_acknowledged() {
     assert!(!recovered.damaged);
     let read: Vec<_> = drain(&mut spool).into_iter().map(|p| p.key).collect();
     assert_eq!(read, keys);
-    assert!(spool.acknowledge(keys[0]));
+    assert!(spool.acknowledge(keys[0], Settled::Delivered));
     spool.rewind();
     assert_eq!(spool.read_next().unwrap().unwrap().key, keys[1]);
     assert_eq!(spool.pending(), 2);
@@ -53,7 +53,7 @@ fn epoch_sequence_and_baseline_survive_even_when_everything_is_acknowledged() {
     let (dir, keys) = filled(3);
     let (mut spool, _) = open(dir.path(), MIB);
     for key in &keys {
-        assert!(spool.acknowledge(*key));
+        assert!(spool.acknowledge(*key, Settled::Delivered));
     }
     drop(spool);
     let (mut spool, recovered) = Spool::open(dir.path(), MIB, NOW + 5_000).unwrap();
@@ -77,7 +77,7 @@ fn only_the_oldest_report_can_be_acknowledged() {
         sequence: 1,
     };
     for key in [keys[1], keys[2], foreign] {
-        assert!(!spool.acknowledge(key));
+        assert!(!spool.acknowledge(key, Settled::Delivered));
     }
     assert_eq!(spool.pending(), 3);
 }
@@ -102,7 +102,7 @@ fn the_oldest_reports_make_room_and_are_counted() {
         assert!(spool.bytes() <= bytes_max);
     }
     let kept = drain(&mut spool);
-    assert_eq!(kept.len() as u64 + spool.dropped(), 100);
+    assert_eq!(kept.len() as u64 + spool.losses().dropped, 100);
     assert_eq!(kept.last().unwrap().key.sequence, 100);
     assert!(kept.len() > 10, "most of the room is used");
     let on_disk: u64 = ids(dir.path())
@@ -121,10 +121,10 @@ fn a_report_that_is_dropped_in_flight_is_not_missed() {
     for _ in 0..20 {
         spool.append(&[1; 1_000], b"").unwrap();
     }
-    assert!(!spool.acknowledge(first));
+    assert!(!spool.acknowledge(first, Settled::Delivered));
     let next = spool.read_next().unwrap().unwrap().key;
-    assert_eq!(next.sequence, spool.dropped() + 1);
-    assert!(spool.acknowledge(next));
+    assert_eq!(next.sequence, spool.losses().dropped + 1);
+    assert!(spool.acknowledge(next, Settled::Delivered));
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_disk_that_refuses_changes_nothing() {
         assert!(told.contains("remove what is in its place"), "{told}");
         assert_eq!((spool.next_key().sequence, spool.pending()), (3, 2));
     }
-    assert_eq!(spool.dropped(), 0, "no report is given up for it");
+    assert_eq!(spool.losses().dropped, 0, "no report is given up for it");
     fs::remove_file(dir.path()).unwrap();
     fs::rename(&elsewhere, dir.path()).unwrap();
     assert_eq!(spool.append(b"report", b"baseline").unwrap().sequence, 3);
@@ -187,7 +187,7 @@ fn segments_that_somebody_removes_or_holds_give_no_key_twice() {
     assert!(spool.bytes() > 8 << 10, "it is held");
     while spool.segments.len() > 1 && spool.segments[0].pending() > 0 {
         let front = spool.segments[0].front().unwrap();
-        assert!(spool.acknowledge(front));
+        assert!(spool.acknowledge(front, Settled::Delivered));
     }
     fs::remove_dir(&oldest).unwrap();
     append(&mut spool);
@@ -200,7 +200,8 @@ fn segments_that_somebody_removes_or_holds_give_no_key_twice() {
 fn an_acknowledged_report_that_vanished_begins_an_epoch() {
     let (dir, keys) = filled(2);
     let (mut spool, _) = open(dir.path(), MIB);
-    keys.iter().for_each(|k| assert!(spool.acknowledge(*k)));
+    keys.iter()
+        .for_each(|k| assert!(spool.acknowledge(*k, Settled::Delivered)));
     drop(spool);
     fs::remove_file(Segment::path(dir.path(), 1)).unwrap();
     let (spool, recovered) = open(dir.path(), MIB);
@@ -297,7 +298,6 @@ proptest! {
         let (mut spool, _) = open(dir.path(), bytes_max);
         let mut bodies = BTreeMap::new();
         let mut waiting = BTreeSet::new();
-        let mut dropped = 0;
         let mut damaged = false;
         for (n, step) in (0u64..).zip(steps) {
             match step {
@@ -313,7 +313,7 @@ proptest! {
                 Step::AcknowledgeOldest => {
                     spool.rewind();
                     if let Ok(Some(oldest)) = spool.read_next() {
-                        prop_assert!(spool.acknowledge(oldest.key));
+                        prop_assert!(spool.acknowledge(oldest.key, Settled::Delivered));
                         prop_assert!(waiting.remove(&oldest.key));
                     }
                 }
@@ -324,7 +324,6 @@ proptest! {
                 }
                 Step::Rewind => spool.rewind(),
                 Step::Reopen | Step::Flip(..) => {
-                    dropped += spool.dropped();
                     drop(spool);
                     if let Step::Flip(file, at) = step {
                         flip(dir.path(), file, at);
@@ -341,7 +340,7 @@ proptest! {
         prop_assert!(kept.iter().all(|p| waiting.contains(&p.key) || damaged));
         if !damaged {
             let lost = waiting.len() - kept.len();
-            prop_assert_eq!(lost as u64, dropped + spool.dropped());
+            prop_assert_eq!(lost as u64, spool.losses().dropped);
         }
     }
 }

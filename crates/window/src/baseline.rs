@@ -38,6 +38,8 @@ pub struct Baseline {
     pub losses: BTreeMap<String, u64>,
     /// Since when.
     pub losses_since_unix_ns: u64,
+    /// What the spool had lost since it was made, as far as it was reported.
+    pub spool_losses: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -58,6 +60,8 @@ struct Stored {
     losses: BTreeMap<String, u64>,
     #[prost(uint64, tag = "8")]
     losses_since_unix_ns: u64,
+    #[prost(btree_map = "string, uint64", tag = "9")]
+    spool_losses: BTreeMap<String, u64>,
 }
 
 /// Most counters of most endpoints are zero: only the others are stored.
@@ -90,6 +94,7 @@ impl Baseline {
             endpoints: self.endpoints.iter().map(store).collect(),
             losses: self.losses.clone(),
             losses_since_unix_ns: self.losses_since_unix_ns,
+            spool_losses: self.spool_losses.clone(),
         };
         stored.encode_to_vec()
     }
@@ -110,7 +115,14 @@ impl Baseline {
             endpoints: endpoints.filter(|_| same)?,
             losses: stored.losses,
             losses_since_unix_ns: stored.losses_since_unix_ns,
+            spool_losses: stored.spool_losses,
         })
+    }
+
+    /// Its `spool_losses` alone, whatever layouts it was made for.
+    #[must_use]
+    pub fn decode_spool_losses(bytes: &[u8]) -> BTreeMap<String, u64> {
+        Stored::decode(bytes).unwrap_or_default().spool_losses
     }
 }
 
@@ -192,7 +204,9 @@ mod tests {
                 endpoints: ports.into_iter().map(endpoint).collect(),
                 losses: [("no_socket".to_owned(), 3)].into(),
                 losses_since_unix_ns: 9,
+                spool_losses: [("reports_dropped".to_owned(), 2)].into(),
             };
+            prop_assert_eq!(Baseline::decode_spool_losses(&baseline.encode()), baseline.spool_losses.clone());
             prop_assert_eq!(Baseline::decode(&baseline.encode()), Some(baseline));
         }
 

@@ -76,6 +76,9 @@ pub struct Environment {
     pub agent_memory_bytes: u64,
     /// What the agent itself has lost since it began, by reason.
     pub losses: BTreeMap<&'static str, u64>,
+    /// What the spool has lost since it was made, by reason; at an agent's start, how
+    /// much of it was reported.
+    pub spool_losses: BTreeMap<&'static str, u64>,
 }
 
 /// Everything at one instant.
@@ -229,6 +232,11 @@ impl Windows {
             endpoints: reported.totals(baseline),
             losses: losses.totals,
             losses_since_unix_ns: losses.since_unix_ns,
+            spool_losses: end
+                .spool_losses
+                .iter()
+                .map(|(&reason, &n)| (reason.to_owned(), n))
+                .collect(),
         };
         Closed {
             report,
@@ -416,11 +424,15 @@ impl Span {
 }
 
 fn losses_between(start: &Environment, end: &Environment) -> BTreeMap<&'static str, u64> {
-    let lost = |(name, n): (&&'static str, &u64)| {
-        let before = start.losses.get(name).copied().unwrap_or(0);
-        (*name, n.saturating_sub(before))
+    let since = |start: &BTreeMap<&'static str, u64>, name, n: u64| {
+        let before = start.get(name).copied().unwrap_or(0);
+        (name, n.saturating_sub(before))
     };
-    end.losses.iter().map(lost).collect()
+    let own = end.losses.iter();
+    let own = own.map(|(&name, &n)| since(&start.losses, name, n));
+    let spool = end.spool_losses.iter();
+    own.chain(spool.map(|(&name, &n)| since(&start.spool_losses, name, n)))
+        .collect()
 }
 
 #[cfg(test)]

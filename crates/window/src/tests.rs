@@ -330,6 +330,24 @@ fn losses_of_the_kernel_and_of_the_agent_are_windows_and_totals() {
 }
 
 #[test]
+fn what_the_spool_lost_before_the_agent_began_and_nobody_told_is_of_the_first_window() {
+    let lossy = |seconds, dropped| {
+        let mut r = reading(seconds, vec![]);
+        r.environment.spool_losses = [("reports_dropped", dropped)].into();
+        r
+    };
+    let mut start = environment(0);
+    start.spool_losses = [("reports_dropped", 2)].into();
+    let mut windows = Windows::new(host(), None, start);
+    let closed = windows.close(key(1), lossy(5, 5), &[]);
+    assert_eq!(closed.report.losses["reports_dropped"], 3);
+    assert_eq!(closed.baseline.spool_losses["reports_dropped"], 5);
+    windows.commit(closed);
+    let closed = windows.close(key(2), lossy(10, 5), &[]);
+    assert_eq!(closed.report.losses["reports_dropped"], 0);
+}
+
+#[test]
 fn a_wall_clock_that_is_set_back_makes_no_window_end_before_it_began() {
     let mut windows = windows(0, None);
     windows.commit(windows.close(key(1), reading(50, vec![]), &[]));

@@ -79,6 +79,7 @@ impl Source {
             connections_active: kernel.map_or(0, |k| k.connections_active()),
         });
         let spool = lock(&self.spool);
+        losses.extend(spool.losses().by_reason());
         AgentMetrics {
             cpu_ns: process_cpu_ns(),
             memory_bytes: resident_bytes(),

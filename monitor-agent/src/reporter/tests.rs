@@ -1,6 +1,6 @@
 use std::{
     fs,
-    sync::Mutex,
+    sync::{Mutex, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -123,14 +123,47 @@ async fn a_report_that_cannot_be_kept_is_held_back_and_its_window_covered_by_the
     assert_eq!(report.losses_totals["no_socket"], 4);
 }
 
+/// The collector's answer may begin an epoch at any moment, as a conflict does.
+#[tokio::test]
+async fn a_report_says_the_key_that_it_is_kept_by_whenever_an_epoch_begins() {
+    let mut running = start();
+    let (spool, stop) = (Arc::clone(&running.spool), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let conflicts = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            let mut spool = lock(&spool);
+            let known = spool.next_key();
+            spool.begin_epoch(0, known).unwrap();
+            drop(spool);
+            std::thread::yield_now();
+        }
+    });
+    for _ in 0..100 {
+        running.reporter.report().await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    conflicts.join().unwrap();
+    let mut spool = lock(&running.spool);
+    for _ in 0..100 {
+        let pending = spool.read_next().unwrap().unwrap();
+        let report = v1::Report::decode(&*pending.report).unwrap();
+        let (epoch, sequence) = (report.agent.unwrap().epoch, report.sequence);
+        assert_eq!(ReportKey { epoch, sequence }, pending.key);
+    }
+}
+
 #[test]
 fn every_reason_of_a_loss_is_documented() {
     let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
     let document = fs::read_to_string(document).unwrap();
     let running = start();
     let own = running.reporter.losses().by_reason();
+    let spool = lock(&running.spool).losses().by_reason();
     let kernel = monitor_common::losses::Loss::ALL.map(monitor_common::losses::Loss::name);
-    for reason in kernel.into_iter().chain(own.map(|(reason, _)| reason)) {
+    for reason in kernel
+        .into_iter()
+        .chain(own.into_iter().chain(spool).map(|(reason, _)| reason))
+    {
         let row = format!("\n| `{reason}` | ");
         assert!(
             document.contains(&row),

@@ -20,7 +20,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
 use prost::Message;
-use spool::{Spool, checkpoint::Checkpoint};
+use spool::{Losses, Settled, Spool, checkpoint::Checkpoint};
 use window::{Environment, Observation, TargetReading, Windows};
 
 use super::disk::Disk;
@@ -115,8 +115,7 @@ struct World {
     stored: BTreeMap<ReportKey, (Vec<u8>, u64)>,
     copy_is_unused: bool,
     keys_may_repeat: bool,
-    conflicts: u64,
-    counted_losses: u64,
+    losses_told: u64,
     told: bool,
     // Whether what was reported last may be unknown, or known wrongly.
     checkpoint_is_lost: bool,
@@ -151,8 +150,7 @@ impl World {
             stored: BTreeMap::new(),
             copy_is_unused: false,
             keys_may_repeat: false,
-            conflicts: 0,
-            counted_losses: 0,
+            losses_told: 0,
             told: false,
             checkpoint_is_lost: true,
             is_removed: false,
@@ -211,7 +209,8 @@ impl World {
             boot_id,
             ..v1::Host::default()
         };
-        let windows = Windows::new(host, resume.baseline, self.environment());
+        let start = self.environment(spool.told());
+        let windows = Windows::new(host, resume.baseline, start);
         self.agent = Some(Running {
             spool,
             windows: windows.reported_until(resume.reported_until_unix_ns),
@@ -219,7 +218,7 @@ impl World {
         });
     }
 
-    fn environment(&self) -> Environment {
+    fn environment(&self, spool_losses: Losses) -> Environment {
         let at_ns = self.now_ms * 1_000_000;
         Environment {
             at: Instant {
@@ -232,11 +231,12 @@ impl World {
                 process: String::new(),
                 usage: Default::default(),
             }],
+            spool_losses: spool_losses.by_reason().into(),
             ..Environment::default()
         }
     }
 
-    fn reading(&self, reasons: BTreeSet<String>) -> Observation {
+    fn reading(&self, agent: &Running) -> Observation {
         let mut counters = EndpointCounters::ZERO;
         counters.requests[Method::Get as usize] = self.counted;
         let endpoint = EndpointSample {
@@ -249,7 +249,7 @@ impl World {
             since_unix_ns: self.since_unix_ns,
         };
         Observation {
-            environment: self.environment(),
+            environment: self.environment(agent.spool.losses()),
             kernel: KernelSample {
                 endpoints: vec![endpoint],
                 since_unix_ns: self.since_unix_ns,
@@ -257,7 +257,7 @@ impl World {
             },
             level: Level::Http,
             names: Arc::default(),
-            incomplete_reasons: reasons,
+            incomplete_reasons: agent.reasons.clone(),
             notes: Vec::new(),
         }
     }
@@ -269,14 +269,11 @@ impl World {
             return Ok(());
         };
         let key = agent.spool.next_key();
-        let closed = agent
-            .windows
-            .close(key, self.reading(agent.reasons.clone()), &[]);
+        let closed = agent.windows.close(key, self.reading(&agent), &[]);
         let report = closed.report.encode_to_vec();
         let baseline = closed.baseline.encode();
         if matches!(kill, Some(Kill::AmidAppend)) {
             self.told |= self.is_removed;
-            self.end(&agent);
             self.tear(&report);
             return Ok(());
         }
@@ -286,7 +283,6 @@ impl World {
         }
         self.check(key, &closed.report, report)?;
         if matches!(kill, Some(Kill::BeforeCheckpoint)) {
-            self.end(&agent);
             (self.behind, self.copy_has_it) = (Some(key), false);
             return Ok(());
         }
@@ -334,6 +330,8 @@ impl World {
         } else {
             prop_assert_eq!(delta, missing, "{:?}", key);
         }
+        let told = Losses::from_reasons(|reason| report.losses.get(reason).copied());
+        self.losses_told += told.by_reason().iter().map(|(_, n)| n).sum::<u64>();
         (self.is_at_risk, self.is_restored) = (false, false);
         self.copy_is_trusted = false;
         self.in_windows = self.counted - self.in_totals_alone;
@@ -354,16 +352,10 @@ impl World {
         }
     }
 
-    fn end(&mut self, agent: &Running) {
-        self.counted_losses += agent.spool.dropped() + agent.spool.lost();
-    }
-
     fn kill(&mut self) {
         // Nobody is left who knows of what was removed.
         self.told |= std::mem::take(&mut self.is_removed);
-        if let Some(agent) = self.agent.take() {
-            self.end(&agent);
-        }
+        self.agent = None;
     }
 
     /// Part of a record behind the last one, as a killed agent leaves it.
@@ -414,20 +406,21 @@ impl World {
                 .as_ref()
                 .unwrap()
                 .requests;
-            match self.stored.get(&key) {
-                Some((body, _)) if *body == pending.report => {}
+            let settled = match self.stored.get(&key) {
+                Some((body, _)) if *body == pending.report => Settled::Delivered,
                 Some(_) => {
-                    self.conflicts += 1;
                     if agent.spool.next_key().epoch == key.epoch {
                         agent.spool.begin_epoch(self.now_ms, key).ok();
                     }
+                    Settled::Conflicting
                 }
                 None => {
                     self.stored.insert(key, (pending.report, delta));
+                    Settled::Delivered
                 }
-            }
+            };
             if n + 1 < reports || last_is_acked {
-                prop_assert!(agent.spool.acknowledge(key));
+                prop_assert!(agent.spool.acknowledge(key, settled));
             }
         }
         Ok(())
@@ -558,12 +551,11 @@ impl World {
                 counted
             );
         }
-        let counted_losses = self.counted_losses + self.conflicts;
         prop_assert!(
-            lost.len() as u64 <= counted_losses || self.told,
+            lost.len() as u64 <= self.losses_told || self.told,
             "{} of {}",
             lost.len(),
-            counted_losses
+            self.losses_told
         );
         Ok(())
     }

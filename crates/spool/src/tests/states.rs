@@ -27,15 +27,15 @@ fn a_report_that_is_damaged_while_the_agent_runs_is_the_only_one_that_is_lost() 
     let (mut spool, _) = open(dir.path(), MIB);
     scribble(&Segment::path(dir.path(), 1), offset(3) + 30);
     assert_eq!(sequences(&drain(&mut spool)), [1, 2, 4, 5]);
-    assert_eq!((spool.pending(), spool.lost()), (4, 1));
+    assert_eq!((spool.pending(), spool.losses().damaged), (4, 1));
     for key in [keys[0], keys[1], keys[3]] {
-        assert!(spool.acknowledge(key));
+        assert!(spool.acknowledge(key, Settled::Delivered));
     }
     assert_eq!(spool.append(b"next", b"").unwrap().sequence, 6);
     drop(spool);
     let (mut spool, recovered) = open(dir.path(), MIB);
     assert!(!recovered.damaged, "it was mended");
-    assert_eq!(spool.lost(), 0, "and counted once");
+    assert_eq!(spool.losses().damaged, 1, "and counted once");
     assert_eq!(sequences(&drain(&mut spool)), [5, 6]);
 }
 
@@ -46,7 +46,7 @@ fn damage_that_hides_a_record_s_length_hides_no_other_from_the_running_agent() {
     scribble(&Segment::path(dir.path(), 1), offset(1));
     scribble(&Segment::path(dir.path(), 1), offset(5));
     assert_eq!(sequences(&drain(&mut spool)), [2, 3, 4]);
-    assert_eq!((spool.pending(), spool.lost()), (3, 2));
+    assert_eq!((spool.pending(), spool.losses().damaged), (3, 2));
     drop(spool);
     let (spool, recovered) = open(dir.path(), MIB);
     assert_eq!(recovered.newest.sequence, 5);
@@ -61,7 +61,7 @@ fn a_start_skips_a_damaged_record_and_counts_it() {
     let (mut spool, recovered) = open(dir.path(), MIB);
     assert!(recovered.damaged);
     assert_eq!(recovered.baseline_key, recovered.newest);
-    assert_eq!(spool.lost(), 1);
+    assert_eq!(spool.losses().damaged, 1);
     assert_eq!(sequences(&drain(&mut spool)), [1, 3, 4, 5]);
 }
 
@@ -69,7 +69,7 @@ fn a_start_skips_a_damaged_record_and_counts_it() {
 fn records_that_are_cut_off_or_removed_are_counted_and_their_baseline_is_known_to_be_gone() {
     let (dir, keys) = filled(5);
     let (mut spool, _) = open(dir.path(), MIB);
-    assert!(spool.acknowledge(keys[0]));
+    assert!(spool.acknowledge(keys[0], Settled::Delivered));
     drop(spool);
     let file = fs::OpenOptions::new()
         .write(true)
@@ -77,7 +77,7 @@ fn records_that_are_cut_off_or_removed_are_counted_and_their_baseline_is_known_t
         .unwrap();
     file.set_len(offset(4) + 3).unwrap();
     let (spool, recovered) = open(dir.path(), MIB);
-    assert_eq!(spool.lost(), 2);
+    assert_eq!(spool.losses().damaged, 2);
     assert_eq!(
         (recovered.baseline_key, recovered.newest),
         (keys[2], keys[4])
@@ -87,7 +87,7 @@ fn records_that_are_cut_off_or_removed_are_counted_and_their_baseline_is_known_t
     fs::remove_file(Segment::path(dir.path(), 1)).unwrap();
     let (spool, recovered) = open(dir.path(), MIB);
     assert_eq!(recovered.baseline_key, ReportKey::default());
-    assert_eq!((recovered.newest, spool.lost()), (keys[4], 5));
+    assert_eq!((recovered.newest, spool.losses().damaged), (keys[4], 5));
 }
 
 #[test]
@@ -105,13 +105,73 @@ fn a_segment_that_is_missing_between_others_is_counted() {
         fs::remove_file(Segment::path(dir.path(), id)).unwrap();
     }
     let (mut spool, recovered) = open(dir.path(), 64 << 10);
-    assert_eq!(spool.lost(), 4);
+    assert_eq!(spool.losses().damaged, 4);
     assert!(recovered.damaged);
     assert_eq!(
         (recovered.baseline_key, recovered.newest),
         (keys[7], keys[7])
     );
     assert_eq!(sequences(&drain(&mut spool)), [3, 4, 7, 8]);
+}
+
+/// Nobody told of it meanwhile, as where the agent is killed at each start.
+#[test]
+fn what_is_missing_is_counted_once_and_known_until_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(dir.path(), 64 << 10);
+    for _ in 0..8 {
+        spool.append(&vec![1; 6_000], b"baseline").unwrap();
+    }
+    drop(spool);
+    fs::remove_file(Segment::path(dir.path(), ids(dir.path())[1])).unwrap();
+    for _ in 0..3 {
+        let (spool, _) = open(dir.path(), 64 << 10);
+        assert_eq!((spool.losses().damaged, spool.told().damaged), (2, 0));
+    }
+    let (mut spool, _) = open(dir.path(), 64 << 10);
+    spool.append(b"report", b"baseline").unwrap();
+    assert_eq!((spool.losses().damaged, spool.told().damaged), (2, 2));
+}
+
+#[test]
+fn losses_that_no_report_told_of_outlive_the_agent() {
+    let (dir, keys) = filled(4);
+    let (mut spool, _) = open(dir.path(), MIB);
+    assert!(spool.acknowledge(keys[0], Settled::Rejected));
+    assert!(spool.acknowledge(keys[1], Settled::Conflicting));
+    spool.discard(keys[2]);
+    drop(spool);
+    let (mut spool, recovered) = open(dir.path(), 8 << 10);
+    assert!(!recovered.damaged);
+    for _ in 0..20 {
+        spool.append(&[1; 1_000], b"").unwrap();
+    }
+    let losses = spool.losses();
+    assert_eq!(
+        (losses.rejected, losses.conflicting, losses.damaged),
+        (1, 1, 1)
+    );
+    assert!(losses.dropped > 0);
+    drop(spool);
+    let (spool, _) = open(dir.path(), 8 << 10);
+    assert_eq!(spool.losses(), losses);
+    assert!(spool.told().dropped <= losses.dropped);
+}
+
+/// Of what it had nothing is known, which is not that nothing was lost.
+#[test]
+fn a_damaged_state_is_damage_wherever_it_is_and_whatever_else_is_there() {
+    for reports in [0, 3] {
+        for at in [0, 40, 50, 80, record::STATE_BYTES - 1] {
+            let (dir, _) = filled(reports);
+            scribble(&dir.path().join("state"), at as u64);
+            let (spool, recovered) = open(dir.path(), MIB);
+            assert!(recovered.damaged, "{reports} reports, at {at}");
+            assert!(spool.next_key().sequence == 1);
+            drop(spool);
+            assert!(!open(dir.path(), MIB).1.damaged, "told once");
+        }
+    }
 }
 
 #[test]
@@ -145,7 +205,7 @@ fn what_only_looks_like_a_segment_keeps_nobody_from_starting() {
 fn a_spool_that_is_removed_under_a_running_agent_is_made_anew_and_loses_nothing() {
     let (dir, keys) = filled(3);
     let (mut spool, _) = open(dir.path(), MIB);
-    assert!(spool.acknowledge(keys[0]));
+    assert!(spool.acknowledge(keys[0], Settled::Delivered));
     fs::remove_dir_all(dir.path()).unwrap();
     assert_eq!(spool.append(&body(4), b"baseline").unwrap().sequence, 4);
     // Whoever comes finds it locked, and after the agent everything that waited.
@@ -169,15 +229,15 @@ fn a_segment_that_is_cut_under_a_running_agent_is_not_appended_to() {
     file.set_len(offset(3)).unwrap();
     assert_eq!(spool.append(&body(4), b"baseline").unwrap().sequence, 4);
     assert_eq!(sequences(&drain(&mut spool)), [1, 2, 4]);
-    assert_eq!(spool.lost(), 1);
+    assert_eq!(spool.losses().damaged, 1);
     for key in &keys[..2] {
-        assert!(spool.acknowledge(*key));
+        assert!(spool.acknowledge(*key, Settled::Delivered));
     }
     assert_eq!(spool.pending(), 1);
     drop(spool);
     let (spool, recovered) = open(dir.path(), MIB);
     assert_eq!(recovered.baseline, b"baseline");
-    assert_eq!((spool.pending(), spool.lost()), (1, 0));
+    assert_eq!((spool.pending(), spool.losses().damaged), (1, 1));
 }
 
 #[test]
@@ -186,16 +246,16 @@ fn a_report_that_is_no_report_is_given_up_and_counted() {
     let (mut spool, _) = open(dir.path(), MIB);
     assert_eq!(spool.read_next().unwrap().unwrap().key, keys[0]);
     spool.discard(keys[0]);
-    assert_eq!((spool.pending(), spool.lost()), (2, 1));
+    assert_eq!((spool.pending(), spool.losses().damaged), (2, 1));
     assert_eq!(spool.read_next().unwrap().unwrap().key, keys[1]);
-    assert!(spool.acknowledge(keys[1]));
+    assert!(spool.acknowledge(keys[1], Settled::Delivered));
 }
 
 #[test]
 fn acknowledgements_that_cannot_be_read_cost_duplicates_alone() {
     let (dir, keys) = filled(3);
     let (mut spool, _) = open(dir.path(), MIB);
-    assert!(spool.acknowledge(keys[0]));
+    assert!(spool.acknowledge(keys[0], Settled::Delivered));
     drop(spool);
     fs::write(dir.path().join("state"), b"nonsense").unwrap();
     let (mut spool, recovered) = open(dir.path(), MIB);
@@ -204,7 +264,7 @@ fn acknowledgements_that_cannot_be_read_cost_duplicates_alone() {
         (keys[2], keys[2])
     );
     assert!(spool.next_key().epoch > keys[2].epoch);
-    assert_eq!((drain(&mut spool).len(), spool.lost()), (3, 0));
+    assert_eq!((drain(&mut spool).len(), spool.losses().damaged), (3, 0));
 }
 
 /// As where the agent is killed before its first report.
