@@ -15,6 +15,11 @@ pub const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// The exchange time in seconds that is assumed where none is known of any backend.
 pub const UNKNOWN_SECONDS: f64 = 0.01;
 
+/// Times that differ from the others' by no more than this factor count as theirs: the
+/// queues of equal backends differ by as much, and the requests in flight tell of those
+/// at once, while a peak is remembered for as long as [`Settings::decay`].
+const ALIKE_FACTOR: f64 = 2.0;
+
 /// Shortest time that is told apart, in seconds.
 const SECONDS_MIN: f64 = 10e-6;
 
@@ -103,6 +108,8 @@ pub struct Estimate {
 pub struct Estimator {
     earlier: Option<Totals>,
     exchange_seconds: Option<f64>,
+    /// The mean of the sample before, where that was slower than all is taken for.
+    slower: Option<f64>,
     attempts: f64,
     failures: f64,
     idle: Duration,
@@ -127,11 +134,18 @@ impl Estimator {
             Some((exchanges @ 1.., ns)) => {
                 let mean = ns as f64 / 1e9 / exchanges as f64;
                 self.idle = Duration::ZERO;
+                let slower_before = self.slower.take();
                 self.exchange_seconds = Some(match self.exchange_seconds {
-                    // What becomes slower is believed at once, what becomes faster
-                    // by and by.
-                    Some(before) if before > mean => before * kept + mean * (1.0 - kept),
-                    _ => mean,
+                    // What becomes slower is believed as soon as two samples in a row
+                    // say so: one alone may be a stall of this host, and would be
+                    // remembered for long.
+                    Some(before) if before < mean => {
+                        self.slower = Some(mean);
+                        slower_before.map_or(before, |one| one.min(mean).max(before))
+                    }
+                    // What becomes faster, by and by.
+                    Some(before) => before * kept + mean * (1.0 - kept),
+                    None => mean,
                 });
             }
             _ => self.idle = self.idle.saturating_add(elapsed),
@@ -173,14 +187,21 @@ fn decay(elapsed: Duration, constant: Duration) -> f64 {
 }
 
 /// What a request to a backend takes, in seconds: its exchange time, that of the
-/// `others` where its own is unknown, or [`UNKNOWN_SECONDS`]; each failure counts as
-/// [`FAILURE_SECONDS`] at least.
+/// `others` where its own is unknown or within a factor of two of theirs, or
+/// [`UNKNOWN_SECONDS`]; each failure counts as [`FAILURE_SECONDS`] at least.
 #[must_use]
 pub fn seconds(estimate: &Estimate, others: Option<f64>) -> f64 {
-    let time = estimate.exchange_seconds.or(others);
+    let time = match (estimate.exchange_seconds, others) {
+        (Some(own), Some(others)) if is_alike(own, others) => Some(others),
+        (own, others) => own.or(others),
+    };
     let time = time.unwrap_or(UNKNOWN_SECONDS).max(SECONDS_MIN);
     let failed = estimate.failure_share.unwrap_or(0.0);
     (1.0 - failed) * time + failed * time.max(FAILURE_SECONDS)
+}
+
+fn is_alike(own: f64, others: f64) -> bool {
+    own <= others * ALIKE_FACTOR && others <= own * ALIKE_FACTOR
 }
 
 /// What the load of a host, from 0 to 1, multiplies the cost with: nothing up to
@@ -252,15 +273,17 @@ mod tests {
     }
 
     #[test]
-    fn slower_counts_at_once_and_faster_by_and_by() {
+    fn slower_counts_when_it_is_confirmed_and_faster_by_and_by() {
         let mut backend = Estimator::default();
         backend.update(&totals(1_000, 5_000, 0), TICK, &SETTINGS);
         assert_eq!(backend.estimate().exchange_seconds, None, "a beginning");
         backend.update(&totals(1_010, 5_050, 0), TICK, &SETTINGS);
         assert!(close(backend.estimate().exchange_seconds, 0.005));
         backend.update(&totals(1_020, 6_050, 0), TICK, &SETTINGS);
+        assert!(close(backend.estimate().exchange_seconds, 0.005), "a stall");
+        backend.update(&totals(1_030, 7_250, 0), TICK, &SETTINGS);
         assert!(close(backend.estimate().exchange_seconds, 0.1));
-        backend.update(&totals(1_030, 6_100, 0), Duration::from_secs(10), &SETTINGS);
+        backend.update(&totals(1_040, 7_300, 0), Duration::from_secs(10), &SETTINGS);
         let e = (-1.0_f64).exp();
         assert!(close(
             backend.estimate().exchange_seconds,
@@ -344,6 +367,22 @@ mod tests {
         let unknown = |others| Some(seconds(&Estimate::default(), others));
         assert!(close(unknown(None), UNKNOWN_SECONDS));
         assert!(close(unknown(Some(0.2)), 0.2));
+    }
+
+    #[test]
+    fn what_queues_make_of_equal_backends_is_no_difference() {
+        let cost = |ms: f64| {
+            let estimate = Estimate {
+                exchange_seconds: Some(ms / 1e3),
+                failure_share: Some(0.0),
+            };
+            (seconds(&estimate, Some(0.02)) * 1e6).round() as u64
+        };
+        let costs = [1.0, 10.0, 15.0, 20.0, 40.0, 41.0, 400.0].map(cost);
+        assert_eq!(
+            costs,
+            [1_000, 20_000, 20_000, 20_000, 20_000, 41_000, 400_000]
+        );
     }
 
     #[test]
