@@ -22,9 +22,11 @@ ExecStart=/bin/sh -c '/usr/local/bin/units --color never >/dev/ttyS0 2>&1; echo 
 WantedBy=multi-user.target
 "#;
 
-/// The test's output alone is on the console.
+/// The test's output alone is on the console.  An emulated machine verifies kernel
+/// programs for minutes, and the agent is ready after that.
 const COMMAND_LINE: &str = "console=ttyS0 rdinit=/sbin/init panic=-1 quiet mitigations=off \
-                            systemd.show_status=no systemd.mask=serial-getty@ttyS0.service \
+                            systemd.show_status=no \
+                            systemd.default_timeout_start_sec=1800 systemd.mask=serial-getty@ttyS0.service \
                             systemd.mask=systemd-timesyncd.service";
 
 /// What no test reads; the whole root file system is in the guest's memory.

@@ -9,9 +9,18 @@ mod initramfs;
 mod machine;
 mod qemu;
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) use self::{image::Image, machine::test_units};
 use self::{initramfs::Initramfs, qemu::Qemu};
@@ -24,6 +33,13 @@ use crate::{
 
 /// What the guest prints last, followed by the test program's exit code.
 const END: &str = "guest: exit code ";
+
+/// A guest that prints nothing for so long has stopped.  How long all may take depends on
+/// what else this machine does.
+const SILENCE: Duration = Duration::from_secs(1_800);
+
+/// Lines that wait to be passed on at the most.
+const LINES_WAITING_MAX: usize = 1_000;
 
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet mitigations=off";
 
@@ -102,6 +118,7 @@ fn libraries(ldd: &str) -> Vec<&str> {
         .collect()
 }
 
+/// Passes on what the guest prints, and returns it when the guest has come to its end.
 fn boot(
     qemu: &Qemu,
     image: &Image,
@@ -109,22 +126,53 @@ fn boot(
     memory_mib: u32,
     command_line: &str,
 ) -> Result<String> {
-    let printed = output(
-        qemu.command()?
-            .args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"])
-            .args(["-m", &memory_mib.to_string()])
-            .args(["-nographic", "-no-reboot", "-net", "none"])
-            .arg("-kernel")
-            .arg(image.path())
-            .arg("-initrd")
-            .arg(initrd)
-            .args(["-append", command_line]),
-    )?
-    .replace('\r', "");
-    if !printed.contains(END) {
-        let end: Vec<&str> = printed.lines().rev().take(20).collect();
-        bail!("the guest did not come to its end; its last lines: {end:#?}");
+    let mut child = qemu
+        .command()?
+        .args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"])
+        .args(["-m", &memory_mib.to_string()])
+        .args(["-nographic", "-no-reboot", "-net", "none"])
+        .arg("-kernel")
+        .arg(image.path())
+        .arg("-initrd")
+        .arg(initrd)
+        .args(["-append", command_line])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting the emulator")?;
+    let stdout = child.stdout.take().context("the emulator has no stdout")?;
+    let (lines, printed_lines) = mpsc::sync_channel(LINES_WAITING_MAX);
+    thread::spawn(move || {
+        let all = BufReader::new(stdout).split(b'\n').map_while(Result::ok);
+        for line in all {
+            let line = String::from_utf8_lossy(&line).replace('\r', "");
+            if lines.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut printed = String::new();
+    loop {
+        match printed_lines.recv_timeout(SILENCE) {
+            Ok(line) => {
+                println!("{line}");
+                printed += &line;
+                printed.push('\n');
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                // `timeout` passes it on to the emulator.
+                kill_process(Pid::from_child(&child), Signal::TERM)?;
+                child.wait()?;
+                bail!("the guest has printed nothing for {SILENCE:?}");
+            }
+        }
     }
+    let status = child.wait()?;
+    ensure!(
+        printed.contains(END),
+        "the guest did not come to its end, and the emulator ended with {status}"
+    );
     Ok(printed)
 }
 

@@ -16,8 +16,8 @@ use crate::{command::output, debian, workspace::Workspace};
 const PACKAGES: [&str; 2] = ["qemu-system-x86", "busybox-static"];
 const PROGRAM: &str = "qemu-system-x86_64";
 
-/// How long the guest may take, boot included.
-const LIMIT_SECONDS: &str = "1200";
+/// How long the guest may take, also where nobody is there any more to end it.
+const LIMIT_SECONDS: &str = "7200";
 
 /// Where the packages have what qemu needs, below the directory that they were
 /// unpacked into.
