@@ -8,6 +8,7 @@
 mod client;
 mod crowd;
 mod framing;
+mod limited;
 mod load;
 mod origin;
 mod outcome;
@@ -19,6 +20,7 @@ mod transfer;
 pub use self::{
     crowd::{Crowd, open_and_end},
     framing::{BodyLength, Decoder, FramingError, Progress},
+    limited::LimitedOrigin,
     load::{Ending, Load, RunningLoad},
     origin::{Origin, OriginCounts},
     outcome::{Classes, LoadErrors, Outcome},

@@ -2,14 +2,9 @@
 //! `HAProxy` by its agent checks.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{BufRead as _, BufReader},
+    net::{SocketAddr, TcpListener},
     os::unix::net::UnixStream,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
     time::Duration,
 };
 
@@ -18,7 +13,7 @@ use tempfile::TempDir;
 use testkit::{
     Cgroup, eventually,
     fixtures::{Agent, AgentPlan, Binaries, Haproxy, Proxy},
-    traffic::{Exchange, Load},
+    traffic::{Exchange, LimitedOrigin, Load},
 };
 
 use super::{
@@ -34,52 +29,9 @@ pub(crate) const CASES: &[Case] = &[
 pub(crate) const HAPROXY_CASES: &[Case] =
     &[("haproxy_weighs_a_slow_server_by_agent_checks", agent_checks)];
 
-/// An origin that waits before each answer, and counts them.
-struct Waiting {
-    address: SocketAddr,
-    delay_ms: Arc<AtomicU64>,
-    answers: Arc<AtomicU64>,
-}
-
-impl Waiting {
-    fn start(delay_ms: u64) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let origin = Self {
-            address: listener.local_addr().unwrap(),
-            delay_ms: Arc::new(AtomicU64::new(delay_ms)),
-            answers: Arc::default(),
-        };
-        let (delay_ms, answers) = (Arc::clone(&origin.delay_ms), Arc::clone(&origin.answers));
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (delay_ms, answers) = (Arc::clone(&delay_ms), Arc::clone(&answers));
-                thread::spawn(move || serve(stream.unwrap(), &delay_ms, &answers));
-            }
-        });
-        origin
-    }
-
-    fn answers(&self) -> u64 {
-        self.answers.load(Ordering::SeqCst)
-    }
-}
-
-/// Heads without bodies, until the connection ends.
-fn serve(mut stream: TcpStream, delay_ms: &AtomicU64, answers: &AtomicU64) {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while stream.read(&mut byte).is_ok_and(|n| n == 1) {
-        head.push(byte[0]);
-        if head.ends_with(b"\r\n\r\n") {
-            thread::sleep(Duration::from_millis(delay_ms.load(Ordering::SeqCst)));
-            answers.fetch_add(1, Ordering::SeqCst);
-            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-            if stream.write_all(answer.as_bytes()).is_err() {
-                return;
-            }
-            head.clear();
-        }
-    }
+/// An origin that waits before each answer, of however many requests at once.
+fn waiting(ms: u64) -> LimitedOrigin {
+    LimitedOrigin::start(1_000, Duration::from_millis(ms)).unwrap()
 }
 
 /// Answers have no body.
@@ -166,10 +118,10 @@ fn backend(sample: &Value, at: SocketAddr) -> Option<&Value> {
 
 fn figures() {
     let scene = Balanced::start(&[]);
-    let (quick, slow) = (Waiting::start(0), Waiting::start(20));
-    let proxy = scene.proxy("weight", &[quick.address, slow.address]);
+    let (quick, slow) = (waiting(0), waiting(20));
+    let proxy = scene.proxy("weight", &[quick.address(), slow.address()]);
     send(load(proxy.address(), 4, 200));
-    let expected = [&quick, &slow].map(|origin| (origin.address, origin.answers()));
+    let expected = [&quick, &slow].map(|origin| (origin.address(), origin.answers()));
     assert_eq!(expected[0].1 + expected[1].1, 200);
     let sample = sample_with(&scene.socket(), &expected);
     for (at, answers) in expected {
@@ -178,11 +130,11 @@ fn figures() {
         assert_eq!(backend["failures"], 0);
     }
     // The slow one waited so long before each of its answers.
-    let waited = backend(&sample, slow.address).unwrap()["exchange_ns"]
+    let waited = backend(&sample, slow.address()).unwrap()["exchange_ns"]
         .as_u64()
         .unwrap();
     assert!(waited >= expected[1].1 * 20_000_000, "{waited}");
-    let total = backend(&sample, quick.address).unwrap()["exchange_ns"]
+    let total = backend(&sample, quick.address()).unwrap()["exchange_ns"]
         .as_u64()
         .unwrap();
     assert!(total > 0 && total < waited, "{total} of {waited}");
@@ -194,20 +146,20 @@ fn figures() {
 
 fn adaptive() {
     let scene = Balanced::start(&[]);
-    let origins = [Waiting::start(1), Waiting::start(1), Waiting::start(1)];
-    let addresses = origins.each_ref().map(|origin| origin.address);
+    let origins = [waiting(1), waiting(1), waiting(1)];
+    let addresses = origins.each_ref().map(LimitedOrigin::address);
     let proxy = scene.proxy("adaptive", &addresses);
     let send_all = || send(load(proxy.address(), 2, 300));
     send_all();
-    let before = origins.each_ref().map(Waiting::answers);
+    let before = origins.each_ref().map(LimitedOrigin::answers);
     assert_eq!(before.iter().sum::<u64>(), 300);
     assert!(before.iter().all(|n| *n > 0), "{before:?}");
     // The first one is a hundred times as slow from now on. What it gets until that is
     // measured is bounded by what is in flight; then it loses against each other one.
-    origins[0].delay_ms.store(100, Ordering::SeqCst);
+    origins[0].set_service(Duration::from_millis(100));
     send_all();
     send_all();
-    let after = origins.each_ref().map(Waiting::answers);
+    let after = origins.each_ref().map(LimitedOrigin::answers);
     let gained: Vec<u64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
     assert_eq!(gained.iter().sum::<u64>(), 600);
     assert!(
@@ -224,7 +176,7 @@ fn agent_checks() {
         .local_addr()
         .unwrap();
     let scene = Balanced::start(&["--agent-check-listen".to_owned(), port.to_string()]);
-    let (quick, slow) = (Waiting::start(1), Waiting::start(40));
+    let (quick, slow) = (waiting(1), waiting(40));
     let server = |name: &str, at: SocketAddr| {
         format!(
             "\x20 server {name} {at} weight 100 check agent-check agent-inter 100ms \
@@ -232,8 +184,8 @@ fn agent_checks() {
             port.port()
         )
     };
-    let servers = server("quick", quick.address) + &server("slow", slow.address);
-    let haproxy = Haproxy::start_with(&scene.cgroup, quick.address, &servers).unwrap();
+    let servers = server("quick", quick.address()) + &server("slow", slow.address());
+    let haproxy = Haproxy::start_with(&scene.cgroup, quick.address(), &servers).unwrap();
     let weights = eventually("the slow server's weight to follow", REPORTS, || {
         send(load(haproxy.address(), 4, 40));
         let weight = |name: &str| haproxy.server(name).unwrap()["weight"];

@@ -7,13 +7,21 @@ use std::fmt::Write as _;
 
 use super::Row;
 
-/// One axis with all cases of one metric.
+/// One axis with cases of one metric.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Panel {
     pub(super) metric: &'static str,
+    /// What the names of its cases begin with; empty: all.
+    pub(super) cases: &'static str,
     pub(super) title: &'static str,
     /// Where a line is drawn: "no difference", or a goal.
     pub(super) reference: Option<f64>,
+}
+
+impl Panel {
+    fn shows(&self, row: &Row) -> bool {
+        row.metric == self.metric && row.case.starts_with(self.cases)
+    }
 }
 
 const WIDTH: f64 = 860.0;
@@ -37,7 +45,7 @@ pub(super) fn svg(name: &str, panels: &[Panel], rows: &[Row]) -> Option<String> 
     let mut body = String::new();
     let mut top = 0.0;
     for panel in panels {
-        let rows: Vec<&Row> = rows.iter().filter(|r| r.metric == panel.metric).collect();
+        let rows: Vec<&Row> = rows.iter().filter(|row| panel.shows(row)).collect();
         if !rows.is_empty() {
             draw(&mut body, panel, &rows, top);
             top += height(rows.len());
@@ -57,7 +65,7 @@ pub(super) fn alternative(name: &str, panels: &[Panel], rows: &[&Row]) -> String
     let mut text = format!("{name}: medians with quartiles and 95 % intervals.");
     for panel in panels {
         let medians = || {
-            let of_panel = rows.iter().filter(|row| row.metric == panel.metric);
+            let of_panel = rows.iter().filter(|row| panel.shows(row));
             of_panel.map(|row| row.quartiles.median)
         };
         if let (Some(least), Some(most)) = (
@@ -80,7 +88,7 @@ pub(super) fn alternative(name: &str, panels: &[Panel], rows: &[&Row]) -> String
 /// The rows that any of the panels shows.
 pub(super) fn rows_in<'a>(panels: &[Panel], rows: &'a [Row]) -> Vec<&'a Row> {
     rows.iter()
-        .filter(|row| panels.iter().any(|panel| panel.metric == row.metric))
+        .filter(|row| panels.iter().any(|panel| panel.shows(row)))
         .collect()
 }
 
@@ -211,6 +219,7 @@ mod tests {
 
     const PANEL: Panel = Panel {
         metric: "ratio",
+        cases: "",
         title: "CPU <per> request",
         reference: Some(1.0),
     };
@@ -229,6 +238,17 @@ mod tests {
         assert!(picture.contains("CPU &lt;per&gt; request: from 1.100 to 1.100"));
         assert!(picture.contains("prefers-color-scheme:dark"));
         assert!(!picture.contains("NaN"));
+    }
+
+    #[test]
+    fn a_panel_may_show_some_cases_alone() {
+        let some = Panel {
+            cases: "c",
+            metric: "other",
+            ..PANEL
+        };
+        assert!(svg("x", &[some], &rows()).unwrap().contains(">c<"));
+        assert_eq!(svg("x", &[Panel { cases: "a", ..some }], &rows()), None);
     }
 
     #[test]

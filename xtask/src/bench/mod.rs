@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME`: measurements, one file each.
 
+mod balance;
 mod charts;
 mod collector;
 mod overhead;
@@ -48,6 +49,13 @@ enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    /// What balancers make of backends that differ: ours against nginx and haproxy.
+    Balance {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        options: balance::Options,
+    },
     /// What the collector costs: ingest, disk, memory and questions, and the
     /// same data in two other engines.
     Collector {
@@ -118,6 +126,10 @@ impl Row {
 /// Runs the command.
 pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
     let (bench, common, rows, panels): (_, _, _, &[Panel]) = match &args.bench {
+        Bench::Balance { common, options } => {
+            let rows = balance::bench(workspace, options, common.quick)?;
+            ("balance", common, rows, &balance::PANELS)
+        }
         Bench::Collector { common } => {
             let rows = collector::bench(workspace, common.quick)?;
             ("collector", common, rows, &collector::PANELS)
@@ -152,6 +164,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<()> {
 
 const PROGRAMS: Panel = Panel {
     metric: "ns_above_empty",
+    cases: "",
     title: "ns per packet, above an empty program",
     reference: Some(0.0),
 };

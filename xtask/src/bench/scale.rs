@@ -27,16 +27,19 @@ use crate::{
 pub(super) const PANELS: [Panel; 3] = [
     Panel {
         metric: "connect_cpu_ratio",
+        cases: "",
         title: "CPU of opening and ending a connection, to none",
         reference: Some(1.0),
     },
     Panel {
         metric: "memory_per_socket_bytes",
+        cases: "",
         title: "Bytes of kernel memory per socket, above none",
         reference: None,
     },
     Panel {
         metric: "sample_us",
+        cases: "",
         title: "µs per sample",
         reference: None,
     },

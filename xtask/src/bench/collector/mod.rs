@@ -57,6 +57,7 @@ pub(super) const PANELS: [Panel; 6] = [
 const fn panel(metric: &'static str, title: &'static str, goal: f64) -> Panel {
     Panel {
         metric,
+        cases: "",
         title,
         reference: Some(goal),
     }

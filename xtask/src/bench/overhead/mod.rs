@@ -46,6 +46,7 @@ pub(super) const PANELS: [Panel; 3] = [
 const fn ratio(metric: &'static str, title: &'static str) -> Panel {
     Panel {
         metric,
+        cases: "",
         title,
         reference: Some(1.0),
     }

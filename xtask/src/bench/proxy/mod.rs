@@ -54,6 +54,7 @@ pub(super) const PANELS: [Panel; 4] = [
 const fn panel(metric: &'static str, title: &'static str, reference: Option<f64>) -> Panel {
     Panel {
         metric,
+        cases: "",
         title,
         reference,
     }
