@@ -8,6 +8,7 @@
 mod advice;
 pub mod backoff;
 pub mod otlp;
+pub mod session;
 mod stream;
 mod tls;
 pub mod token;

@@ -1,6 +1,6 @@
 //! One stream to the collector, from its connection to its end.
 
-use std::{collections::VecDeque, sync::atomic::Ordering, time::Duration};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use monitor_proto::{
     AUTHORIZATION,
@@ -17,10 +17,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{Delivery, DeliveryError, Destination, REPORTS_BYTES_MAX, REPORTS_MAX, TIMEOUT, lock};
-use daemon::{clock, once_a_minute};
-use monitor_proto::ReportKey;
-use spool::{Pending, Settled, Spool, SpoolError};
+use super::{Delivery, DeliveryError, Destination, TIMEOUT, lock, session::Session};
+use daemon::clock;
+use spool::{Pending, Settled};
 
 /// Reports between the spool and the connection's own buffer.
 const SENDING_MAX: usize = 4;
@@ -31,44 +30,19 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// An acknowledgement is small.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
-/// Reports that were sent and not answered yet, oldest first.
+/// What is under way, and since when nothing of it was answered.
 struct InFlight {
-    reports: VecDeque<(ReportKey, usize)>,
-    bytes: usize,
+    session: Session,
     // When the last one was answered, or the first one sent after a pause.
     progress_at: Instant,
 }
 
 impl InFlight {
-    fn new() -> Self {
-        Self {
-            reports: VecDeque::new(),
-            bytes: 0,
-            progress_at: Instant::now(),
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.reports.len() < REPORTS_MAX && self.bytes < REPORTS_BYTES_MAX
-    }
-
-    fn sent(&mut self, key: ReportKey, bytes: usize) {
-        if self.reports.is_empty() {
+    fn sent(&mut self, pending: &Pending) {
+        if self.session.is_answered() {
             self.progress_at = Instant::now();
         }
-        self.reports.push_back((key, bytes));
-        self.bytes += bytes;
-    }
-
-    fn answered(&mut self, key: ReportKey) -> Result<(), DeliveryError> {
-        match self.reports.pop_front() {
-            Some((oldest, bytes)) if oldest == key => {
-                self.bytes -= bytes;
-                self.progress_at = Instant::now();
-                Ok(())
-            }
-            _ => Err(DeliveryError::OutOfTurn),
-        }
+        self.session.sent(pending);
     }
 }
 
@@ -77,11 +51,13 @@ impl Delivery {
     /// nothing waits any more.
     pub(super) async fn stream(&mut self) -> Result<(), DeliveryError> {
         self.destination.mark_unchanged();
-        lock(&self.spool).rewind();
         let channel = self.connect().await?;
         let (sender, receiver) = tokio_channel();
         let request = self.request(ReceiverStream::new(receiver));
-        let mut in_flight = InFlight::new();
+        let mut in_flight = InFlight {
+            session: Session::begin(&mut lock(&self.spool)),
+            progress_at: Instant::now(),
+        };
         // A collector may answer the stream itself only after its first report.
         let mut waiting = self.fill(&sender, &mut in_flight, None)?;
         let mut responses = export(channel, request).await?;
@@ -132,10 +108,10 @@ impl Delivery {
         in_flight: &mut InFlight,
         mut waiting: Option<Pending>,
     ) -> Result<Option<Pending>, DeliveryError> {
-        while in_flight.has_room() {
+        loop {
             let next = match waiting.take() {
                 Some(pending) => Some(pending),
-                None => lock(&self.spool).read_next()?,
+                None => in_flight.session.next(&mut lock(&self.spool))?,
             };
             let Some(pending) = next else {
                 return Ok(None);
@@ -152,9 +128,8 @@ impl Delivery {
             permit.send(v1::ExportRequest {
                 report: Some(report),
             });
-            in_flight.sent(pending.key, pending.report.len());
+            in_flight.sent(&pending);
         }
-        Ok(waiting)
     }
 
     /// Waits for the next thing to happen.
@@ -171,7 +146,7 @@ impl Delivery {
                 let response = response.map_err(status)?.ok_or(DeliveryError::Closed)?;
                 self.take(&response, in_flight)
             }
-            () = sleep_until(deadline), if !in_flight.reports.is_empty() => {
+            () = sleep_until(deadline), if !in_flight.session.is_answered() => {
                 Err(DeliveryError::Timeout)
             }
             // Room for the next report; it is given back at once and filled.
@@ -189,63 +164,16 @@ impl Delivery {
         response: &v1::ExportResponse,
         in_flight: &mut InFlight,
     ) -> Result<(), DeliveryError> {
-        let key = ReportKey {
-            epoch: response.epoch,
-            sequence: response.sequence,
-        };
-        let settled = match v1::ExportOutcome::try_from(response.outcome) {
-            Ok(v1::ExportOutcome::Stored | v1::ExportOutcome::Duplicate) => Settled::Delivered,
-            Ok(v1::ExportOutcome::Conflict) => Settled::Conflicting,
-            Ok(v1::ExportOutcome::Rejected) => Settled::Rejected,
-            Ok(v1::ExportOutcome::Unspecified) | Err(_) => return Err(DeliveryError::NoOutcome),
-        };
-        in_flight.answered(key)?;
         let mut spool = lock(&self.spool);
-        match settled {
-            Settled::Delivered => {
-                self.progress.delivered.fetch_add(1, Ordering::Relaxed);
-            }
-            Settled::Conflicting => conflict(&mut spool, key, &response.message)?,
-            Settled::Rejected => {
-                if once_a_minute("a report is rejected") {
-                    let ReportKey { epoch, sequence } = key;
-                    let why = printable(&response.message);
-                    tracing::warn!(epoch, sequence, why, "the collector refused a report");
-                }
-            }
+        let session = &mut in_flight.session;
+        let settled = session.answered(&mut spool, response, clock::unix_ms())?;
+        in_flight.progress_at = Instant::now();
+        if settled == Settled::Delivered {
+            self.progress.delivered.fetch_add(1, Ordering::Relaxed);
         }
         self.progress.answered();
-        // False where the report was dropped for want of room meanwhile.
-        spool.acknowledge(key, settled);
         Ok(())
     }
-}
-
-/// The collector has another report by this key, and keeps that one: what comes from
-/// now on needs keys that nobody else has used.
-fn conflict(spool: &mut Spool, key: ReportKey, message: &str) -> Result<(), SpoolError> {
-    if key.epoch == spool.next_key().epoch {
-        spool.begin_epoch(clock::unix_ms(), key)?;
-    }
-    if once_a_minute("a report is in conflict") {
-        let ReportKey { epoch, sequence } = key;
-        let new_epoch = spool.next_key().epoch;
-        let why = if message.is_empty() {
-            "it has another report with this number".to_owned()
-        } else {
-            printable(message)
-        };
-        tracing::warn!(
-            epoch,
-            sequence,
-            new_epoch,
-            why,
-            "the collector keeps an earlier report in place of this one: either the spool is an \
-             older copy of itself, which a new epoch mends, or two agents report as one host: give \
-             each host its own /etc/machine-id"
-        );
-    }
-    Ok(())
 }
 
 async fn export(
@@ -279,10 +207,4 @@ fn no_answer(status: tonic::Status) -> DeliveryError {
 
 fn status(status: tonic::Status) -> DeliveryError {
     DeliveryError::Status(Box::new(status))
-}
-
-/// What another program says, fit for a log line.
-fn printable(text: &str) -> String {
-    let plain = text.chars().filter(|c| !c.is_control());
-    plain.take(200).collect()
 }

@@ -8,13 +8,14 @@
 
 use monitor_proto::ReportKey;
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
     directory::at,
+    disk::{Disk, Open, SystemDisk},
     record::{self, HEADER_BYTES, PAYLOAD_BYTES_MAX, PREFIX_BYTES},
 };
 use daemon::once_a_minute;
@@ -22,6 +23,7 @@ use daemon::once_a_minute;
 /// The file, and the counters that it is of.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     counters: Vec<u8>,
 }
@@ -39,8 +41,18 @@ impl Checkpoint {
     /// The checkpoint of the counters that are pinned there since this boot.
     #[must_use]
     pub fn of(path: PathBuf, boot_id: &str, pin_dir: &Path) -> Self {
+        Self::on(Arc::new(SystemDisk), path, boot_id, pin_dir)
+    }
+
+    /// The same on another disk.
+    #[must_use]
+    pub fn on(disk: Arc<dyn Disk>, path: PathBuf, boot_id: &str, pin_dir: &Path) -> Self {
         let counters = format!("{boot_id} {}", pin_dir.display()).into_bytes();
-        Self { path, counters }
+        Self {
+            disk,
+            path,
+            counters,
+        }
     }
 
     /// What it holds; `None` where there is none of these counters.
@@ -57,10 +69,10 @@ impl Checkpoint {
     }
 
     fn try_read(&self) -> io::Result<Option<Kept>> {
-        let file = File::open(&self.path)?;
-        let mut bytes = Vec::new();
+        let file = self.disk.open(&self.path, Open::Existing)?;
         let whole = HEADER_BYTES + (PREFIX_BYTES + PAYLOAD_BYTES_MAX) as u64;
-        file.take(whole).read_to_end(&mut bytes)?;
+        let mut bytes = vec![0; file.length()?.min(whole) as usize];
+        file.read_exact_at(&mut bytes, 0)?;
         Ok(self.decode(&bytes))
     }
 
@@ -91,13 +103,19 @@ impl Checkpoint {
         let record = record::encode(key.sequence, &self.counters, baseline);
         bytes.extend(record.ok_or(io::ErrorKind::FileTooLarge)?);
         let new = self.path.with_extension("checkpoint.new");
-        fs::write(&new, bytes).map_err(at(&new))?;
-        fs::rename(&new, &self.path).map_err(at(&self.path))
+        let file = self.disk.open(&new, Open::Any).map_err(at(&new))?;
+        let written = file
+            .set_length(0)
+            .and_then(|()| file.write_all_at(&bytes, 0));
+        written.map_err(at(&new))?;
+        self.disk.rename(&new, &self.path).map_err(at(&self.path))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::*;

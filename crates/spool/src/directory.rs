@@ -1,27 +1,25 @@
 //! The spool's directory: its lock, and the file `state`.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
-
-use rustix::fs::{FlockOperation, flock};
 
 use super::{
     SpoolError,
+    disk::{Disk, DiskFile, Open},
     record::{self, STATE_BYTES, State},
-    segment::is_at,
 };
 
 /// The directory of one agent's spool.
 #[derive(Debug)]
 pub(super) struct Directory {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
     // Holds the lock for as long as the spool lives.
-    lock: File,
-    state: File,
+    lock: Box<dyn DiskFile>,
+    state: Box<dyn DiskFile>,
 }
 
 /// What the file `state` held.
@@ -37,25 +35,30 @@ pub(super) enum Found {
 
 impl Directory {
     /// Makes and locks it; with what the file `state` holds.
-    pub(super) fn open(path: &Path) -> Result<(Self, Found), SpoolError> {
-        let lock = locked(path)?;
-        let (state, found) = open_state(path).map_err(SpoolError::open(path))?;
-        let path = path.to_owned();
-        Ok((Self { path, lock, state }, found))
+    pub(super) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Found), SpoolError> {
+        let lock = locked(&*disk, path)?;
+        let (state, found) = open_state(&*disk, path).map_err(SpoolError::open(path))?;
+        let directory = Self {
+            disk,
+            path: path.to_owned(),
+            lock,
+            state,
+        };
+        Ok((directory, found))
     }
 
     /// Whether its files are the ones that are open here.
     pub(super) fn is_in_place(&self) -> bool {
-        is_at(&self.lock, &self.path.join("lock")) && is_at(&self.state, &self.path.join("state"))
+        self.lock.is_at(&self.path.join("lock")) && self.state.is_at(&self.path.join("state"))
     }
 
     /// Makes what somebody removed or replaced anew; the state has to be written
     /// then.
     pub(super) fn make_anew(&mut self) -> Result<(), SpoolError> {
-        if !is_at(&self.lock, &self.path.join("lock")) {
-            self.lock = locked(&self.path)?;
+        if !self.lock.is_at(&self.path.join("lock")) {
+            self.lock = locked(&*self.disk, &self.path)?;
         }
-        let opened = open_state(&self.path).map_err(SpoolError::open(&self.path));
+        let opened = open_state(&*self.disk, &self.path).map_err(SpoolError::open(&self.path));
         (self.state, _) = opened?;
         Ok(())
     }
@@ -67,51 +70,35 @@ impl Directory {
     /// Makes the state durable, in a directory that has it.
     pub(super) fn write_durable_state(&self, state: State) -> io::Result<()> {
         self.write_state(state)?;
-        self.state.sync_data()
+        self.state.sync()
     }
 
     /// Makes the state durable, and that the directory has it.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.state.sync_all()?;
-        File::open(&self.path)?.sync_all()
+        self.state.sync()?;
+        self.disk.sync_dir(&self.path)
     }
 }
 
-fn locked(dir: &Path) -> Result<File, SpoolError> {
-    let lock = lock(dir).map_err(SpoolError::open(dir))?;
+fn locked(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskFile>, SpoolError> {
+    let lock = lock(disk, dir).map_err(SpoolError::open(dir))?;
     lock.ok_or_else(|| SpoolError::Locked(dir.to_owned()))
 }
 
 /// Makes and locks the directory; `None` where another process has the lock.
-fn lock(dir: &Path) -> io::Result<Option<File>> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(dir)?;
+fn lock(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
+    disk.make_dir(dir)?;
     let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(at(&path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let file = disk.open(&path, Open::Any).map_err(at(&path))?;
+    Ok(file.lock()?.then_some(file))
 }
 
-fn open_state(dir: &Path) -> io::Result<(File, Found)> {
+fn open_state(disk: &dyn Disk, dir: &Path) -> io::Result<(Box<dyn DiskFile>, Found)> {
     let path = dir.join("state");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(at(&path))?;
-    let mut bytes = Vec::new();
-    let whole = STATE_BYTES as u64 + 1;
-    io::Read::read_to_end(&mut io::Read::take(&file, whole), &mut bytes).map_err(at(&path))?;
+    let file = disk.open(&path, Open::Any).map_err(at(&path))?;
+    let length = file.length().map_err(at(&path))?;
+    let mut bytes = vec![0; length.min(STATE_BYTES as u64) as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(at(&path))?;
     let found = match record::decode_state(&bytes) {
         Some(state) => Found::Read(state),
         None if bytes.is_empty() => Found::New,

@@ -25,13 +25,14 @@
 
 pub mod checkpoint;
 mod directory;
+pub mod disk;
 pub mod record;
 mod recovery;
 mod segment;
 
 use std::{
     collections::VecDeque,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -253,11 +254,11 @@ impl Spool {
     }
 
     fn create(&mut self, record: &[u8]) -> io::Result<Segment> {
-        let dir = &self.directory.path;
-        let mut created = Segment::create(dir, self.next_id, self.next, record);
+        let (disk, dir) = (&*self.directory.disk, &self.directory.path);
+        let mut created = Segment::create(disk, dir, self.next_id, self.next, record);
         if matches!(&created, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
-            self.next_id = Segment::list(dir)?.taken.saturating_add(1);
-            created = Segment::create(dir, self.next_id, self.next, record);
+            self.next_id = Segment::list(disk, dir)?.taken.saturating_add(1);
+            created = Segment::create(disk, dir, self.next_id, self.next, record);
         }
         let segment = created?;
         self.next_id = segment.id.saturating_add(1);
@@ -272,14 +273,15 @@ impl Spool {
             self.directory.make_anew()?;
             self.write_state();
         }
-        let removed = self.segments.back().is_some_and(Segment::is_removed);
+        let (disk, dir) = (&*self.directory.disk, &self.directory.path);
+        let is_removed = |segment: &Segment| disk.is_missing(&segment.path);
+        let removed = self.segments.back().is_some_and(is_removed);
         if in_place && !removed {
             return Ok(());
         }
-        let dir = &self.directory.path;
         tracing::warn!(dir = %dir.display(), "the spool's files were removed: they are made anew");
-        for segment in self.segments.iter_mut().filter(|s| s.is_removed()) {
-            if let Err(error) = segment.restore(dir) {
+        for segment in self.segments.iter_mut().filter(|s| is_removed(s)) {
+            if let Err(error) = segment.restore(disk, dir) {
                 let path = segment.path.display();
                 tracing::warn!(%error, %path, "reports wait in a file that was removed: after a restart they are lost");
             }
@@ -479,7 +481,7 @@ impl Spool {
         // It goes only after what says that it went, or it would be missing.
         self.write_durable_state()?;
         let oldest = &self.segments[0];
-        match fs::remove_file(&oldest.path) {
+        match self.directory.disk.remove(&oldest.path) {
             // Somebody was quicker.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,

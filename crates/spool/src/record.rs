@@ -225,8 +225,6 @@ pub fn encode_state(state: State) -> Vec<u8> {
 /// Reads the file `state`; `None` where anything of it is damaged.
 #[must_use]
 pub fn decode_state(bytes: &[u8]) -> Option<State> {
-    // What somebody put behind it is nobody's.
-    let bytes = bytes.get(..STATE_BYTES).unwrap_or(bytes);
     let is_known = bytes.len() == STATE_BYTES || EARLIER_STATE_BYTES.contains(&bytes.len());
     let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
     let key = |at| {

@@ -1,11 +1,12 @@
 //! What a spool does at its start: it finds what an earlier agent left.
 
 use monitor_proto::ReportKey;
-use std::{fs, io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use super::{
     Cursor, Losses, Recovered, Spool, SpoolError,
     directory::{Directory, Found},
+    disk::{Disk, SystemDisk},
     record::State,
     segment::{Scanned, Segment},
 };
@@ -20,7 +21,20 @@ impl Spool {
         bytes_max: u64,
         now_unix_ms: u64,
     ) -> Result<(Self, Recovered), SpoolError> {
-        let (directory, found) = Directory::open(dir)?;
+        Self::open_on(Arc::new(SystemDisk), dir, bytes_max, now_unix_ms)
+    }
+
+    /// The same on another disk.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        bytes_max: u64,
+        now_unix_ms: u64,
+    ) -> Result<(Self, Recovered), SpoolError> {
+        let (directory, found) = Directory::open(disk, dir)?;
         let mut spool = Self {
             directory,
             state: match found {
@@ -74,7 +88,7 @@ impl Spool {
     fn scan(&mut self) -> io::Result<(Recovered, u64)> {
         let mut recovered = Recovered::default();
         let mut damaged = 0;
-        let listed = Segment::list(&self.directory.path)?;
+        let listed = Segment::list(&*self.directory.disk, &self.directory.path)?;
         self.next_id = listed.taken.saturating_add(1);
         for id in listed.ids {
             let scanned = self.scan_one(id);
@@ -93,10 +107,10 @@ impl Spool {
 
     /// What is no segment goes; what cannot be read stays, and counts as missing.
     fn scan_one(&self, id: u64) -> Scanned {
-        let dir = &self.directory.path;
-        let scanned = Segment::scan(dir, id).and_then(|scanned| {
+        let (disk, dir) = (&self.directory.disk, &self.directory.path);
+        let scanned = Segment::scan(&**disk, dir, id).and_then(|scanned| {
             if scanned.segment.is_none() {
-                fs::remove_file(Segment::path(dir, id))?;
+                disk.remove(&Segment::path(dir, id))?;
             }
             Ok(scanned)
         });

@@ -2,22 +2,23 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 use monitor_proto::ReportKey;
 
-use super::record::{self, HEADER_BYTES, PREFIX_BYTES};
+use super::{
+    disk::{Disk, DiskFile, Open},
+    record::{self, HEADER_BYTES, PREFIX_BYTES},
+};
 
 /// One file of the spool: records of one epoch, their sequences without gaps.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) id: u64,
     pub(super) path: PathBuf,
-    file: File,
+    file: Box<dyn DiskFile>,
     /// The key of its first record.
     pub(super) first: ReportKey,
     // Where each record begins, and where the last one ends: known without the
@@ -67,18 +68,17 @@ impl Segment {
 
     /// The segments in a directory.  What has a segment's name and is no file is
     /// somebody else's, and stays.
-    pub(super) fn list(dir: &Path) -> io::Result<Listed> {
+    pub(super) fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Listed> {
         let mut listed = Listed::default();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let Some(id) = entry.file_name().to_str().and_then(id_of) else {
+        for entry in disk.list(dir)? {
+            let Some(id) = id_of(&entry.name) else {
                 continue;
             };
             listed.taken = listed.taken.max(id);
-            if entry.file_type()?.is_file() {
+            if entry.is_file {
                 listed.ids.push(id);
             } else {
-                let path = entry.path();
+                let path = dir.join(entry.name);
                 let path = path.display();
                 tracing::warn!(%path, "it is no file of the spool: it is left alone; remove it");
             }
@@ -88,10 +88,16 @@ impl Segment {
     }
 
     /// Makes a segment that begins with this record, both durable.
-    pub(super) fn create(dir: &Path, id: u64, first: ReportKey, record: &[u8]) -> io::Result<Self> {
+    pub(super) fn create(
+        disk: &dyn Disk,
+        dir: &Path,
+        id: u64,
+        first: ReportKey,
+        record: &[u8],
+    ) -> io::Result<Self> {
         let mut bytes = record::encode_header(first);
         bytes.extend(record);
-        let (path, file) = write_new(dir, id, &bytes)?;
+        let (path, file) = write_new(disk, dir, id, &bytes)?;
         Ok(Self {
             id,
             path,
@@ -109,9 +115,9 @@ impl Segment {
         let written = self
             .file
             .write_all_at(record, end)
-            .and_then(|()| self.file.sync_data());
+            .and_then(|()| self.file.sync());
         if let Err(error) = written {
-            self.file.set_len(end)?;
+            self.file.set_length(end)?;
             return Err(error);
         }
         self.offsets.push(end + record.len() as u64);
@@ -121,28 +127,23 @@ impl Segment {
     /// Whether another record can follow: the file is where it belongs, and as long
     /// as it was left.
     pub(super) fn is_intact(&self) -> bool {
-        let length = self.file.metadata().map(|m| m.size());
-        length.is_ok_and(|length| length == self.bytes()) && is_at(&self.file, &self.path)
-    }
-
-    /// Whether somebody removed the file.
-    pub(super) fn is_removed(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+        let length = self.file.length();
+        length.is_ok_and(|length| length == self.bytes()) && self.file.is_at(&self.path)
     }
 
     /// Makes the file anew of the one that is still open though it was removed.
-    pub(super) fn restore(&mut self, dir: &Path) -> io::Result<()> {
+    pub(super) fn restore(&mut self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
         let mut bytes = vec![0; self.bytes() as usize];
         self.file.read_exact_at(&mut bytes, 0)?;
-        (self.path, self.file) = write_new(dir, self.id, &bytes)?;
+        (self.path, self.file) = write_new(disk, dir, self.id, &bytes)?;
         Ok(())
     }
 
     /// Reads a file of the spool and cuts off what is not whole.
-    pub(super) fn scan(dir: &Path, id: u64) -> io::Result<Scanned> {
+    pub(super) fn scan(disk: &dyn Disk, dir: &Path, id: u64) -> io::Result<Scanned> {
         let path = Self::path(dir, id);
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let length = file.metadata()?.len();
+        let file = disk.open(&path, Open::Existing)?;
+        let length = file.length()?;
         let mut header = vec![0; HEADER_BYTES.min(length) as usize];
         file.read_exact_at(&mut header, 0)?;
         let mut scanned = Scanned::default();
@@ -192,9 +193,9 @@ impl Segment {
         }
         self.skip_lost();
         if self.bytes() != length {
-            self.file.set_len(self.bytes())?;
+            self.file.set_length(self.bytes())?;
         }
-        self.file.sync_data()
+        self.file.sync()
     }
 
     fn decode<'a>(&self, index: usize, bytes: &'a [u8]) -> Option<record::Record<'a>> {
@@ -330,28 +331,22 @@ fn id_of(file_name: &str) -> Option<u64> {
     (id < u64::MAX && name(id) == file_name).then_some(id)
 }
 
-/// Whether this is the file at the path.
-pub(super) fn is_at(file: &File, path: &Path) -> bool {
-    let same = |a: fs::Metadata, b: fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
-    let both = file.metadata().ok().zip(fs::symlink_metadata(path).ok());
-    both.is_some_and(|(open, there)| same(open, there))
-}
-
 /// Makes a file with these bytes, durable.
-fn write_new(dir: &Path, id: u64, bytes: &[u8]) -> io::Result<(PathBuf, File)> {
+fn write_new(
+    disk: &dyn Disk,
+    dir: &Path,
+    id: u64,
+    bytes: &[u8],
+) -> io::Result<(PathBuf, Box<dyn DiskFile>)> {
     let path = Segment::path(dir, id);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
+    let file = disk.open(&path, Open::New)?;
     let written = file
         .write_all_at(bytes, 0)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| File::open(dir)?.sync_all());
+        .and_then(|()| file.sync())
+        .and_then(|()| disk.sync_dir(dir));
     if let Err(error) = written {
         // Not durable, so it must not be found either.
-        fs::remove_file(&path)?;
+        disk.remove(&path)?;
         return Err(error);
     }
     Ok((path, file))

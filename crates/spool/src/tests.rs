@@ -1,6 +1,9 @@
 mod states;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -27,7 +30,7 @@ fn body(n: u64) -> Vec<u8> {
 }
 
 fn ids(dir: &Path) -> Vec<u64> {
-    Segment::list(dir).unwrap().ids
+    Segment::list(&disk::SystemDisk, dir).unwrap().ids
 }
 
 fn drain(spool: &mut Spool) -> Vec<Pending> {

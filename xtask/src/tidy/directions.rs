@@ -2,7 +2,8 @@
 
 use super::{Finding, Tree};
 
-/// What each package may use of this repository; `tests` is of their tests alone.
+/// What each package may use of this repository; `tests` is of their tests alone, and
+/// so are `budget` and `store` of the agent's, for the simulator.
 const LOCAL: [(&str, &[&str]); 27] = [
     ("backend-load", &[]),
     ("bpf", &["daemon", "kernel-sample", "monitor-common"]),
@@ -48,6 +49,7 @@ const LOCAL: [(&str, &[&str]); 27] = [
         &[
             "backend-load",
             "bpf",
+            "budget",
             "daemon",
             "delivery",
             "host-metrics",
@@ -59,6 +61,7 @@ const LOCAL: [(&str, &[&str]); 27] = [
             "proxy-config",
             "settings",
             "spool",
+            "store",
             "tests",
             "window",
         ],

@@ -1,0 +1,61 @@
+//! The protocol of spool, delivery, acknowledgement and epoch, simulated: the agent's
+//! windows, spool, checkpoint and session and the collector's store, with a disk, a
+//! network and clocks that fail at random.
+//!
+//! A seed gives the same run each time: a failure names its own, and
+//! `SPEEDMIMI_SIM_SEED=SEED` runs that one alone.  `SPEEDMIMI_SIM_RUNS=100000` runs so many.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod collector;
+mod disk;
+mod world;
+
+use std::{
+    env,
+    panic::{AssertUnwindSafe, catch_unwind},
+    thread,
+};
+
+use collector::Collector;
+use world::{Faults, World};
+
+/// How many runs each test makes where nobody asks for more.
+const RUNS: u64 = 1_000;
+
+/// A store has the hosts of so many runs.
+const RUNS_OF_A_STORE: u64 = 500;
+
+fn simulate(faults: Faults) {
+    let given = |name| env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
+    if let Some(seed) = given("SPEEDMIMI_SIM_SEED") {
+        return World::new(seed, faults, &Collector::start()).run();
+    }
+    let runs = given("SPEEDMIMI_SIM_RUNS").unwrap_or(RUNS);
+    let threads = thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    thread::scope(|scope| {
+        for first in 0..threads {
+            scope.spawn(move || {
+                let mut collector = Collector::start();
+                for (n, seed) in (0u64..).zip((first..runs).step_by(threads as usize)) {
+                    if n % RUNS_OF_A_STORE == RUNS_OF_A_STORE - 1 {
+                        collector = Collector::start();
+                    }
+                    let run = || World::new(seed, faults, &collector).run();
+                    let ran = catch_unwind(AssertUnwindSafe(run));
+                    assert!(ran.is_ok(), "run again with SPEEDMIMI_SIM_SEED={seed}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn windows_are_totals_are_the_truth_and_each_loss_is_told_once() {
+    simulate(Faults::None);
+}
+
+#[test]
+fn damage_loses_nothing_in_silence() {
+    simulate(Faults::Damage);
+}
