@@ -30,6 +30,7 @@ export const FIGURES = {
   closed_reset_received: { title: "Closed: reset received", kind: "counter", unit: "{connection}", help: "Established connections that ended by a reset that the peer sent." },
   closed_timeout: { title: "Closed: timeout", kind: "counter", unit: "{connection}", help: "Established connections that ended as the peer did not answer any more." },
   closed_other: { title: "Closed: other", kind: "counter", unit: "{connection}", help: "Established connections that ended in a way that cannot be told." },
+  syn_retransmits: { title: "SYNs sent again", kind: "counter", unit: "{packet}", help: "SYNs that were sent again to backends, and SYN-ACKs to clients whose handshake was completed." },
   requests: { title: "Requests", kind: "counter", unit: "{request}", help: "HTTP/1 requests." },
   requests_by_method: { title: "Requests by method", kind: "counter", unit: "{request}", help: "HTTP/1 requests, by method." },
   responses: { title: "Responses", kind: "counter", unit: "{response}", help: "HTTP/1 responses, by class of their status code." },

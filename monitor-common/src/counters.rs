@@ -31,7 +31,7 @@ pub const FAILURES: usize = 6;
 
 /// How many places a slot has for the programs' additions, one a CPU, where the
 /// machine has not fewer CPUs than that: beyond it several CPUs share one, which
-/// atomic additions bear. A power of two. Memory follows it: a place has 3,008 bytes.
+/// atomic additions bear. A power of two. Memory follows it: a place has 3,072 bytes.
 pub const CPU_PLACES_MAX: u32 = 32;
 
 const _: () = assert!(CPU_PLACES_MAX.is_power_of_two());
@@ -102,15 +102,22 @@ pub struct EndpointCounters {
     /// Connections that ended after a response had begun of which the end could not be
     /// told.
     pub closed_response_unknown: u64,
+    /// SYNs and SYN-ACKs sent again until the handshake ended.
+    pub syn_retransmits: u64,
+    /// Zero: room for further counters, up to the end of the cache line.
+    pub reserved: [u64; RESERVED],
     /// First byte of the request to first byte of the final response.
     pub exchange: Durations,
     /// SYN to established.
     pub connect: Durations,
 }
 
+/// How many counters there is room for.
+const RESERVED: usize = 7;
+
 /// How many counters there are, taken as one array.
 pub const WORDS: usize =
-    18 + FAILURES + 3 * ENDINGS + http::METHODS + http::CODES + 2 * (1 + BUCKETS);
+    19 + RESERVED + FAILURES + 3 * ENDINGS + http::METHODS + http::CODES + 2 * (1 + BUCKETS);
 
 // The counters fill their cache lines exactly: no implicit padding.
 const _: () = assert!(size_of::<EndpointCounters>() == 8 * WORDS);
@@ -147,6 +154,8 @@ impl EndpointCounters {
             closed_before_response: [0; ENDINGS],
             closed_within_response: [0; ENDINGS],
             closed_response_unknown: 0,
+            syn_retransmits: 0,
+            reserved: [0; RESERVED],
             exchange: durations,
             connect: durations,
         }

@@ -327,6 +327,15 @@ fn fold(ops: &bpf_sock_ops, socket: *mut Socket, counters: *mut EndpointCounters
     bump_by!(counters, delta.packets_received, packets_received);
     bump_by!(counters, delta.packets_sent, packets_sent);
     bump_by!(counters, delta.retransmits, retransmits);
+    if is_handshake(ops.state) {
+        bump_by!(counters, delta.retransmits, syn_retransmits);
+    }
+}
+
+/// Whether all that is sent again in this state are SYNs and SYN-ACKs.
+#[inline(always)]
+fn is_handshake(state: u32) -> bool {
+    state == u32::from(state::SYN_SENT) || state == u32::from(state::SYN_RECV)
 }
 
 #[inline(always)]
@@ -341,6 +350,12 @@ fn state_change<const LOGS: bool, const READS: bool>(ctx: &SockOpsContext, ops: 
     // flags know of it, as it is not sent yet.
     if ends || new == state::FIN_WAIT1 || new == state::LAST_ACK {
         fold(ops, socket, counters);
+    } else if new == state::ESTABLISHED {
+        // All that was sent again up to here; the next fold has it among the others.
+        let sent_again = ops
+            .total_retrans
+            .wrapping_sub(stream(socket).folded_retrans);
+        bump_by!(counters, u64::from(sent_again), syn_retransmits);
     }
     stream(socket).enter(new);
     if !ends {

@@ -19,12 +19,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
 use crate::{
     Case, Watch,
-    network::{in_own_network, nstat, set_option},
-    watch::fresh,
+    network::{in_own_network, nstat, set_option, tcp_socket},
+    watch::{fresh, until},
 };
 
-pub(crate) const CASES: [Case; 4] = [
+pub(crate) const CASES: [Case; 5] = [
     ("an_unanswered_attempt_times_out", times_out),
+    ("syns_sent_again_are_those_of_nstat", syns_sent_again),
     (
         "an_attempt_at_an_absent_host_is_unreachable",
         absent_host_is_unreachable,
@@ -73,6 +74,49 @@ fn times_out(watch: &Watch) -> Result<(), Failed> {
     assert_eq!((counters.connections_opened, counters.closed()), (2, 1));
     assert!(sent_again > 0);
     assert_eq!(counters.retransmits, sent_again);
+    assert_eq!(counters.syn_retransmits, sent_again);
+    Ok(())
+}
+
+/// A SYN that finds the accept queue full is sent again and answered when there is
+/// room; the SYN-ACK of a listener that waits for a request is, when none comes.
+fn syns_sent_again(watch: &Watch) -> Result<(), Failed> {
+    let sent_again = || nstat("TcpExtTCPSynRetrans");
+    let (full, deferred, told) = in_own_network(|| {
+        let socket = tcp_socket()?;
+        rustix::net::bind(&socket, &fresh())?;
+        rustix::net::listen(&socket, 0)?;
+        let listener = TcpListener::from(socket);
+        let full = listener.local_addr()?;
+        let _first = TcpStream::connect(full)?;
+        watch.until(Role::Downstream, full, |c| c.connections_established == 1);
+        let second = tcp_socket()?;
+        rustix::io::ioctl_fionbio(&second, true)?;
+        assert_eq!(connect(&second, &full), Err(rustix::io::Errno::INPROGRESS));
+        until("a SYN was sent again", || sent_again().unwrap() > 0);
+        drop(listener.accept()?);
+        drop(listener.accept()?);
+        drop(second);
+        let sent_to_full = sent_again()?;
+
+        let listener = TcpListener::bind(fresh())?;
+        let deferred = listener.local_addr()?;
+        set_option(&listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 1)?;
+        let client = TcpStream::connect(deferred)?;
+        drop(listener.accept()?);
+        drop(client);
+        Ok((full, deferred, [sent_to_full, sent_again()?]))
+    })?;
+    let counted = |role, address, n| {
+        let c = watch.ended(role, address, n);
+        assert_eq!(c.retransmits, c.syn_retransmits);
+        c.syn_retransmits
+    };
+    assert_eq!(counted(Role::Upstream, full, 2), told[0]);
+    assert_eq!(counted(Role::Downstream, full, 2), 0);
+    assert_eq!(counted(Role::Upstream, deferred, 1), 0);
+    assert_eq!(counted(Role::Downstream, deferred, 1), told[1] - told[0]);
+    assert!(told[1] > told[0]);
     Ok(())
 }
 

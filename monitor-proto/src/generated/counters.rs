@@ -42,6 +42,8 @@ pub struct Counters {
     pub closed_timeout: Option<u64>,
     /// Established connections that ended in a way that cannot be told.
     pub closed_other: Option<u64>,
+    /// SYNs that were sent again to backends, and SYN-ACKs to clients whose handshake was completed.
+    pub syn_retransmits: Option<u64>,
     /// HTTP/1 requests.
     pub requests: Option<u64>,
     /// HTTP/1 requests, by method.
@@ -122,6 +124,7 @@ impl Counters {
             closed_reset_received: c.closed_reset_received,
             closed_timeout: c.closed_timeout,
             closed_other: c.closed_other,
+            syn_retransmits: c.syn_retransmits,
             requests: seen.map(|h| h.requests),
             requests_by_method: seen.map(|h| h.requests_by_method.clone()),
             responses: seen.map(|h| Responses::from_codes(&h.responses_by_code)),

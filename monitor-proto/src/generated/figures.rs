@@ -259,6 +259,21 @@ pub const COUNTERS: &[Counter] = &[
     },
     Counter {
         figure: Figure {
+            name: "syn_retransmits",
+            title: "SYNs sent again",
+            prometheus: "speedmimi_syn_retransmits_total",
+            otlp: "speedmimi.syn_retransmits",
+            unit: "{packet}",
+            help: "SYNs that were sent again to backends, and SYN-ACKs to clients whose handshake was completed.",
+            is_total: true,
+            read: |c: &v1::Counters| c.syn_retransmits.map(Number::Integer),
+        },
+        seen: Seen::Tcp,
+        place: |c| c.syn_retransmits.get_or_insert_default(),
+        json: |c| c.syn_retransmits,
+    },
+    Counter {
+        figure: Figure {
             name: "requests_without_response",
             title: "Requests without response",
             prometheus: "speedmimi_requests_without_response_total",
@@ -1070,6 +1085,7 @@ bytes_unacked: $from.bytes_unacked,
 packets_received: $from.packets_received,
 packets_sent: $from.packets_sent,
 retransmits: $from.retransmits,
+syn_retransmits: Some($from.syn_retransmits),
 $($field: $value,)* } }; }
 
 /// A `v1::HttpCounters` of what has its counters by the same names; the others are given.
@@ -1112,6 +1128,7 @@ macro_rules! rolled_counters {
         closed_reset_received = "120" Tcp,
         closed_timeout = "121" Tcp,
         closed_other = "122" Tcp,
+        syn_retransmits = "123" Tcp,
         }
         later http {
         requests_without_response = "7" Http1,

@@ -432,6 +432,12 @@ pub struct Counters {
     /// Established connections that ended in a way that cannot be told.
     #[prost(uint64, optional, tag = "22")]
     pub closed_other: ::core::option::Option<u64>,
+    /// SYNs that were sent again to backends, and SYN-ACKs to clients whose handshake was
+    /// completed.
+    ///
+    /// Counted when the handshake ends, well or not; among `retransmits`, too.
+    #[prost(uint64, optional, tag = "23")]
+    pub syn_retransmits: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConnectionsFailed {
