@@ -2,13 +2,15 @@
 // Labels come from other machines: they are only ever set as text.
 
 import { hostCard } from "/card.js";
-import { HostCharts } from "/charts.js";
+import { Charts } from "/charts.js";
 import { details } from "/details.js";
 import { element, redraw } from "/dom.js";
 import { bytesPerSecond, count, known, perSecond, printable } from "/format.js";
-import { endpointsMatching, Fleet, overview } from "/model.js";
+import { serviceMap } from "/map.js";
+import { endpointsMatching, Fleet, overview, reporting } from "/model.js";
 import { problemList } from "/problems.js";
 import { fieldValue, RANGES, rangeOf, refreshEveryMs } from "/range.js";
+import { chosenOf, chosenTables, find, listenerTable, orderOf, upstreamTable } from "/where.js";
 
 const fleet = new Fleet();
 /// Whether the collector has said what it knows: no host is one only then.
@@ -37,7 +39,7 @@ let untold = null;
 function drawProblems() {
   if (untold === null && problems === null) return;
   const list = untold === null
-    ? problemList(problems, url.searchParams.get("host"), address)
+    ? problemList(problems, chosenOf(url), address)
     : [element("p", "note", printable(`Nobody can tell: ${untold}`))];
   redraw(byId("problems"), list);
 }
@@ -57,27 +59,59 @@ async function loadProblems() {
   setTimeout(loadProblems, PROBLEMS_EVERY_MS);
 }
 
+const panel = (one) => element("div", "panel", one);
+const view = () => ({ order: orderOf(url), address, searched: chosenOf(url) === null && byId("find").value.trim() !== "" });
+
+/// All hosts, or those that a search finds: where traffic goes, and each host.
+function drawFleet(hosts, nowMs) {
+  const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const found = hosts.map((host) => ({ ...host, endpoints: endpointsMatching(host.report, words) }))
+    .filter(({ endpoints }) => endpoints !== null);
+  const live = reporting(found);
+  const map = serviceMap(live, problems?.problems, address);
+  const tables = [listenerTable(live, view()), upstreamTable(live, view())].filter(Boolean);
+  redraw(byId("where"), [...(map ? [element("div", "panel flow", map)] : []), ...tables.map(panel)]);
+  redraw(byId("hosts"), found.map((host) => hostCard(host, nowMs, address({ host: host.id }))));
+  redraw(byId("details"), []);
+  unknown(found.length === 0, `Nothing matches “${byId("find").value.trim()}”: hosts, endpoints, upstreams and backends are searched by name and address.`);
+}
+
+function drawHost(hosts, nowMs, name) {
+  const host = hosts.find(({ id, report }) => id === name || report.host.name === name);
+  redraw(byId("where"), []);
+  redraw(byId("hosts"), host ? [hostCard(host, nowMs, address({ host: host.id }))] : []);
+  redraw(byId("details"), host ? details(host, url.searchParams.get("sort"), view()) : []);
+  unknown(!host, `This collector has no report of a host “${name}”. Choose one of all hosts.`);
+}
+
+/// One listener, upstream or backend, on all of its hosts.
+function drawChosen(hosts, chosen) {
+  const one = find(reporting(hosts), chosen);
+  redraw(byId("where"), one ? chosenTables(chosen, one, view()).map(panel) : []);
+  redraw(byId("hosts"), []);
+  redraw(byId("details"), []);
+  unknown(!one, `No host that reports now has a ${Object.keys(chosen).at(-1)} “${Object.values(chosen).at(-1)}”. Choose one of all.`);
+  if (one) showCharts(chartsOf(chosen, one));
+}
+
+/// Says that there is nothing, once the collector has said what there is.
+function unknown(nothing, words) {
+  byId("unknown").hidden = !loaded || fleet.hosts.size === 0 || !nothing;
+  byId("unknown").textContent = printable(words);
+  byId("history").hidden = chosenOf(url) === null || (loaded && nothing);
+}
+
 function draw() {
   drawProblems();
   const nowMs = Date.now() + clockAheadMs;
   const hosts = fleet.sorted(nowMs);
-  const chosen = url.searchParams.get("host");
-  const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean);
   byId("fleet").replaceChildren(...tiles(hosts));
-  const shown = chosen === null
-    ? hosts.map((host) => ({ host, endpoints: endpointsMatching(host.report, words) })).filter((one) => one.endpoints !== null)
-    : hosts.filter((host) => host.id === chosen || host.report.host.name === chosen).slice(0, 1)
-      .map((host) => ({ host, endpoints: host.report.endpoints }));
-  redraw(byId("hosts"), shown.map(({ host, endpoints }) => hostCard(host, nowMs, address({ host: host.id }), endpoints)));
-  const detailed = chosen === null ? undefined : shown[0]?.host;
-  redraw(byId("details"), detailed ? details(detailed.report, url.searchParams.get("sort"), address) : []);
+  const chosen = chosenOf(url);
+  if (chosen === null) drawFleet(hosts, nowMs);
+  else if (chosen.host !== undefined) drawHost(hosts, nowMs, chosen.host);
+  else drawChosen(hosts, chosen);
   byId("loading").hidden = loaded || hosts.length > 0;
   byId("empty").hidden = !loaded || hosts.length > 0;
-  byId("unknown").hidden = !loaded || hosts.length === 0 || shown.length > 0;
-  byId("unknown").textContent = printable(chosen === null
-    ? `Nothing matches “${byId("find").value.trim()}”: hosts, endpoints, upstreams and backends are searched by name and address.`
-    : `This collector has no report of a host “${chosen}”. Choose one of all hosts.`);
-  byId("history").hidden = chosen === null || (loaded && shown.length === 0);
 }
 
 /// Draws at most twice a second, however many reports come, and not while a
@@ -180,7 +214,7 @@ function watch() {
 // The URL is the state: which host, which range, what is looked for.
 
 let url = new URL(location.href);
-const charts = new HostCharts(byId("charts"));
+const charts = new Charts(byId("charts"));
 let refreshed = Date.now();
 /// This page with other parameters; null takes one away.
 function address(changes) {
@@ -201,14 +235,24 @@ function rangeLinks() {
   });
 }
 
-/// Builds the charts anew only where another host or range is asked for.
+/// What the charts of a listener, upstream or backend show: one address is asked for;
+/// of several those series are taken that have its name.
+function chartsOf({ listener, upstream }, { addresses }) {
+  const takes = listener !== undefined
+    ? (series) => (series.name || series.endpoint) === listener
+    : (series) => series.upstream === upstream;
+  const role = listener !== undefined ? "downstream" : "upstream";
+  return { role, takes, ...(addresses.length === 1 ? { endpoint: addresses[0] } : {}) };
+}
+
+/// Builds the charts anew only where another subject or range is asked for.
 let charted = "";
-function showCharts(host) {
+function showCharts(subject) {
   const range = rangeOf(url);
-  const wanted = host === null ? "" : JSON.stringify([host, range]);
+  const wanted = subject === null ? "" : JSON.stringify([chosenOf(url), subject, range]);
   if (wanted === charted) return;
   charted = wanted;
-  if (host === null) {
+  if (subject === null) {
     charts.clear();
     return;
   }
@@ -216,20 +260,31 @@ function showCharts(host) {
   byId("since").value = range.name === null ? fieldValue(since) : "";
   byId("until").value = range.name === null ? fieldValue(until) : "";
   refreshed = Date.now();
-  charts.show(host, range.query);
+  charts.show(subject, range.query);
 }
+
+const ALL = {
+  host: null, listener: null, upstream: null, backend: null, range: null, since: null, until: null, sort: null, order: null,
+};
 
 /// Shows what the URL says.
 function route() {
   url = new URL(location.href);
-  const host = url.searchParams.get("host");
+  const chosen = chosenOf(url);
+  const host = chosen?.host;
   byId("find").value = url.searchParams.get("find") ?? "";
-  byId("find").parentElement.hidden = host !== null;
-  byId("back").hidden = host === null;
-  byId("back").firstElementChild.href = address({ host: null, range: null, since: null, until: null, sort: null });
-  byId("hosts-title").textContent = host === null ? "Hosts" : "Host";
+  byId("find").parentElement.hidden = chosen !== null;
+  byId("back").hidden = chosen === null;
+  byId("back").firstElementChild.href = address(ALL);
+  const isHost = host !== undefined;
+  byId("where-section").hidden = isHost;
+  byId("hosts-section").hidden = chosen !== null && !isHost;
+  byId("hosts-title").textContent = isHost ? "Host" : "Hosts";
+  const [kind, name] = Object.entries(chosen ?? {}).at(-1) ?? [];
+  byId("where-title").textContent = chosen === null ? "Where traffic goes"
+    : printable(`${kind[0].toUpperCase()}${kind.slice(1)} ${name || "without a name"}`);
   byId("ranges").replaceChildren(...rangeLinks());
-  showCharts(host);
+  showCharts(isHost ? { host } : null);
   drawNow();
 }
 
@@ -269,9 +324,10 @@ setInterval(() => {
     charts.refresh();
   }
 }, 1000);
-route();
 // What is known is shown before the events come, and asked for again when they
-// do: nothing that was reported in between is missed.
+// do: nothing that was reported in between is missed.  It is asked for before
+// charts are: a browser has few connections to one server.
 reload();
 loadProblems();
 watch();
+route();

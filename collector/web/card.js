@@ -1,9 +1,7 @@
-// A host at a glance: its health, its gauges, its endpoints.
+// A host at a glance: its health and its gauges.
 
-import { badge, bar, element, label, svg, table } from "/dom.js";
-import { duration, requests, seen } from "/unseen.js";
-import { age, bytesPerSecond, count, known, percent, printable } from "/format.js";
-import { row } from "/model.js";
+import { badge, bar, element, label, svg } from "/dom.js";
+import { age, bytesPerSecond, known, percent, printable } from "/format.js";
 
 function gauge(name, value) {
   return element("div", "gauge", element("span", "", name), bar(value), known(value, percent));
@@ -21,32 +19,14 @@ function spark(values) {
     svg("path", { d: path.join("") }));
 }
 
-function endpointTable(report, endpoints) {
-  const left = report.endpoints.length - endpoints.length;
-  return table({
-    key: `endpoints ${report.host.id}`,
-    heads: ["Role", "Endpoint", "Requests", "5xx", "In", "Out", "Active", "p50", "p99"],
-    caption: left > 0 ? `${endpoints.length} of ${report.endpoints.length} endpoints match` : undefined,
-    rows: endpoints.map((endpoint) => {
-      const r = row(endpoint, report);
-      return [
-        r.role, label(r.label), requests(r),
-        { className: r.errors > 0 ? "alarm" : "", content: [seen(r, r.errors, count)] },
-        bytesPerSecond(r.received), bytesPerSecond(r.sent), count(r.active),
-        duration(r, r.p50), duration(r, r.p99),
-      ];
-    }),
-  });
-}
-
 function notes(report) {
   const lost = Object.entries(report.losses).filter(([, n]) => n > 0)
     .map(([reason, n]) => `${reason}: ${n}`);
   return printable([...report.incomplete_reasons, ...(report.notes ?? []), ...lost].join(" · "));
 }
 
-/// Shows the host and these of its endpoints.
-export function hostCard(host, nowMs, href, endpoints) {
+/// Shows the host.
+export function hostCard(host, nowMs, href) {
   const { report, health } = host;
   const m = report.host_metrics;
   // What is a level is shown as it is; what is used in a time, over the window.
@@ -68,6 +48,5 @@ export function hostCard(host, nowMs, href, endpoints) {
   card.dataset.host = report.host.id;
   const note = notes(report);
   if (note) card.append(element("p", "note", note));
-  if (endpoints.length > 0) card.append(endpointTable(report, endpoints));
   return card;
 }

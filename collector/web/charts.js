@@ -1,4 +1,4 @@
-// A host's charts: figures over time from /api/v1/series and /api/v1/heatmap.
+// Charts of a host, a listener, an upstream or a backend: figures over time from /api/v1/series and /api/v1/heatmap.
 
 import { FIGURES } from "/figures.js";
 import { bytesPerSecond, count, counted, known, milliseconds, percent, perSecond, printable } from "/format.js";
@@ -21,6 +21,8 @@ const OF_ENDPOINTS = [
   ["bytes_sent", "downstream", "to clients"],
   ["bytes_received", "downstream", "from clients"],
   ["retransmits", "downstream", "to clients"],
+  ["requests_without_response", "downstream", "to clients"],
+  ["closed_reset_received", "downstream", "from clients"],
   ["requests", "upstream", "to backends"],
   ["responses_5xx", "upstream", "of backends"],
   ["exchange_duration_p50", "upstream", "of backends"],
@@ -28,6 +30,10 @@ const OF_ENDPOINTS = [
   ["exchange_duration", "upstream", "of backends"],
   ["connections_active", "upstream", "to backends"],
   ["connections_failed", "upstream", "to backends"],
+  ["requests_without_response", "upstream", "of backends"],
+  ["closed_reset_received", "upstream", "from backends"],
+  ["connect_duration_p99", "upstream", "to backends"],
+  ["retransmits", "upstream", "to backends"],
 ];
 const OF_HOSTS = ["cpu_usage", "memory_usage", "disk_usage", "load_avg_1", "network_in", "network_out"];
 
@@ -51,24 +57,33 @@ function chart([metric, role, whom]) {
 
 const CHARTS = [...OF_ENDPOINTS, ...OF_HOSTS.map((metric) => [metric])].map(chart);
 
-async function read(chart, host, range) {
-  const query = new URLSearchParams({ host, ...range });
+/// Reads what a chart shows of a subject: its host, its role, its only address, as far
+/// as it has them, and of what is answered those series that it takes.
+async function read(chart, subject, range) {
+  const query = new URLSearchParams(range);
+  if (subject.host) query.set("host", subject.host);
   if (chart.role) query.set("role", chart.role);
+  if (subject.endpoint) query.set("endpoint", subject.endpoint);
   if (chart.metric) query.set("metric", chart.metric);
   const path = chart.heat ? "/api/v1/heatmap" : "/api/v1/series";
   const answer = await fetch(`${path}?${query}`);
-  const body = await answer.json();
+  // What stands between may answer with a page of its own.
+  const body = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(body.detail ?? `${path} answered ${answer.status}`);
+  if (body.series && subject.takes) body.series = body.series.filter(subject.takes);
   return body;
 }
 
 const largest = (series) => Math.max(...series.points.map((p) => p.value ?? -1));
 const hasValue = (series) => series.points.some((p) => p.value !== null);
 
-/// What a series is called: by the names of its endpoint as far as they are known.
-function called(series) {
-  if (!series.endpoint) return "host";
-  return named([series.upstream, series.backend].filter(Boolean).join("/") || series.name, series.endpoint);
+/// What a series is called: by the names of its endpoint as far as they are known, and
+/// by its host where there are several.
+function called(series, severalHosts) {
+  const host = series.host.name || series.host.id;
+  if (!series.endpoint) return host;
+  const endpoint = named([series.upstream, series.backend].filter(Boolean).join("/") || series.name, series.endpoint);
+  return severalHosts ? `${endpoint} on ${host}` : endpoint;
 }
 
 /// Times and values as the chart wants them; gaps stay null.
@@ -76,10 +91,11 @@ function columns(answer) {
   const shown = answer.series.filter(hasValue)
     .sort((a, b) => largest(b) - largest(a)).slice(0, SERIES_MAX);
   if (shown.length === 0) return null;
+  const severalHosts = new Set(shown.map((s) => s.host.id)).size > 1;
   const times = shown[0].points.map((p) => Date.parse(p.time) / 1000);
   return {
     data: [times, ...shown.map((s) => s.points.map((p) => p.value))],
-    names: shown.map((s) => printable(called(s))),
+    names: shown.map((s) => printable(called(s, severalHosts))),
     more: answer.series.filter(hasValue).length - shown.length,
   };
 }
@@ -93,16 +109,16 @@ function gaps(answer) {
   return points.slice(first, last + 1).filter((p) => p.coverage === 0).length;
 }
 
-function options(chart, names, width) {
+function options(chart, names, width, colorOf) {
   return {
     width,
     height: 180,
     cursor: cursor(),
     scales: { y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
     axes: axes(chart.format),
-    series: [{ value: (_, time) => known(time, moment) }, ...names.map((label, i) => ({
+    series: [{ value: (_, time) => known(time, moment) }, ...names.map((label) => ({
       label,
-      stroke: COLORS[i],
+      stroke: colorOf(label),
       width: 1.6,
       spanGaps: false,
       points: { size: 4 },
@@ -111,20 +127,23 @@ function options(chart, names, width) {
   };
 }
 
-export class HostCharts {
+export class Charts {
   constructor(parent) {
     this.parent = parent;
     this.shown = [];
     this.turn = 0;
   }
 
-  /// Builds the figures of a host, then fills them.  The range is what the
+  /// Builds the figures of a subject, then fills them.  The range is what the
   /// API takes: since, and perhaps until.
-  show(host, range) {
-    this.host = host;
+  show(subject, range) {
+    this.subject = subject;
     this.range = range;
+    this.colors = new Map();
     this.clear();
-    this.shown = CHARTS.map((chart) => {
+    const ofSubject = ({ role, heat }) => subject.role === undefined
+      || (role === subject.role && (!heat || subject.endpoint !== undefined));
+    this.shown = CHARTS.filter(ofSubject).map((chart) => {
       const figure = document.createElement("figure");
       figure.dataset.metric = `${chart.metric ?? "heatmap"} ${chart.role ?? ""}`.trim();
       const caption = document.createElement("figcaption");
@@ -136,6 +155,12 @@ export class HostCharts {
     });
     this.parent.replaceChildren(...this.shown.map((s) => s.figure));
     return this.refresh();
+  }
+
+  /// A thing has one colour in all charts, whatever its rank is.
+  colorOf(name) {
+    if (!this.colors.has(name)) this.colors.set(name, COLORS[this.colors.size % COLORS.length]);
+    return this.colors.get(name);
   }
 
   clear() {
@@ -150,7 +175,7 @@ export class HostCharts {
     const turn = this.turn;
     await Promise.all(this.shown.map(async (one) => {
       try {
-        const answer = await read(one.chart, this.host, this.range);
+        const answer = await read(one.chart, this.subject, this.range);
         if (turn === this.turn) this.fill(one, answer);
       } catch (error) {
         if (turn === this.turn) this.fail(one, error);
@@ -200,7 +225,7 @@ export class HostCharts {
       one.plot.setData(found.data);
     } else {
       one.plot?.destroy();
-      one.plot = new window.uPlot(options(one.chart, found.names, width), found.data, one.body);
+      one.plot = new window.uPlot(options(one.chart, found.names, width, (name) => this.colorOf(name)), found.data, one.body);
       one.names = found.names;
     }
     const latest = found.data.slice(1).map((values) => values.findLast((v) => v !== null));

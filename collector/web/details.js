@@ -1,11 +1,11 @@
-// One host in detail, as its newest report has it: backends side by side,
-// sockets, losses, and what the host itself does.
+// One host in detail, as its newest report has it: listeners, backends, sockets,
+// losses, and what the host itself does.
 
-import { bar, element, label, table } from "/dom.js";
+import { element, label, table } from "/dom.js";
 import { FIGURES } from "/figures.js";
-import { duration, requests, seen } from "/unseen.js";
-import { age, bytes, bytesPerSecond, count, known, microseconds, milliseconds, percent, printable } from "/format.js";
-import { backends, rate } from "/model.js";
+import { age, bytes, bytesPerSecond, count, known, microseconds, percent, printable } from "/format.js";
+import { rate } from "/model.js";
+import { listenerTable, upstreamTable } from "/where.js";
 
 /// By what sockets are ordered: the largest first.
 const SOCKET_ORDERS = {
@@ -18,37 +18,6 @@ const SOCKET_ORDERS = {
 
 const socketsBy = (report, order) =>
   [...report.top_sockets].sort((a, b) => SOCKET_ORDERS[order].of(b) - SOCKET_ORDERS[order].of(a));
-
-/// A figure, and how it stands next to the largest of its column.
-function compared(value, largest, format) {
-  const share = value === null || largest <= 0 ? null : 100 * value / largest;
-  return { className: "compared", content: [bar(share), format(value)] };
-}
-
-function upstreamTable(group) {
-  const largest = (field) => Math.max(0, ...group.rows.map((r) => r[field] ?? 0));
-  const top = Object.fromEntries(["requests", "p50", "p99", "active"].map((field) => [field, largest(field)]));
-  return table({
-    key: `upstream ${group.name}`,
-    caption: label(group.name || "Backends without a name"),
-    heads: ["Backend", FIGURES.requests.title, "5xx", "p50", "p99", "Active", "Failed", "Connect p99", "RTT", FIGURES.retransmits.title, "In", "Out"],
-    words: 1,
-    rows: group.rows.map((r) => [
-      label(r.label),
-      compared(r.requests, top.requests, () => requests(r)),
-      { className: r.errorPercent > 0 ? "alarm" : "", content: [seen(r, r.errorPercent, percent)] },
-      compared(r.p50, top.p50, () => duration(r, r.p50)),
-      compared(r.p99, top.p99, () => duration(r, r.p99)),
-      compared(r.active, top.active, count),
-      { className: r.failed > 0 ? "alarm" : "", content: [count(r.failed)] },
-      known(r.connect, milliseconds),
-      known(r.rtt, microseconds),
-      count(r.retransmits),
-      bytesPerSecond(r.received),
-      bytesPerSecond(r.sent),
-    ]),
-  });
-}
 
 function socketTable(report, order, address) {
   const chosen = SOCKET_ORDERS[order] ? order : "bytes";
@@ -123,13 +92,12 @@ function machineTables(report) {
 }
 
 /// Everything below the host's card.
-export function details(report, order, address) {
-  const upstreams = backends(report).map(upstreamTable);
-  const sockets = report.top_sockets.length > 0 ? [socketTable(report, order, address)] : [];
-  const losses = lossTable(report);
+export function details(host, sort, view) {
+  const { report } = host;
+  const sockets = report.top_sockets.length > 0 ? socketTable(report, sort, view.address) : null;
   const panel = (one) => element("div", "panel", one);
   return [
-    ...[...upstreams, ...sockets, ...(losses ? [losses] : [])].map(panel),
+    ...[listenerTable([host], view), upstreamTable([host], view), sockets, lossTable(report)].filter(Boolean).map(panel),
     element("div", "panels", ...machineTables(report).map(panel)),
   ];
 }

@@ -48,16 +48,18 @@ function withRole(role, made) {
 
 /// A table: the first columns are words, the others figures.  A cell is a
 /// text, a node, or both and a class.  Where it is narrow each row is a card,
-/// and each figure has its column's head beside it (style.css).
-export function table({ key, caption, heads, rows, words = 2 }) {
-  const head = heads.map((content) => {
-    const cell = withRole("columnheader", element("th", "", content));
+/// and each figure has its column's head beside it (style.css).  Minor columns are
+/// left out where not all have room.
+export function table({ key, caption, heads, rows, words = 2, minor = [] }) {
+  const classOf = (i) => (minor.includes(i) ? "minor" : "");
+  const head = heads.map((content, i) => {
+    const cell = withRole("columnheader", element("th", classOf(i), content));
     cell.scope = "col";
     if (content.dataset?.sorted) cell.setAttribute("aria-sort", "descending");
     return cell;
   });
   const named = (cell, i) => {
-    const made = cell?.content ? element("td", cell.className, ...cell.content) : element("td", "", cell);
+    const made = cell?.content ? element("td", cell.className, ...cell.content) : element("td", classOf(i), cell);
     made.dataset.head = head[i].textContent;
     return withRole("cell", made);
   };

@@ -95,55 +95,226 @@ export function endpointsMatching(report, words) {
 }
 
 const known = (value) => value !== null && value !== undefined;
-export const named = (name, address) => (name ? `${name} (${address})` : address);
+/// A name with its address, unless it has that already.
+export const named = (name, address) => (name && !name.endsWith(address) ? `${name} (${address})` : name || address);
 
-/// The figures of an endpoint's row.
-export function row(endpoint, report) {
+/// Sums histograms of one scale, bucket by bucket; null where there is none.
+export function merged(histograms) {
+  const all = histograms.filter((h) => known(h) && h.buckets.length > 0);
+  if (all.length === 0) return null;
+  const { scale } = all[0];
+  const offset = Math.min(...all.map((h) => h.offset));
+  const length = Math.max(...all.map((h) => h.offset + h.buckets.length)) - offset;
+  const buckets = new Array(length).fill(0);
+  for (const h of all.filter((one) => one.scale === scale)) {
+    h.buckets.forEach((n, i) => { buckets[h.offset - offset + i] += n; });
+  }
+  return { scale, offset, buckets };
+}
+
+/// The quantile in milliseconds, as the collector computes it: within a bucket the
+/// values are taken as spread evenly on the logarithmic scale.
+export function quantile(histogram, q) {
+  const total = histogram?.buckets.reduce((a, b) => a + b, 0) ?? 0;
+  if (total === 0) return null;
+  const rank = q * total;
+  let below = 0;
+  let exponent = 0;
+  for (const [i, n] of histogram.buckets.entries()) {
+    if (n === 0) continue;
+    exponent = histogram.offset + i + Math.min(1, Math.max(0, (rank - below) / n));
+    below += n;
+    if (below >= rank) break;
+  }
+  return 1000 * 2 ** (exponent * 2 ** -histogram.scale);
+}
+
+const all = (classes) => sum(Object.values(classes).filter((n) => typeof n === "number"));
+
+/// The figures of one endpoint, or of several together: each part is an endpoint and
+/// the report that it is of.  Null is what none of them has measured.
+export function figures(parts) {
+  const total = (of) => sum(parts.map(({ endpoint }) => of(endpoint)));
+  const perSecond = (of) => sum(parts.map(({ endpoint, report }) => {
+    const n = of(endpoint);
+    return known(n) ? rate(n, report) : null;
+  }));
+  // A share of nothing is not known.
+  const share = (n, of) => (n !== null && of > 0 ? 100 * n / of : null);
+  const errors = total((e) => e.responses?.["5xx"]);
+  const durations = merged(parts.map(({ endpoint }) => endpoint.exchange_duration));
+  const trips = total((e) => e.srtt?.samples);
   return {
-    role: endpoint.role,
-    address: endpoint.address,
-    label: named(endpoint.name || [endpoint.upstream, endpoint.backend].filter(Boolean).join("/"), endpoint.address),
-    requests: endpoint.requests === null ? null : rate(endpoint.requests, report),
-    errors: endpoint.responses === null ? null : endpoint.responses["5xx"],
-    received: rate(endpoint.bytes_received, report),
-    sent: rate(endpoint.bytes_sent, report),
-    active: endpoint.connections_active,
+    requests: perSecond((e) => e.requests),
+    errors,
+    errorPercent: share(errors, total((e) => e.responses && all(e.responses))),
+    unanswered: total((e) => e.requests_without_response),
+    failed: total((e) => all(e.connections_failed)),
+    resets: total((e) => e.closed_reset_received),
+    received: perSecond((e) => e.bytes_received),
+    sent: perSecond((e) => e.bytes_sent),
+    active: total((e) => e.connections_active),
+    retransmits: total((e) => e.retransmits),
     // What is not HTTP/1 (TLS, HTTP/2) shows the turns of its streams alone.
-    unseen: endpoint.protocol === "other",
-    turns: endpoint.protocol === "other" || endpoint.protocol === "mixed",
-    exchanges: known(endpoint.exchanges) ? rate(endpoint.exchanges, report) : null,
-    p50: endpoint.exchange_duration?.p50_ms ?? null,
-    p99: endpoint.exchange_duration?.p99_ms ?? null,
+    unseen: parts.every(({ endpoint }) => endpoint.protocol === "other"),
+    turns: parts.some(({ endpoint }) => endpoint.protocol === "other" || endpoint.protocol === "mixed"),
+    exchanges: perSecond((e) => e.exchanges),
+    p50: quantile(durations, 0.5),
+    p99: quantile(durations, 0.99),
+    connect: quantile(merged(parts.map(({ endpoint }) => endpoint.connect_duration)), 0.99),
+    rtt: trips ? total((e) => e.srtt && e.srtt.mean_us * e.srtt.samples) / trips : null,
   };
 }
 
-/// Upstream endpoints side by side, by upstream; the worst backend first.
-export function backends(report) {
+/// The hosts whose figures say something of now.
+export const reporting = (hosts) => hosts.filter((host) => host.health.word !== "silent");
+
+/// The endpoints of a role, each with its report.
+const partsOf = (hosts, role) => hosts
+  .flatMap(({ id, report, endpoints }) => (endpoints ?? report.endpoints)
+    .filter((endpoint) => endpoint.role === role)
+    .map((endpoint) => ({ host: id, endpoint, report })));
+
+function grouped(parts, keyOf) {
   const groups = new Map();
-  for (const e of ofRole(report, "upstream")) {
-    const of = row(e, report);
-    const answered = e.responses === null ? 0 : Object.values(e.responses).reduce((a, b) => (typeof b === "number" ? a + b : a), 0);
-    const one = {
-      ...of,
-      label: named(e.backend || e.name, e.address),
-      errorPercent: of.errors === null ? null : (answered > 0 ? 100 * of.errors / answered : 0),
-      failed: Object.values(e.connections_failed).reduce((a, b) => a + b, 0),
-      connect: e.connect_duration?.p99_ms ?? null,
-      rtt: e.srtt?.mean_us ?? null,
-      retransmits: e.retransmits,
-    };
-    groups.set(e.upstream, [...(groups.get(e.upstream) ?? []), one]);
+  for (const part of parts) {
+    const key = keyOf(part);
+    const group = groups.get(key);
+    if (group) group.push(part);
+    else groups.set(key, [part]);
   }
-  return [...groups].sort(([a], [b]) => a.localeCompare(b)).map(([name, rows]) => ({
-    name,
-    rows: rows.sort((a, b) => (b.failed - a.failed) || ((b.errorPercent ?? 0) - (a.errorPercent ?? 0))
-      || ((b.p99 ?? 0) - (a.p99 ?? 0)) || a.address.localeCompare(b.address)),
+  return [...groups];
+}
+
+/// A group of endpoints with their figures together.
+const group = (key, label, parts) => ({
+  key,
+  label,
+  parts,
+  hosts: new Set(parts.map(({ host }) => host)).size,
+  addresses: [...new Set(parts.map(({ endpoint }) => endpoint.address))],
+  ...figures(parts),
+});
+
+/// How a table may be ordered: the largest first.  Failures come before what is
+/// merely slow.
+export const ORDERS = ["requests", "errorPercent", "failed", "unanswered", "resets", "p50", "p99", "active", "received", "sent"];
+const by = (order) => (a, b) => (b[order] ?? -1) - (a[order] ?? -1) || a.label.localeCompare(b.label) || a.key.localeCompare(b.key);
+const worstFirst = (a, b) => b.failed - a.failed || (b.errorPercent ?? 0) - (a.errorPercent ?? 0)
+  || (b.p99 ?? 0) - (a.p99 ?? 0) || a.key.localeCompare(b.key);
+
+const listenerKey = ({ endpoint }) => endpoint.name || endpoint.address;
+const backendKey = ({ endpoint }) => endpoint.address;
+
+/// Listeners of all hosts: those of one name are one.
+export function listeners(hosts, order) {
+  return grouped(partsOf(hosts, "downstream"), listenerKey)
+    .map(([key, parts]) => {
+      const { name, address } = parts[0].endpoint;
+      return group(key, parts.length === 1 ? named(name, address) : key, parts);
+    })
+    .sort(by(order ?? "requests"));
+}
+
+/// Upstreams of all hosts with their backends; those of one name are one.
+export function upstreams(hosts, order) {
+  return grouped(partsOf(hosts, "upstream"), ({ endpoint }) => endpoint.upstream)
+    .map(([key, parts]) => ({
+      ...group(key, key || "Backends without an upstream's name", parts),
+      backends: grouped(parts, backendKey)
+        .map(([address, ones]) => group(address, named(ones[0].endpoint.backend || ones[0].endpoint.name, address), ones))
+        .sort(order ? by(order) : worstFirst),
+    }))
+    .sort(by(order ?? "requests"));
+}
+
+/// What a group's figures are on each of its hosts.
+export function perHost({ parts }, order) {
+  return grouped(parts, ({ host }) => host)
+    .map(([id, ones]) => group(id, ones[0].report.host.name || id, ones))
+    .sort(by(order ?? "requests"));
+}
+
+/// Nodes of a column of the map; the others are one node.
+const NODES_MAX = 9;
+const SEVERITIES = ["", "info", "warning", "critical"];
+const TONES = { critical: "bad", warning: "warn", info: "", "": "" };
+
+/// The worst that the collector says of these endpoints.
+function toneOf(parts, severities) {
+  const worst = parts.map(({ host, endpoint }) => SEVERITIES.indexOf(severities.get(`${host} ${endpoint.address}`) ?? ""));
+  return TONES[SEVERITIES[Math.max(0, ...worst)]];
+}
+
+function severitiesOf(problems) {
+  const found = new Map();
+  for (const { severity, subject } of problems ?? []) {
+    const key = `${subject.host_id} ${subject.endpoint}`;
+    if (SEVERITIES.indexOf(severity) > SEVERITIES.indexOf(found.get(key) ?? "")) found.set(key, severity);
+  }
+  return found;
+}
+
+function proxyLabel({ endpoint, report }) {
+  const target = report.targets.find(({ path }) => path === endpoint.target);
+  const called = target?.container || target?.unit || target?.process;
+  const host = report.host.name || report.host.id;
+  return called ? `${called} on ${host}` : host;
+}
+
+/// The service map: clients, listeners, proxies, upstreams and backends of hosts, and
+/// what flows between them.  Whether a listener's requests go to an
+/// upstream is known by the proxy that has both.
+export function mapOf(hosts, problems) {
+  const severities = severitiesOf(problems);
+  const down = partsOf(hosts, "downstream");
+  const up = partsOf(hosts, "upstream");
+  const proxyKey = ({ host, endpoint }) => `${host} ${endpoint.target}`;
+  const upstreamKey = ({ endpoint }) => endpoint.upstream;
+  const columnOf = (prefix, parts, keyOf, describe) => {
+    const sorted = grouped(parts, keyOf)
+      .map(([key, ones]) => ({ ...group(key, "", ones), ...describe(key, ones) }))
+      .sort(by("requests"));
+    const shown = sorted.length > NODES_MAX ? sorted.slice(0, NODES_MAX - 1) : sorted;
+    const rest = sorted.slice(shown.length);
+    const nodes = shown.map((node) => ({ ...node, id: `${prefix} ${node.key}` }));
+    const others = rest.flatMap((node) => node.parts);
+    if (rest.length > 0) nodes.push({ ...group("", `${rest.length} more`, others), id: `${prefix}~other` });
+    const ids = new Map(nodes.flatMap(({ id, parts: ones }) => ones.map((part) => [part, id])));
+    return {
+      nodes: nodes.map((node) => ({ ...node, tone: toneOf(node.parts, severities) })),
+      idOf: (part) => ids.get(part),
+    };
+  };
+  const listening = columnOf("listener", down, listenerKey, (key) => ({ label: key, href: { listener: key } }));
+  const proxies = columnOf("proxy", [...down, ...up], proxyKey, (_, ones) => ({ label: proxyLabel(ones[0]), href: { host: ones[0].host } }));
+  // Its own figures would mix what it was asked with what it asked.
+  const bare = proxies.nodes.map(({ id, label: text, href }) => ({ id, label: text, href, tone: "", ...figures([]) }));
+  const groups = columnOf("upstream", up, upstreamKey, (key) => ({ label: key || "no name", href: { upstream: key } }));
+  const ends = columnOf("backend", up, (part) => `${upstreamKey(part)} ${backendKey(part)}`, (_, [{ endpoint }]) => ({
+    label: endpoint.backend || endpoint.name || endpoint.address,
+    href: { upstream: endpoint.upstream, backend: endpoint.address },
   }));
+  // Beside their upstreams, so that edges do not cross.
+  const rank = ({ parts: [part] }) => groups.nodes.findIndex(({ id }) => id === groups.idOf(part));
+  ends.nodes.sort((a, b) => rank(a) - rank(b));
+  const clients = down.length > 0 ? [{ id: "clients", label: "Clients", tone: "", ...figures([]) }] : [];
+  const edges = [
+    [down, () => "clients", listening.idOf],
+    [down, listening.idOf, proxies.idOf],
+    [up, proxies.idOf, groups.idOf],
+    [up, groups.idOf, ends.idOf],
+  ].flatMap(([parts, from, to]) => grouped(parts, (part) => JSON.stringify([from(part), to(part)]))
+    .map(([pair, ones]) => {
+      const [a, b] = JSON.parse(pair);
+      return { from: a, to: b, tone: toneOf(ones, severities), ...figures(ones) };
+    }));
+  return { columns: [clients, listening.nodes, bare, groups.nodes, ends.nodes], edges };
 }
 
 /// The fleet's tiles: of hosts that report now.
 export function overview(hosts) {
-  const live = hosts.filter((host) => host.health.word !== "silent");
+  const live = reporting(hosts);
   const down = live.flatMap((host) => ofRole(host.report, "downstream")
     .map((e) => ({ e, report: host.report })));
   return {

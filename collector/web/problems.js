@@ -24,22 +24,46 @@ function since(problem) {
   return element("span", "", "since ", time);
 }
 
+function link({ kind, subject }, text, href) {
+  const made = element("a", "", printable(text));
+  made.href = href;
+  made.dataset.focus = `problem ${kind} ${text} ${subject.host_id} ${subject.endpoint ?? ""}`;
+  return made;
+}
+
+/// The listener or backend that a problem is of, where its figures are.
+function thing(problem, address) {
+  const { type, listener, upstream, backend, endpoint } = problem.subject;
+  const nowhere = { host: null, listener: null, upstream: null, backend: null };
+  if (type === "listener" && (listener || endpoint)) return link(problem, listener || endpoint, address({ ...nowhere, listener: listener || endpoint }));
+  if (type !== "backend" || !endpoint) return null;
+  return link(problem, [upstream, backend || endpoint].filter(Boolean).join("/"), address({ ...nowhere, upstream: upstream ?? "", backend: endpoint }));
+}
+
 function one(problem, address) {
-  const host = element("a", "", printable(problem.subject.host));
-  host.href = address({ host: problem.subject.host_id });
-  host.dataset.focus = `problem ${problem.kind} ${problem.subject.host_id} ${problem.subject.endpoint ?? ""}`;
-  const facts = element("p", "note", host, " · ", since(problem),
+  const host = link(problem, problem.subject.host, address({ host: problem.subject.host_id, listener: null, upstream: null, backend: null }));
+  const of = thing(problem, address);
+  const facts = element("p", "note", ...(of ? [of, " on "] : []), host, " · ", since(problem),
     printable(` · ${problem.evidence.map(figure).join(" · ")}`));
   const details = (problem.details ?? []).map((line) => element("p", "note", printable(line)));
   return element("li", "", element("p", "", badge(problem.severity, TONES[problem.severity] ?? ""), " ", element("strong", "", printable(problem.summary))),
     facts, ...details, element("p", "note", `Next: ${printable(problem.next)}`));
 }
 
-/// The answer of the collector as elements; of one host where it is chosen.
+/// Whether a problem is of what the reader has chosen: a host, a listener, an upstream
+/// or a backend.
+function isOf({ subject }, chosen) {
+  const { host, listener, upstream, backend } = chosen;
+  if (host !== undefined) return subject.host_id === host || subject.host === host;
+  if (listener !== undefined) return subject.type === "listener" && (subject.listener || subject.endpoint) === listener;
+  return subject.type === "backend" && (subject.upstream ?? "") === upstream && (backend === undefined || subject.endpoint === backend);
+}
+
+/// The answer of the collector as elements: all, or of what is chosen.
 export function problemList(answer, chosen, address) {
-  const all = answer.problems.filter(({ subject }) => chosen === null || subject.host_id === chosen || subject.host === chosen);
+  const all = chosen === null ? answer.problems : answer.problems.filter((problem) => isOf(problem, chosen));
   if (all.length === 0) {
-    const where = chosen === null ? `on ${counted(answer.hosts, "host", "hosts")}` : "on this host";
+    const where = chosen === null ? `on ${counted(answer.hosts, "host", "hosts")}` : `on this ${Object.keys(chosen).at(-1)}`;
     return [element("p", "well", answer.hosts === 0 ? "No host has reported yet: nothing can be judged." : `Nothing is wrong ${where}.`)];
   }
   const list = element("ol", "problems", ...all.slice(0, SHOWN_MAX).map((problem) => one(problem, address)));

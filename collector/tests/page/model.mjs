@@ -8,7 +8,7 @@ async function load(name) {
   const text = await readFile(`${process.argv[2]}/${name}`, "utf8");
   return import(`data:text/javascript,${encodeURIComponent(text)}`);
 }
-const { Fleet, health } = await load("model.js");
+const { Fleet, figures, health, listeners, mapOf, merged, quantile, reporting, upstreams } = await load("model.js");
 const { count, counted, milliseconds } = await load("format.js");
 const { linearTicks, logTicks } = await load("ticks.js");
 
@@ -55,6 +55,73 @@ for (const [bounds, words] of [
     assert.equal(health(host, T0 + Number(ageMs)).word, word, `${bounds}, ${ageMs} ms`);
   }
 }
+
+// Quantiles are of all values together, computed as the collector does.
+{
+  const histogram = (offset, ...buckets) => ({ scale: 2, offset, buckets });
+  assert.equal(merged([null, undefined, histogram(0)]), null);
+  assert.equal(quantile(null, 0.5), null);
+  const two = merged([histogram(-40, 3, 1), null, histogram(-42, 4)]);
+  assert.deepEqual(two, histogram(-42, 4, 0, 3, 1));
+  assert.equal(quantile(two, 0.5), 1000 * 2 ** (-41 / 4));
+  assert.equal(quantile(two, 1), 1000 * 2 ** (-38 / 4));
+}
+
+const endpoint = (role, address, more) => ({
+  role, address, name: "", upstream: "", backend: "", target: "/t", protocol: "http1", connections_active: 1,
+  requests: 50, responses: { "2xx": 40, "5xx": 10, "4xx": null }, requests_without_response: 0,
+  connections_failed: { refused: 0 }, bytes_received: 5, bytes_sent: 10, closed_reset_received: 0, retransmits: 0,
+  exchanges: null, exchange_duration: null, connect_duration: null, srtt: null, ...more,
+});
+const host = (id, endpoints) => ({
+  id, health: { word: "healthy" }, report: { ...report(1, 1, 0), host: { id, name: id }, targets: [], endpoints },
+});
+
+// Several endpoints together; what none has measured is not known, and a share of
+// nothing neither.
+{
+  const parts = (...endpoints) => endpoints.map((one) => ({ endpoint: one, report: report(1, 1, 0) }));
+  const unknown = { requests: null, responses: null, requests_without_response: null, protocol: null };
+  const both = figures(parts(endpoint("upstream", "a"), endpoint("upstream", "b", { ...unknown, srtt: { samples: 3, mean_us: 100 } }),
+    endpoint("upstream", "c", { srtt: { samples: 1, mean_us: 500 } })));
+  assert.deepEqual([both.requests, both.errorPercent, both.unanswered, both.active, both.rtt, both.p99], [20, 20, 0, 3, 200, null]);
+  const none = figures(parts(endpoint("upstream", "a", unknown)));
+  assert.deepEqual([none.requests, none.errors, none.errorPercent, none.unanswered, none.received], [null, null, null, null, 1]);
+  const idle = figures(parts(endpoint("upstream", "a", { requests: 0, responses: { "2xx": 0, "5xx": 0 } })));
+  assert.deepEqual([idle.requests, idle.errors, idle.errorPercent], [0, 0, null]);
+}
+
+// Of one name on several hosts is one thing; silent hosts say nothing of now.
+{
+  const hosts = reporting([
+    host("a", [endpoint("downstream", "0.0.0.0:80", { name: "shop" }), endpoint("upstream", "10.0.0.1:80", { upstream: "api" })]),
+    host("b", [endpoint("downstream", "0.0.0.0:81", { name: "shop" }), endpoint("upstream", "10.0.0.2:80", { upstream: "api", backend: "two", connections_failed: { refused: 3 } })]),
+    { ...host("c", [endpoint("downstream", "0.0.0.0:80", { name: "shop" })]), health: { word: "silent" } },
+  ]);
+  assert.deepEqual(listeners(hosts).map(({ key, hosts: n, requests }) => [key, n, requests]), [["shop", 2, 20]]);
+  const [api] = upstreams(hosts);
+  assert.deepEqual([api.key, api.requests, api.failed], ["api", 20, 3]);
+  assert.deepEqual(api.backends.map(({ label }) => label), ["two (10.0.0.2:80)", "10.0.0.1:80"]);
+  const problems = [{ severity: "warning", subject: { host_id: "b", endpoint: "10.0.0.2:80" } }];
+  const { columns, edges } = mapOf(hosts, problems);
+  assert.deepEqual(columns.map((nodes) => nodes.map(({ label, tone }) => [label, tone])), [
+    [["Clients", ""]], [["shop", ""]], [["a", ""], ["b", ""]], [["api", "warn"]], [["10.0.0.1:80", ""], ["two", "warn"]],
+  ]);
+  const ids = new Set(columns.flat().map(({ id }) => id));
+  assert(edges.every(({ from, to }) => ids.has(from) && ids.has(to)));
+  assert.equal(edges.filter(({ from }) => from === "clients")[0].requests, 20);
+}
+
+// However many there are, the map is bounded, and what it does not name is in it.
+{
+  const many = Array.from({ length: 1000 }, (_, i) => endpoint("upstream", `10.0.${i >> 8}.${i & 255}:80`, { upstream: `up-${i % 20}`, requests: i }));
+  const { columns, edges } = mapOf([host("a", many)], null);
+  assert.deepEqual(columns.map((nodes) => nodes.length), [0, 0, 1, 9, 9]);
+  assert.equal(columns[4].at(-1).label, "992 more");
+  const into = edges.filter(({ from }) => columns[3].some(({ id }) => id === from));
+  assert.equal(Math.round(into.reduce((n, { requests }) => n + requests, 0)), Math.round(many.reduce((n, { requests }) => n + requests, 0) / 5));
+}
+assert.deepEqual(mapOf([], null).edges, []);
 
 assert.deepEqual([0, 1, 2].map((n) => counted(n, "step", "steps")), ["0 steps", "1 step", "2 steps"]);
 

@@ -14,7 +14,7 @@ const complaints = [];
 
 async function open(options) {
   const page = await browser.newPage(options);
-  page.setDefaultTimeout(20000);
+  page.setDefaultTimeout(60000);
   page.on("request", (request) => {
     if (!request.url().startsWith(url)) foreign.push(request.url());
   });
@@ -34,9 +34,10 @@ const look = (page) => page.evaluate(() => ({
     id: card.dataset.host,
     text: card.innerText,
     health: card.querySelector(".badge").textContent,
-    endpoints: [...card.querySelectorAll("tbody tr")].map((row) =>
-      [...row.cells].map((cell) => cell.innerText)),
   })),
+  listeners: [...document.querySelectorAll("[data-scroll=listeners] tbody tr")].map((row) =>
+    [...row.cells].map((cell) => cell.innerText)),
+  map: [...document.querySelectorAll(".map .node")].map((node) => node.querySelector("text").textContent),
   problems: document.getElementById("problems").innerText,
   // It stands before everything else.
   first: document.querySelector("main h2").innerText,
@@ -51,6 +52,11 @@ async function barriers(page) {
   const found = await page.evaluate(() => axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"] }));
   return found.violations.flatMap((v) => v.nodes.map((node) => `${v.id}: ${node.html}`));
 }
+
+/// The rows of each table, by its caption.
+const tablesIn = (page, where) => page.evaluate((selector) => Object.fromEntries(
+  [...document.querySelectorAll(`${selector} table`)].map((table) => [table.caption.innerText,
+    [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.innerText))])), where);
 
 async function shot(page, name) {
   if (shots) await page.screenshot({ path: `${shots}/${name}.png`, fullPage: true });
@@ -83,13 +89,30 @@ try {
   await caption("Requests from clients").locator("canvas").waitFor();
   await caption("CPU").locator("canvas").waitFor();
   await caption("Time to answer clients, all").locator("canvas").waitFor();
-  const tables = () => hostPage.evaluate(() => Object.fromEntries(
-    [...document.querySelectorAll("#details table")].map((table) => [table.caption.innerText,
-      [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.innerText))])));
+  const tables = () => tablesIn(hostPage, "#details");
   const byBytes = await tables();
   await hostPage.getByRole("link", { name: "Retransmits" }).click();
   await hostPage.waitForURL(/sort=retransmits/);
   await hostPage.locator("th[aria-sort]", { hasText: "Retransmits" }).waitFor();
+  // One upstream on all hosts, from its row.
+  const upstreamPage = await open({ viewport: { width: 1280, height: 800 } });
+  await upstreamPage.locator("#where").getByRole("link", { name: "api", exact: true }).click();
+  await upstreamPage.waitForURL(/upstream=api/);
+  await upstreamPage.locator("figure", { hasText: "Requests to backends" }).locator("canvas").waitFor();
+  await upstreamPage.locator("#problems :is(.well, li)").first().waitFor();
+  const upstream = {
+    title: await upstreamPage.locator("#where-title").innerText(),
+    problems: await upstreamPage.locator("#problems").innerText(),
+    tables: await tablesIn(upstreamPage, "#where"),
+    charts: await upstreamPage.locator("figure:visible figcaption").allInnerTexts(),
+    requests: await upstreamPage.locator("figure", { hasText: "Requests to backends" }).getAttribute("aria-label"),
+    barriers: await barriers(upstreamPage),
+  };
+  await upstreamPage.getByRole("link", { name: "api-2 (127.0.0.1:8082)" }).click();
+  await upstreamPage.waitForURL(/backend=127/);
+  await upstreamPage.getByRole("link", { name: "All hosts" }).click();
+  await upstreamPage.locator("article.host").first().waitFor();
+  await upstreamPage.close();
   const dark = await open({ viewport: { width: 1280, height: 800 }, colorScheme: "dark" });
   await dark.goto(hostPage.url());
   await dark.locator("figure canvas").first().waitFor();
@@ -97,6 +120,7 @@ try {
   answer({
     barriers: [...await barriers(page), ...await barriers(hostPage), ...await barriers(dark), ...await barriers(narrow)],
     url: hostPage.url(),
+    upstream,
     tables: byBytes,
     sorted: (await tables())["Top sockets by bytes"],
     heat: await caption("Time to answer clients, all").getAttribute("aria-label"),

@@ -14,7 +14,8 @@ const cutOff = (page) => page.evaluate(() => {
   const scrolls = [...document.querySelectorAll(".scroll")]
     .filter((one) => one.scrollWidth > one.clientWidth)
     .map((one) => `scrolls: ${one.dataset.scroll} ${one.scrollWidth} > ${one.clientWidth}`);
-  const cells = [...document.querySelectorAll("td")]
+  // Minor columns may be left out.
+  const cells = [...document.querySelectorAll("td:not(.minor)")]
     .filter((cell) => {
       const { left, right, height } = cell.getBoundingClientRect();
       return left < 0 || right > width || height === 0;
@@ -25,7 +26,7 @@ const cutOff = (page) => page.evaluate(() => {
 
 async function open(width, path) {
   const page = await browser.newPage({ viewport: { width, height: 900 } });
-  page.setDefaultTimeout(20000);
+  page.setDefaultTimeout(60000);
   const errors = [];
   page.on("pageerror", (error) => errors.push(String(error)));
   // What canvases say is nowhere in the document.
@@ -49,12 +50,16 @@ try {
     await page.locator("#details table").first().waitFor();
     const heat = page.locator("figure", { hasText: "Time to answer clients, all" });
     await heat.locator("canvas").waitFor();
-    found[width] = { cut: await cutOff(page), figures: await page.locator("#details td:visible, .host td:visible").count(), errors };
+    found[width] = { cut: await cutOff(page), figures: await page.locator("#details td:visible").count(), errors };
     found.labels = await page.evaluate(() => [...new Set(window.written.filter((text) => text.endsWith("µs")))].sort());
-    found.unseen = await page.locator("article.host tbody tr", { hasText: "8443" })
+    found.unseen = await page.locator("#details tbody tr", { hasText: "8443" })
       .evaluate((row) => [...row.cells].map((cell) => [cell.innerText, cell.querySelector("abbr")?.title ?? ""]));
     found.cpu = await page.locator(".gauge", { hasText: "CPU" }).innerText();
     await shot(page, `host-${width}`);
+    await page.goto(new URL("/?upstream=payments-production", url).href);
+    await page.locator("#where table").first().waitFor();
+    found[width].cut.push(...await cutOff(page));
+    await shot(page, `upstream-${width}`);
     await page.goto(new URL("/", url).href);
     await page.locator("article.host").first().waitFor();
     found[width].cut.push(...await cutOff(page));
@@ -65,10 +70,9 @@ try {
   await page.locator("article.host").first().waitFor();
   await page.getByRole("searchbox").fill("checkout-2");
   await page.waitForFunction(() => document.querySelectorAll("article.host").length === 1);
-  found.search = await page.locator("article.host").evaluateAll((cards) => cards.map((card) => ({
-    id: card.dataset.host,
-    caption: card.querySelector("caption")?.textContent,
-    endpoints: [...card.querySelectorAll("tbody tr")].map((row) => row.cells[1].innerText),
+  found.search = await page.locator("#where table").evaluateAll((tables) => tables.map((table) => ({
+    caption: table.caption.textContent,
+    names: [...table.tBodies[0].rows].map((row) => row.cells[0].innerText),
   })));
   await page.getByRole("searchbox").fill("nowhere");
   await page.locator("#unknown").waitFor();
