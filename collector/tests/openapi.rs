@@ -128,7 +128,12 @@ async fn described_parameters_are_taken_and_others_refused() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());
     let document = collector.json("/api/v1/openapi.json");
-    for path in ["/api/v1/reports", "/api/v1/series", "/api/v1/heatmap"] {
+    for path in [
+        "/api/v1/reports",
+        "/api/v1/series",
+        "/api/v1/heatmap",
+        "/api/v1/summary",
+    ] {
         let parameters = &document["paths"][path]["get"]["parameters"];
         for parameter in parameters.as_array().unwrap() {
             let name = parameter["name"].as_str().unwrap();

@@ -7,7 +7,10 @@ use axum::{
 };
 use monitor_proto::{
     figures,
-    json::{Endpoint, Gauge, Report},
+    json::{
+        Endpoint, Gauge, Report, Responses, Summary, SummaryFigures, SummaryKey, SummaryPart,
+        SummaryRange,
+    },
 };
 
 /// Whether the request asks for CSV.
@@ -107,15 +110,101 @@ fn endpoint_cells(e: &Endpoint) -> Vec<String> {
     cells.extend(counters.map(|counter| known((counter.json)(w))));
     cells.push(w.connections_failed.total().to_string());
     cells.push(known(w.requests));
+    cells.extend(response_cells(w.responses));
     cells.extend([
-        known(w.responses.map(|r| r.informational)),
-        known(w.responses.map(|r| r.successful)),
-        known(w.responses.map(|r| r.redirection)),
-        known(w.responses.map(|r| r.client_error)),
-        known(w.responses.map(|r| r.server_error)),
         known(durations.and_then(|d| d.p50_ms)),
         known(durations.and_then(|d| d.p90_ms)),
         known(durations.and_then(|d| d.p99_ms)),
+    ]);
+    cells
+}
+
+fn response_cells(responses: Option<Responses>) -> [String; 5] {
+    let classes = responses.map(|r| {
+        [
+            r.informational,
+            r.successful,
+            r.redirection,
+            r.client_error,
+            r.server_error,
+        ]
+    });
+    std::array::from_fn(|i| known(classes.map(|classes| classes[i])))
+}
+
+const SUMMARY: &str = "row,since,until,host,host_id,upstream,backend,name,endpoint,complete";
+const SUMMARY_REST: &str = "responses_1xx,responses_2xx,responses_3xx,responses_4xx,responses_5xx,5xx_ratio,\
+     exchange_duration_p50_ms,exchange_duration_p90_ms,exchange_duration_p99_ms,\
+     exchange_duration_p999_ms,connect_duration_p50_ms,connect_duration_p99_ms";
+
+/// A summary: a line each row and range, then `~other` and `~total`.
+pub(super) fn summary(summary: &Summary) -> String {
+    let figures = summary.total.figures.as_ref();
+    let figures = figures.or(summary.total.against.as_ref());
+    let counters: Vec<&str> = figures
+        .into_iter()
+        .flat_map(|figures| figures.counters.keys().map(String::as_str))
+        .collect();
+    let head: Vec<_> = [SUMMARY]
+        .into_iter()
+        .chain(counters.iter().copied())
+        .chain([SUMMARY_REST])
+        .collect();
+    let mut out = head.join(",") + "\r\n";
+    let mut part = |row: &str, key: &SummaryKey, part: &SummaryPart| {
+        let ranges = [
+            (Some(&summary.range), part.figures.as_ref()),
+            (summary.against.as_ref(), part.against.as_ref()),
+        ];
+        for (range, figures) in ranges {
+            let (Some(range), Some(figures)) = (range, figures) else {
+                continue;
+            };
+            let cells = summary_cells(row, range, key, figures, &counters);
+            line(&mut out, &cells, &[]);
+        }
+    };
+    for row in &summary.rows {
+        part("row", &row.key, &row.part);
+    }
+    let none = SummaryKey::default();
+    if let Some(other) = &summary.other {
+        part("~other", &none, other);
+    }
+    part("~total", &none, &summary.total);
+    out
+}
+
+fn summary_cells(
+    row: &str,
+    range: &SummaryRange,
+    key: &SummaryKey,
+    figures: &SummaryFigures,
+    counters: &[&str],
+) -> Vec<String> {
+    let host = key.host.clone().unwrap_or_default();
+    let mut cells = vec![row.to_owned(), range.since.clone(), range.until.clone()];
+    let labels = [
+        &host.name,
+        &host.id,
+        &key.upstream,
+        &key.backend,
+        &key.name,
+        &key.endpoint,
+    ];
+    cells.extend(labels.map(|text| label(text)));
+    cells.push(figures.complete.to_string());
+    cells.extend(counters.iter().map(|name| known(figures.counter(name))));
+    cells.extend(response_cells(figures.responses));
+    cells.push(known(figures.server_error_ratio));
+    let (exchange, connect) = (figures.exchange_duration, figures.connect_duration);
+    cells.extend([
+        known(exchange.map(|d| d.p50_ms)),
+        known(exchange.map(|d| d.p90_ms)),
+        known(exchange.map(|d| d.p99_ms)),
+        known(exchange.map(|d| d.p999_ms)),
+        known(connect.map(|d| d.p50_ms)),
+        known(connect.map(|d| d.p99_ms)),
     ]);
     cells
 }

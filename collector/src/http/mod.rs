@@ -21,6 +21,7 @@ mod prometheus;
 mod reports;
 mod series;
 mod server;
+mod summary;
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -80,6 +81,7 @@ fn router(state: State) -> Router {
         .route("/api/v1/series", get(series::read))
         .route("/api/v1/heatmap", get(heatmap::read))
         .route("/api/v1/problems", get(problems::list))
+        .route("/api/v1/summary", get(summary::read))
         .route("/api/v1/hosts", get(hosts::list))
         .route("/api/v1/hosts/{id}/stats", get(hosts::stats))
         // Of the routes above alone.

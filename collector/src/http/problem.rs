@@ -33,6 +33,14 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
+    /// A parameter has none of the values that it may have.
+    pub(crate) fn unknown(parameter: &str, value: &str, known: &[&str]) -> Self {
+        Self::bad_request(format!(
+            "{parameter}={value:?} is not known: use one of {}",
+            known.join(", ")
+        ))
+    }
+
     /// What went wrong is for the log as well.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(error = %daemon::error_chain(error), "cannot build a response");

@@ -41,24 +41,17 @@ pub(super) async fn list(
 }
 
 fn wanted(query: ProblemsQuery) -> Result<Wanted, Problem> {
-    let unknown = |name: &str, value: &str, known: String| {
-        Problem::bad_request(format!("{name}={value:?} is not known: use one of {known}"))
-    };
     let kind = match query.kind.as_str() {
         "" => None,
         name => Some(
             Kind::named(name)
-                .ok_or_else(|| unknown("kind", name, Kind::ALL.map(Kind::name).join(", ")))?,
+                .ok_or_else(|| Problem::unknown("kind", name, &Kind::ALL.map(Kind::name)))?,
         ),
     };
     let severity = match query.severity.as_str() {
         "" => None,
         name => Some(Severity::named(name).ok_or_else(|| {
-            unknown(
-                "severity",
-                name,
-                Severity::ALL.map(Severity::word).join(", "),
-            )
+            Problem::unknown("severity", name, &Severity::ALL.map(Severity::word))
         })?),
     };
     Ok(Wanted {

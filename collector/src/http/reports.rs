@@ -238,7 +238,8 @@ fn selection(state: &State, query: &ReportsQuery) -> Result<Selection, Problem> 
     })
 }
 
-fn limit(text: &str) -> Result<usize, Problem> {
+/// How many reports or rows are answered.
+pub(super) fn limit(text: &str) -> Result<usize, Problem> {
     if text.is_empty() {
         return Ok(LIMIT_DEFAULT);
     }

@@ -160,13 +160,7 @@ pub(super) fn plan_of(hosts: u64, query: &SeriesQuery) -> Result<Plan, Problem> 
             Metric::names()
         ))
     })?;
-    let now = unix_ns();
-    let at = |text: &str, absent: &str| {
-        let text = if text.is_empty() { absent } else { text };
-        time::parse(text, now).map_err(|error| Problem::bad_request(error.to_string()))
-    };
-    let since_s = at(&query.since, "1h")? / NS;
-    let until_s = at(&query.until, "now")?.div_ceil(NS);
+    let (since_s, until_s) = range_s(&query.since, &query.until)?;
     let step_s = match query.step.as_str() {
         "" => None,
         text => Some(time::age_ns(text).map(|ns| ns / NS).ok_or_else(|| {
@@ -177,6 +171,28 @@ pub(super) fn plan_of(hosts: u64, query: &SeriesQuery) -> Result<Plan, Problem> 
         .map_err(|error| Problem::bad_request(error.to_string()))
 }
 
+/// The seconds of a range, which is the last hour where nothing is given.
+pub(super) fn range_s(since: &str, until: &str) -> Result<(u64, u64), Problem> {
+    let now = unix_ns();
+    let at = |text: &str, absent: &str| {
+        let text = if text.is_empty() { absent } else { text };
+        time::parse(text, now).map_err(|error| Problem::bad_request(error.to_string()))
+    };
+    Ok((at(since, "1h")? / NS, at(until, "now")?.div_ceil(NS)))
+}
+
+/// A role by its name; `None` where nothing is given.
+pub(super) fn role(name: &str) -> Result<Option<v1::Role>, Problem> {
+    match name {
+        "" => Ok(None),
+        "downstream" => Ok(Some(v1::Role::Downstream)),
+        "upstream" => Ok(Some(v1::Role::Upstream)),
+        other => Err(Problem::bad_request(format!(
+            "role={other:?} is neither downstream nor upstream"
+        ))),
+    }
+}
+
 pub(super) fn filter(query: &SeriesQuery, plan: &Plan) -> Result<EndpointFilter, Problem> {
     let chosen = !query.role.is_empty() || !query.endpoint.is_empty();
     if chosen && plan.metric.scope() == Scope::Host {
@@ -185,18 +201,8 @@ pub(super) fn filter(query: &SeriesQuery, plan: &Plan) -> Result<EndpointFilter,
             plan.metric.name
         )));
     }
-    let role = match query.role.as_str() {
-        "" => None,
-        "downstream" => Some(v1::Role::Downstream.into()),
-        "upstream" => Some(v1::Role::Upstream.into()),
-        other => {
-            return Err(Problem::bad_request(format!(
-                "role={other:?} is neither downstream nor upstream"
-            )));
-        }
-    };
     Ok(EndpointFilter {
-        role,
+        role: role(&query.role)?.map(Into::into),
         address: (!query.endpoint.is_empty()).then(|| query.endpoint.clone()),
     })
 }

@@ -22,7 +22,7 @@ fn samples(connection: &Connection, name: &str, tier_s: u64) -> (Vec<String>, bo
     let room = Budget::new(1 << 30).open(Use::Answers, &"a test".into());
     let filter = EndpointFilter::default();
     let found = stored_series::read(connection, &[HOST], &filter, &plan, room).unwrap();
-    let told = !found.partial().is_empty();
+    let told = !found.reading.partial().is_empty();
     let of_series = |samples: &Samples| match samples {
         Samples::Host(samples) if samples.is_empty() => None,
         samples => Some(format!("{samples:?}")),

@@ -14,9 +14,12 @@ mod pool;
 mod query_backend;
 mod read_error;
 mod readers;
+mod reading;
 mod reports;
 pub mod series;
 mod stored_series;
+mod stored_summary;
+pub mod summary;
 
 pub use endpoint_filter::EndpointFilter;
 pub use engine::{Engine, EngineError};
@@ -27,3 +30,4 @@ pub use query_backend::{QueryBackend, QueryBackendError};
 pub use read_error::ReadError;
 pub use readers::Readers;
 pub use reports::{Filter, Page, Selection};
+pub use stored_summary::Summed;

@@ -125,7 +125,7 @@ impl QueryBackend {
         let hosts = fleet.chosen(host);
         let keys: Vec<i64> = hosts.iter().map(|host| host.row.key).collect();
         let read = readers.series(&keys, filter, plan, room).await?;
-        let partial = read.partial();
+        let partial = read.reading.partial();
         let by_key: HashMap<i64, _> = hosts.iter().map(|host| (host.row.key, host)).collect();
         let named = read.series.into_iter().filter_map(|one| {
             let host = by_key.get(&one.host)?;
@@ -141,7 +141,7 @@ impl QueryBackend {
             value: named.collect(),
             partial,
         };
-        Ok((named, read.held))
+        Ok((named, read.reading.held))
     }
 
     /// Gives series of endpoints the names that their hosts' newest reports have; those

@@ -8,7 +8,7 @@ use std::{
 
 use budget::Held;
 use rusqlite::Connection;
-use store::{kept::Damaged, open_reader};
+use store::{HostState, kept::Damaged, open_reader};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
     reports::{self, Page, Selection},
     series::{Plan, Tier},
     stored_series::{self, Found},
+    stored_summary::{self, Summed},
+    summary::Question,
 };
 
 /// Enough that one long read does not hold up the others.
@@ -89,12 +91,8 @@ impl Readers {
         plan: Plan,
         room: Held,
     ) -> Result<Found, ReadError> {
-        let share = match plan.tier {
-            Tier::Raw => hosts.len().max(1),
-            Tier::Rolled(_) => hosts.len().div_ceil(THREADS).max(HOSTS_SHARED_MIN),
-        };
         let mut answers = Vec::new();
-        for hosts in hosts.chunks(share) {
+        for hosts in hosts.chunks(share(hosts.len(), plan.tier)) {
             let (hosts, filter) = (hosts.to_vec(), filter.clone());
             let part = room.another(0)?;
             answers.push(self.submit(move |connection| {
@@ -106,7 +104,31 @@ impl Readers {
             all.join(awaited(answer).await?);
         }
         stored_series::bounded(all.series.len(), &plan)?;
-        self.damaged.record_all(&all.damaged);
+        self.damaged.record_all(&all.reading.damaged);
+        Ok(all)
+    }
+
+    /// What these hosts' reports and roll-ups of a range come to, and the room that it
+    /// takes.
+    pub async fn summary(
+        &self,
+        hosts: &[Arc<HostState>],
+        question: Question,
+        room: Held,
+    ) -> Result<Summed, ReadError> {
+        let mut answers = Vec::new();
+        for hosts in hosts.chunks(share(hosts.len(), question.plan.tier)) {
+            let hosts = hosts.to_vec();
+            let part = room.another(0)?;
+            answers.push(self.submit(move |connection| {
+                stored_summary::read(connection, &hosts, &question, part)
+            })?);
+        }
+        let mut all = Summed::new(room);
+        for answer in answers {
+            all.join(awaited(answer).await?);
+        }
+        self.damaged.record_all(&all.reading.damaged);
         Ok(all)
     }
 
@@ -117,6 +139,14 @@ impl Readers {
             .await?;
         self.damaged.record_all(&page.damaged);
         Ok(page)
+    }
+}
+
+/// How many of so many hosts one thread reads.
+fn share(hosts: usize, tier: Tier) -> usize {
+    match tier {
+        Tier::Raw => hosts.max(1),
+        Tier::Rolled(_) => hosts.div_ceil(THREADS).max(HOSTS_SHARED_MIN),
     }
 }
 

@@ -4,26 +4,21 @@ use std::collections::HashMap;
 
 use budget::Held;
 use rollup::{EndpointId, EndpointRoll, HostRoll};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use store::{
-    kept::{self, Damage, host_id},
-    reports::{self, from_row},
+    kept::{Damage, host_id},
     rolls::{self, EndpointRow, Histogram, Range},
-    to_sql,
 };
 
 use crate::{
     endpoint_filter::EndpointFilter,
     read_error::ReadError,
+    reading::Reading,
     series::{Plan, Samples, Scope, Tier},
 };
 
-/// Reports that one answer is made from.
-const REPORTS_MAX: usize = 20_000;
 /// Series of one answer.
 const SERIES_MAX: usize = 1000;
-/// Damaged rows that an answer counts.
-const DAMAGED_MAX: usize = 10_000;
 /// Steps of all of them: as many as that many series have where the step is not
 /// chosen by the request.
 const POINTS_MAX: u64 = 250_000;
@@ -40,12 +35,7 @@ pub struct HostSeries {
 #[derive(Debug)]
 pub struct Found {
     pub series: Vec<HostSeries>,
-    /// Their room.
-    pub held: Held,
-    /// Rows in the range that cannot be read, up to a bound: a gap in the series.
-    pub(super) damaged: Vec<Damage>,
-    // How many reports it was made of.
-    reports: usize,
+    pub reading: Reading,
 }
 
 impl Found {
@@ -53,29 +43,13 @@ impl Found {
     pub(super) fn new(held: Held) -> Self {
         Self {
             series: Vec::new(),
-            held,
-            damaged: Vec::new(),
-            reports: 0,
+            reading: Reading::new(held),
         }
     }
 
     pub(super) fn join(&mut self, other: Self) {
         self.series.extend(other.series);
-        self.held.join(other.held);
-        self.damaged.extend(other.damaged);
-        self.reports += other.reports;
-    }
-
-    /// One more row is left out.
-    fn damage(&mut self, row: impl FnOnce() -> Damage) {
-        if self.damaged.len() < DAMAGED_MAX {
-            self.damaged.push(row());
-        }
-    }
-
-    /// Why the series are not everything.
-    pub fn partial(&self) -> Vec<String> {
-        kept::summary(&self.damaged)
+        self.reading.join(other.reading);
     }
 }
 
@@ -135,9 +109,13 @@ fn rolled(
         let owner = rolls::owner_of_host(host, &host_id);
         rolls::host_rolls(connection, owner, range, |at_s, roll| match roll {
             Some(roll) => bytes += plan.gather(&mut samples, at_s, roll),
-            None => all.damage(|| Damage::of_roll(&host_id, None, range.bucket(at_s))),
+            None => {
+                let bucket = range.bucket(at_s);
+                all.reading
+                    .damage(|| Damage::of_roll(&host_id, None, bucket));
+            }
         })?;
-        all.held.grow(bytes)?;
+        all.reading.held.grow(bytes)?;
         all.series.push(HostSeries {
             host,
             endpoint: None,
@@ -160,10 +138,14 @@ fn rolled(
             range,
             |at_s, roll| match roll {
                 Some(roll) => bytes += plan.gather(&mut samples, at_s, roll),
-                None => all.damage(|| Damage::of_roll(&host_id, Some(&id), range.bucket(at_s))),
+                None => {
+                    let bucket = range.bucket(at_s);
+                    all.reading
+                        .damage(|| Damage::of_roll(&host_id, Some(&id), bucket));
+                }
             },
         )?;
-        all.held.grow(bytes)?;
+        all.reading.held.grow(bytes)?;
         // An endpoint of another time is none of this range.
         if !samples.is_empty() {
             all.series.push(HostSeries {
@@ -184,49 +166,26 @@ fn raw(
     plan: &Plan,
     all: &mut Found,
 ) -> Result<(), ReadError> {
-    // A window that ends on a step's start belongs to the step before.
-    let bound = |s: u64| to_sql(s.saturating_mul(1_000_000_000).saturating_add(1));
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {} FROM reports
-         WHERE host = ? AND window_end_ns >= ? AND window_end_ns < ? ORDER BY window_end_ns",
-        reports::COLUMNS
-    ))?;
-    let mut rows = statement.query(params![host, bound(plan.start_s), bound(plan.end_s)])?;
     let mut of_host: Vec<(u64, HostRoll)> = Vec::new();
     let mut of_endpoints: HashMap<EndpointId, Vec<(u64, EndpointRoll)>> = HashMap::new();
-    while let Some(row) = rows.next()? {
-        all.reports += 1;
-        if all.reports > REPORTS_MAX {
-            return Err(ReadError::TooMuch(
-                "reports: choose a host or a larger step",
-            ));
-        }
-        let stored = from_row(row)?;
-        let mut bytes = all.held.bytes();
-        let report = match kept::read_in(&stored, &mut all.held)? {
-            Ok(report) => report,
-            Err(error) => {
-                all.held.shrink(bytes);
-                all.damage(|| Damage::new(connection, stored.at, &error));
-                continue;
+    let found = all.series.len();
+    let range_s = (plan.start_s, plan.end_s);
+    all.reading
+        .reports(connection, host, range_s, |at_s, report| {
+            if plan.metric.scope() == Scope::Host {
+                return Ok(plan.gather(&mut of_host, at_s, HostRoll::from(report)));
             }
-        };
-        let at_s = report.window_end_unix_ns.saturating_sub(1) / 1_000_000_000;
-        if plan.metric.scope() == Scope::Host {
-            bytes += plan.gather(&mut of_host, at_s, HostRoll::from(&report));
-            all.held.resize(bytes)?;
-            continue;
-        }
-        for endpoint in &report.endpoints {
-            let id = EndpointId::from(endpoint);
-            if filter.takes(&id) {
-                let roll = EndpointRoll::new(endpoint, &report).only(plan.metric.name);
-                bytes += plan.gather(of_endpoints.entry(id).or_default(), at_s, roll);
+            let mut bytes = 0;
+            for endpoint in &report.endpoints {
+                let id = EndpointId::from(endpoint);
+                if filter.takes(&id) {
+                    let roll = EndpointRoll::new(endpoint, report).only(plan.metric.name);
+                    bytes += plan.gather(of_endpoints.entry(id).or_default(), at_s, roll);
+                }
             }
-        }
-        all.held.resize(bytes)?;
-        bounded(all.series.len() + of_endpoints.len(), plan)?;
-    }
+            bounded(found + of_endpoints.len(), plan)?;
+            Ok(bytes)
+        })?;
     if plan.metric.scope() == Scope::Host {
         all.series.push(HostSeries {
             host,

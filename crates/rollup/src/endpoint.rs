@@ -1,6 +1,6 @@
 //! An endpoint over time.
 
-use monitor_proto::{json, v1};
+use monitor_proto::{figures::Seen, json, v1};
 
 use super::{EndpointRoll, GaugeRoll, Rolling, duration_ns, histogram};
 
@@ -38,12 +38,13 @@ impl EndpointRoll {
         self
     }
 
-    /// The time in which requests and responses were counted.
-    pub fn http1_ns(&self) -> u64 {
-        if self.http1_is_seen() {
-            self.http_ns
-        } else {
-            0
+    /// The time in which what is measured there was counted; 0 where it cannot be seen.
+    pub fn seen_ns(&self, seen: Seen) -> u64 {
+        match seen {
+            Seen::Tcp => self.covered_ns,
+            Seen::Http => self.http_ns,
+            Seen::Http1 if self.http1_is_seen() => self.http_ns,
+            Seen::Http1 => 0,
         }
     }
 

@@ -9,6 +9,7 @@ mod endpoint;
 mod host;
 mod hosts;
 mod report;
+mod summary;
 mod time;
 
 pub use counters::{ConnectionsFailed, Counters, Histogram, Responses};
@@ -18,4 +19,8 @@ pub use host::{
 };
 pub use hosts::{HostSummary, Hosts, Stats, StatsResponse};
 pub use report::{Agent, Host, Reconciliation, Report, Reports};
+pub use summary::{
+    Sparkline, Summary, SummaryDurations, SummaryFigures, SummaryHost, SummaryKey, SummaryPart,
+    SummaryRange, SummaryRow,
+};
 pub use time::rfc3339;

@@ -9,7 +9,7 @@ use rollup::{EndpointRoll, GaugeRoll, HostRoll, ROLLED_COUNTERS, RolledCounter};
 use super::Figure;
 
 /// A quantile of a histogram of scale 2 is off by at most its bucket's width.
-const QUANTILE_ERROR_RATIO: f64 = 0.19;
+pub(crate) const QUANTILE_ERROR_RATIO: f64 = 0.19;
 
 /// Whose figure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,12 +164,7 @@ impl Metric {
             Read::HostGauge(_) => figure,
             Read::Active => figure.with_gauge(&roll.active),
             Read::Counter(seen, read) => {
-                let seen_ns = match seen {
-                    Seen::Tcp => roll.covered_ns,
-                    Seen::Http => roll.http_ns,
-                    Seen::Http1 => roll.http1_ns(),
-                };
-                figure.with(read(roll).and_then(|n| rate(n, seen_ns)))
+                figure.with(read(roll).and_then(|n| rate(n, roll.seen_ns(seen))))
             }
             Read::Quantile(q, read) => {
                 figure.with(histogram::quantile_seconds(read(roll), q).map(|s| s * 1e3))

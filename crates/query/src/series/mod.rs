@@ -6,9 +6,11 @@ mod metric;
 mod plan;
 
 pub use heat::{Duration, Heat, heat, heat_bytes};
+pub(crate) use metric::QUANTILE_ERROR_RATIO;
 pub use metric::{Metric, Scope};
 use monitor_proto::json;
-pub use plan::{Plan, Tier};
+pub use plan::{BadPlan, Plan, Tier};
+pub(crate) use plan::{RAW_REPORTS_MAX, WINDOW_S};
 use rollup::{EndpointRoll, HostRoll, Rolling};
 use serde::Serialize;
 

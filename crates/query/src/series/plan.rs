@@ -13,10 +13,10 @@ const STEP_MIN_S: u64 = 10;
 /// Points of all series of one answer, where the step is chosen here.
 const POINTS_WANTED: u64 = 20_000;
 /// The usual window.
-const WINDOW_S: u64 = 5;
+pub(crate) const WINDOW_S: u64 = 5;
 /// Six hours of one host, or an hour of six: from more reports an answer would
 /// take too long.
-const RAW_REPORTS_MAX: u64 = 6 * 3600 / WINDOW_S;
+pub(crate) const RAW_REPORTS_MAX: u64 = 6 * 3600 / WINDOW_S;
 
 /// Where samples come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use rollup::{EndpointRoll, GaugeRoll, HostRoll};
 
-use super::{Metric, Plan, Samples, Tier, plan::BadPlan, points};
+use super::{BadPlan, Metric, Plan, Samples, Tier, points};
 
 fn plan(metric: &str, since_s: u64, until_s: u64, step_s: Option<u64>) -> Result<Plan, BadPlan> {
     Plan::try_new(Metric::find(metric).unwrap(), since_s, until_s, step_s)

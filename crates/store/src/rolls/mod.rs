@@ -5,8 +5,8 @@ mod row;
 use std::collections::HashMap;
 
 use rollup::{Bucket, EndpointId, TIERS_S};
-pub use row::{Histogram, Owner, endpoint_rolls, host_rolls};
-pub(super) use row::{add_endpoint_roll, add_host_roll, damaged_endpoint_rolls};
+pub use row::{Histogram, Owner, endpoint_rolls, host_rolls, whole_endpoint_rolls};
+pub(super) use row::{add_endpoint_roll, add_host_roll};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{checksum::Checksum, text, to_sql};
@@ -155,7 +155,10 @@ pub(super) fn damaged(connection: &Connection) -> rusqlite::Result<u64> {
             })?;
             for EndpointRow { key, id } in endpoints(connection, *host)? {
                 let owner = owner_of_endpoint(*host, key, &id);
-                damaged += damaged_endpoint_rolls(connection, owner, range)?;
+                whole_endpoint_rolls(connection, owner, range, |_, roll| {
+                    damaged += u64::from(roll.is_none());
+                    true
+                })?;
             }
         }
     }

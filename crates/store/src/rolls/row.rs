@@ -142,23 +142,32 @@ fn kept_endpoint_roll(
         .optional()
 }
 
-/// How many of an endpoint's roll-ups are damaged.
-pub(crate) fn damaged_endpoint_rolls(
+/// An endpoint's roll-ups with all of their histograms, by the start of their bucket;
+/// `None` in the place of one of which a column is damaged.  It ends where `each` says
+/// false.
+pub fn whole_endpoint_rolls(
     connection: &Connection,
     endpoint: Owner,
     range: Range,
-) -> rusqlite::Result<u64> {
+    mut each: impl FnMut(u64, Option<EndpointRoll>) -> bool,
+) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "SELECT sums, exchange_duration, connect_duration, start_s FROM endpoint_rolls
-         WHERE tier_s = ? AND endpoint = ?",
+         WHERE tier_s = ? AND endpoint = ? AND start_s >= ? AND start_s < ?",
     )?;
-    let mut rows = statement.query([to_sql(range.tier_s), endpoint.key])?;
-    let mut damaged = 0;
+    let mut rows = statement.query(params![
+        to_sql(range.tier_s),
+        endpoint.key,
+        to_sql(range.start_s),
+        to_sql(range.end_s)
+    ])?;
     while let Some(row) = rows.next()? {
         let bucket = range.bucket(from_sql(row.get(3)?));
-        damaged += u64::from(whole(row, endpoint, bucket)?.is_none());
+        if !each(bucket.start_s, whole(row, endpoint, bucket)?) {
+            break;
+        }
     }
-    Ok(damaged)
+    Ok(())
 }
 
 fn key(owner: Owner, bucket: Bucket) -> [i64; 3] {
