@@ -31,6 +31,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   speedmimi problems
+  speedmimi summary --since 10m --sort 5xx
   speedmimi hosts
   speedmimi reports --host web-1 --since 10m
   speedmimi reports --follow --output json | jq .endpoints
@@ -48,6 +49,9 @@ pub enum Command {
     Problems(Problems),
     /// List the hosts.
     Hosts(Common),
+    /// Sum up a time range by upstream, backend, listener or host.
+    #[command(after_help = SUMMARY_EXAMPLES)]
+    Summary(Summary),
     /// Show reports, oldest first.
     #[command(after_help = REPORTS_EXAMPLES)]
     Reports(Reports),
@@ -104,6 +108,22 @@ Examples:
 Exit codes: 0 no problem, 1 problems, 2 failure, 64 bad usage. docs/problems.md
 explains each kind.";
 
+const SUMMARY_EXAMPLES: &str = "\
+Examples:
+  speedmimi summary                                    the last hour by backend
+  speedmimi summary --since 10m --sort p99 --top 5     which backend is slow
+  speedmimi summary --by upstream --since 10:05 --until 10:06
+  speedmimi summary --by listener --sort bytes         who uses the bandwidth
+  speedmimi summary --since 10m --against 1d           what changed since yesterday
+  speedmimi summary --since \"yesterday 10:05\" --until \"yesterday 10:15\"
+  speedmimi summary --top 1000 --output csv > day.csv
+
+Columns: FAILED connections that were not established; RESET connections that
+ended by a reset of either side; NOANS requests whose connection ended before a
+response; RETR segments that were sent again. Quantiles (P50, P99) are of all
+exchanges together. A narrow terminal shows fewer columns; --output json and csv
+have all. – is what was not measured or cannot be seen, a gap in TREND too.";
+
 const TOP_KEYS: &str = "\
 Keys:
   Tab                                  switch between the hosts and the selected host's endpoints
@@ -124,7 +144,7 @@ Examples:
 const REPORTS_EXAMPLES: &str = "\
 Examples:
   speedmimi reports --since 10m
-  speedmimi reports --since 00:05 --until 00:20
+  speedmimi reports --since 00:05 --until 00:20 --endpoint 10.0.0.7:8080
   speedmimi reports --since 2026-01-31T12:00:00Z --until 2026-01-31T13:00:00Z --output json
   speedmimi reports --follow --host web-1";
 
@@ -186,6 +206,60 @@ pub struct Problems {
     pub common: Common,
 }
 
+/// Options of `summary`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Summary {
+    /// What a row is.
+    #[arg(long, value_name = "WHAT", default_value = "backend",
+          value_parser = ["upstream", "backend", "listener", "host"])]
+    pub by: String,
+    /// Of which endpoints the rows of --by host are made [default: downstream].
+    #[arg(long, value_name = "ROLE", value_parser = ["downstream", "upstream"])]
+    pub role: Option<String>,
+    /// Only this host (id or name).
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Start time or age [default: 1h].
+    ///
+    /// Accepts an age (10m, 24h, 7d), a local time of day (00:05: its most recent
+    /// occurrence), a local date or date and time (2026-01-31, "2026-01-31 12:00",
+    /// yesterday, "yesterday 10:05"), or RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub since: Option<String>,
+    /// End time or age, in the formats of --since [default: now].
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<String>,
+    /// Compare with the same range so long before (1h, 1d, 7d).
+    #[arg(long, value_name = "AGE")]
+    pub against: Option<String>,
+    /// Order of the rows, the largest first; 5xx is by how many there were.
+    #[arg(long, value_name = "FIGURE", default_value = "requests",
+          value_parser = ["requests", "p99", "5xx", "bytes", "failed", "resets", "unanswered", "retransmits"])]
+    pub sort: String,
+    /// Number of rows, 1 to 1000; the others are summed up in ~other.
+    #[arg(long, value_name = "N", default_value_t = 20,
+          value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub top: u64,
+    /// Which collector.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Output format.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output: SummaryFormat,
+}
+
+/// The form of a summary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SummaryFormat {
+    /// Aligned columns.
+    #[default]
+    Table,
+    /// JSON.
+    Json,
+    /// One line per row and range.
+    Csv,
+}
+
 /// Options of `reports`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Reports {
@@ -196,14 +270,19 @@ pub struct Reports {
     /// ones].
     ///
     /// Accepts an age (10m, 24h, 7d), a local time of day (00:05: its most recent
-    /// occurrence), a local date or date and time (2026-01-31, "2026-01-31 12:00"),
-    /// or RFC 3339.
+    /// occurrence), a local date or date and time (2026-01-31, "2026-01-31 12:00",
+    /// yesterday, "yesterday 10:05"), or RFC 3339.
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<String>,
     /// End time or age, in the formats of --since [default: now].
     #[arg(long, value_name = "TIME", conflicts_with = "follow", value_parser = time)]
     pub until: Option<String>,
-    /// Maximum number of reports.
+    /// Only this endpoint: an address, or the name of a listener, a backend or an
+    /// upstream.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// Maximum number of reports [default: 100 in a table, else all; with --follow
+    /// all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     /// Keep printing new reports as they arrive, until interrupted.
@@ -212,6 +291,18 @@ pub struct Reports {
     /// Options.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// Reports that a table has where nothing else is asked for.
+const TABLE_REPORTS: u64 = 100;
+
+impl Reports {
+    /// How many are wanted; `None` means all.
+    #[must_use]
+    pub fn limit(&self) -> Option<u64> {
+        let is_table = self.common.output == Format::Table && !self.follow;
+        self.limit.or(is_table.then_some(TABLE_REPORTS))
+    }
 }
 
 /// Options of `export`.
@@ -226,8 +317,8 @@ pub struct Export {
     /// Start time or age [default: all stored reports].
     ///
     /// Accepts an age (10m, 24h, 7d), a local time of day (00:05: its most recent
-    /// occurrence), a local date or date and time (2026-01-31, "2026-01-31 12:00"),
-    /// or RFC 3339.
+    /// occurrence), a local date or date and time (2026-01-31, "2026-01-31 12:00",
+    /// yesterday, "yesterday 10:05"), or RFC 3339.
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<String>,
     /// End time or age, in the formats of --since [default: now].

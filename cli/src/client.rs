@@ -94,12 +94,13 @@ impl Client {
         Ok((text, meaning))
     }
 
-    /// A page of reports as CSV, and the cursor of the next one.
-    pub(crate) fn reports_csv(
+    /// An answer as CSV, and the cursor of the next page where there is one.
+    pub(crate) fn csv(
         &self,
+        path: &str,
         query: &[(&str, &str)],
     ) -> Result<(String, Option<String>), CliError> {
-        let response = self.request("/api/v1/reports", query, "text/csv")?;
+        let response = self.request(path, query, "text/csv")?;
         let next = response
             .headers()
             .get("link")

@@ -66,6 +66,10 @@ fn dispatch(args: &Args, output: &mut Output) -> Result<ExitCode, CliError> {
             options.output,
             output,
         ),
+        Command::Summary(options) => {
+            let client = Client::try_new(&options.connection)?;
+            commands::summary(&client, options, output)
+        }
         Command::Reports(reports) => {
             let client = Client::try_new(&reports.common.connection)?;
             commands::reports(&client, reports, output)

@@ -3,7 +3,8 @@
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use anstyle::{AnsiColor, Style};
-use monitor_proto::display;
+use monitor_proto::display::{self, Column, end_of, fitting};
+use ratatui::crossterm::terminal;
 
 use crate::{CliError, args::Color};
 
@@ -69,6 +70,54 @@ impl Cell {
     fn width(&self) -> usize {
         self.text.chars().count()
     }
+
+    /// The end of a text that is too long.
+    fn cut(mut self, width: usize) -> Self {
+        self.text = end_of(&self.text, width).into_owned();
+        self
+    }
+}
+
+/// What stands between two cells.
+const GAP: &str = "  ";
+
+/// The head and the rows with as many columns as fit into so many characters; all of
+/// them where nobody says how many there are.
+pub(crate) fn fit(
+    columns: &[Column],
+    rows: Vec<Vec<Cell>>,
+    room: Option<usize>,
+) -> (Vec<Cell>, Vec<Vec<Cell>>) {
+    // `fitting` has one character between columns: the rest of the gap is taken for a
+    // part of each column.
+    let more = GAP.len() - 1;
+    let widest: Vec<usize> = (0..columns.len())
+        .map(|i| {
+            let cells = rows.iter().map(|row| row[i].width());
+            let head = columns[i].head.chars().count();
+            more + cells.max().unwrap_or(0).max(head)
+        })
+        .collect();
+    let room = room.map_or(usize::MAX, |room| room + more);
+    let shown: Vec<(usize, usize)> = fitting(columns, &widest, room)
+        .into_iter()
+        .map(|(i, width)| (i, width - more))
+        .collect();
+    let head = shown.iter().map(|&(i, _)| {
+        if columns[i].cut_to.is_some() {
+            Cell::text(columns[i].head)
+        } else {
+            Cell::figure(columns[i].head)
+        }
+    });
+    let row = |row: Vec<Cell>| {
+        let cells = shown.iter().map(|&(i, width)| match columns[i].cut_to {
+            Some(_) => row[i].clone().cut(width),
+            None => row[i].clone(),
+        });
+        cells.collect()
+    };
+    (head.collect(), rows.into_iter().map(row).collect())
 }
 
 /// A table whose columns only grow, so that rows which come later fit under
@@ -89,13 +138,25 @@ impl Table {
         }
     }
 
-    /// Prints rows, and before the first ones the head.
-    pub(crate) fn print(&mut self, rows: &[Vec<Cell>], out: &mut Output) -> Result<(), CliError> {
+    /// The head and these rows as lines without colours.
+    #[cfg(test)]
+    pub(crate) fn lines(mut self, rows: &[Vec<Cell>]) -> Vec<String> {
+        self.grow(rows);
+        let rows = [&self.head].into_iter().chain(rows);
+        rows.map(|row| line(row, &self.widths, false)).collect()
+    }
+
+    fn grow(&mut self, rows: &[Vec<Cell>]) {
         for row in rows {
             for (width, cell) in self.widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.width());
             }
         }
+    }
+
+    /// Prints rows, and before the first ones the head.
+    pub(crate) fn print(&mut self, rows: &[Vec<Cell>], out: &mut Output) -> Result<(), CliError> {
+        self.grow(rows);
         if !self.head_printed {
             self.head_printed = true;
             out.row(&self.head, &self.widths)?;
@@ -130,6 +191,13 @@ impl Output {
         }
     }
 
+    /// How many characters a line of the terminal has; `None` where it is none.
+    pub(crate) fn columns() -> Option<usize> {
+        let is_terminal = io::stdout().is_terminal();
+        let (columns, _) = is_terminal.then(terminal::size)?.ok()?;
+        Some(usize::from(columns))
+    }
+
     pub(crate) fn line(&mut self, text: &str) -> Result<(), CliError> {
         writeln!(self.out, "{text}").map_err(CliError::Output)
     }
@@ -146,27 +214,31 @@ impl Output {
     }
 
     fn row(&mut self, cells: &[Cell], widths: &[usize]) -> Result<(), CliError> {
-        let mut line = String::new();
-        for (i, (cell, &width)) in cells.iter().zip(widths).enumerate() {
-            let padding = " ".repeat(width.saturating_sub(cell.width()));
-            let (before, after) = if cell.right {
-                (padding.as_str(), "")
-            } else if i + 1 == cells.len() {
-                ("", "")
-            } else {
-                ("", padding.as_str())
-            };
-            let style = if self.colored {
-                cell.tone.style()
-            } else {
-                Style::new()
-            };
-            let gap = if i == 0 { "" } else { "  " };
-            let text = &cell.text;
-            line.push_str(&format!("{gap}{before}{style}{text}{style:#}{after}"));
-        }
-        self.line(&line)
+        self.line(&line(cells, widths, self.colored))
     }
+}
+
+fn line(cells: &[Cell], widths: &[usize], colored: bool) -> String {
+    let mut line = String::new();
+    for (i, (cell, &width)) in cells.iter().zip(widths).enumerate() {
+        let padding = " ".repeat(width.saturating_sub(cell.width()));
+        let (before, after) = if cell.right {
+            (padding.as_str(), "")
+        } else if i + 1 == cells.len() {
+            ("", "")
+        } else {
+            ("", padding.as_str())
+        };
+        let style = if colored {
+            cell.tone.style()
+        } else {
+            Style::new()
+        };
+        let gap = if i == 0 { "" } else { GAP };
+        let text = &cell.text;
+        line.push_str(&format!("{gap}{before}{style}{text}{style:#}{after}"));
+    }
+    line
 }
 
 impl Write for Output {

@@ -4,13 +4,30 @@
 
 use jiff::{Timestamp, Zoned, civil};
 
+/// A time of the collector on this machine's clock; with its date where that is another
+/// day's.
+pub(crate) fn local(rfc3339: &str, now: &Zoned) -> String {
+    let Ok(time) = rfc3339.parse::<Timestamp>() else {
+        return rfc3339.to_owned();
+    };
+    let zoned = time.to_zoned(now.time_zone().clone());
+    let form = if zoned.date() == now.date() {
+        "%H:%M:%S"
+    } else {
+        "%Y-%m-%d %H:%M:%S"
+    };
+    zoned.strftime(form).to_string()
+}
+
 /// A time of day, or a date with or without one, as RFC 3339.  Everything else
 /// stays as it is: the collector knows RFC 3339 and ages, and judges the rest.
 pub(crate) fn absolute(text: &str, now: &Zoned) -> String {
     if text.parse::<Timestamp>().is_ok() {
         return text.to_owned();
     }
-    let local = if text.contains('-') {
+    let local = if let Some(time) = text.strip_prefix("yesterday") {
+        yesterday(time.trim_start(), now)
+    } else if text.contains('-') {
         date_time(text, now)
     } else {
         time_of_day(text, now)
@@ -26,23 +43,33 @@ fn date_time(text: &str, now: &Zoned) -> Option<Timestamp> {
 
 /// `00:05` or `00:05:30`: when the clock showed it last.
 fn time_of_day(text: &str, now: &Zoned) -> Option<Timestamp> {
-    let is_clock = text.contains(':') && text.chars().all(|c| c.is_ascii_digit() || c == ':');
-    let time: civil::Time = text.parse().ok().filter(|_| is_clock)?;
-    let on = |day: civil::Date| {
-        day.to_zoned(now.time_zone().clone())
-            .ok()?
-            .with()
-            .time(time)
-            .build()
-            .ok()
-    };
-    let today = on(now.date())?;
+    let time = clock(text)?;
+    let today = on(now.date(), time, now)?;
     let last = if today > *now {
-        on(now.date().yesterday().ok()?)?
+        on(now.date().yesterday().ok()?, time, now)?
     } else {
         today
     };
     Some(last.timestamp())
+}
+
+/// A time of day on the day before; its beginning where there is none.
+fn yesterday(text: &str, now: &Zoned) -> Option<Timestamp> {
+    let time = match text {
+        "" => civil::Time::midnight(),
+        text => clock(text)?,
+    };
+    Some(on(now.date().yesterday().ok()?, time, now)?.timestamp())
+}
+
+fn clock(text: &str) -> Option<civil::Time> {
+    let is_clock = text.contains(':') && text.chars().all(|c| c.is_ascii_digit() || c == ':');
+    text.parse().ok().filter(|_| is_clock)
+}
+
+fn on(day: civil::Date, time: civil::Time, now: &Zoned) -> Option<Zoned> {
+    let midnight = day.to_zoned(now.time_zone().clone()).ok()?;
+    midnight.with().time(time).build().ok()
 }
 
 #[cfg(test)]
@@ -60,9 +87,19 @@ mod tests {
             ("2026-03-01", "2026-02-28T23:00:00Z"),
             ("2026-03-01 12:00", "2026-03-01T11:00:00Z"),
             ("2025-07-01T12:00:30", "2025-07-01T10:00:30Z"),
+            ("yesterday", "2026-03-08T23:00:00Z"),
+            ("yesterday 10:05", "2026-03-09T09:05:00Z"),
         ] {
             assert_eq!(absolute(text, &now), meant, "{text}");
         }
+    }
+
+    #[test]
+    fn times_are_shown_by_this_machines_clock() {
+        let now: Zoned = "2026-03-10T09:30:00+01:00[Europe/Berlin]".parse().unwrap();
+        assert_eq!(local("2026-03-10T08:05:01.5Z", &now), "09:05:01");
+        assert_eq!(local("2026-03-09T22:59:00Z", &now), "2026-03-09 23:59:00");
+        assert_eq!(local("soon", &now), "soon");
     }
 
     #[test]
@@ -78,6 +115,8 @@ mod tests {
             "25:00",
             "12",
             "00:05+01:00",
+            "yesterday 25:00",
+            "yesterdays",
             "",
         ] {
             assert_eq!(absolute(text, &now), text);

@@ -51,7 +51,7 @@ fn csv_page(
     first: bool,
     out: &mut Output,
 ) -> Result<Option<String>, CliError> {
-    let (text, next) = client.reports_csv(query)?;
+    let (text, next) = client.csv("/api/v1/reports", query)?;
     let lines = match text.split_once('\n') {
         Some((_, rest)) if !first => rest,
         _ => &text,

@@ -157,6 +157,7 @@ fn catch_up(
         // Pages hold repetitions, so the limit is the printer's alone.
         Ok(printer.left().filter(|left| *left == 0))
     })
+    .map(drop)
 }
 
 fn print_new(

@@ -8,6 +8,7 @@ mod problems;
 mod report_table;
 mod reports;
 mod stats;
+mod summary;
 mod top_once;
 
 pub(crate) use export::export;
@@ -15,4 +16,5 @@ pub(crate) use hosts::hosts;
 pub(crate) use problems::{print as print_problems, problems};
 pub(crate) use reports::reports;
 pub(crate) use stats::stats;
+pub(crate) use summary::summary;
 pub(crate) use top_once::top_once;

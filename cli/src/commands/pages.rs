@@ -1,6 +1,9 @@
 //! Pages of reports, and how they are printed.
 
-use monitor_proto::json;
+use std::collections::BTreeSet;
+
+use jiff::Zoned;
+use monitor_proto::{display, json};
 use serde_json::value::RawValue;
 
 use super::report_table;
@@ -10,6 +13,7 @@ use crate::{
     client::Client,
     output::{Output, Table},
     targets,
+    time::local,
 };
 
 /// As many as a collector gives at once.
@@ -23,15 +27,15 @@ pub(super) struct Range<'a> {
 }
 
 /// Hands page after page to `each`, until it wants no more (`Some(0)`) or
-/// there is none.
+/// there is none; whether there are more.
 pub(super) fn pages(
     client: &Client,
     options: &Reports,
     range: Range<'_>,
     mut each: impl FnMut(Vec<Box<RawValue>>) -> Result<Option<u64>, CliError>,
-) -> Result<(), CliError> {
+) -> Result<bool, CliError> {
     let mut cursor = String::new();
-    let mut left = options.limit;
+    let mut left = options.limit();
     loop {
         let limit = left.unwrap_or(PAGE_MAX).min(PAGE_MAX).to_string();
         let page = client.reports(&[
@@ -44,7 +48,7 @@ pub(super) fn pages(
         left = each(page.reports)?;
         match page.next_cursor {
             Some(next) if left != Some(0) => cursor = next,
-            _ => return Ok(()),
+            more => return Ok(more.is_some()),
         }
     }
 }
@@ -57,18 +61,33 @@ pub(super) struct Printer<'a> {
     /// Whether the table has a column for targets.
     targets: bool,
     table: Table,
+    /// Only this one.
+    endpoint: Option<&'a str>,
     left: Option<u64>,
+    printed: Printed,
     out: &'a mut Output,
 }
 
+/// What a table has had so far.
+#[derive(Debug, Default)]
+struct Printed {
+    reports: usize,
+    rows: usize,
+    hosts: BTreeSet<String>,
+    /// The beginning of the first window, and the end of the last one.
+    range: Option<(String, String)>,
+}
+
 impl<'a> Printer<'a> {
-    pub(super) fn new(client: &'a Client, options: &Reports, out: &'a mut Output) -> Self {
+    pub(super) fn new(client: &'a Client, options: &'a Reports, out: &'a mut Output) -> Self {
         Self {
             client,
             format: options.common.output,
             targets: false,
             table: report_table::table(false),
-            left: options.limit,
+            endpoint: options.endpoint.as_deref(),
+            left: options.limit(),
+            printed: Printed::default(),
             out,
         }
     }
@@ -80,6 +99,17 @@ impl<'a> Printer<'a> {
 
     /// Prints as many as are wanted, and sends them on at once.
     pub(super) fn print(&mut self, reports: &[Box<RawValue>]) -> Result<(), CliError> {
+        let chosen;
+        let reports: &[Box<RawValue>] = match self.endpoint {
+            None => reports,
+            Some(endpoint) => {
+                let of_endpoint = reports.iter().map(|report| only(report, endpoint));
+                let of_endpoint: Result<Vec<_>, _> = of_endpoint.collect();
+                let of_endpoint = of_endpoint.map_err(|e| self.client.not_a_collector(e))?;
+                chosen = of_endpoint.into_iter().flatten().collect::<Vec<_>>();
+                &chosen
+            }
+        };
         let wanted = self.left.map_or(reports.len(), |left| {
             usize::try_from(left)
                 .unwrap_or(usize::MAX)
@@ -87,6 +117,9 @@ impl<'a> Printer<'a> {
         });
         let reports = &reports[..wanted];
         self.left = self.left.map(|left| left - wanted as u64);
+        if reports.is_empty() {
+            return Ok(());
+        }
         match self.format {
             Format::Json => {
                 for report in reports {
@@ -104,10 +137,72 @@ impl<'a> Printer<'a> {
                     self.targets = true;
                     self.table = report_table::table(true);
                 }
+                for report in &reports {
+                    self.printed.add(report);
+                }
                 let rows = reports.iter();
                 let rows = rows.flat_map(|r| report_table::rows(r, self.targets, None));
-                self.table.print(&rows.collect::<Vec<_>>(), self.out)
+                let rows: Vec<_> = rows.collect();
+                self.printed.rows += rows.len();
+                self.table.print(&rows, self.out)
             }
         }
     }
+
+    /// What the table had, and whether there is more of it.
+    pub(super) fn end(self, more: bool) -> Result<(), CliError> {
+        if self.format != Format::Table {
+            return Ok(());
+        }
+        let now = Zoned::now();
+        let Some((since, until)) = &self.printed.range else {
+            return self.out.line("no report: see `speedmimi hosts`");
+        };
+        let counted = |n: usize, what: &str| match n {
+            1 => format!("1 {what}"),
+            n => format!("{n} {what}s"),
+        };
+        let rest = if more {
+            "; there are more: --limit N shows them, `speedmimi summary` sums them up"
+        } else {
+            ""
+        };
+        let line = format!(
+            "{} of {} in {}, {} to {}{rest}",
+            counted(self.printed.reports, "report"),
+            counted(self.printed.hosts.len(), "host"),
+            counted(self.printed.rows, "row"),
+            local(since, &now),
+            local(until, &now),
+        );
+        self.out.line(&display::printable(&line))
+    }
+}
+
+impl Printed {
+    fn add(&mut self, report: &json::Report) {
+        self.reports += 1;
+        self.hosts.insert(report.host.id.clone());
+        let (first, last) = (report.window_start.clone(), report.window_end.clone());
+        let since = self.range.take().map_or(first, |(since, _)| since);
+        self.range = Some((since, last));
+    }
+}
+
+/// A report with no endpoint but those of this address or name; `None` where it has
+/// none of them.
+fn only(report: &RawValue, endpoint: &str) -> Result<Option<Box<RawValue>>, serde_json::Error> {
+    let mut report: serde_json::Value = serde_json::from_str(report.get())?;
+    let endpoints = report.get_mut("endpoints");
+    let Some(endpoints) = endpoints.and_then(serde_json::Value::as_array_mut) else {
+        return Ok(None);
+    };
+    endpoints.retain(|one| {
+        let names = ["address", "name", "upstream", "backend"];
+        names.iter().any(|name| one[*name] == endpoint)
+    });
+    if endpoints.is_empty() {
+        return Ok(None);
+    }
+    serde_json::value::to_raw_value(&report).map(Some)
 }

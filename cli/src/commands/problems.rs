@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Zoned;
 use problems::{Problem, Problems, Severity, nothing};
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     args::{self, Format},
     client::Client,
     output::{Cell, Output, Tone},
+    time::local,
 };
 
 /// How often the collector is asked while it is watched.
@@ -52,7 +53,7 @@ pub(crate) fn print(now: &Problems, out: &mut Output) -> Result<(), CliError> {
             Cell::text(&problem.summary),
         ];
         out.cells(&line, &[Severity::Critical.word().len()])?;
-        for line in problem.facts(&local(&problem.since)) {
+        for line in problem.facts(&local(&problem.since, &Zoned::now())) {
             out.cells(
                 &[Cell::text(""), Cell::text(&line)],
                 &[Severity::Critical.word().len()],
@@ -78,22 +79,6 @@ fn tone(problem: &Problem) -> Tone {
         Severity::Warning => Tone::Warn,
         Severity::Info => Tone::Plain,
     }
-}
-
-/// The time on this machine's clock; with its date where that is another day's.
-fn local(rfc3339: &str) -> String {
-    let Ok(time) = rfc3339.parse::<Timestamp>() else {
-        return rfc3339.to_owned();
-    };
-    let zoned = time.to_zoned(TimeZone::system());
-    let is_today = jiff::Zoned::now().date() == zoned.date();
-    zoned
-        .strftime(if is_today {
-            "%H:%M:%S"
-        } else {
-            "%Y-%m-%d %H:%M:%S"
-        })
-        .to_string()
 }
 
 /// What tells problems apart.
@@ -133,9 +118,10 @@ fn tell(event: &str, problem: &Problem, format: Format, out: &mut Output) -> Res
         let line = serde_json::json!({ "event": event, "problem": problem });
         return out.line(&line.to_string());
     }
+    let now = Zoned::now();
     let (time, tone) = match event {
-        "begin" => (local(&problem.since), tone(problem)),
-        _ => (local(&Timestamp::now().to_string()), Tone::Good),
+        "begin" => (local(&problem.since, &now), tone(problem)),
+        _ => (local(&now.timestamp().to_string(), &now), Tone::Good),
     };
     let word = if event == "begin" {
         problem.severity.word()

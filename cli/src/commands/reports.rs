@@ -23,9 +23,10 @@ pub(crate) fn reports(
             since: options.since.as_deref().unwrap_or(""),
             until: options.until.as_deref().unwrap_or(""),
         };
-        pages(client, options, range, |page| {
+        let more = pages(client, options, range, |page| {
             printer.print(&page)?;
             Ok(printer.left())
-        })
+        })?;
+        printer.end(more)
     }
 }

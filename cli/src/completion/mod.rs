@@ -122,8 +122,8 @@ mod tests {
     #[test]
     fn each_script_asks_where_a_host_belongs() {
         let zsh = script(Shell::Zsh);
-        // The function, `problems`, `reports`, `export` and `stats`.
-        assert_eq!(zsh.matches("_speedmimi_hosts").count(), 5, "{zsh}");
+        // The function, `problems`, `summary`, `reports`, `export` and `stats`.
+        assert_eq!(zsh.matches("_speedmimi_hosts").count(), 6, "{zsh}");
         assert!(zsh.starts_with("#compdef speedmimi\n"));
         // Nor does it hand over what other commands on the line say.
         assert!(!zsh.contains("BUFFER"), "{zsh}");

@@ -19,6 +19,7 @@ mod problems;
 mod restart;
 mod scene;
 mod soak;
+mod summary;
 mod terminal;
 
 use std::process::{Command, ExitCode};
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         problems::CASES,
         restart::CASES,
         soak::CASES,
+        summary::CASES,
         terminal::CASES,
     ]
     .concat();
