@@ -96,7 +96,7 @@ fn bad_usage_and_bad_configuration_exit_with_64() {
         &["run", "--config", "/nonexistent.toml"],
         &["run", "--whole-host", "--sample-interval", "1ms"],
         &["run", "--whole-host", "--collector", "ftp://x"],
-        &["run", "--whole-host", "--token-file", "/nonexistent"],
+        &["run", "--whole-host", "--token-file", "/"],
         &["run", "--cgroup", "/"],
     ];
     for args in bad {

@@ -40,6 +40,14 @@ impl FileError {
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
+
+    /// Whether it may be readable later: nothing is at the path, or who made it has not
+    /// let others read it yet.
+    #[must_use]
+    pub fn may_come(&self) -> bool {
+        let refused = matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+        refused || self.is_missing()
+    }
 }
 
 /// What is in a regular file of at most so many bytes.  Nothing is waited for, and no

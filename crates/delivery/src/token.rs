@@ -32,13 +32,24 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// A token from a file, or else from the environment; both may be absent.
+    /// A token from a file, or else from the environment; both may be absent.  A file
+    /// that is not there yet, or not readable yet, is looked for at each connection: a
+    /// collector that starts at the same time makes it.
     ///
     /// # Errors
-    /// Where the file cannot be read now, or what is there cannot be a token.
+    /// Where what is there cannot be a token.
     pub fn new(file: Option<PathBuf>, environment: Option<String>) -> Result<Self, TokenError> {
         let last = match (&file, environment) {
-            (Some(path), _) => Some(read(path)?),
+            (Some(path), _) => match read(path) {
+                Err(TokenError::Read(error)) if error.may_come() => {
+                    tracing::warn!(
+                        error = daemon::error_chain(&error),
+                        "there is no token yet; the file is read again for every connection"
+                    );
+                    None
+                }
+                read => Some(read?),
+            },
             (None, Some(text)) => {
                 let origin = "SPEEDMIMI_TOKEN";
                 Some(token::Token::try_new(&text, origin, Side::Shows)?)
@@ -59,7 +70,7 @@ impl Token {
             Some(Err(error)) if once_a_minute("the token") => {
                 tracing::warn!(
                     error = daemon::error_chain(&error),
-                    "the last token is used"
+                    "the token is as it was"
                 );
             }
             Some(Err(_)) | None => {}
@@ -100,11 +111,21 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_the_collector_makes_later_is_awaited() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let token = Token::new(Some(path.clone()), None).unwrap();
+        assert!(token.authorization().is_none());
+        fs::write(&path, "made\n").unwrap();
+        assert_eq!(token.authorization().unwrap(), "Bearer made");
+    }
+
+    #[test]
     fn what_is_no_token_is_refused() {
         let token = Token::new(None, Some("two words".to_owned()));
         assert!(matches!(token, Err(TokenError::Invalid { .. })));
-        let missing = Token::new(Some("/nonexistent/token".into()), None);
-        assert!(matches!(missing, Err(TokenError::Read(_))));
+        let directory = Token::new(Some("/".into()), None);
+        assert!(matches!(directory, Err(TokenError::Read(_))));
         assert!(Token::new(None, None).unwrap().authorization().is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! The packages as they are configured: the agent's reports arrive, and what goes
 //! through the proxy is in them.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr};
+use std::{collections::BTreeMap, fs, net::SocketAddr, sync::OnceLock};
 
 use testkit::{
     eventually, http, reports,
@@ -87,12 +87,15 @@ fn send(requests: u64) {
     assert_eq!(outcome.requests, requests);
 }
 
+/// The one that the proxy has until the last test.
+fn lasting_origin() -> &'static Origin {
+    static ORIGIN: OnceLock<Origin> = OnceLock::new();
+    ORIGIN.get_or_init(|| Origin::on_loopback().unwrap())
+}
+
 /// A reload takes another origin, while the unit goes on.
 fn traffic_is_counted() {
-    let (one, other) = (
-        Origin::on_loopback().unwrap(),
-        Origin::on_loopback().unwrap(),
-    );
+    let (one, other) = (Origin::on_loopback().unwrap(), lasting_origin());
     configure(one.address());
     PROXY.does("enable");
     PROXY.does("start");
@@ -127,6 +130,7 @@ fn sum(counts: &[OriginCounts]) -> u64 {
 }
 
 fn killed() {
+    let served = lasting_origin().counts().requests;
     let before = totals();
     let process = AGENT.property("MainPID");
     run("systemctl", &["kill", "--signal=KILL", AGENT.0]).unwrap();
@@ -137,6 +141,7 @@ fn killed() {
     });
     AGENT.is_ready();
     send(100);
+    assert_eq!(lasting_origin().counts().requests, served + 300);
     let counts = totals_after(before + 300);
     assert_eq!(counts["connections_adopted"], 0);
     for unit in ALL {
