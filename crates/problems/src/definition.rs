@@ -56,7 +56,7 @@ const WELL_BELOW: f64 = 0.8;
 const NEARLY: f64 = 0.97;
 
 /// In the order of `Kind::ALL`.
-pub(crate) const DEFINITIONS: [Definition; 21] = [
+pub(crate) const DEFINITIONS: [Definition; 22] = [
     Definition {
         kind: Kind::ConnectFailures,
         name: "connect_failures",
@@ -123,6 +123,24 @@ pub(crate) const DEFINITIONS: [Definition; 21] = [
         severity: Severity::Warning,
         critical_from: 0.25,
         minimum: "10 requests, 3 of them unanswered",
+        open_after: 2,
+    },
+    Definition {
+        kind: Kind::Resets,
+        name: "resets",
+        meaning: "A backend resets connections before or within its responses.",
+        subject: "backend",
+        formula: "(closed_before_response_reset_received + closed_within_response_reset_received) ÷ requests",
+        source: "closed_before_response_reset_received, closed_within_response_reset_received, requests of an upstream endpoint; \
+                 those before a response are not told as unanswered_requests besides",
+        next: "the backend's process crashes, is killed or ends connections on purpose: see its own log, and the kernel's for the \
+               OOM killer; where it says nothing, look for a firewall or a balancer on the way",
+        unit: Unit::Ratio,
+        threshold: 0.1,
+        stays_at: WELL_BELOW,
+        severity: Severity::Warning,
+        critical_from: 0.25,
+        minimum: "10 requests, 3 of them reset",
         open_after: 2,
     },
     Definition {

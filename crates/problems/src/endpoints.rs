@@ -85,6 +85,8 @@ pub(crate) fn judge(scene: &mut Scene<'_>) {
             connect_failures(scene, one, &of_connects);
             let of_churn = recent(CHURN_CONNECTIONS_MIN, 0, |d| (d.opened, 0));
             connection_churn(scene, one, &of_churn);
+            let of_resets = recent(RESPONSES_MIN, ERRORS_MIN, |d| (d.requests, d.resets()));
+            resets(scene, one, &of_resets);
         }
         let of_errors = recent(RESPONSES_MIN, ERRORS_MIN, |d| (d.responses, d.errors));
         server_errors(scene, one, &of_errors, &causes);
@@ -106,7 +108,8 @@ fn causes<'a>(scene: &Scene<'a>) -> Causes<'a> {
             let caused = all
                 .errors
                 .saturating_add(failures)
-                .saturating_add(all.unanswered);
+                .saturating_add(all.unanswered)
+                .saturating_add(all.reset_within);
             let sum = causes.entry(&*id.target).or_default();
             *sum = sum.saturating_add(caused);
         }
@@ -239,13 +242,17 @@ fn server_errors(scene: &mut Scene<'_>, one: One<'_>, recent: &Recent, causes: &
 
 fn unanswered(scene: &mut Scene<'_>, one: One<'_>, recent: &Recent) {
     let sum = &recent.sum;
-    let share = Share {
+    let mut share = Share {
         kind: Kind::UnansweredRequests,
         part: sum.unanswered,
         of: sum.requests,
         part_min: ERRORS_MIN,
         of_min: RESPONSES_MIN,
     };
+    // One cause is one problem.
+    if one.id.is_upstream() && of_resets(sum).ratio() >= scene.threshold(Kind::Resets) {
+        share.part = share.part.saturating_sub(sum.reset_before);
+    }
     share.measure(scene, one, recent, |ratio| {
         let figures = vec![
             evidence("unanswered_ratio", ratio, "ratio"),
@@ -260,6 +267,37 @@ fn unanswered(scene: &mut Scene<'_>, one: One<'_>, recent: &Recent) {
         (
             format!(
                 "{called} leaves {} of the requests unanswered",
+                percent(ratio)
+            ),
+            figures,
+        )
+    });
+}
+
+fn of_resets(sum: &Digest) -> Share {
+    Share {
+        kind: Kind::Resets,
+        part: sum.resets(),
+        of: sum.requests,
+        part_min: ERRORS_MIN,
+        of_min: RESPONSES_MIN,
+    }
+}
+
+fn resets(scene: &mut Scene<'_>, one: One<'_>, recent: &Recent) {
+    let sum = &recent.sum;
+    of_resets(sum).measure(scene, one, recent, |ratio| {
+        let of = |name: &str, n: u32| evidence(name, f64::from(n), "connections");
+        let figures = vec![
+            evidence("reset_ratio", ratio, "ratio"),
+            of("closed_before_response_reset_received", sum.reset_before),
+            of("closed_within_response_reset_received", sum.reset_within),
+            evidence("requests", f64::from(sum.requests), "requests"),
+        ];
+        (
+            format!(
+                "{} resets the connection of {} of the requests",
+                one.called(),
                 percent(ratio)
             ),
             figures,

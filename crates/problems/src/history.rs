@@ -50,6 +50,10 @@ pub(crate) struct Digest {
     pub(crate) responses: u32,
     pub(crate) errors: u32,
     pub(crate) unanswered: u32,
+    /// Connections that the peer reset while a request awaited its response.
+    pub(crate) reset_before: u32,
+    /// Connections that the peer reset within a response.
+    pub(crate) reset_within: u32,
     pub(crate) segments: u32,
     pub(crate) retransmits: u32,
     pub(crate) round_trips: u32,
@@ -112,6 +116,11 @@ impl Digest {
         if let Some(http) = http {
             digest.requests = narrow(http.requests);
             digest.unanswered = narrow(http.requests_without_response);
+            let resets = [
+                http.closed_before_response_reset_received,
+                http.closed_within_response_reset_received,
+            ];
+            [digest.reset_before, digest.reset_within] = resets.map(|n| narrow(n.unwrap_or(0)));
             for (code, &n) in &http.responses_by_code {
                 let n = narrow(n);
                 // Interim responses answer nothing.
@@ -134,6 +143,8 @@ impl Digest {
             (&mut self.responses, other.responses),
             (&mut self.errors, other.errors),
             (&mut self.unanswered, other.unanswered),
+            (&mut self.reset_before, other.reset_before),
+            (&mut self.reset_within, other.reset_within),
             (&mut self.segments, other.segments),
             (&mut self.retransmits, other.retransmits),
             (&mut self.round_trips, other.round_trips),
@@ -150,6 +161,11 @@ impl Digest {
 
     pub(crate) fn failures(&self) -> u32 {
         self.failed.iter().fold(0, |sum, &n| sum.saturating_add(n))
+    }
+
+    /// Connections that the peer reset before or within a response.
+    pub(crate) fn resets(&self) -> u32 {
+        self.reset_before.saturating_add(self.reset_within)
     }
 
     /// Attempts to connect that have ended one way or the other.

@@ -127,6 +127,10 @@ impl Scene<'_> {
         self.tracks.measure(self.thresholds, measured, tell);
     }
 
+    pub(crate) fn threshold(&self, kind: crate::Kind) -> f64 {
+        self.thresholds.of(kind)
+    }
+
     /// Measures the host itself in the newest window.
     pub(crate) fn measure_host(
         &mut self,

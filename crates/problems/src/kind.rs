@@ -12,6 +12,7 @@ pub enum Kind {
     AgentSilent,
     ServerErrors,
     UnansweredRequests,
+    Resets,
     ListenOverflow,
     SlowBackend,
     SlowRoundTrip,
@@ -33,11 +34,12 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds; of two problems of the same severity the earlier kind is the worse.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ConnectFailures,
         Self::AgentSilent,
         Self::ServerErrors,
         Self::UnansweredRequests,
+        Self::Resets,
         Self::ListenOverflow,
         Self::SlowBackend,
         Self::SlowRoundTrip,

@@ -19,7 +19,8 @@ What is wrong now, worst first. One implementation judges the reports; `GET /api
 - **A problem begins** after as many windows in a row at its threshold as its table says, and is over after {CLOSE_AFTER} windows in a row \
 below the value at which it stays. Without traffic nobody can tell; after {FORGET_AFTER} such windows it is left out.
 - **A silent host** has no other problem: its figures say nothing of now.
-- **A listener's 5xx** are not told where its target's backends explain them: as many 5xx, failed connections and unanswered requests.
+- **A listener's 5xx** are not told where its target's backends explain them: as many 5xx, failed connections, unanswered requests and resets \
+within responses.
 - **Thresholds** are set by `speedmimi-collector run --problem-threshold KIND=VALUE` and `speedmimi-agent problems --threshold KIND=VALUE`, \
 repeatable; `KIND=off` turns a kind off.
 - **A host takes** less than 64 KiB with 45 endpoints with traffic; all hosts together 256 MiB at the most, beyond which \

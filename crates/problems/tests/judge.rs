@@ -455,6 +455,18 @@ const CASES: &[(Kind, Place, Severity, &str, Inject)] = &[
             http(counters).requests = 500;
         },
     ),
+    (
+        Kind::Resets,
+        Place::Backend,
+        Severity::Critical,
+        "backend app/b1 (10.0.3.1:8080) resets the connection of 40 % of the requests",
+        |_, report| {
+            let http = http(faulty(report));
+            (http.requests, http.requests_without_response) = (50, 10);
+            http.closed_before_response_reset_received = Some(10);
+            http.closed_within_response_reset_received = Some(10);
+        },
+    ),
 ];
 
 #[test]

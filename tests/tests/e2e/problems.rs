@@ -8,7 +8,7 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::Duration,
@@ -16,6 +16,7 @@ use std::{
 
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with,
+    sockopt::set_socket_linger,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -42,6 +43,9 @@ pub(crate) const NGINX_CASES: &[Case] = &[
     ("a_backend_that_does_not_answer_is_a_problem", || {
         misbehaves(CLOSING, "unanswered_requests", "critical", "unanswered");
     }),
+    ("a_backend_that_resets_connections_is_a_problem", || {
+        misbehaves(RESETTING, "resets", "critical", "resets the connection of");
+    }),
     ("a_proxy_without_keep_alive_is_a_problem", churns),
     ("an_accept_queue_that_overflows_is_a_problem", overflows),
 ];
@@ -55,6 +59,11 @@ const SLOW: u8 = 2;
 const CLOSING: u8 = 3;
 /// It ends its connections, and listens no more.
 const GONE: u8 = 4;
+/// It answers once a connection, and resets two of five connections within the answer.
+const RESETTING: u8 = 5;
+
+/// The connections of backends that reset some.
+static RESETTABLE: AtomicU64 = AtomicU64::new(0);
 
 /// A backend whose behaviour can be changed.
 struct Backend {
@@ -98,12 +107,17 @@ fn serve(socket: &TcpStream, mode: &AtomicU8) -> std::io::Result<()> {
         nth += 1;
         let (status, field) = match mode.load(Relaxed) {
             CLOSING => return Ok(()),
+            RESETTING if RESETTABLE.fetch_add(1, Relaxed) % 5 < 2 => {
+                out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\nok")?;
+                set_socket_linger(socket, Some(Duration::ZERO))?;
+                return Ok(());
+            }
             FAILING if nth.is_multiple_of(2) => ("503 Service Unavailable", ""),
             SLOW => {
                 thread::sleep(Duration::from_millis(300));
                 ("200 OK", "")
             }
-            GONE => ("200 OK", "Connection: close\r\n"),
+            GONE | RESETTING => ("200 OK", "Connection: close\r\n"),
             _ => ("200 OK", ""),
         };
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n{field}\r\nok");
