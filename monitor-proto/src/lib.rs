@@ -5,6 +5,7 @@
 //! business rule lives here, so that every other crate can depend on it.
 
 pub mod display;
+mod export;
 pub mod figures;
 pub mod histogram;
 pub mod json;
@@ -14,6 +15,7 @@ pub mod protocol;
 pub mod split;
 pub mod state;
 
+pub use export::{EXPORT, EncodedExportRequest};
 pub use key::ReportKey;
 
 /// The generated messages and, with feature `services`, the gRPC services.

@@ -5,8 +5,10 @@
 
 use std::{convert::Infallible, sync::Arc, task::Poll};
 
-use monitor_proto::v1::{self, report_service_server::SERVICE_NAME};
-use prost::bytes::Bytes;
+use monitor_proto::{
+    EXPORT, EncodedExportRequest,
+    v1::{self, report_service_server::SERVICE_NAME},
+};
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -15,15 +17,6 @@ use tonic::{
 };
 
 use super::ingest::{Answers, Ingest};
-
-const EXPORT: &str = "/speedmimi.v1.ReportService/Export";
-
-/// A `v1::ExportRequest`: on the wire, a message is the same as its bytes.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct ExportRequest {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub(super) report: Bytes,
-}
 
 /// What tells one report from another, without the rest of it.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -70,12 +63,12 @@ impl Service<http::Request<Body>> for ExportServer {
 
 struct Export(Arc<Ingest>);
 
-impl StreamingService<ExportRequest> for Export {
+impl StreamingService<EncodedExportRequest> for Export {
     type Response = v1::ExportResponse;
     type ResponseStream = Answers;
     type Future = BoxFuture<Response<Answers>, Status>;
 
-    fn call(&mut self, request: Request<Streaming<ExportRequest>>) -> Self::Future {
+    fn call(&mut self, request: Request<Streaming<EncodedExportRequest>>) -> Self::Future {
         let ingest = Arc::clone(&self.0);
         Box::pin(async move { ingest.export(request) })
     }

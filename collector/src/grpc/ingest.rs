@@ -18,7 +18,7 @@ use daemon::{
     log_limit,
 };
 use monitor_proto::{
-    REPORT_BYTES_MAX,
+    EncodedExportRequest, REPORT_BYTES_MAX,
     v1::{self, ExportOutcome, ExportResponse},
 };
 use prost::{Message as _, bytes::Bytes};
@@ -28,7 +28,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
-    export::{ExportRequest, ExportServer, Identity},
+    export::{ExportServer, Identity},
     shown,
 };
 use crate::{
@@ -97,7 +97,7 @@ impl Ingest {
 
     fn authenticate(
         &self,
-        request: &Request<Streaming<ExportRequest>>,
+        request: &Request<Streaming<EncodedExportRequest>>,
     ) -> Result<WriteGrant, Status> {
         let (shown, peer) = shown(request);
         self.access.write(shown, &peer).ok_or_else(|| {
@@ -140,7 +140,7 @@ impl Ingest {
     /// Reads requests until the sender ends, breaks or the collector stops.
     async fn read(
         self,
-        mut requests: Streaming<ExportRequest>,
+        mut requests: Streaming<EncodedExportRequest>,
         mut grant: WriteGrant,
         holder: Arc<str>,
         pending: mpsc::Sender<Pending>,
@@ -199,7 +199,7 @@ impl Ingest {
     async fn take(&self, message: Bytes, grant: &mut WriteGrant, holder: &Arc<str>) -> Pending {
         // What was decoded is gone before the writer is waited for.
         let incoming = match self.room_for(&message, holder, grant.peer()).await {
-            Ok(held) => self.read_report(message, grant, held),
+            Ok(held) => self.read_report(&message, grant, held),
             Err(pending) => return pending,
         };
         let incoming = match incoming {
@@ -220,12 +220,13 @@ impl Ingest {
     /// A report that keeps to all rules, as it is stored.
     fn read_report(
         &self,
-        message: Bytes,
+        message: &Bytes,
         grant: &mut WriteGrant,
         mut held: Held,
     ) -> Result<Incoming, Pending> {
         let peer = grant.peer().clone();
-        let report = v1::Report::decode(message).map_err(|error| self.unreadable(&error, &peer))?;
+        let report =
+            v1::Report::decode(&**message).map_err(|error| self.unreadable(&error, &peer))?;
         if let Err(invalid) = validate::report(&report) {
             let epoch = report.agent.as_ref().map_or(0, |agent| agent.epoch);
             return Err(self.rejected(epoch, report.sequence, invalid.to_string(), &peer));
@@ -235,7 +236,7 @@ impl Ingest {
         granted
             .and_then(|()| self.allow(&report, &peer))
             .map_err(Pending::Broken)?;
-        let body = codec::encode(&report).map_err(|error| {
+        let body = codec::encode_received(&report, message).map_err(|error| {
             Pending::Broken(self.status(&WriteError::Failed(error.to_string()), &peer))
         })?;
         held.shrink(body.len() as u64);
@@ -376,7 +377,7 @@ impl Ingest {
     /// Begins a stream.
     pub(super) fn export(
         &self,
-        request: Request<Streaming<ExportRequest>>,
+        request: Request<Streaming<EncodedExportRequest>>,
     ) -> Result<Response<Answers>, Status> {
         let grant = self.authenticate(&request)?;
         let place = self.place(&grant)?;

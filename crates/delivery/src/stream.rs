@@ -2,11 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use monitor_proto::{
-    AUTHORIZATION,
-    v1::{self, report_service_client::ReportServiceClient},
-};
-use prost::Message;
+use monitor_proto::{AUTHORIZATION, EXPORT, EncodedExportRequest, v1};
 use tokio::{
     sync::mpsc::{Sender, channel, error::TrySendError},
     time::{Instant, sleep_until, timeout},
@@ -14,8 +10,11 @@ use tokio::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{
     Request, Streaming,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
     transport::{Channel, Endpoint},
 };
+use tonic_prost::ProstCodec;
 
 use super::{Delivery, DeliveryError, Destination, TIMEOUT, lock, session::Session};
 use daemon::clock;
@@ -104,7 +103,7 @@ impl Delivery {
     /// that was read and found none.
     fn fill(
         &self,
-        sender: &Sender<v1::ExportRequest>,
+        sender: &Sender<EncodedExportRequest>,
         in_flight: &mut InFlight,
         mut waiting: Option<Pending>,
     ) -> Result<Option<Pending>, DeliveryError> {
@@ -121,14 +120,11 @@ impl Delivery {
                 Err(TrySendError::Full(())) => return Ok(Some(pending)),
                 Err(TrySendError::Closed(())) => return Err(DeliveryError::Closed),
             };
-            let Ok(report) = v1::Report::decode(&*pending.report) else {
-                lock(&self.spool).discard(pending.key);
-                continue;
-            };
-            permit.send(v1::ExportRequest {
-                report: Some(report),
-            });
             in_flight.sent(&pending);
+            // As the spool has it: what passes its checksum is what the agent encoded.
+            permit.send(EncodedExportRequest {
+                report: pending.report.into(),
+            });
         }
     }
 
@@ -136,7 +132,7 @@ impl Delivery {
     async fn step(
         &mut self,
         responses: &mut Streaming<v1::ExportResponse>,
-        sender: &Sender<v1::ExportRequest>,
+        sender: &Sender<EncodedExportRequest>,
         in_flight: &mut InFlight,
     ) -> Result<(), DeliveryError> {
         let deadline = in_flight.progress_at + TIMEOUT;
@@ -178,18 +174,25 @@ impl Delivery {
 
 async fn export(
     channel: Channel,
-    request: Request<impl Stream<Item = v1::ExportRequest> + Send + 'static>,
+    request: Request<impl Stream<Item = EncodedExportRequest> + Send + 'static>,
 ) -> Result<Streaming<v1::ExportResponse>, DeliveryError> {
-    let mut client =
-        ReportServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
-    let answer = timeout(TIMEOUT, client.export(request)).await;
+    let mut client = Grpc::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
+    let exported = async {
+        client
+            .ready()
+            .await
+            .map_err(|error| tonic::Status::unknown(format!("Service was not ready: {error}")))?;
+        let path = PathAndQuery::from_static(EXPORT);
+        client.streaming(request, path, ProstCodec::default()).await
+    };
+    let answer = timeout(TIMEOUT, exported).await;
     let answer = answer.map_err(|_| DeliveryError::Timeout)?;
     Ok(answer.map_err(no_answer)?.into_inner())
 }
 
 fn tokio_channel() -> (
-    Sender<v1::ExportRequest>,
-    tokio::sync::mpsc::Receiver<v1::ExportRequest>,
+    Sender<EncodedExportRequest>,
+    tokio::sync::mpsc::Receiver<EncodedExportRequest>,
 ) {
     channel(SENDING_MAX)
 }

@@ -4,9 +4,9 @@
 //! flipped bit gives other figures and no error.  Bodies of old have none, and
 //! are read all the same.
 //!
-//! A report's body is the canonical encoding of the fields this version knows,
-//! so that equal reports have equal bodies and a duplicate can be told from a
-//! conflict.  A collector of another version knew other fields of the very same
+//! A report's body is the encoding that its agent made, which is the canonical one of
+//! the fields this version knows, so that equal reports have equal bodies and a
+//! duplicate can be told from a conflict; one that is not is encoded anew.  A collector of another version knew other fields of the very same
 //! report: then the two are the same where neither contradicts the other.
 
 use std::io;
@@ -65,12 +65,25 @@ pub enum CodecError {
 
 /// The body of a report.
 pub fn encode(report: &v1::Report) -> io::Result<Vec<u8>> {
-    let plain = report.encode_to_vec();
+    compress(&report.encode_to_vec())
+}
+
+/// The same of one that was decoded from these bytes: they are kept as they are, unless
+/// they have what this version does not know, and nobody checked.
+pub fn encode_received(report: &v1::Report, message: &[u8]) -> io::Result<Vec<u8>> {
+    if report.encoded_len() == message.len() {
+        compress(message)
+    } else {
+        encode(report)
+    }
+}
+
+fn compress(plain: &[u8]) -> io::Result<Vec<u8>> {
     let mut body = vec![0; HEAD_BYTES + zstd::zstd_safe::compress_bound(plain.len())];
     body[..HEAD_BYTES].copy_from_slice(&[FORM_MARKED_ZSTD_V1, MARK[0], MARK[1]]);
     let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
     compressor.include_checksum(true)?;
-    let n = compressor.compress_to_buffer(&plain, &mut body[HEAD_BYTES..])?;
+    let n = compressor.compress_to_buffer(plain, &mut body[HEAD_BYTES..])?;
     body.truncate(HEAD_BYTES + n);
     body.shrink_to_fit();
     Ok(body)
@@ -86,7 +99,7 @@ fn parts(body: &[u8]) -> Result<(Option<[u8; 2]>, &[u8]), CodecError> {
 }
 
 /// The encoded message in a body.
-fn decompress(body: &[u8]) -> Result<Vec<u8>, CodecError> {
+pub fn decompress(body: &[u8]) -> Result<Vec<u8>, CodecError> {
     let (_, frame) = parts(body)?;
     zstd::bulk::decompress(frame, DECODED_BYTES_MAX).map_err(CodecError::Decompress)
 }
@@ -141,6 +154,18 @@ mod tests {
         let body = encode(&report(7)).unwrap();
         assert_eq!(decode(&body).unwrap(), report(7));
         assert!(body.len() < report(7).encoded_len());
+    }
+
+    #[test]
+    fn received_bytes_are_kept_but_for_what_nobody_knows() {
+        let message = full().encode_to_vec();
+        let body = encode_received(&full(), &message).unwrap();
+        assert_eq!(decompress(&body).unwrap(), message);
+        assert_eq!(body, encode(&full()).unwrap());
+        // Field 1,000 of a later contract.
+        let later = [&message[..], &[0xc0, 0x3e, 1]].concat();
+        let report = v1::Report::decode(&*later).unwrap();
+        assert_eq!(encode_received(&report, &later).unwrap(), body);
     }
 
     fn body_of(head: &[u8], message: &[u8]) -> Vec<u8> {

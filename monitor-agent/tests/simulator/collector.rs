@@ -49,9 +49,11 @@ impl Collector {
     /// Stores a report, or finds it there; checks that it says the truth of it.
     pub(crate) fn take(&self, kept: &mut Kept, key: ReportKey, body: &[u8]) -> ExportOutcome {
         let report = v1::Report::decode(body).unwrap();
+        let stored = codec::encode_received(&report, body).unwrap();
+        assert_eq!(codec::decompress(&stored).unwrap(), body, "encoded once");
         let incoming = Incoming {
             facts: Facts::from(&report),
-            body: codec::encode(&report).unwrap().into(),
+            body: stored.into(),
             host: report.host.unwrap(),
             agent: report.agent.unwrap(),
             sequence: report.sequence,
