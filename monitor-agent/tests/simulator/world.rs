@@ -204,7 +204,9 @@ impl<'a> World<'a> {
     fn reboot(&mut self) {
         // What is in doubt is of the boot that ends.
         if self.in_doubt.is_some() {
-            let disk = Arc::new(self.disk.fork());
+            let disk = self.disk.fork();
+            disk.leave_room(None);
+            let disk = Arc::new(disk);
             let opened = Spool::open_on(disk, SPOOL.as_ref(), SPOOL_BYTES, self.unix_ms);
             self.resolve(
                 opened
@@ -212,7 +214,7 @@ impl<'a> World<'a> {
                     .unwrap_or_default(),
             );
         }
-        self.counted_before += self.in_windows;
+        self.counted_before += self.in_windows + self.in_totals_alone;
         self.in_totals_alone_before += self.in_totals_alone;
         (self.counted, self.in_windows, self.in_totals_alone) = (0, 0, 0);
         (self.since_unix_ns, self.boot_ms) = (0, 1);
