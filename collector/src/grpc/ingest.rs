@@ -197,11 +197,13 @@ impl Ingest {
     }
 
     async fn take(&self, message: Bytes, grant: &mut WriteGrant, holder: &Arc<str>) -> Pending {
-        // What was decoded is gone before the writer is waited for.
-        let incoming = match self.room_for(&message, holder, grant.peer()).await {
-            Ok(held) => self.read_report(&message, grant, held),
+        let held = match self.room_for(&message, holder, grant.peer()).await {
+            Ok(held) => held,
             Err(pending) => return pending,
         };
+        let incoming = self.read_report(&message, grant, held);
+        // What was received and decoded is gone before the writer is waited for.
+        drop(message);
         let incoming = match incoming {
             Ok(incoming) => incoming,
             Err(pending) => return pending,
