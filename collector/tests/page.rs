@@ -323,6 +323,7 @@ async fn the_page_at_every_width(packages: &Path) {
         ],
     }]);
     assert_eq!(answer["search"], found);
+    assert_eq!(answer["asked"], answer["charts"], "asked once: {answer}");
     assert!(answer["nothing"].as_str().unwrap().contains("nowhere"));
     assert!(answer["unknown"]["text"].as_str().unwrap().contains("gone"));
     assert_eq!(answer["unknown"]["history"], false);

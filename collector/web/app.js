@@ -23,11 +23,11 @@ const PARTIAL_FOR_MS = 15000;
 function tiles(hosts) {
   const o = overview(hosts);
   return [
-    ["Hosts healthy", `${o.healthy} of ${o.hosts}`],
+    ["Hosts healthy", loaded ? `${o.healthy} of ${o.hosts}` : "–"],
     ["Requests", known(o.requests, perSecond)],
-    ["Received", bytesPerSecond(o.received)],
-    ["Sent", bytesPerSecond(o.sent)],
-    ["Connections", count(o.active)],
+    ["Received", known(o.received, bytesPerSecond)],
+    ["Sent", known(o.sent, bytesPerSecond)],
+    ["Connections", known(o.active, count)],
   ].map(([name, value]) => element("div", "", element("dt", "", name), element("dd", "", value)));
 }
 
@@ -319,7 +319,7 @@ byId("custom").addEventListener("input", () => byId("until").setCustomValidity("
 setInterval(() => {
   drawSoon();
   if (Date.now() > partialUntilMs) byId("partial").hidden = true;
-  if (!byId("history").hidden && Date.now() - refreshed >= refreshEveryMs(rangeOf(url))) {
+  if (!byId("history").hidden && !charts.reading && Date.now() - refreshed >= refreshEveryMs(rangeOf(url))) {
     refreshed = Date.now();
     charts.refresh();
   }

@@ -132,6 +132,7 @@ export class Charts {
     this.parent = parent;
     this.shown = [];
     this.turn = 0;
+    this.reading = false;
   }
 
   /// Builds the figures of a subject, then fills them.  The range is what the
@@ -169,10 +170,12 @@ export class Charts {
     this.parent.replaceChildren();
   }
 
-  /// Reads everything anew; an answer that a later one has overtaken is dropped.
+  /// Reads everything anew; an answer that a later one has overtaken is dropped.  A
+  /// collector that is slow is not asked for the same again meanwhile.
   async refresh() {
     this.turn += 1;
     const turn = this.turn;
+    this.reading = true;
     await Promise.all(this.shown.map(async (one) => {
       try {
         const answer = await read(one.chart, this.subject, this.range);
@@ -181,6 +184,7 @@ export class Charts {
         if (turn === this.turn) this.fail(one, error);
       }
     }));
+    if (turn === this.turn) this.reading = false;
   }
 
   /// Says why there is no chart; what stood there before would be taken for now.

@@ -46,6 +46,9 @@ function withRole(role, made) {
   return made;
 }
 
+/// Columns of a table beyond which names are cut where it is narrow.
+const WIDE = 12;
+
 /// A table: the first columns are words, the others figures.  A cell is a
 /// text, a node, or both and a class.  Where it is narrow each row is a card,
 /// and each figure has its column's head beside it (style.css).  Minor columns are
@@ -64,7 +67,7 @@ export function table({ key, caption, heads, rows, words = 2, minor = [] }) {
     return withRole("cell", made);
   };
   const row = (cells) => withRole("row", element("tr", "", ...cells));
-  const made = withRole("table", element("table", `words-${words}`,
+  const made = withRole("table", element("table", `words-${words}${heads.length > WIDE ? " wide" : ""}`,
     withRole("rowgroup", element("thead", "", row(head))),
     withRole("rowgroup", element("tbody", "", ...rows.map((cells) => row(cells.map(named)))))));
   if (caption) made.prepend(element("caption", "", caption));

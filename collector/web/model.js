@@ -62,11 +62,9 @@ export class Fleet {
   }
 }
 
-const ofRole = (report, role) => report.endpoints.filter((e) => e.role === role);
-
 /// Requests a second that clients made.
 export function requestRate(report) {
-  const n = sum(ofRole(report, "downstream").map((e) => e.requests));
+  const n = sum(report.endpoints.filter((e) => e.role === "downstream").map((e) => e.requests));
   return n === null ? null : rate(n, report);
 }
 
@@ -314,15 +312,6 @@ export function mapOf(hosts, problems) {
 
 /// The fleet's tiles: of hosts that report now.
 export function overview(hosts) {
-  const live = reporting(hosts);
-  const down = live.flatMap((host) => ofRole(host.report, "downstream")
-    .map((e) => ({ e, report: host.report })));
-  return {
-    hosts: hosts.length,
-    healthy: hosts.filter((host) => host.health.rank === 0).length,
-    requests: sum(live.map((host) => requestRate(host.report))),
-    received: down.reduce((n, { e, report }) => n + rate(e.bytes_received, report), 0),
-    sent: down.reduce((n, { e, report }) => n + rate(e.bytes_sent, report), 0),
-    active: down.reduce((n, { e }) => n + e.connections_active, 0),
-  };
+  const { requests, received, sent, active } = figures(partsOf(reporting(hosts), "downstream"));
+  return { hosts: hosts.length, healthy: hosts.filter((host) => host.health.rank === 0).length, requests, received, sent, active };
 }

@@ -8,7 +8,7 @@ async function load(name) {
   const text = await readFile(`${process.argv[2]}/${name}`, "utf8");
   return import(`data:text/javascript,${encodeURIComponent(text)}`);
 }
-const { Fleet, figures, health, listeners, mapOf, merged, quantile, reporting, upstreams } = await load("model.js");
+const { Fleet, figures, health, listeners, mapOf, merged, overview, quantile, reporting, upstreams } = await load("model.js");
 const { count, counted, milliseconds } = await load("format.js");
 const { linearTicks, logTicks } = await load("ticks.js");
 
@@ -122,6 +122,9 @@ const host = (id, endpoints) => ({
   assert.equal(Math.round(into.reduce((n, { requests }) => n + requests, 0)), Math.round(many.reduce((n, { requests }) => n + requests, 0) / 5));
 }
 assert.deepEqual(mapOf([], null).edges, []);
+
+// Without a host that reports there is no figure, which is not 0.
+assert.deepEqual(overview([]), { hosts: 0, healthy: 0, requests: null, received: null, sent: null, active: null });
 
 assert.deepEqual([0, 1, 2].map((n) => counted(n, "step", "steps")), ["0 steps", "1 step", "2 steps"]);
 

@@ -77,6 +77,18 @@ try {
   await page.getByRole("searchbox").fill("nowhere");
   await page.locator("#unknown").waitFor();
   found.nothing = await page.locator("#unknown").innerText();
+  // A collector that takes longer than charts are old is asked once.
+  const { page: slow } = await open(1280, "/");
+  found.asked = 0;
+  await slow.route(/api\/v1\/(series|heatmap)/, async (route) => {
+    found.asked += 1;
+    await new Promise((resolve) => { setTimeout(resolve, 7000); });
+    await route.continue();
+  });
+  await slow.goto(new URL("/?host=id-wide&range=5m", url).href);
+  await slow.locator("figure", { hasText: "CPU" }).locator("canvas").waitFor();
+  found.charts = await slow.locator("figure").count();
+  await slow.close();
   await page.goto(new URL("/?host=gone", url).href);
   await page.locator("#unknown").waitFor();
   found.unknown = {
