@@ -98,7 +98,7 @@ fn targets(labels: &[&str]) -> Vec<Target> {
 
 /// The columns of the table.  It goes into files and pipes as well: nothing is
 /// cut, and figures have their unit in the head.
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 13] = [
     Column::name("TARGET", 0, 0),
     Column::name("ROLE", 0, 0),
     Column::name("ENDPOINT", 0, 0),
@@ -108,6 +108,8 @@ const COLUMNS: [Column; 11] = [
     Column::figure("EXCH/s", 0),
     Column::figure("IN B/s", 0),
     Column::figure("OUT B/s", 0),
+    Column::figure("RESET", 0),
+    Column::figure("NOANS", 0),
     Column::figure("P99 ms", 0),
     Column::name("NOTE", 0, 0),
 ];
@@ -219,6 +221,8 @@ fn row(endpoint: &v1::Endpoint, seconds: f64) -> [String; COLUMNS.len()] {
         known(http.map(|h| format!("{:.1}", rate(h.exchanges)))),
         format!("{:.0}", rate(window.bytes_received)),
         format!("{:.0}", rate(window.bytes_sent)),
+        known(window.closed_reset_received.map(|n| n.to_string())),
+        known(seen_in_window(endpoint).map(|h| h.requests_without_response.to_string())),
         known(p99.map(|s| format!("{:.2}{mark}", s * 1e3))),
         note.unwrap_or("").to_owned(),
     ]
@@ -323,7 +327,18 @@ mod tests {
         let cells: Vec<_> = row.split_whitespace().collect();
         assert_eq!(
             cells,
-            ["upstream", "127.0.0.1:80", "6", "3.0", "–", "0", "0", "–"]
+            [
+                "upstream",
+                "127.0.0.1:80",
+                "6",
+                "3.0",
+                "–",
+                "0",
+                "0",
+                "0",
+                "–",
+                "–"
+            ]
         );
         assert!(!table.contains("TARGET"), "there is one");
     }
@@ -368,21 +383,24 @@ mod tests {
         assert_eq!(
             table[0][4..],
             [
-                "REQ/s", "EXCH/s", "IN", "B/s", "OUT", "B/s", "P99", "ms", "NOTE"
+                "REQ/s", "EXCH/s", "IN", "B/s", "OUT", "B/s", "RESET", "NOANS", "P99", "ms", "NOTE"
             ]
         );
-        assert_eq!(table[1][2..], ["0", "0.0", "1.0", "0.0", "0", "0", "0.34"]);
         assert_eq!(
-            table[2][2..11],
+            table[1][2..],
+            ["0", "0.0", "1.0", "0.0", "0", "0", "–", "0", "0.34"]
+        );
+        assert_eq!(
+            table[2][2..13],
             [
-                "0", "0.0", "–", "239.0", "0", "0", "0.34*", "not", "HTTP/1:"
+                "0", "0.0", "–", "239.0", "0", "0", "–", "–", "0.34*", "not", "HTTP/1:"
             ]
         );
         report.endpoints.pop();
         let head = shown(&report)[0].join(" ");
         assert_eq!(
             head,
-            "ROLE ENDPOINT ACTIVE OPENED/s REQ/s IN B/s OUT B/s P99 ms"
+            "ROLE ENDPOINT ACTIVE OPENED/s REQ/s IN B/s OUT B/s RESET NOANS P99 ms"
         );
     }
 

@@ -7,8 +7,8 @@ use monitor_proto::{
 
 use crate::output::{Cell, Table, Tone};
 
-const FIGURES: [&str; 9] = [
-    "ACTIVE", "OPENED", "REQ/S", "EXCH/S", "5XX", "IN/S", "OUT/S", "P50", "P99",
+const FIGURES: [&str; 11] = [
+    "ACTIVE", "OPENED", "REQ/S", "EXCH/S", "5XX", "RESET", "NOANS", "IN/S", "OUT/S", "P50", "P99",
 ];
 
 /// The table that rows of `rows` fit into, with or without their targets.
@@ -66,12 +66,14 @@ fn endpoint(e: &Endpoint, seconds: f64) -> Vec<Cell> {
         }
     };
     let w = &e.window;
-    let errors = w.responses.map(|r| r.server_error);
     let quantile = |ms| Cell::figure(display::exchange_duration(ms, e.protocol));
     let durations = w.exchange_duration.as_ref();
-    let tone = match errors {
-        Some(n) if n > 0 => Tone::Bad,
-        _ => Tone::Plain,
+    let fault = |n: Option<u64>| {
+        let tone = match n {
+            Some(1..) => Tone::Bad,
+            Some(0) | None => Tone::Plain,
+        };
+        Cell::known(n.map(|n| n.to_string())).tone(tone)
     };
     vec![
         Cell::text(&e.role),
@@ -84,7 +86,9 @@ fn endpoint(e: &Endpoint, seconds: f64) -> Vec<Cell> {
         Cell::figure(w.connections_opened.to_string()),
         Cell::known(w.requests.map(|n| display::count(per_second(n)))),
         Cell::known(w.exchanges.map(|n| display::count(per_second(n)))),
-        Cell::known(errors.map(|n| n.to_string())).tone(tone),
+        fault(w.responses.map(|r| r.server_error)),
+        fault(w.closed_reset_received),
+        fault(w.requests_without_response),
         Cell::figure(display::bytes(per_second(w.bytes_received))),
         Cell::figure(display::bytes(per_second(w.bytes_sent))),
         quantile(durations.and_then(|d| d.p50_ms)),

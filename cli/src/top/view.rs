@@ -38,7 +38,7 @@ const HOSTS: [Column; 7] = [
 ];
 
 /// The columns of endpoints, in the same way.
-const ENDPOINTS: [Column; 12] = [
+const ENDPOINTS: [Column; 14] = [
     Column::name("TARGET", 7, 10),
     Column::name("ROLE", 5, "downstream".len()),
     Column::name("ENDPOINT", 0, 16),
@@ -46,6 +46,8 @@ const ENDPOINTS: [Column; 12] = [
     Column::figure("REQ/S", 0),
     Column::figure("EXCH/S", 1),
     Column::figure("5XX", 0),
+    Column::figure("RESET", 2),
+    Column::figure("NOANS", 2),
     Column::figure("IN/S", 4),
     Column::figure("OUT/S", 4),
     Column::figure("P50", 6),
@@ -175,9 +177,12 @@ fn draw_endpoints(frame: &mut Frame<'_>, area: Rect, model: &Model, host: &Host)
     // Columns that would say nothing are not there.
     let several = targets::several(report);
     let exchanges = endpoints.iter().any(|e| has_exchanges(e));
+    let any = |fault: fn(&Endpoint) -> Option<u64>| endpoints.iter().any(|e| fault(e) > Some(0));
     let is_there = |column: &Column| match column.head {
         "TARGET" => several,
         "EXCH/S" | "NOTE" => exchanges,
+        "RESET" => any(|e| e.window.closed_reset_received),
+        "NOANS" => any(|e| e.window.requests_without_response),
         _ => true,
     };
     let kept: Vec<usize> = (0..ENDPOINTS.len())
@@ -207,10 +212,12 @@ fn has_exchanges(e: &Endpoint) -> bool {
 fn endpoint_cells(e: &Endpoint, report: &Report) -> [Cell; ENDPOINTS.len()] {
     let w = &e.window;
     let rate = |n| per_second(n, report);
-    let errors = w.responses.map(|r| r.server_error);
-    let error_style = match errors {
-        Some(1..) => Style::new().fg(Color::Red),
-        Some(0) | None => Style::new(),
+    let fault = |n: Option<u64>| {
+        let style = match n {
+            Some(1..) => Style::new().fg(Color::Red),
+            Some(0) | None => Style::new(),
+        };
+        (known(n.map(|n| n.to_string())), style)
     };
     let durations = w.exchange_duration.as_ref();
     let duration = |ms| display::exchange_duration(ms, e.protocol);
@@ -222,7 +229,9 @@ fn endpoint_cells(e: &Endpoint, report: &Report) -> [Cell; ENDPOINTS.len()] {
         plain(e.connections_active.to_string()),
         plain(known(w.requests.map(|n| display::count(rate(n))))),
         plain(known(w.exchanges.map(|n| display::count(rate(n))))),
-        (known(errors.map(|n| n.to_string())), error_style),
+        fault(w.responses.map(|r| r.server_error)),
+        fault(w.closed_reset_received),
+        fault(w.requests_without_response),
         plain(display::bytes(rate(w.bytes_received))),
         plain(display::bytes(rate(w.bytes_sent))),
         plain(duration(durations.and_then(|d| d.p50_ms))),
@@ -453,6 +462,33 @@ mod tests {
         assert_eq!(cells[at + 1..at + 4], ["–", "239", "–"], "{row}");
         assert!(
             row.contains("0.34 ms*") && row.contains("not HTTP/1"),
+            "{row}"
+        );
+    }
+
+    #[test]
+    fn what_goes_wrong_with_connections_has_columns_where_it_does() {
+        let now = Instant::now();
+        let mut model = Model::new(String::new());
+        let mut report = wide();
+        model.add(report.clone(), now);
+        let text = screen_of(&model, now, 80);
+        assert!(!text.contains("RESET") && !text.contains("NOANS"), "{text}");
+        report.sequence += 1;
+        let window = &mut report.endpoints[0].window;
+        window.closed_reset_received = Some(17);
+        window.requests_without_response = Some(5);
+        model.add(report, now);
+        let text = screen_of(&model, now, 200);
+        let head = text.lines().find(|line| line.contains("RESET")).unwrap();
+        assert!(head.contains("5XX RESET NOANS"), "{head}");
+        let row = text.lines().find(|line| line.contains("10.0.0.100:8080"));
+        let row = row.unwrap();
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        let at = cells.iter().position(|cell| *cell == "1234").unwrap();
+        assert_eq!(
+            cells[at + 1..at + 6],
+            ["1.2k", "0", "0", "17", "5"],
             "{row}"
         );
     }

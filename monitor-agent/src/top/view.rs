@@ -23,7 +23,7 @@ const DIM: Style = Style::new().fg(Color::DarkGray);
 
 /// The columns of endpoints: of two, the one with the higher rank goes first
 /// where there is no room.
-const ENDPOINTS: [Column; 14] = [
+const ENDPOINTS: [Column; 16] = [
     Column::name("TARGET", 6, 10),
     Column::name("ROLE", 2, ROLE),
     Column::name("ENDPOINT", 0, 16),
@@ -35,6 +35,8 @@ const ENDPOINTS: [Column; 14] = [
     Column::figure("OUT/s", 5),
     Column::figure("RTT", 7),
     Column::figure("RETR", 4),
+    Column::figure("RESET", 6),
+    Column::figure("NOANS", 6),
     Column::figure("P99", 1),
     Column::figure("COUNTED", 9),
     Column::name("NOTE", 10, 38),
@@ -208,6 +210,8 @@ fn cells(row: &Row) -> Vec<String> {
             opened_per_s,
             requests_per_s,
             exchanges_per_s,
+            resets,
+            unanswered,
             p99_ms,
             protocol,
         } => vec![
@@ -219,6 +223,8 @@ fn cells(row: &Row) -> Vec<String> {
             outs,
             rtt,
             retransmits,
+            known(resets.map(|n| n.to_string())),
+            known(unanswered.map(|n| n.to_string())),
             display::exchange_duration(*p99_ms, *protocol),
             age,
             note(row).unwrap_or("").to_owned(),
@@ -307,6 +313,8 @@ mod tests {
                 "ms",
                 "1",
                 "–",
+                "–",
+                "–",
                 "1.0",
                 "s"
             ]
@@ -346,7 +354,7 @@ mod tests {
         let whole = table(&mut model, 140, 6);
         let long = "/system.slice/a-long-name.service ";
         assert!(whole[2].starts_with(long), "{whole:?}");
-        let shown = table(&mut model, 100, 6);
+        let shown = table(&mut model, 112, 6);
         assert!(shown[1].starts_with("TARGET "), "{shown:?}");
         let cut = words(&shown[2])[0];
         assert!(cut.starts_with('…') && long.contains(&cut["…".len()..]));
@@ -368,10 +376,10 @@ mod tests {
         let wide = table(&mut model, 200, 5);
         assert_eq!(
             wide[1].split_whitespace().collect::<Vec<_>>().join(" "),
-            "ROLE ENDPOINT ACTIVE OPENED/s REQ/s EXCH/s IN/s OUT/s RTT RETR P99 COUNTED NOTE"
+            "ROLE ENDPOINT ACTIVE OPENED/s REQ/s EXCH/s IN/s OUT/s RTT RETR RESET NOANS P99 COUNTED NOTE"
         );
         let row = words(&wide[2]).join(" ");
-        let figures = "1234 0 – 239 12.3 KiB 1.2 MiB 0.32 ms 7654321 0.34 ms* 0.0 s not HTTP/1";
+        let figures = "1234 0 – 239 12.3 KiB 1.2 MiB 0.32 ms 7654321 – – 0.34 ms* 0.0 s not HTTP/1";
         assert!(row.contains(figures), "{row}");
         let narrow = table(&mut model, 80, 5);
         assert_eq!(
