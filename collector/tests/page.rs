@@ -417,6 +417,7 @@ async fn the_page(packages: &Path) {
     live.endpoints[0].connections_active = 77;
     detail(&mut live);
     agent.export(live).await;
+    agent.export(fresh("web-2", 2)).await;
     writeln!(browser.stdin, "live").unwrap();
     let page = browser.answer();
     assert_eq!(listener(&page)[8], "80");
@@ -495,13 +496,22 @@ async fn the_page(packages: &Path) {
     let tables = &upstream["tables"];
     assert_eq!(tables["Backends of api"][0][1], "2/s");
     assert_eq!(tables["api by host"][1][0], "web-1");
+    // Where reports are missing, the caption says so behind its title.
     let words = upstream["charts"].as_array().unwrap();
-    assert!(words.contains(&"Failed connections to backends".into()));
-    assert!(!words.contains(&"CPU".into()), "{words:?}");
+    let has = |title| words.iter().any(|w| w.as_str().unwrap().starts_with(title));
+    assert!(has("Failed connections to backends"), "{words:?}");
+    assert!(!has("CPU"), "{words:?}");
     let requests = upstream["requests"].as_str().unwrap();
     assert!(
         requests.contains("api/api-1") && !requests.contains("web-2"),
         "of it alone: {requests}"
+    );
+
+    assert_eq!(charts["ofMap"]["stays"], true);
+    let nameless = charts["ofMap"]["nameless"].as_str().unwrap();
+    assert!(
+        nameless.contains("127.0.0.1:8081 on web-2"),
+        "charts of what has no name: {nameless}"
     );
 
     // The heat map holds as many exchanges as the API says.

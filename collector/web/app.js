@@ -92,6 +92,7 @@ function drawChosen(hosts, chosen) {
   redraw(byId("details"), []);
   unknown(!one, `No host that reports now has a ${Object.keys(chosen).at(-1)} “${Object.values(chosen).at(-1)}”. Choose one of all.`);
   if (one) showCharts(chartsOf(chosen, one));
+  else if (loaded) showCharts(null);
 }
 
 /// Says that there is nothing, once the collector has said what there is.
@@ -235,14 +236,19 @@ function rangeLinks() {
   });
 }
 
-/// What the charts of a listener, upstream or backend show: one address is asked for;
-/// of several those series are taken that have its name.
-function chartsOf({ listener, upstream }, { addresses }) {
+/// What the charts of a listener, upstream or backend show: asked for is its only
+/// address and its only host; taken are the series that have its name.
+function chartsOf({ listener, upstream }, one) {
   const takes = listener !== undefined
     ? (series) => (series.name || series.endpoint) === listener
-    : (series) => series.upstream === upstream;
-  const role = listener !== undefined ? "downstream" : "upstream";
-  return { role, takes, ...(addresses.length === 1 ? { endpoint: addresses[0] } : {}) };
+    : (series) => (series.upstream ?? "") === upstream;
+  const [address, ...addresses] = one.addresses;
+  return {
+    role: listener !== undefined ? "downstream" : "upstream",
+    takes,
+    ...(addresses.length === 0 ? { endpoint: address } : {}),
+    ...(one.hosts === 1 ? { host: one.parts[0].host } : {}),
+  };
 }
 
 /// Builds the charts anew only where another subject or range is asked for.
@@ -284,7 +290,8 @@ function route() {
   byId("where-title").textContent = chosen === null ? "Where traffic goes"
     : printable(`${kind[0].toUpperCase()}${kind.slice(1)} ${name || "without a name"}`);
   byId("ranges").replaceChildren(...rangeLinks());
-  showCharts(isHost ? { host } : null);
+  // Those of what is chosen are shown with its tables.
+  if (chosen === null || isHost) showCharts(isHost ? { host } : null);
   drawNow();
 }
 
@@ -292,9 +299,11 @@ function route() {
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
   const plain = event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey;
-  if (!link || !plain || new URL(link.href).pathname !== "/") return;
+  // A link of the map is SVG's: its property is no text.
+  const target = link && new URL(link.getAttribute("href"), location.href);
+  if (!link || !plain || target.origin !== location.origin || target.pathname !== "/") return;
   event.preventDefault();
-  history.pushState(null, "", link.href);
+  history.pushState(null, "", target);
   route();
 });
 addEventListener("popstate", route);

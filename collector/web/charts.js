@@ -142,8 +142,9 @@ export class Charts {
     this.range = range;
     this.colors = new Map();
     this.clear();
+    // A heat map cannot be told apart by names: of one address on one host it need not.
     const ofSubject = ({ role, heat }) => subject.role === undefined
-      || (role === subject.role && (!heat || subject.endpoint !== undefined));
+      || (role === subject.role && (!heat || (subject.endpoint !== undefined && subject.host !== undefined)));
     this.shown = CHARTS.filter(ofSubject).map((chart) => {
       const figure = document.createElement("figure");
       figure.dataset.metric = `${chart.metric ?? "heatmap"} ${chart.role ?? ""}`.trim();
@@ -164,7 +165,10 @@ export class Charts {
     return this.colors.get(name);
   }
 
+  /// Takes all away; what was asked for is not drawn any more.
   clear() {
+    this.turn += 1;
+    this.reading = false;
     for (const { plot } of this.shown) plot?.destroy();
     this.shown = [];
     this.parent.replaceChildren();

@@ -20,7 +20,7 @@ const socketsBy = (report, order) =>
   [...report.top_sockets].sort((a, b) => SOCKET_ORDERS[order].of(b) - SOCKET_ORDERS[order].of(a));
 
 function socketTable(report, order, address) {
-  const chosen = SOCKET_ORDERS[order] ? order : "bytes";
+  const chosen = Object.hasOwn(SOCKET_ORDERS, order ?? "") ? order : "bytes";
   const heads = Object.entries(SOCKET_ORDERS).map(([name, { title }]) => {
     const link = element("a", "", title);
     link.href = address({ sort: name });

@@ -128,6 +128,8 @@ export function quantile(histogram, q) {
 }
 
 const all = (classes) => sum(Object.values(classes).filter((n) => typeof n === "number"));
+/// Responses that end a request; one of 1xx announces another.
+const final = (classes) => all({ ...classes, "1xx": null });
 
 /// The figures of one endpoint, or of several together: each part is an endpoint and
 /// the report that it is of.  Null is what none of them has measured.
@@ -145,7 +147,7 @@ export function figures(parts) {
   return {
     requests: perSecond((e) => e.requests),
     errors,
-    errorPercent: share(errors, total((e) => e.responses && all(e.responses))),
+    errorPercent: share(errors, total((e) => e.responses && final(e.responses))),
     unanswered: total((e) => e.requests_without_response),
     failed: total((e) => all(e.connections_failed)),
     resets: total((e) => e.closed_reset_received),

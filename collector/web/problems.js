@@ -62,6 +62,9 @@ function isOf({ subject }, chosen) {
 /// The answer of the collector as elements: all, or of what is chosen.
 export function problemList(answer, chosen, address) {
   const all = chosen === null ? answer.problems : answer.problems.filter((problem) => isOf(problem, chosen));
+  if (all.length === 0 && answer.total > answer.problems.length) {
+    return [element("p", "note", `Nothing is wrong here among the worst ${answer.problems.length} of ${answer.total} problems; the others are not told.`)];
+  }
   if (all.length === 0) {
     const where = chosen === null ? `on ${counted(answer.hosts, "host", "hosts")}` : `on this ${Object.keys(chosen).at(-1)}`;
     return [element("p", "well", answer.hosts === 0 ? "No host has reported yet: nothing can be judged." : `Nothing is wrong ${where}.`)];

@@ -87,6 +87,8 @@ const host = (id, endpoints) => ({
   assert.deepEqual([both.requests, both.errorPercent, both.unanswered, both.active, both.rtt, both.p99], [20, 20, 0, 3, 200, null]);
   const none = figures(parts(endpoint("upstream", "a", unknown)));
   assert.deepEqual([none.requests, none.errors, none.errorPercent, none.unanswered, none.received], [null, null, null, null, 1]);
+  const announced = figures(parts(endpoint("upstream", "a", { responses: { "1xx": 10, "2xx": 9, "5xx": 1 } })));
+  assert.equal(announced.errorPercent, 10);
   const idle = figures(parts(endpoint("upstream", "a", { requests: 0, responses: { "2xx": 0, "5xx": 0 } })));
   assert.deepEqual([idle.requests, idle.errors, idle.errorPercent], [0, 0, null]);
 }

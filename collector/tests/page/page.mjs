@@ -72,6 +72,15 @@ try {
   await page.locator("text=report 1000").first().waitFor();
   await page.locator("#problems li", { hasText: "accept queue" }).waitFor();
   answer(await look(page));
+  // A node of the map opens as a link does, without loading the page anew.
+  const mapPage = await open({ viewport: { width: 1280, height: 800 } });
+  await mapPage.evaluate(() => { window.stays = true; });
+  await mapPage.locator(".map a", { hasText: "no name" }).first().click();
+  await mapPage.waitForURL(/upstream=$/);
+  const nameless = mapPage.locator("figure", { hasText: "Requests to backends" });
+  await nameless.locator("canvas").waitFor();
+  const ofMap = { stays: await mapPage.evaluate(() => window.stays), nameless: await nameless.getAttribute("aria-label") };
+  await mapPage.close();
   await shot(page, "fleet-light");
 
   await page.getByRole("searchbox").fill("hostile");
@@ -121,6 +130,7 @@ try {
     barriers: [...await barriers(page), ...await barriers(hostPage), ...await barriers(dark), ...await barriers(narrow)],
     url: hostPage.url(),
     upstream,
+    ofMap,
     tables: byBytes,
     sorted: (await tables())["Top sockets by bytes"],
     heat: await caption("Time to answer clients, all").getAttribute("aria-label"),
