@@ -77,6 +77,7 @@ pub(crate) fn judge(scene: &mut Scene<'_>) {
                 of >= of_min && (part == 0 || part >= part_min)
             })
         };
+        let mut resets_are_told = false;
         if id.is_upstream() {
             let of_connects = history.recent(spans, |sum| {
                 let (of, part) = (sum.attempts(), sum.failures());
@@ -87,11 +88,15 @@ pub(crate) fn judge(scene: &mut Scene<'_>) {
             connection_churn(scene, one, &of_churn);
             let of_resets = recent(RESPONSES_MIN, ERRORS_MIN, |d| (d.requests, d.resets()));
             resets(scene, one, &of_resets);
+            let share = self::of_resets(&of_resets.sum);
+            let extent = share.extent();
+            resets_are_told =
+                extent == Extent::Enough && share.ratio() >= scene.threshold(Kind::Resets);
         }
         let of_errors = recent(RESPONSES_MIN, ERRORS_MIN, |d| (d.responses, d.errors));
         server_errors(scene, one, &of_errors, &causes);
         let of_requests = recent(RESPONSES_MIN, ERRORS_MIN, |d| (d.requests, d.unanswered));
-        unanswered(scene, one, &of_requests);
+        unanswered(scene, one, &of_requests, resets_are_told);
         let of_segments = recent(SEGMENTS_MIN, RETRANSMITS_MIN, |d| {
             (d.segments, d.retransmits)
         });
@@ -131,6 +136,14 @@ impl Share {
         f64::from(self.part) / f64::from(self.of.max(1))
     }
 
+    fn extent(&self) -> Extent {
+        match Extent::of(self.of, self.of_min) {
+            // Few of many are chance; where it went on, a single one counts.
+            Extent::Enough if self.part > 0 && self.part < self.part_min => Extent::Little,
+            extent => extent,
+        }
+    }
+
     fn measure(
         &self,
         scene: &mut Scene<'_>,
@@ -138,17 +151,12 @@ impl Share {
         recent: &Recent,
         tell: impl FnOnce(f64) -> (String, Vec<Evidence>),
     ) {
-        let extent = match Extent::of(self.of, self.of_min) {
-            // Few of many are chance; where it went on, a single one counts.
-            Extent::Enough if self.part > 0 && self.part < self.part_min => Extent::Little,
-            extent => extent,
-        };
         let ratio = self.ratio();
         let measured = Measured {
             kind: self.kind,
             key: one.key(),
             value: ratio,
-            extent,
+            extent: self.extent(),
             start_ns: recent.start_ns,
         };
         let host = scene.subject(Place::Host);
@@ -240,7 +248,7 @@ fn server_errors(scene: &mut Scene<'_>, one: One<'_>, recent: &Recent, causes: &
     });
 }
 
-fn unanswered(scene: &mut Scene<'_>, one: One<'_>, recent: &Recent) {
+fn unanswered(scene: &mut Scene<'_>, one: One<'_>, recent: &Recent, resets_are_told: bool) {
     let sum = &recent.sum;
     let mut share = Share {
         kind: Kind::UnansweredRequests,
@@ -249,8 +257,8 @@ fn unanswered(scene: &mut Scene<'_>, one: One<'_>, recent: &Recent) {
         part_min: ERRORS_MIN,
         of_min: RESPONSES_MIN,
     };
-    // One cause is one problem.
-    if one.id.is_upstream() && of_resets(sum).ratio() >= scene.threshold(Kind::Resets) {
+    // One cause is one problem, but where too few resets are none, they are unanswered.
+    if resets_are_told {
         share.part = share.part.saturating_sub(sum.reset_before);
     }
     share.measure(scene, one, recent, |ratio| {

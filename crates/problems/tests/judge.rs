@@ -617,6 +617,21 @@ fn what_nobody_tries_is_neither_mended_nor_told_for_ever() {
     }
 }
 
+/// Two resets in every other window are too few to be told themselves.
+#[test]
+fn resets_that_are_not_told_leave_requests_unanswered() {
+    let mut watched = Watched::new(1);
+    let mut problems = Vec::new();
+    for window in 0..6 {
+        problems = watched.next(|_, report| {
+            let http = http(faulty(report));
+            (http.requests, http.requests_without_response) = (20, 4);
+            http.closed_before_response_reset_received = Some(2 * (window % 2));
+        });
+    }
+    assert_eq!(kinds(&problems), ["unanswered_requests"]);
+}
+
 #[test]
 fn a_listeners_errors_are_those_of_its_backends() {
     let mut watched = Watched::new(1);
