@@ -24,6 +24,9 @@ const HEAD_BYTES_MAX: u64 = 64 * 1024;
 /// Connections that wait to be accepted at the most.
 const BACKLOG: i32 = 1024;
 
+/// Ports that are tried before a taken one is an error.
+const PORTS_MAX: usize = 16;
+
 /// Asked for by health checks: answered at once, by no worker, and not counted.
 const HEALTH: &str = "GET /healthz ";
 
@@ -65,11 +68,9 @@ impl LimitedOrigin {
     ///
     /// Where there is no free port.
     pub fn start(workers: usize, service: Duration) -> io::Result<Self> {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        // A port that was asked for by its number stays bound while nobody listens.
-        let listener = TcpListener::bind(free)?;
+        let listener = free_port(TcpListener::bind)?;
         let origin = Self {
-            address: free,
+            address: listener.local_addr()?,
             listener: Arc::new(listener),
             state: Arc::new(State {
                 service_us: AtomicU64::new(micros(service)),
@@ -228,6 +229,19 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// A port that was asked for by its number stays bound while nobody listens; another
+/// process may take it before it is asked for.
+fn free_port(bind: impl Fn(SocketAddr) -> io::Result<TcpListener>) -> io::Result<TcpListener> {
+    let mut tries = 0..PORTS_MAX;
+    loop {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        match bind(free) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries.next().is_some() => {}
+            bound => return bound,
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -246,6 +260,23 @@ mod tests {
         let mut status = String::new();
         BufReader::new(stream).read_line(&mut status).ok()?;
         status.split(' ').nth(1)?.parse().ok()
+    }
+
+    #[test]
+    fn a_port_that_was_taken_meanwhile_is_left_for_another() {
+        let tries = AtomicU64::new(0);
+        let taken = |address| match tries.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => Err(io::ErrorKind::AddrInUse.into()),
+            _ => TcpListener::bind(address),
+        };
+        assert!(free_port(taken).is_ok());
+        assert_eq!(tries.load(Ordering::SeqCst), 3);
+        let refused = |_| Err(io::ErrorKind::PermissionDenied.into());
+        let error = free_port(refused).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        let never = |_| Err(io::ErrorKind::AddrInUse.into());
+        let error = free_port(never).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
