@@ -17,6 +17,8 @@ const MAP_ENTRIES_MAX: usize = 256;
 const BUCKETS_MAX: usize = 1024;
 /// The octaves of seconds that 1 µs to 1 h need: 2^-20 s is 0.95 µs, 2^12 s is 1.1 h.
 const OCTAVES: Range<i64> = -20..12;
+/// With wider buckets all of that is in two of them, and a quantile says nothing.
+const SCALE_MIN: i32 = -4;
 
 /// Which rule a report breaks.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +47,7 @@ pub(crate) enum Invalid {
     WindowReversed,
     #[error("duplicate endpoint {address:?} with the same role and target")]
     EndpointTwice { address: String },
-    #[error("{0} has a scale below -10 or above 20, or buckets outside 1 µs to 1 h")]
+    #[error("{0} has a scale below -4 or above 20, or buckets outside 1 µs to 1 h")]
     HistogramRange(&'static str),
 }
 
@@ -192,7 +194,7 @@ fn bucket_indexes(scale: i32) -> Option<Range<i64>> {
     match scale {
         0..=20 => Some(start << scale..end << scale),
         // A bucket is several octaves wide: those that only overlap count too.
-        -10..0 => Some(start >> -scale..-(-end >> -scale)),
+        SCALE_MIN..0 => Some(start >> -scale..-(-end >> -scale)),
         _ => None,
     }
 }
@@ -403,9 +405,9 @@ mod tests {
         assert!(!with(2, -81, 1) && !with(2, -80, 129) && !with(2, 48, 1));
         assert!(!with(2, -100_000, 1) && !with(2, 100_000, 1));
         assert!(with(20, -(20 << 20), 1) && !with(20, -(20 << 20) - 1, 1));
-        assert!(with(-10, -1, 2) && !with(-10, -2, 1) && !with(-10, 1, 1));
+        assert!(with(-4, -2, 3) && !with(-4, -3, 1) && !with(-4, 1, 1));
         assert!(with(-2, -5, 8) && !with(-2, -6, 1) && !with(-2, 3, 1));
-        assert!(!with(21, 0, 1) && !with(-11, 0, 1));
+        assert!(!with(21, 0, 1) && !with(-5, 0, 1) && !with(-10, 0, 1));
     }
 
     #[test]

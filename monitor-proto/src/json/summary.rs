@@ -149,10 +149,14 @@ pub struct SummaryDurations {
 }
 
 impl SummaryDurations {
-    /// `None` where there is no value.
+    /// `None` where there is no value, or where buckets are so wide that a quantile is
+    /// beyond every number: JSON has no infinity.
     #[must_use]
     pub fn of(h: &v1::Histogram) -> Option<Self> {
-        let ms = |q| histogram::quantile_seconds(h, q).map(|s| s * 1e3);
+        let ms = |q| {
+            let ms = histogram::quantile_seconds(h, q)? * 1e3;
+            ms.is_finite().then_some(ms)
+        };
         Some(Self {
             count: h.count,
             sum_ns: h.sum_ns,
@@ -171,20 +175,40 @@ impl SummaryFigures {
         self.counters.get(name).copied().flatten()
     }
 
-    /// Both of two counters; `None` where one was not measured.
-    fn both(&self, one: &str, other: &str) -> Option<u64> {
-        Some(self.counter(one)?.saturating_add(self.counter(other)?))
-    }
-
-    /// Connections that ended by a reset of either side.
+    /// Connections that ended by a reset of the peer.
     #[must_use]
     pub fn resets(&self) -> Option<u64> {
-        self.both("closed_reset_sent", "closed_reset_received")
+        self.counter("closed_reset_received")
     }
 
     /// Payload in both directions.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
-        self.both("bytes_received", "bytes_sent")
+        let received = self.counter("bytes_received")?;
+        Some(received.saturating_add(self.counter("bytes_sent")?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_can_be_read_at_every_scale() {
+        for scale in -12..=20 {
+            let h = v1::Histogram {
+                count: 1,
+                scale,
+                buckets: vec![1],
+                ..v1::Histogram::default()
+            };
+            let figures = SummaryFigures {
+                exchange_duration: SummaryDurations::of(&h),
+                ..SummaryFigures::default()
+            };
+            let text = serde_json::to_string(&figures).unwrap();
+            let read: Result<SummaryFigures, _> = serde_json::from_str(&text);
+            assert!(read.is_ok(), "scale {scale}: {read:?} of {text}");
+        }
     }
 }
