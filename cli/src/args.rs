@@ -119,10 +119,10 @@ Examples:
   speedmimi summary --top 1000 --output csv > day.csv
 
 Columns: FAILED connections that were not established; RESET connections that
-ended by a reset of either side; NOANS requests whose connection ended before a
-response; RETR segments that were sent again. Quantiles (P50, P99) are of all
-exchanges together. A narrow terminal shows fewer columns; --output json and csv
-have all. – is what was not measured or cannot be seen, a gap in TREND too.";
+the peer reset; NOANS requests whose connection ended before a response; RETR
+segments that were sent again. Quantiles (P50, P99) are of all exchanges together.
+A narrow terminal shows fewer columns; --output json and csv have all. – is what
+was not measured or cannot be seen, a gap in TREND too.";
 
 const TOP_KEYS: &str = "\
 Keys:

@@ -197,6 +197,22 @@ async fn reports_are_few_in_a_table_and_all_in_json() {
         });
         assert_eq!(endpoints.sum::<usize>(), rows, "{endpoint}");
     }
+    // Only what has the endpoint counts, for whether there are more as well.
+    let mut rare = busy(106);
+    rare.endpoints[1].address = "10.0.0.3:80".into();
+    c.store(vec![rare]).await;
+    for (endpoint, limit, has_more) in [
+        ("10.0.0.3:80", "1", false),
+        ("10.0.0.1:80", "105", false),
+        ("10.0.0.1:80", "104", true),
+        ("api-2", "106", false),
+        ("api-2", "5", true),
+    ] {
+        let table = reports(&["--limit", limit, "--endpoint", endpoint]);
+        let last = table.lines().last().unwrap();
+        assert!(last.starts_with(&format!("{limit} report")), "{last}");
+        assert_eq!(last.contains("there are more"), has_more, "{last}");
+    }
     let none = reports(&["--endpoint", "nobody"]);
     assert_eq!(none.trim_end(), "no report: see `speedmimi hosts`");
 }

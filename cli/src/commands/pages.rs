@@ -37,7 +37,7 @@ pub(super) fn pages(
     let mut cursor = String::new();
     let mut left = options.limit();
     loop {
-        let limit = left.unwrap_or(PAGE_MAX).min(PAGE_MAX).to_string();
+        let limit = page_limit(options.endpoint.as_deref(), left).to_string();
         let page = client.reports(&[
             ("host", options.host.as_deref().unwrap_or("")),
             ("since", range.since),
@@ -53,6 +53,13 @@ pub(super) fn pages(
     }
 }
 
+/// How many reports of a page are asked for: where only those with an endpoint are
+/// wanted, nobody knows how many pages have so many.
+fn page_limit(endpoint: Option<&str>, left: Option<u64>) -> u64 {
+    let wanted = left.filter(|_| endpoint.is_none());
+    wanted.unwrap_or(PAGE_MAX).min(PAGE_MAX)
+}
+
 /// Prints reports as they come, up to the limit.
 #[derive(Debug)]
 pub(super) struct Printer<'a> {
@@ -64,6 +71,8 @@ pub(super) struct Printer<'a> {
     /// Only this one.
     endpoint: Option<&'a str>,
     left: Option<u64>,
+    /// There was one beyond the limit.
+    is_cut: bool,
     printed: Printed,
     out: &'a mut Output,
 }
@@ -87,6 +96,7 @@ impl<'a> Printer<'a> {
             table: report_table::table(false),
             endpoint: options.endpoint.as_deref(),
             left: options.limit(),
+            is_cut: false,
             printed: Printed::default(),
             out,
         }
@@ -95,6 +105,13 @@ impl<'a> Printer<'a> {
     /// How many more are wanted; `None` means all.
     pub(super) fn left(&self) -> Option<u64> {
         self.left
+    }
+
+    /// How many more are to be read: of an endpoint, only its next report tells whether
+    /// there are more than a table shows.
+    pub(super) fn unread(&self) -> Option<u64> {
+        let looks_on = self.endpoint.is_some() && self.format == Format::Table && !self.is_cut;
+        self.left.map(|left| left.max(u64::from(looks_on)))
     }
 
     /// Prints as many as are wanted, and sends them on at once.
@@ -115,6 +132,7 @@ impl<'a> Printer<'a> {
                 .unwrap_or(usize::MAX)
                 .min(reports.len())
         });
+        self.is_cut |= wanted < reports.len();
         let reports = &reports[..wanted];
         self.left = self.left.map(|left| left - wanted as u64);
         if reports.is_empty() {
@@ -162,7 +180,7 @@ impl<'a> Printer<'a> {
             1 => format!("1 {what}"),
             n => format!("{n} {what}s"),
         };
-        let rest = if more {
+        let rest = if more || self.is_cut {
             "; there are more: --limit N shows them, `speedmimi summary` sums them up"
         } else {
             ""
@@ -205,4 +223,18 @@ fn only(report: &RawValue, endpoint: &str) -> Result<Option<Box<RawValue>>, serd
         return Ok(None);
     }
     serde_json::value::to_raw_value(&report).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_full_where_only_some_reports_of_them_are_wanted() {
+        assert_eq!(page_limit(None, Some(3)), 3);
+        assert_eq!(page_limit(None, Some(PAGE_MAX + 1)), PAGE_MAX);
+        for left in [None, Some(1), Some(100)] {
+            assert_eq!(page_limit(Some("api"), left), PAGE_MAX);
+        }
+    }
 }

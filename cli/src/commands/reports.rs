@@ -25,7 +25,7 @@ pub(crate) fn reports(
         };
         let more = pages(client, options, range, |page| {
             printer.print(&page)?;
-            Ok(printer.left())
+            Ok(printer.unread())
         })?;
         printer.end(more)
     }

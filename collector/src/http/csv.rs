@@ -224,15 +224,22 @@ const FORMULA: [char; 11] = [
 /// that splits lines within quotes or leaves out spaces.
 fn label(text: &str) -> String {
     let mut guarded = String::with_capacity(text.len());
-    let mut at_start = true;
+    let (mut at_start, mut is_guarded) = (true, false);
     for c in text.chars() {
+        // The tables of a terminal are made of it as well: no control sequence.
+        let c = match c {
+            '\t' | '\n' | '\r' => c,
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        };
         if at_start && FORMULA.contains(&c) {
             guarded.push('\'');
+            is_guarded = true;
         }
         at_start = matches!(c, '\n' | '\r') || (at_start && c == ' ');
         guarded.push(c);
     }
-    if guarded.len() > text.len() || text.contains(['"', ',', '\n', '\r']) {
+    if is_guarded || text.contains(['"', ',', '\n', '\r']) {
         format!("\"{}\"", guarded.replace('"', "\"\""))
     } else {
         guarded
@@ -292,5 +299,10 @@ mod tests {
         assert_eq!(label("a\r\n @x"), "\"a\r'\n '@x\"");
         assert_eq!(label(" ＝1"), "\" '＝1\"");
         assert_eq!(label("a-b=c+d@e"), "a-b=c+d@e");
+        assert_eq!(
+            label("\u{1b}[2J\u{7}\u{9b}x"),
+            "\u{fffd}[2J\u{fffd}\u{fffd}x"
+        );
+        assert_eq!(label("a\tb"), "a\tb");
     }
 }
