@@ -322,6 +322,13 @@ impl Config {
         }
     }
 
+    /// Why there is no token yet, where a file for it is given.
+    #[must_use]
+    pub fn missing_token(&self) -> Option<String> {
+        let error = self.token.missing()?;
+        Some(daemon::error_chain(&error))
+    }
+
     /// Makes sure that names which were given for one target have that target, unless
     /// it may still come.
     ///

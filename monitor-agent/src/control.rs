@@ -270,7 +270,7 @@ fn name(level: Level) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::sampler::{Sampler, SamplerOptions};
     use crate::unix_socket;
@@ -295,7 +295,7 @@ mod tests {
         }
     }
 
-    fn sampler(interval: Duration) -> Sampler {
+    pub(crate) fn sampler(interval: Duration) -> Sampler {
         let options = SamplerOptions {
             interval,
             level: Level::Http,

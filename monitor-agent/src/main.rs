@@ -14,6 +14,7 @@ use anyhow::Context;
 use bpf::{Kernel, KernelError, KernelLog, KernelOptions, doctor::Check};
 use clap::FromArgMatches as _;
 use daemon::{complain, error_chain, log::LogFormat};
+use delivery::token::MISSING;
 use host_metrics::identity;
 use kernel_sample::{Opened, Opener, Target};
 use monitor_agent::{
@@ -152,6 +153,9 @@ fn config(command: ConfigCommand, line: CommandLine) -> anyhow::Result<()> {
             let run = ["speedmimi-agent".into(), "run".into()];
             let given = run.into_iter().chain(flag).collect();
             let config = Config::load(command_line(given))?;
+            if let Some(error) = config.missing_token() {
+                complain("speedmimi-agent", format_args!("{error}; {MISSING}"));
+            }
             checked(config.settings())
         }
         ConfigCommand::Example => cli::example(),
@@ -177,6 +181,9 @@ fn run(line: CommandLine) -> anyhow::Result<()> {
     };
     let mut config = Config::load(line)?;
     logging::init(config.log_format, config.kernel_log);
+    if let Some(error) = config.missing_token() {
+        tracing::warn!(error, "{MISSING}");
+    }
     let roots = Roots::detect()?;
     let resolved =
         target::resolve(&config.targets, &roots).inspect_err(|error| explain(error, &roots))?;

@@ -51,8 +51,13 @@ impl Reload {
             }
         }
         // The files may have changed where the settings have not.
-        self.destination
-            .send_replace(config.collector_destination());
+        let destination = config.collector_destination();
+        destination.token.keep_of(&self.destination.borrow().token);
+        if let Some(error) = destination.token.missing() {
+            let error = daemon::error_chain(&error);
+            tracing::warn!(error, "{}", delivery::token::MISSING);
+        }
+        self.destination.send_replace(destination);
         self.config.report_interval = config.report_interval;
         if needs_restart.is_empty() {
             tracing::info!("reloaded");
@@ -60,5 +65,41 @@ impl Reload {
             let keys = needs_restart.join(", ");
             tracing::warn!(keys, "reloaded, but for what needs a restart of the agent");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::*;
+    use crate::{cli::command_line, control::tests::sampler};
+
+    #[tokio::test]
+    async fn a_reload_while_the_token_file_is_missing_takes_no_token_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "one\n").unwrap();
+        let given = ["speedmimi-agent", "run", "--whole-host", "--token-file"];
+        let given = given.into_iter().map(Into::into);
+        let line = command_line(given.chain([path.clone().into()]).collect());
+        let config = Config::load(line).unwrap();
+        let sampler = sampler(Duration::from_secs(3_600));
+        let (destination, is) = watch::channel(config.collector_destination());
+        let mut reload = Reload {
+            config,
+            destination,
+            names: Arc::default(),
+            sampler: sampler.handle(),
+        };
+        let sent = || is.borrow().token.authorization().unwrap();
+        fs::remove_file(&path).unwrap();
+        for _ in 0..2 {
+            reload.again().await;
+            assert_eq!(sent(), "Bearer one");
+        }
+        fs::write(&path, "two\n").unwrap();
+        reload.again().await;
+        assert_eq!(sent(), "Bearer two");
     }
 }

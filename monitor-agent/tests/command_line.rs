@@ -57,6 +57,7 @@ fn main() {
         a_second_agent_is_told_what_to_do, missing_kernel;
         the_socket_for_balancers_belongs_to_its_group, missing_kernel;
         names_of_a_target_that_is_not_watched_are_refused_before_anything_is_attached, missing_cgroup2;
+        a_token_file_that_is_not_there_yet_is_told, missing_cgroup2;
         without_a_target_the_candidates_are_listed, missing_cgroup2;
         help_version_completions_and_the_manual_go_to_stdout, nothing;
         the_help_says_which_flags_may_be_repeated, nothing;
@@ -313,6 +314,23 @@ fn names_of_a_target_that_is_not_watched_are_refused_before_anything_is_attached
         text.contains("/web.slice is not watched; watched are: /"),
         "{text}"
     );
+}
+
+fn a_token_file_that_is_not_there_yet_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("agent.toml");
+    fs::write(&file, "token-file = \"/nonexistent/token\"\n").unwrap();
+    let file = file.to_str().unwrap();
+    let check = agent(&["config", "check", file]);
+    assert!(check.status.success());
+    let checked = String::from_utf8(check.stderr).unwrap();
+    // It ends for want of a target.
+    let run = stderr(&["run", "--config", file]);
+    for said in [checked, run] {
+        for part in ["/nonexistent/token", "there is no token yet: none is sent"] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
 }
 
 fn without_a_target_the_candidates_are_listed() {

@@ -238,7 +238,7 @@ impl Ingest {
         granted
             .and_then(|()| self.allow(&report, &peer))
             .map_err(Pending::Broken)?;
-        let body = codec::encode_received(&report, message).map_err(|error| {
+        let body = codec::encode(&report).map_err(|error| {
             Pending::Broken(self.status(&WriteError::Failed(error.to_string()), &peer))
         })?;
         held.shrink(body.len() as u64);

@@ -187,10 +187,12 @@ impl Delivery {
                 continue;
             }
             self.progress.failed(&error);
+            let discarded = self.discard_unreadable(&error);
             if *self.stop.borrow() {
                 return;
             }
-            let went_well = self.progress.delivered.load(Ordering::Relaxed) > delivered;
+            let went_well =
+                discarded || self.progress.delivered.load(Ordering::Relaxed) > delivered;
             failures = if went_well { 1 } else { failures + 1 };
             let pause = backoff::wait(failures, fastrand::f64());
             // Told to stop, or where to, one more attempt is made at once.

@@ -3,13 +3,14 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use monitor_proto::{AUTHORIZATION, EXPORT, EncodedExportRequest, v1};
+use prost::Message as _;
 use tokio::{
     sync::mpsc::{Sender, channel, error::TrySendError},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{
-    Request, Streaming,
+    Code, Request, Streaming,
     client::Grpc,
     codegen::http::uri::PathAndQuery,
     transport::{Channel, Endpoint},
@@ -121,10 +122,31 @@ impl Delivery {
                 Err(TrySendError::Closed(())) => return Err(DeliveryError::Closed),
             };
             in_flight.sent(&pending);
-            // As the spool has it: what passes its checksum is what the agent encoded.
+            // As the spool has it: where that is no report, the collector says so.
             permit.send(EncodedExportRequest {
                 report: pending.report.into(),
             });
+        }
+    }
+
+    /// Gives the oldest report up where it is none: every stream would begin with it,
+    /// and end.  Whether it was so.
+    pub(super) fn discard_unreadable(&self, error: &DeliveryError) -> bool {
+        // Internal is what a collector says that leaves decoding to gRPC.
+        let is_refused = matches!(error, DeliveryError::Status(status)
+            if matches!(status.code(), Code::InvalidArgument | Code::Internal));
+        if !is_refused {
+            return false;
+        }
+        let mut spool = lock(&self.spool);
+        spool.rewind();
+        match spool.read_next() {
+            Ok(Some(oldest)) if v1::Report::decode(&*oldest.report).is_err() => {
+                spool.discard(oldest.key);
+                true
+            }
+            // Where it cannot be read now, the next stream tells.
+            Ok(_) | Err(_) => false,
         }
     }
 

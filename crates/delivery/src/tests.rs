@@ -27,7 +27,7 @@ use tokio_stream::{
     wrappers::{ReceiverStream, TcpListenerStream},
 };
 use tonic::{
-    Request, Response, Status, Streaming,
+    Code, Request, Response, Status, Streaming,
     transport::{Certificate, Identity, Server, ServerTlsConfig},
 };
 
@@ -44,6 +44,7 @@ enum Answer {
     Nothing,
     Close,
     Fail,
+    Invalid,
 }
 
 /// A collector of the test's making.  Where no answer is prescribed it stores.
@@ -57,6 +58,8 @@ struct Collector {
     tls: Option<ServerTlsConfig>,
     // Answers the stream itself only after its first report.
     late: bool,
+    // What it says of what is no report, in place of what gRPC says.
+    unreadable: Option<Code>,
 }
 
 /// A server with a runtime of its own: with it, every connection ends at once.
@@ -161,7 +164,16 @@ impl ReportService for Collector {
                     Some(report) => Some(report),
                     None => reports.next().await,
                 };
-                let Some(Ok(request)) = report else { return };
+                let request = match report {
+                    Some(Ok(request)) => request,
+                    Some(Err(error)) => {
+                        let code = collector.unreadable.unwrap_or(error.code());
+                        let status = Status::new(code, "invalid report");
+                        drop(sender.send(Err(status)).await);
+                        return;
+                    }
+                    None => return,
+                };
                 for response in collector.respond(&request.report.unwrap()) {
                     if sender.send(response).await.is_err() {
                         return;
@@ -207,6 +219,7 @@ impl Collector {
             Answer::Twice => vec![Ok(stored.clone()), Ok(stored)],
             Answer::Nothing | Answer::Close => vec![],
             Answer::Fail => vec![Err(Status::resource_exhausted("the disk is full"))],
+            Answer::Invalid => vec![Err(Status::invalid_argument("invalid report"))],
         }
     }
 }
@@ -430,6 +443,35 @@ async fn a_conflict_begins_an_epoch() {
     agent.delivered_all().await;
     let (before, next) = (1_000, lock(&agent.spool).next_key());
     assert!(next.epoch > before && next.sequence == 1);
+}
+
+#[tokio::test]
+async fn what_is_no_report_is_given_up_and_delivery_goes_on_behind_it() {
+    for unreadable in [Some(Code::InvalidArgument), None] {
+        let collector = Collector {
+            unreadable,
+            ..Collector::default()
+        };
+        let server = collector.start(anywhere()).await;
+        let agent = Agent::start(server.address, None, 1);
+        agent.delivered_all().await;
+        lock(&agent.spool).append(b"\xff", b"baseline").unwrap();
+        agent.report();
+        agent.delivered_all().await;
+        assert_eq!(collector.stored_once(), [1, 3], "{unreadable:?}");
+        assert_eq!(lock(&agent.spool).losses().damaged, 1, "{unreadable:?}");
+    }
+}
+
+/// Whatever else a collector refuses so may be its own mistake.
+#[tokio::test]
+async fn a_report_that_is_one_is_kept_whatever_the_collector_calls_it() {
+    let collector = Collector::answering(&[Answer::Invalid, Answer::Invalid]);
+    let server = collector.start(anywhere()).await;
+    let agent = Agent::start(server.address, None, 2);
+    agent.delivered_all().await;
+    assert_eq!(collector.stored_once(), [1, 2]);
+    assert_eq!(lock(&agent.spool).losses().damaged, 0);
 }
 
 #[tokio::test]

@@ -14,6 +14,10 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::lock;
 
+/// What is told where there is no token yet.
+pub const MISSING: &str =
+    "there is no token yet: none is sent; the file is read again for every connection";
+
 /// Where the token comes from.
 #[derive(Clone)]
 pub struct Token {
@@ -41,13 +45,8 @@ impl Token {
     pub fn new(file: Option<PathBuf>, environment: Option<String>) -> Result<Self, TokenError> {
         let last = match (&file, environment) {
             (Some(path), _) => match read(path) {
-                Err(TokenError::Read(error)) if error.may_come() => {
-                    tracing::warn!(
-                        error = daemon::error_chain(&error),
-                        "there is no token yet; the file is read again for every connection"
-                    );
-                    None
-                }
+                // Whoever logs asks `missing` why.
+                Err(TokenError::Read(error)) if error.may_come() => None,
                 read => Some(read?),
             },
             (None, Some(text)) => {
@@ -60,6 +59,30 @@ impl Token {
         Ok(Self { file, last })
     }
 
+    /// Why there is no token yet, where a file for it is given.
+    #[must_use]
+    pub fn missing(&self) -> Option<TokenError> {
+        let path = self.file.as_deref()?;
+        if lock(&self.last).is_some() {
+            return None;
+        }
+        read(path).err()
+    }
+
+    /// Takes over what the one before read last of the same file, where this one could
+    /// not read it.
+    pub fn keep_of(&self, before: &Self) {
+        if self.file.is_none() || self.file != before.file {
+            return;
+        }
+        // Both may share the lock.
+        let kept = lock(&before.last).clone();
+        let mut last = lock(&self.last);
+        if last.is_none() {
+            *last = kept;
+        }
+    }
+
     /// What is sent as `authorization`.  The file is read again, so that a new
     /// token needs no restart; while it cannot be read the last one is used.
     #[must_use]
@@ -68,10 +91,15 @@ impl Token {
         match self.file.as_deref().map(read) {
             Some(Ok(token)) => *last = Some(token),
             Some(Err(error)) if once_a_minute("the token") => {
-                tracing::warn!(
-                    error = daemon::error_chain(&error),
-                    "the token is as it was"
-                );
+                let error = daemon::error_chain(&error);
+                if last.is_some() {
+                    tracing::warn!(
+                        error,
+                        "the token file cannot be read: the last token is sent"
+                    );
+                } else {
+                    tracing::warn!(error, "{MISSING}");
+                }
             }
             Some(Err(_)) | None => {}
         }
@@ -118,6 +146,44 @@ mod tests {
         assert!(token.authorization().is_none());
         fs::write(&path, "made\n").unwrap();
         assert_eq!(token.authorization().unwrap(), "Bearer made");
+    }
+
+    #[test]
+    fn why_there_is_no_token_is_told_until_there_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let token = Token::new(Some(path.clone()), None).unwrap();
+        assert!(matches!(token.missing(), Some(TokenError::Read(_))));
+        fs::write(&path, "made\n").unwrap();
+        assert!(token.missing().is_none());
+        assert!(Token::new(None, None).unwrap().missing().is_none());
+    }
+
+    #[test]
+    fn the_last_token_of_the_same_file_is_kept_while_it_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let of = |path: &Path| Token::new(Some(path.to_owned()), None).unwrap();
+        fs::write(&path, "one\n").unwrap();
+        let before = of(&path);
+        fs::remove_file(&path).unwrap();
+        let again = of(&path);
+        assert!(again.authorization().is_none());
+        again.keep_of(&before);
+        assert_eq!(again.authorization().unwrap(), "Bearer one");
+        again.keep_of(&again.clone());
+        // One that can be read is newer.
+        fs::write(&path, "two\n").unwrap();
+        let newer = of(&path);
+        newer.keep_of(&again);
+        assert_eq!(newer.authorization().unwrap(), "Bearer two");
+        // What another file held, or the environment, says nothing.
+        let other = of(&dir.path().join("other"));
+        other.keep_of(&newer);
+        assert!(other.authorization().is_none());
+        let none = Token::new(None, None).unwrap();
+        none.keep_of(&Token::new(None, Some("three".to_owned())).unwrap());
+        assert!(none.authorization().is_none());
     }
 
     #[test]

@@ -49,8 +49,12 @@ impl Collector {
     /// Stores a report, or finds it there; checks that it says the truth of it.
     pub(crate) fn take(&self, kept: &mut Kept, key: ReportKey, body: &[u8]) -> ExportOutcome {
         let report = v1::Report::decode(body).unwrap();
-        let stored = codec::encode_received(&report, body).unwrap();
-        assert_eq!(codec::decompress(&stored).unwrap(), body, "encoded once");
+        let stored = codec::encode(&report).unwrap();
+        assert_eq!(
+            codec::decompress(&stored).unwrap(),
+            body,
+            "as the agent encoded it"
+        );
         let incoming = Incoming {
             facts: Facts::from(&report),
             body: stored.into(),
