@@ -69,7 +69,7 @@ impl Checkpoint {
     }
 
     fn try_read(&self) -> io::Result<Option<Kept>> {
-        let file = self.disk.open(&self.path, Open::Existing)?;
+        let file = self.disk.open(&self.path, Open::Read)?;
         let whole = HEADER_BYTES + (PREFIX_BYTES + PAYLOAD_BYTES_MAX) as u64;
         let mut bytes = vec![0; file.length()?.min(whole) as usize];
         file.read_exact_at(&mut bytes, 0)?;

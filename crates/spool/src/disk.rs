@@ -13,6 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 /// Which file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
+    /// One that is there, to be read alone: it may be another user's.
+    Read,
     /// One that is there.
     Existing,
     /// One that is there, else a new one.
@@ -44,7 +46,7 @@ pub trait Disk: Debug + Send + Sync {
     /// As those of the system.
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
 
-    /// Opens a file to be read and written.
+    /// Opens a file to be read and, but for [`Open::Read`], written.
     ///
     /// # Errors
     /// As those of the system.
@@ -139,7 +141,7 @@ impl Disk for SystemDisk {
     fn open(&self, path: &Path, which: Open) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new()
             .read(true)
-            .write(true)
+            .write(which != Open::Read)
             .create(which == Open::Any)
             .create_new(which == Open::New)
             .truncate(false)

@@ -154,8 +154,8 @@ pub struct Spool {
     // last segment could not be mended.
     rotate: bool,
     cursor: Cursor,
-    // The losses that the disk has for certain.
-    losses_synced: Losses,
+    // What the disk has for certain.
+    synced: State,
 }
 
 /// What became of a report that its receiver will not be sent again.
@@ -200,7 +200,7 @@ impl Spool {
         let durable = written.and_then(|()| self.directory.sync());
         durable.map_err(self.write_error())?;
         self.state = state;
-        self.losses_synced = state.losses;
+        self.synced = state;
         self.next = ReportKey { epoch, sequence: 1 };
         self.rotate = true;
         Ok(())
@@ -215,7 +215,7 @@ impl Spool {
         let record = record::encode(self.next.sequence, report, baseline)
             .ok_or(SpoolError::TooLarge(report.len() + baseline.len()))?;
         self.keep_in_place()?;
-        if self.state.losses != self.losses_synced {
+        if self.state.losses != self.synced.losses {
             self.write_durable_state().map_err(self.write_error())?;
         }
         let told = self.state.losses;
@@ -226,7 +226,7 @@ impl Spool {
         written.map_err(self.write_error())?;
         // From here on the key belongs to this report, whatever else fails.
         let key = self.next;
-        self.next.sequence += 1;
+        self.next.sequence = self.next.sequence.saturating_add(1);
         self.state.newest = Some(key);
         self.state.told = told;
         self.remove_where(|spool| spool.bytes() > spool.bytes_max);
@@ -271,6 +271,7 @@ impl Spool {
         let in_place = self.directory.is_in_place();
         if !in_place {
             self.directory.make_anew()?;
+            self.synced = State::default();
             self.write_state();
         }
         let (disk, dir) = (&*self.directory.disk, &self.directory.path);
@@ -372,7 +373,8 @@ impl Spool {
             tracing::warn!(epoch, sequence, %path, "a report in the spool is damaged: it is given up");
         }
         segment.lose(index);
-        self.state.losses.damaged += 1;
+        let damaged = &mut self.state.losses.damaged;
+        *damaged = damaged.saturating_add(1);
         self.write_state();
     }
 
@@ -392,10 +394,11 @@ impl Spool {
         }
         segment.settle_one();
         self.state.acked = key;
+        let losses = &mut self.state.losses;
         match settled {
             Settled::Delivered => {}
-            Settled::Rejected => self.state.losses.rejected += 1,
-            Settled::Conflicting => self.state.losses.conflicting += 1,
+            Settled::Rejected => losses.rejected = losses.rejected.saturating_add(1),
+            Settled::Conflicting => losses.conflicting = losses.conflicting.saturating_add(1),
         }
         self.remove_acknowledged();
         self.write_state();
@@ -417,7 +420,7 @@ impl Spool {
     fn write_durable_state(&mut self) -> io::Result<()> {
         self.state.pending = Some(self.pending());
         self.directory.write_durable_state(self.state)?;
-        self.losses_synced = self.state.losses;
+        self.synced = self.state;
         Ok(())
     }
 
@@ -475,11 +478,16 @@ impl Spool {
             return Ok(());
         };
         let last = oldest.last();
-        self.state.losses.dropped += oldest.pending();
+        let dropped = &mut self.state.losses.dropped;
+        *dropped = dropped.saturating_add(oldest.pending());
         self.state.acked = self.state.acked.max(last);
         oldest.settle_up_to(last);
-        // It goes only after what says that it went, or it would be missing.
-        self.write_durable_state()?;
+        // It goes only after what says that it went, or it would be missing.  Where the
+        // disk has that, as where it could not be removed the last time, no sync waits.
+        let is_told = self.synced.acked >= last && self.synced.losses == self.state.losses;
+        if !is_told {
+            self.write_durable_state()?;
+        }
         let oldest = &self.segments[0];
         match self.directory.disk.remove(&oldest.path) {
             // Somebody was quicker.

@@ -200,8 +200,8 @@ pub struct State {
 /// The length of the file `state`.
 pub const STATE_BYTES: usize = 116;
 
-/// Its lengths before it had the newest report, and before it had losses.
-const EARLIER_STATE_BYTES: [usize; 2] = [28, 44];
+/// Its lengths before it had losses, and before it had the newest report.
+const EARLIER_STATE_BYTES: [usize; 2] = [44, 28];
 
 /// The bytes of the file `state`.
 #[must_use]
@@ -222,10 +222,16 @@ pub fn encode_state(state: State) -> Vec<u8> {
     bytes
 }
 
-/// Reads the file `state`; `None` where anything of it is damaged.
+/// Reads the file `state`; `None` where anything of it is damaged.  An agent that was
+/// rolled back writes its own shorter form over the longer one, and leaves the length.
 #[must_use]
 pub fn decode_state(bytes: &[u8]) -> Option<State> {
-    let is_known = bytes.len() == STATE_BYTES || EARLIER_STATE_BYTES.contains(&bytes.len());
+    let lengths = [STATE_BYTES].into_iter().chain(EARLIER_STATE_BYTES);
+    let mut shorter = lengths.skip_while(|length| *length != bytes.len());
+    shorter.find_map(|length| decode_state_of(bytes.get(..length)?))
+}
+
+fn decode_state_of(bytes: &[u8]) -> Option<State> {
     let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
     let key = |at| {
         Some(ReportKey {
@@ -233,7 +239,7 @@ pub fn decode_state(bytes: &[u8]) -> Option<State> {
             sequence: u64_at(body, at + 8)?,
         })
     };
-    (is_known && crc == crc32fast::hash(body).to_le_bytes()).then_some(State {
+    (crc == crc32fast::hash(body).to_le_bytes()).then_some(State {
         epoch: u64_at(body, 0)?,
         acked: key(8)?,
         newest: key(24),
@@ -307,6 +313,16 @@ mod tests {
             let mut bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
             bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
             assert_eq!(decode_state(&bytes), Some(state));
+            // Written over what a later agent left.
+            let mut over = encode_state(State {
+                pending: Some(5),
+                losses: Losses::from_numbers([4, 3, 2, 1]),
+                ..State::default()
+            });
+            over[..bytes.len()].copy_from_slice(&bytes);
+            assert_eq!(decode_state(&over), Some(state));
+            over[4] ^= 1;
+            assert_eq!(decode_state(&over), None);
         }
     }
 

@@ -4,7 +4,7 @@ use monitor_proto::ReportKey;
 use std::{io, path::Path, sync::Arc};
 
 use super::{
-    Cursor, Losses, Recovered, Spool, SpoolError,
+    Cursor, Recovered, Spool, SpoolError,
     directory::{Directory, Found},
     disk::{Disk, SystemDisk},
     record::State,
@@ -47,7 +47,7 @@ impl Spool {
             next_id: 1,
             rotate: true,
             cursor: Cursor::default(),
-            losses_synced: Losses::default(),
+            synced: State::default(),
         };
         let is_known = matches!(found, Found::Read(_));
         let (mut recovered, damaged) = spool.scan().map_err(SpoolError::open(dir))?;
@@ -62,17 +62,19 @@ impl Spool {
             segment.settle_up_to(spool.state.acked);
         }
         let lost = spool.missing().unwrap_or(damaged);
-        spool.state.losses.damaged += lost;
+        let known = &mut spool.state.losses.damaged;
+        *known = known.saturating_add(lost);
         recovered.damaged |= lost > 0;
         spool.state.newest = Some(recovered.newest);
         spool.next = ReportKey {
-            sequence: last.sequence + 1,
+            sequence: last.sequence.saturating_add(1),
             ..last
         };
         let nothing_was_sent = recovered.newest == ReportKey::default();
         // An epoch that has begun and left no report may have lost them.
         let has_lost = last.epoch != spool.state.epoch && !nothing_was_sent;
-        if recovered.damaged || !is_known || has_lost {
+        let has_no_more = spool.next.sequence == u64::MAX;
+        if recovered.damaged || !is_known || has_lost || has_no_more {
             spool.begin_epoch(now_unix_ms, last)?;
         } else if nothing_was_sent {
             let epoch = spool.state.epoch;
@@ -130,7 +132,7 @@ impl Spool {
     fn missing(&self) -> Option<u64> {
         let newest = self.state.newest?;
         let behind = self.segments.iter().map(|s| s.records_behind(newest));
-        let waited = self.state.pending? + behind.sum::<u64>();
+        let waited = self.state.pending?.saturating_add(behind.sum());
         Some(waited.saturating_sub(self.pending()))
     }
 }

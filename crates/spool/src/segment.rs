@@ -281,7 +281,7 @@ impl Segment {
     pub(super) fn key(&self, index: usize) -> ReportKey {
         ReportKey {
             epoch: self.first.epoch,
-            sequence: self.first.sequence + index as u64,
+            sequence: self.first.sequence.saturating_add(index as u64),
         }
     }
 
@@ -308,7 +308,10 @@ impl Segment {
     pub(super) fn records_behind(&self, key: ReportKey) -> u64 {
         let of_epoch = (self.first.epoch == key.epoch).then_some(key.sequence);
         let up_to = match of_epoch {
-            Some(sequence) => (sequence + 1).saturating_sub(self.first.sequence),
+            Some(sequence) => match sequence.checked_sub(self.first.sequence) {
+                Some(behind_first) => behind_first.saturating_add(1),
+                None => 0,
+            },
             None if self.first.epoch < key.epoch => u64::MAX,
             None => 0,
         };

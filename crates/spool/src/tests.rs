@@ -1,4 +1,5 @@
 mod states;
+mod watched;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

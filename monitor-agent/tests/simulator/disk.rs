@@ -275,7 +275,7 @@ impl Disk for SimulatedDisk {
         let file = match (inner.names.get(path).copied(), which) {
             (Some(_), Open::New) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Some(file), _) => file,
-            (None, Open::Existing) => return Err(io::ErrorKind::NotFound.into()),
+            (None, Open::Existing | Open::Read) => return Err(io::ErrorKind::NotFound.into()),
             (None, _) => {
                 inner.begin()?;
                 let file = inner.next_file;

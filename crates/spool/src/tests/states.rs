@@ -281,3 +281,72 @@ fn an_epoch_that_nothing_was_reported_in_goes_on() {
     let first = spool.append(b"report", b"").unwrap();
     assert_eq!((first.epoch, first.sequence), (NOW, 1));
 }
+
+/// As where the agent is rolled back, and upgraded again.
+#[test]
+fn the_state_of_an_agent_before_this_one_over_this_one_s_is_no_damage() {
+    let (dir, keys) = filled(3);
+    for numbers in [3, 5] {
+        let newest = keys[2];
+        let state = [newest.epoch, 0, 0, newest.epoch, newest.sequence];
+        let bytes = state[..numbers].iter().flat_map(|n| n.to_le_bytes());
+        let mut bytes: Vec<u8> = bytes.collect();
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        let path = dir.path().join("state");
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), record::STATE_BYTES as u64);
+        let (spool, recovered) = open(dir.path(), MIB);
+        assert!(!recovered.damaged);
+        assert_eq!((spool.pending(), spool.next_key().sequence), (3, 4));
+    }
+}
+
+#[test]
+fn no_number_on_the_disk_is_too_large_to_be_counted_on() {
+    let (dir, _) = filled(4);
+    let losses = Losses::from_reasons(|_| Some(u64::MAX));
+    let key = |sequence| ReportKey {
+        epoch: NOW,
+        sequence,
+    };
+    let state = record::encode_state(State {
+        epoch: NOW,
+        acked: ReportKey::default(),
+        newest: Some(key(1)),
+        pending: Some(u64::MAX),
+        losses,
+        told: losses,
+    });
+    fs::write(dir.path().join("state"), state).unwrap();
+    let (mut spool, _) = open(dir.path(), 8 << 10);
+    let oldest = spool.read_next().unwrap().unwrap().key;
+    spool.discard(oldest);
+    for settled in [Settled::Rejected, Settled::Conflicting] {
+        spool.rewind();
+        let oldest = spool.read_next().unwrap().unwrap().key;
+        assert!(spool.acknowledge(oldest, settled));
+    }
+    for _ in 0..20 {
+        spool.append(&[1; 1_000], b"").unwrap();
+    }
+    assert_eq!(spool.losses(), losses);
+
+    // A last sequence is followed by another epoch.
+    let dir = tempfile::tempdir().unwrap();
+    let mut segment = record::encode_header(key(u64::MAX));
+    segment.extend(record::encode(u64::MAX, &body(1), b"baseline").unwrap());
+    fs::write(Segment::path(dir.path(), 1), segment).unwrap();
+    let state = record::encode_state(State {
+        epoch: NOW,
+        newest: Some(key(u64::MAX)),
+        pending: Some(1),
+        ..State::default()
+    });
+    fs::write(dir.path().join("state"), state).unwrap();
+    let (mut spool, recovered) = open(dir.path(), MIB);
+    assert!(!recovered.damaged);
+    assert_eq!(sequences(&drain(&mut spool)), [u64::MAX]);
+    let next = spool.next_key();
+    assert!(next.epoch > NOW && next.sequence == 1);
+}
