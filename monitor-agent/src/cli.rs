@@ -95,6 +95,10 @@ pub enum Command {
     /// Shows or sets what the running agent's programs look at
     Level(LevelArgs),
     /// Prints the running agent's state as JSON
+    ///
+    /// `reports_delivered` counts since the agent began; what was lost
+    /// (`reports_dropped`, `reports_damaged`, `reports_rejected` and
+    /// `reports_conflicting`) counts since its spool was made.
     Status(SocketArgs),
     /// Stops counting, and removes every program, map and pin, or those of some targets
     #[command(after_help = UNINSTALL_EXAMPLES)]

@@ -220,10 +220,12 @@ impl Control {
             "epoch": next.epoch,
             "next_sequence": next.sequence,
             "reports_pending": pending,
+            // Since this agent began; what was lost, since its spool was made.
             "reports_delivered": progress.delivered.load(Ordering::Relaxed),
             "reports_rejected": losses.rejected,
             "reports_conflicting": losses.conflicting,
             "reports_dropped": losses.dropped,
+            "reports_damaged": losses.damaged,
             "spool_bytes": bytes,
             "samples_dropped": self.shared.samples.dropped(),
             "samples_failed": self.shared.failures(),
@@ -352,6 +354,24 @@ pub(crate) mod tests {
         for question in ["level tcp", "level http"] {
             let changed = control.answer_to(question).await;
             assert_eq!(control.answer_to("level").await, changed);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_status_has_every_loss_of_the_spool() {
+        let dir = tempfile::tempdir().unwrap();
+        let sampler = sampler(Duration::from_secs(3_600));
+        let control = control(&sampler, dir.path());
+        {
+            let mut spool = lock(&control.spool);
+            let key = spool.append(b"no report", b"").unwrap();
+            spool.discard(key);
+        }
+        let status = control.answer_to("status").await;
+        let losses = lock(&control.spool).losses();
+        assert_eq!(losses.damaged, 1);
+        for (reason, lost) in losses.by_reason() {
+            assert_eq!(status[reason].as_u64(), Some(lost), "{reason}");
         }
     }
 
