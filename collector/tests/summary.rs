@@ -149,6 +149,117 @@ async fn figures_are_those_of_the_reports_in_every_tier() {
 }
 
 #[tokio::test]
+async fn what_is_kept_as_roll_ups_alone_is_in_the_sum() {
+    const HOUR_NS: u64 = 60 * MINUTE_NS;
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    let base_ns = now_ns() / HOUR_NS * HOUR_NS - 4 * HOUR_NS;
+    // A minute in each of two hours.
+    for sequence in 1..=24 {
+        let hour_ns = (sequence - 1) / 12 * (HOUR_NS - MINUTE_NS);
+        let end_ns = base_ns + hour_ns + sequence * WINDOW_NS;
+        agent.export(window("web", sequence, end_ns)).await;
+    }
+    let sent = [Some(10 * (1..=24u64).sum::<u64>()); 2];
+    let range = |since_ns: u64, hours: u64| {
+        let until = time(since_ns + hours * HOUR_NS);
+        format!("by=upstream&since={}&until={until}", time(since_ns))
+    };
+    let both = range(base_ns, 2);
+    let days = format!("by=upstream&since={}", time(base_ns - 96 * HOUR_NS));
+    eventually("it is rolled up", || {
+        requests(&ask(&collector, &days)) == sent
+    });
+    let all = ask(&collector, &both);
+    assert_eq!((&*all.range.tier, requests(&all)), ("raw", sent.to_vec()));
+    // Both ranges are as long, and over; the one before had nothing.
+    let compared = ask(&collector, &format!("{days}&against=4d"));
+    let before = compared.against.clone().unwrap();
+    assert_eq!((&*compared.range.tier, &*before.tier), ("1h", "1h"));
+    // Or an hour later, where one ended meanwhile.
+    let ends = [4, 5].map(|hours| base_ns + hours * HOUR_NS);
+    let ends = ends.map(|end_ns| (time(end_ns), time(end_ns - 96 * HOUR_NS)));
+    assert!(ends.contains(&(compared.range.until.clone(), before.until)));
+    assert_eq!(before.since, time(base_ns - 192 * HOUR_NS));
+    assert_eq!(requests(&compared), sent);
+
+    // The first hour's reports are gone, then its roll-ups of a minute as well.
+    let minute_s = base_ns / 1_000_000_000 + 60;
+    let mut collector = collector;
+    for (gone, tier) in [
+        (
+            format!("DELETE FROM reports WHERE window_end_ns <= {minute_s}000000000"),
+            "1m",
+        ),
+        (
+            format!(
+                "DELETE FROM host_rolls WHERE tier_s = 60 AND start_s < {minute_s};
+                 DELETE FROM endpoint_rolls WHERE tier_s = 60 AND start_s < {minute_s}"
+            ),
+            "1h",
+        ),
+    ] {
+        assert_eq!(collector.terminate(), Some(0));
+        let store = rusqlite::Connection::open(dir.path().join("collector.db")).unwrap();
+        store.execute_batch(&gone).unwrap();
+        drop(store);
+        collector = Collector::start(dir.path());
+        let summary = ask(&collector, &both);
+        assert_eq!(
+            (&*summary.range.tier, requests(&summary)),
+            (tier, sent.to_vec())
+        );
+        assert_eq!(summary.partial, <[&str; 0]>::default());
+        // So is the other side of a comparison, from the same tier.
+        let later = range(base_ns + 2 * HOUR_NS, 2) + "&against=2h";
+        let summary = ask(&collector, &later);
+        let before = summary.against.clone().unwrap();
+        assert_eq!((&*summary.range.tier, &*before.tier), (tier, tier));
+        let against = summary.total.against.unwrap();
+        assert_eq!(against.counter("requests"), sent[0]);
+        // Of the second hour all reports are there.
+        let newer = ask(&collector, &range(base_ns + HOUR_NS, 1));
+        assert_eq!(newer.range.tier, "raw");
+    }
+}
+
+/// As of an agent with windows of 100 ms.
+#[tokio::test]
+async fn what_has_too_many_reports_is_summed_up_from_roll_ups() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    let end_ns = now_ns() / MINUTE_NS * MINUTE_NS - 50 * MINUTE_NS;
+    agent.export(window("web", 1, end_ns)).await;
+    let raw = format!("by=upstream&since={}", time(end_ns - MINUTE_NS));
+    assert_eq!(ask(&collector, &raw).range.tier, "raw");
+    let days = format!("by=upstream&since={}", time(end_ns - 2880 * MINUTE_NS));
+    eventually("it is rolled up", || {
+        requests(&ask(&collector, &days)) == [Some(10); 2]
+    });
+    assert_eq!(collector.terminate(), Some(0));
+    let store = rusqlite::Connection::open(dir.path().join("collector.db")).unwrap();
+    store
+        .execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+             INSERT INTO reports
+                 (window_end_ns, host, epoch, sequence, stored_ns, received_ns, checksum, body)
+             SELECT window_end_ns + i * 100000000, host, epoch, sequence + i, stored_ns + i,
+                 received_ns, checksum, body
+             FROM reports, n",
+        )
+        .unwrap();
+    drop(store);
+    let collector = Collector::start(dir.path());
+    let summary = ask(&collector, &raw);
+    assert_eq!(
+        (&*summary.range.tier, requests(&summary)),
+        ("1m", vec![Some(10); 2])
+    );
+}
+
+#[tokio::test]
 async fn hostile_questions_are_refused_in_words_or_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path());

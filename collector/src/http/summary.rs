@@ -10,8 +10,9 @@ use axum::{
     response::Response,
 };
 use budget::{Held, Use};
+use daemon::clock::unix_ns;
 use query::{
-    QueryBackend, Readers, Summed,
+    QueryBackend, ReadError, Readers, Summed,
     summary::{self, By, Groups, Order, Question, Sort, SummaryPlan},
 };
 use serde::Deserialize;
@@ -53,27 +54,21 @@ pub(super) async fn read(
              reports, or query the recording rules of dist/prometheus in the engine",
         ));
     };
-    let before = before.map(|age| {
-        question.plan.before(age).ok_or_else(|| {
-            Problem::bad_request(format!(
-                "against={:?} leads to before 1970: use a shorter age",
-                query.against
-            ))
-        })
-    });
-    let before = before.transpose()?;
     let hosts = fleet.chosen(&query.host);
     let room = || state.budget.open(Use::Answers, &peer.name());
-    let (question, now) = sum_up(readers, &hosts, question, room()).await?;
-    let mut partial = now.reading.partial();
+    let sums = sum_up(readers, &hosts, question, before, room).await?;
+    let Sums {
+        question,
+        now,
+        before,
+    } = sums;
+    let mut partial = now.partial();
     let mut held = now.reading.held;
     let mut against: Option<(SummaryPlan, Groups)> = None;
-    if let Some(plan) = before {
-        let (question, sum) =
-            sum_up(readers, &hosts, Question { plan, ..question }, room()).await?;
-        partial.extend(sum.reading.partial());
+    if let Some((plan, sum)) = before {
+        partial.extend(sum.partial());
         held.join(sum.reading.held);
-        against = Some((question.plan, sum.groups));
+        against = Some((plan, sum.groups));
     }
     let groups = now.groups.len() + against.as_ref().map_or(0, |(_, groups)| groups.len());
     held.grow(summary::answer_bytes(groups, order.limit))?;
@@ -90,24 +85,94 @@ pub(super) async fn read(
     hold::json(&state.pool, answer).await
 }
 
-/// From the reports of a range that is short enough, or where none of them is kept any
-/// more, from its roll-ups.
+/// A range and the one that it is compared with, both from the same tier.
+struct Sums {
+    question: Question,
+    now: Summed,
+    before: Option<(SummaryPlan, Summed)>,
+}
+
+impl Sums {
+    /// Whether this tier keeps everything that is kept of both ranges.
+    fn is_whole(&self) -> bool {
+        let before = self.before.iter().map(|(_, sum)| sum);
+        before
+            .chain([&self.now])
+            .all(|sum| sum.lacks_until_s.is_none())
+    }
+}
+
+/// From the reports of a range that is short enough, or where some of them are not kept
+/// any more or there are too many, from its roll-ups.
 async fn sum_up(
     readers: &Readers,
     hosts: &[Arc<HostState>],
-    question: Question,
-    room: Held,
-) -> Result<(Question, Summed), Problem> {
-    let spare = room.another(0)?;
-    let mut read = readers.summary(hosts, question, room).await?;
-    if let Some(plan) = question.plan.rolled().filter(|_| read.groups.is_empty()) {
-        let rolled = Question { plan, ..question };
-        read.join(readers.summary(hosts, rolled, spare).await?);
-        if !read.groups.is_empty() {
-            return Ok((rolled, read));
+    mut question: Question,
+    age: Option<Duration>,
+    room: impl Fn() -> Held,
+) -> Result<Sums, Problem> {
+    let mut finest = None;
+    loop {
+        let coarser = question.plan.coarser();
+        match in_tier(readers, hosts, question, age, &room).await {
+            Ok(sums) if sums.is_whole() || coarser.is_none() => return Ok(sums),
+            Ok(sums) => finest = finest.or(Some(sums)),
+            Err(NoSums::Read(ReadError::TooMuch(_))) if coarser.is_some() => {}
+            Err(NoSums::Read(ReadError::TooMuch(what))) => {
+                return finest.ok_or_else(|| ReadError::TooMuch(what).into());
+            }
+            Err(NoSums::Read(error)) => return Err(error.into()),
+            Err(NoSums::TooOld) => {
+                return Err(Problem::bad_request(
+                    "against leads to before 1970: use a shorter age",
+                ));
+            }
+        }
+        if let Some(plan) = coarser {
+            question.plan = plan;
         }
     }
-    Ok((question, read))
+}
+
+/// Why a tier has no answer.
+enum NoSums {
+    Read(ReadError),
+    /// The range it would be compared with begins before 1970.
+    TooOld,
+}
+
+impl From<ReadError> for NoSums {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// Both ranges from the tier of the question's plan.
+async fn in_tier(
+    readers: &Readers,
+    hosts: &[Arc<HostState>],
+    mut question: Question,
+    age: Option<Duration>,
+    room: &impl Fn() -> Held,
+) -> Result<Sums, NoSums> {
+    let Some(age) = age else {
+        let now = readers.summary(hosts, question, room()).await?;
+        return Ok(Sums {
+            question,
+            now,
+            before: None,
+        });
+    };
+    question.plan = question.plan.finished(unix_ns() / NS);
+    let plan = question.plan.before(age).ok_or(NoSums::TooOld)?;
+    let now = readers.summary(hosts, question, room()).await?;
+    let before = Question { plan, ..question };
+    let before = readers.summary(hosts, before, room()).await?;
+    Ok(Sums {
+        question,
+        now,
+        before: Some((plan, before)),
+    })
 }
 
 fn question(query: &SummaryQuery, hosts: u64) -> Result<Question, Problem> {

@@ -3,12 +3,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use budget::Held;
-use monitor_proto::json::SummaryHost;
+use monitor_proto::json::{self, SummaryHost};
 use rollup::{EndpointId, EndpointRoll};
 use rusqlite::Connection;
 use store::{
     HostState,
     kept::Damage,
+    reports,
     rolls::{self, EndpointRow, Range},
 };
 
@@ -17,7 +18,7 @@ use crate::{
     read_error::ReadError,
     reading::Reading,
     series::Tier,
-    summary::{Group, Groups, Question},
+    summary::{Group, Groups, Question, SummaryPlan},
 };
 
 /// Roll-ups that one thread reads for an answer.
@@ -28,6 +29,9 @@ const ROLLS_MAX: usize = 1_000_000;
 pub struct Summed {
     pub groups: Groups,
     pub reading: Reading,
+    /// Up to this second something of the range is no longer kept in this tier, of which
+    /// coarser roll-ups are.
+    pub lacks_until_s: Option<u64>,
 }
 
 impl Summed {
@@ -36,6 +40,7 @@ impl Summed {
         Self {
             groups: Groups::default(),
             reading: Reading::new(room),
+            lacks_until_s: None,
         }
     }
 
@@ -43,6 +48,19 @@ impl Summed {
     pub fn join(&mut self, other: Self) {
         self.groups.join(other.groups);
         self.reading.join(other.reading);
+        self.lacks_until_s = self.lacks_until_s.max(other.lacks_until_s);
+    }
+
+    /// Why the answer is not everything.
+    pub fn partial(&self) -> Vec<String> {
+        let mut partial = self.reading.partial();
+        partial.extend(self.lacks_until_s.map(|s| {
+            format!(
+                "what is older than {} is no longer kept as finely: choose a host or a shorter range",
+                json::rfc3339(s.saturating_mul(1_000_000_000))
+            )
+        }));
+        partial
     }
 }
 
@@ -56,6 +74,8 @@ pub(super) fn read(
     let mut all = Summed::new(room);
     let mut rolls_left = ROLLS_MAX;
     for host in hosts {
+        let lacks_until_s = lacks_until_s(connection, host.row.key, question.plan)?;
+        all.lacks_until_s = all.lacks_until_s.max(lacks_until_s);
         let before = all.reading.held.bytes();
         let newest = names(host, &mut all.reading)?;
         let names_bytes = all.reading.held.bytes() - before;
@@ -77,6 +97,44 @@ pub(super) fn read(
         all.reading.held.shrink(held);
     }
     Ok(all)
+}
+
+/// Where a host's first report or bucket lies, if it is behind the range's beginning and
+/// coarser roll-ups have something of before.
+fn lacks_until_s(
+    connection: &Connection,
+    host: i64,
+    plan: SummaryPlan,
+) -> rusqlite::Result<Option<u64>> {
+    let first_s = match plan.tier {
+        Tier::Raw => reports::first_end_ns(connection, host)?
+            .map(|end_ns| end_ns.saturating_sub(1) / 1_000_000_000),
+        Tier::Rolled(tier_s) => {
+            let all = Range {
+                tier_s,
+                start_s: 0,
+                end_s: u64::MAX,
+            };
+            rolls::first_of_host(connection, host, all)?
+        }
+    };
+    let first_s = first_s.unwrap_or(u64::MAX);
+    if first_s <= plan.start_s {
+        return Ok(None);
+    }
+    for tier_s in plan.tier.coarser() {
+        // Buckets that end before it have nothing of it.
+        let end_s = first_s.saturating_add(1).saturating_sub(tier_s);
+        let before = Range {
+            tier_s,
+            start_s: plan.start_s - plan.start_s % tier_s,
+            end_s: end_s.min(plan.end_s),
+        };
+        if rolls::first_of_host(connection, host, before)?.is_some() {
+            return Ok(Some(first_s.min(plan.end_s)));
+        }
+    }
+    Ok(None)
 }
 
 /// The names of a host's endpoints in its newest report.

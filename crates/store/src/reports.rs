@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 
 use crate::{checksum::Checksum, from_sql, to_sql};
 
@@ -83,6 +83,14 @@ pub(crate) fn checksum(at: &Cursor, stored_ns: u64, received_ns: u64) -> u32 {
         .number(to_sql(stored_ns))
         .number(to_sql(received_ns))
         .finish()
+}
+
+/// When the first window ends of which a host's report is kept.
+pub fn first_end_ns(connection: &Connection, host: i64) -> rusqlite::Result<Option<u64>> {
+    let first: Option<i64> = connection
+        .prepare_cached("SELECT min(window_end_ns) FROM reports WHERE host = ?")?
+        .query_row([host], |row| row.get(0))?;
+    Ok(first.map(from_sql))
 }
 
 /// From `COLUMNS`.

@@ -1,6 +1,6 @@
 //! Which steps are answered, and from what.
 
-use rollup::Rolling;
+use rollup::{Rolling, TIERS_S};
 
 use super::Metric;
 
@@ -34,6 +34,15 @@ impl Tier {
             Self::Rolled(60) => "1m",
             Self::Rolled(_) => "1h",
         }
+    }
+
+    /// The seconds of the roll-ups that are coarser.
+    pub(crate) fn coarser(self) -> impl Iterator<Item = u64> {
+        let own_s = match self {
+            Self::Raw => 0,
+            Self::Rolled(tier_s) => tier_s,
+        };
+        TIERS_S.into_iter().filter(move |tier_s| *tier_s > own_s)
     }
 }
 

@@ -57,11 +57,24 @@ impl SummaryPlan {
         }
     }
 
-    /// The same range of roll-ups, for when its reports are no longer kept; `None` where
-    /// it is that already.
-    pub fn rolled(self) -> Option<Self> {
-        let rolled = || Self::of_tier(Tier::Rolled(60), self.start_s, self.end_s);
-        (self.tier == Tier::Raw).then(rolled)
+    /// The same range of what is coarser and kept for longer: minutes, then hours.
+    pub fn coarser(self) -> Option<Self> {
+        let tier_s = self.tier.coarser().next()?;
+        let tier = Tier::Rolled(tier_s);
+        Some(Self::of_tier(tier, self.start_s, self.end_s))
+    }
+
+    /// The same range without a bucket that is not over yet, as that is less than the
+    /// whole one that it would be compared with; where there is another one.
+    pub fn finished(self, now_s: u64) -> Self {
+        let Tier::Rolled(tier_s) = self.tier else {
+            return self;
+        };
+        let over_s = now_s - now_s % tier_s;
+        if over_s <= self.start_s || over_s >= self.end_s {
+            return self;
+        }
+        Self::of_tier(self.tier, self.start_s, over_s)
     }
 
     /// A range of the same length and tier so long before; `None` where that is before

@@ -250,7 +250,23 @@ fn the_range_is_whole_buckets_in_sixty_steps_at_the_most() {
     let before = day.before(Duration::from_secs(61)).unwrap();
     assert_eq!(before.start_s % 60, 0);
     assert_eq!(before.end_s - before.start_s, day.end_s - day.start_s);
-    assert_eq!(day.rolled(), None);
+    let hours = day.coarser().unwrap();
+    assert_eq!((hours.tier, hours.coarser()), (Tier::Rolled(3600), None));
+    assert_eq!(plan().coarser().unwrap().tier, Tier::Rolled(60));
+}
+
+#[test]
+fn what_is_compared_is_over() {
+    let hours = SummaryPlan::of_hosts(1, 7200, 7200 + 30 * 86_400 + 60).unwrap();
+    assert_eq!(hours.end_s % 3600, 0);
+    let over = hours.finished(hours.end_s - 1);
+    assert_eq!((over.start_s, over.end_s), (7200, hours.end_s - 3600));
+    let before = over.before(Duration::from_secs(3600)).unwrap();
+    assert_eq!((before.start_s, before.end_s), (3600, over.end_s - 3600));
+    // What is over is whole, and the only bucket there is stays.
+    assert_eq!(hours.finished(hours.end_s), hours);
+    assert_eq!(hours.finished(7300), hours);
+    assert_eq!(plan().finished(659), plan());
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub use row::{Histogram, Owner, endpoint_rolls, host_rolls, whole_endpoint_rolls
 pub(super) use row::{add_endpoint_roll, add_host_roll};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{checksum::Checksum, text, to_sql};
+use super::{checksum::Checksum, from_sql, text, to_sql};
 
 /// Endpoints of one host that have roll-ups; a proxy has tens.  Of a host that names
 /// ever new ones, those go that were not seen for the longest time.
@@ -77,6 +77,29 @@ pub fn owner_of_host(key: i64, id: &str) -> Owner {
         key,
         identity: Checksum::default().text(id).finish(),
     }
+}
+
+/// The start of the first bucket that a host has in a range.
+pub fn first_of_host(
+    connection: &Connection,
+    host: i64,
+    range: Range,
+) -> rusqlite::Result<Option<u64>> {
+    let first: Option<i64> = connection
+        .prepare_cached(
+            "SELECT min(start_s) FROM host_rolls
+             WHERE tier_s = ? AND host = ? AND start_s >= ? AND start_s < ?",
+        )?
+        .query_row(
+            params![
+                to_sql(range.tier_s),
+                host,
+                to_sql(range.start_s),
+                to_sql(range.end_s)
+            ],
+            |row| row.get(0),
+        )?;
+    Ok(first.map(from_sql))
 }
 
 /// The endpoints of a host.
