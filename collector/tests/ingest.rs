@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use common::{Agent, Collector, DEADLINE, report};
 use jiff::Timestamp;
 use monitor_proto::v1::{self, ExportOutcome};
+use prost::Message as _;
 
 #[tokio::test]
 async fn a_report_is_read_as_it_was_sent() {
@@ -234,31 +235,62 @@ async fn garbage_on_the_port_harms_nobody() {
         assert!(end.is_ok(), "the connection is ended");
     }
     // A message that is no protobuf, over a sound connection.
-    let raw = hostile_message(&collector).await;
-    assert!(raw.is_err(), "a broken message ends the stream");
+    // Here a `Host` whose id is not UTF-8.
+    let hostile = vec![0x0a, 0x04, 0x0a, 0x02, 0xff, 0xff];
+    let ended = export_bytes(&collector, hostile).await.unwrap_err();
+    // By this agents look whether it is one.
+    assert_eq!(ended.code(), tonic::Code::InvalidArgument, "{ended}");
     let mut agent = collector.agent().await;
     assert_eq!(agent.export(report("web", 1)).await, ExportOutcome::Stored);
 }
 
-/// Sends a `Host` whose id is not UTF-8 where a report is due.
-async fn hostile_message(collector: &Collector) -> Result<(), tonic::Status> {
+#[tokio::test]
+async fn another_order_of_map_entries_is_no_conflict() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let with = |losses: &[(&str, u64)]| {
+        let losses = losses.iter().map(|(name, n)| ((*name).to_owned(), *n));
+        let mut report = report("web", 1);
+        report.losses = losses.collect();
+        report.encode_to_vec()
+    };
+    let losses = [("reports_dropped", 1), ("ring_full", 4)];
+    let mut other = with(&[]);
+    for loss in losses.into_iter().rev() {
+        let losses = [(loss.0.to_owned(), loss.1)].into();
+        let entry = v1::Report {
+            losses,
+            ..v1::Report::default()
+        };
+        other.extend(entry.encode_to_vec());
+    }
+    let sent = with(&losses);
+    assert_eq!(other.len(), sent.len());
+    let first = export_bytes(&collector, other).await.unwrap();
+    assert_eq!(first, ExportOutcome::Stored);
+    let again = export_bytes(&collector, sent).await.unwrap();
+    assert_eq!(again, ExportOutcome::Duplicate);
+}
+
+/// Sends these bytes where a report is due.
+async fn export_bytes(
+    collector: &Collector,
+    inner: Vec<u8>,
+) -> Result<ExportOutcome, tonic::Status> {
     #[derive(Clone, PartialEq, prost::Message)]
     struct Bytes {
         #[prost(bytes, tag = "1")]
         inner: Vec<u8>,
     }
-    let report = Bytes {
-        inner: vec![0x0a, 0x04, 0x0a, 0x02, 0xff, 0xff],
-    };
     let mut client = tonic::client::Grpc::new(collector.channel().await);
     client.ready().await.unwrap();
-    let mut request = tonic::Request::new(tokio_stream::once(report));
+    let mut request = tonic::Request::new(tokio_stream::once(Bytes { inner }));
     let value = format!("Bearer {}", collector.token).parse().unwrap();
     request.metadata_mut().insert("authorization", value);
-    let codec = tonic_prost::ProstCodec::<Bytes, Bytes>::default();
+    let codec = tonic_prost::ProstCodec::<Bytes, v1::ExportResponse>::default();
     let path = "/speedmimi.v1.ReportService/Export".parse().unwrap();
     let mut answers = client.streaming(request, path, codec).await?.into_inner();
-    answers.message().await.map(drop)
+    Ok(answers.message().await?.unwrap().outcome())
 }
 
 #[tokio::test]
