@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use testkit::fixtures::Binaries;
 
 use self::{
@@ -197,7 +197,8 @@ fn measure(
             .into_iter()
             .filter(|answer| case.counts(answer.due, duration))
             .collect();
-        let mut sample = Sample::of(&counted, duration - duration / 3, in_flight);
+        let mut sample = Sample::of(&counted, duration - duration / 3, in_flight)
+            .context("a balancer has no figures: run the bench on a machine that is less busy")?;
         let answers = stand.backends.iter().map(|one| one.answers() as f64);
         let all: f64 = answers.sum();
         sample.first_backend_percent = 100.0 * stand.backends[0].answers() as f64 / all.max(1.0);
@@ -210,32 +211,30 @@ fn measure(
 }
 
 impl Sample {
-    fn of(answers: &[Answer], duration: Duration, in_flight: u64) -> Self {
+    /// `None` where nothing was answered with 200: there is no time then.
+    fn of(answers: &[Answer], duration: Duration, in_flight: u64) -> Option<Self> {
         let good = |answer: &&Answer| answer.status == Some(200);
         let times = answers.iter().filter(good);
         let mut ms: Vec<f64> = times.map(|one| one.took.as_secs_f64() * 1e3).collect();
         ms.sort_by(f64::total_cmp);
         let errors = (answers.len() - ms.len()) as f64;
-        Self {
+        Some(Self {
             requests_per_second: ms.len() as f64 / duration.as_secs_f64(),
-            p50_ms: percentile(&ms, 500),
-            p99_ms: percentile(&ms, 990),
-            p999_ms: percentile(&ms, 999),
+            p50_ms: percentile(&ms, 500)?,
+            p99_ms: percentile(&ms, 990)?,
+            p999_ms: percentile(&ms, 999)?,
             errors,
             errors_percent: 100.0 * errors / answers.len().max(1) as f64,
             errors_beyond_in_flight: (errors - in_flight as f64).max(0.0),
             first_backend_percent: 0.0,
-        }
+        })
     }
 }
 
-/// The least of the figures that so many of a thousand do not exceed; 0 of none.
-fn percentile(sorted: &[f64], per_mille: usize) -> f64 {
+/// The least of the figures that so many of a thousand do not exceed; `None` of none.
+fn percentile(sorted: &[f64], per_mille: usize) -> Option<f64> {
     let rank = (per_mille * sorted.len()).div_ceil(1_000);
-    sorted
-        .get(rank.saturating_sub(1))
-        .copied()
-        .unwrap_or_default()
+    sorted.get(rank.saturating_sub(1)).copied()
 }
 
 /// The figures of every balancer, and those of the adaptive one as shares.
@@ -292,10 +291,10 @@ mod tests {
     #[test]
     fn percentiles_are_figures_that_were_measured() {
         let figures: Vec<f64> = (1..=1_000).map(f64::from).collect();
-        let of = |per_mille| percentile(&figures, per_mille).to_string();
-        assert_eq!([of(500), of(990), of(999)], ["500", "990", "999"]);
-        assert_eq!(percentile(&[7.0], 999).to_string(), "7");
-        assert_eq!(percentile(&[], 500).to_string(), "0");
+        let of = |per_mille| percentile(&figures, per_mille);
+        assert_eq!([of(500), of(990), of(999)], [500.0, 990.0, 999.0].map(Some));
+        assert_eq!(percentile(&[7.0], 999), Some(7.0));
+        assert_eq!(percentile(&[], 500), None);
     }
 
     #[test]
@@ -310,13 +309,17 @@ mod tests {
             answer(Some(503), 1),
             answer(None, 10_000),
         ];
-        let sample = Sample::of(&answers, Duration::from_secs(2), 1);
-        let figures = [
-            sample.requests_per_second,
-            sample.p99_ms,
-            sample.errors,
-            sample.errors_beyond_in_flight,
-        ];
-        assert_eq!(figures.map(|one| one.to_string()), ["0.5", "10", "2", "1"]);
+        let of = |answers| Sample::of(answers, Duration::from_secs(2), 1);
+        let figures = of(&answers).map(|sample| {
+            let beyond = sample.errors_beyond_in_flight;
+            [
+                sample.requests_per_second,
+                sample.p99_ms,
+                sample.errors,
+                beyond,
+            ]
+        });
+        assert_eq!(figures, Some([0.5, 10.0, 2.0, 1.0]));
+        assert!(of(&answers[1..]).is_none(), "no answer has a time");
     }
 }
