@@ -81,7 +81,7 @@ function drawHost(hosts, nowMs, name) {
   redraw(byId("where"), []);
   redraw(byId("hosts"), host ? [hostCard(host, nowMs, address({ host: host.id }))] : []);
   redraw(byId("details"), host ? details(host, url.searchParams.get("sort"), view()) : []);
-  unknown(!host, `This collector has no report of a host “${name}”. Choose one of all hosts.`);
+  unknown(!host, `This collector has no report of a host “${name}”. Go back to all hosts and choose one.`);
 }
 
 /// One listener, upstream or backend, on all of its hosts.
@@ -90,7 +90,7 @@ function drawChosen(hosts, chosen) {
   redraw(byId("where"), one ? chosenTables(chosen, one, view()).map(panel) : []);
   redraw(byId("hosts"), []);
   redraw(byId("details"), []);
-  unknown(!one, `No host that reports now has a ${Object.keys(chosen).at(-1)} “${Object.values(chosen).at(-1)}”. Choose one of all.`);
+  unknown(!one, `No host that reports now has a ${Object.keys(chosen).at(-1)} “${Object.values(chosen).at(-1)}”. Go back to all hosts and choose one.`);
   if (one) showCharts(chartsOf(chosen, one));
   else if (loaded) showCharts(null);
 }
