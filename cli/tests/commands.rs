@@ -102,7 +102,9 @@ async fn tables_hold_the_figures_and_no_colour_in_a_pipe() {
     assert!(colored.contains('\u{1b}'));
     let hosts = stdout(&["hosts", "--collector", &c.url]);
     assert!(
-        hosts.contains("id-web") && hosts.contains("LAST SEEN"),
+        ["id-web", "LAST SEEN", "LABELS", "region=north"]
+            .iter()
+            .all(|text| hosts.contains(text)),
         "{hosts}"
     );
     let stats = stdout(&["stats", "web", "--collector", &c.url]);

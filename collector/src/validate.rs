@@ -6,7 +6,12 @@ use std::{
     ops::Range,
 };
 
-use monitor_proto::{REPORT_ENDPOINTS_MAX, figures::CONNECTIONS_FAILED, v1};
+use monitor_proto::{
+    REPORT_ENDPOINTS_MAX,
+    figures::CONNECTIONS_FAILED,
+    host_labels::{self, InvalidLabels},
+    v1,
+};
 
 const HOST_ID_BYTES_MAX: usize = 256;
 const LABEL_BYTES_MAX: usize = 4096;
@@ -47,6 +52,8 @@ pub(crate) enum Invalid {
     WindowReversed,
     #[error("duplicate endpoint {address:?} with the same role and target")]
     EndpointTwice { address: String },
+    #[error("host.labels: {0}")]
+    HostLabels(#[from] InvalidLabels),
     #[error("{0} has a scale below -4 or above 20, or buckets outside 1 µs to 1 h")]
     HistogramRange(&'static str),
 }
@@ -92,6 +99,7 @@ fn identity(host: &v1::Host, agent: &v1::Agent) -> Result<(), Invalid> {
     label(&host.name, "host.name")?;
     label(&host.boot_id, "host.boot_id")?;
     label(&host.kernel, "host.kernel")?;
+    host_labels::check(&host.labels)?;
     label(&agent.version, "agent.version")?;
     storable(agent.epoch, "agent.epoch")?;
     finite(agent.cpu_usage_ratio, "agent.cpu_usage_ratio")
@@ -323,6 +331,22 @@ mod tests {
         assert_eq!(refused(|r| r.sequence = 0), "sequence is missing");
         let no_id = refused(|r| r.host.as_mut().unwrap().id.clear());
         assert_eq!(no_id, "host.id is missing");
+    }
+
+    #[test]
+    fn labels_of_a_host_are_bounded() {
+        let labels = |r: &mut v1::Report, key: &str| {
+            let host = r.host.as_mut().unwrap();
+            host.labels.insert(key.into(), "v".into());
+        };
+        let hostile = refused(|r| labels(r, "x\"} 1\ny"));
+        assert_eq!(
+            hostile,
+            "host.labels: label \"x\\\"} 1\\ny\": a key has 1 to 63 letters a-z, digits, `_` and `.`, and \
+             begins with a letter"
+        );
+        let many = refused(|r| (0..17).for_each(|n| labels(r, &format!("k{n}"))));
+        assert_eq!(many, "host.labels: 17 labels: at most 16 are taken");
     }
 
     #[test]

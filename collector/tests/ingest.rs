@@ -27,6 +27,7 @@ async fn a_report_is_read_as_it_was_sent() {
 
     let hosts = collector.json("/api/v1/hosts");
     assert_eq!(hosts["hosts"][0]["host"]["id"], "id-web");
+    assert_eq!(hosts["hosts"][0]["host"]["labels"]["region"], "north");
     assert_eq!(hosts["hosts"][0]["reports"], 1);
     let stats = collector.json("/api/v1/hosts/id-web/stats");
     assert_eq!(stats["stats"]["cpu_usage"], 12.5);

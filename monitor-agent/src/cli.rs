@@ -18,6 +18,8 @@ use daemon::log::LogFormat;
 use daemon::units::{parse_address, parse_bytes, parse_duration};
 use settings::CommandLine;
 
+use crate::configured_host;
+
 /// Where pins are unless told otherwise.
 pub const PIN_DIR: &str = "/sys/fs/bpf/speedmimi";
 
@@ -43,7 +45,9 @@ Examples:
     --names-from /system.slice/nginx.service=/etc/nginx/nginx.conf \\
     --names-from /system.slice/haproxy.service=/etc/haproxy/haproxy.cfg
   speedmimi-agent run --pid 4711 --names-root /proc/4711/root --names-from /etc/nginx/nginx.conf
-  speedmimi-agent run --whole-host --report-interval 10s --spool-bytes 1GiB";
+  speedmimi-agent run --whole-host --report-interval 10s --spool-bytes 1GiB
+  speedmimi-agent run --auto --host-name edge-7 --label region=north \\
+    --label deployment.environment=production";
 
 const CONFIG_EXAMPLES: &str = "\
 Examples:
@@ -329,6 +333,17 @@ pub struct RunArgs {
     /// headers]
     #[arg(long, value_name = "URL")]
     pub otlp: Option<String>,
+    /// What this host is called in reports [default: as `uname -n` says]
+    #[arg(long, value_name = "NAME", value_parser = configured_host::parse_name)]
+    pub host_name: Option<String>,
+    /// File whose first line is this host's id, in place of one that is derived from
+    /// /etc/machine-id; for machines that were copied with it
+    #[arg(long, value_name = "FILE")]
+    pub host_id_file: Option<PathBuf>,
+    /// Label of this host in its reports, /metrics and OTLP, such as
+    /// deployment.environment=production; may be repeated, at most 16
+    #[arg(long, value_name = "KEY=VALUE", value_parser = configured_host::parse_label)]
+    pub label: Vec<(String, String)>,
     /// Watches this cgroup: a path below the cgroup2 mount, or an absolute one; may be
     /// repeated
     #[arg(long, value_name = "PATH")]

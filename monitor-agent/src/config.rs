@@ -10,6 +10,7 @@ use bpf::KernelLog;
 use clap::{FromArgMatches as _, error::ErrorKind};
 use daemon::{log::LogFormat, token::TokenError};
 use delivery::{Destination, Tls, TlsError, token::Token};
+use host_metrics::identity;
 use kernel_sample::Level;
 use monitor_otlp::{Headers, HeadersError, OtlpUrl};
 use settings::{CommandLine, Setting, SettingsError};
@@ -17,6 +18,7 @@ use settings::{CommandLine, Setting, SettingsError};
 use crate::{
     capabilities::Needs,
     cli::{Cli, Command, ConfigCommand, KernelLogName, RunArgs},
+    configured_host,
     names::{NamesError, NamesFiles},
     queue::SAMPLES_MAX,
     target::{self, Resolved, Roots, TargetRequest},
@@ -104,6 +106,8 @@ pub struct Config {
     pub token: Token,
     /// Where it is read again and again.
     pub token_file: Option<PathBuf>,
+    /// What reports say of this host.
+    pub host: identity::Configured,
     /// What is watched.
     pub targets: TargetRequest,
     /// Whether network namespaces may come later.
@@ -241,8 +245,11 @@ impl Config {
             }),
             None => None,
         };
+        let host = configured_host::of(args.host_name, args.host_id_file.as_deref(), args.label)
+            .map_err(|(key, what)| refuse(key, &what))?;
         Ok(Self {
             origin: None,
+            host,
             collector,
             tls,
             otlp,

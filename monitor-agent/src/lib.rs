@@ -10,6 +10,7 @@ pub mod capabilities;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod configured_host;
 pub mod control;
 pub mod doctor;
 pub mod judge;

@@ -133,9 +133,11 @@ pub async fn run(
     let targets = &resolved.targets;
     let spool = Spool::open(&config.spool_dir, config.spool_bytes, unix_ms());
     let (mut spool, recovered) = spool?;
-    let host = identity::read(&config.spool_dir).map_err(|source| RunError::Identity {
-        dir: config.spool_dir.clone(),
-        source,
+    let host = identity::read(&config.spool_dir, config.host.clone()).map_err(|source| {
+        RunError::Identity {
+            dir: config.spool_dir.clone(),
+            source,
+        }
     })?;
     let checkpoint = Checkpoint::of(config.checkpoint.clone(), &host.boot_id, &config.pin_dir);
     let now = unix_ms();

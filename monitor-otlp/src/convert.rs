@@ -325,7 +325,10 @@ impl<'a> Points<'a> {
 /// apart by its id, for two hosts may have one name.
 fn resource(report: &v1::Report) -> Resource {
     let (host, agent) = (report.host.as_ref(), report.agent.as_ref());
+    let labels = host.into_iter().flat_map(|host| &host.labels);
+    let labels = labels.map(|(k, v)| (k.as_str(), v.as_str()));
     let host = |read: fn(&v1::Host) -> &str| host.map_or("", read);
+    // `host_labels::RESERVED`: no label of a host is one of them.
     let known = [
         ("service.name", "speedmimi-agent"),
         ("service.instance.id", host(|h| &h.id)),
@@ -335,9 +338,9 @@ fn resource(report: &v1::Report) -> Resource {
         ("os.type", "linux"),
         ("os.version", host(|h| &h.kernel)),
     ];
-    let known = known.iter().filter(|(_, value)| !value.is_empty());
+    let known = known.into_iter().filter(|(_, value)| !value.is_empty());
     Resource {
-        attributes: known.map(|(k, v)| wire::text(k, v)).collect(),
+        attributes: known.chain(labels).map(|(k, v)| wire::text(k, v)).collect(),
         ..Resource::default()
     }
 }

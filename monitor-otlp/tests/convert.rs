@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use monitor_otlp::{Part, REQUEST_BYTES_MAX, parts};
-use monitor_proto::v1;
+use monitor_proto::{host_labels, v1};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{KeyValue, any_value::Value},
@@ -53,6 +53,7 @@ fn report(endpoints: usize) -> v1::Report {
             id: "id-1".into(),
             name: "web".into(),
             kernel: "6.18".into(),
+            labels: [("region".into(), "north".into())].into(),
             ..Default::default()
         }),
         agent: Some(v1::Agent {
@@ -226,11 +227,15 @@ fn the_resource_is_the_host() {
         ("host.name", "web"),
         ("os.type", "linux"),
         ("os.version", "6.18"),
+        ("region", "north"),
     ];
     assert_eq!(
         texts(&resource.attributes),
         expected.map(|(k, v)| (k, v.to_owned()))
     );
+    let mut own = expected[..7].iter().map(|(k, _)| *k).collect::<Vec<_>>();
+    own.sort_unstable();
+    assert_eq!(own, host_labels::RESERVED);
 }
 
 #[test]

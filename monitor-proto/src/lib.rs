@@ -8,6 +8,7 @@ pub mod display;
 mod export;
 pub mod figures;
 pub mod histogram;
+pub mod host_labels;
 pub mod json;
 mod key;
 pub mod labels;

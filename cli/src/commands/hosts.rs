@@ -28,20 +28,27 @@ pub(crate) fn hosts(client: &Client, format: Format, out: &mut Output) -> Result
         );
         return Ok(());
     }
-    let rows: Vec<_> = hosts.hosts.iter().map(row).collect();
+    let with_labels = hosts.hosts.iter().any(|host| !host.host.labels.is_empty());
+    let rows: Vec<_> = (hosts.hosts.iter())
+        .map(|host| row(host, with_labels))
+        .collect();
     let head = ["NAME", "ID", "STATE", "LEVEL", "AGENT"].map(Cell::text);
     let figures = ["LAST SEEN", "REPORTS", "MISSING", "CONFLICTS"].map(Cell::figure);
-    Table::new(head.into_iter().chain(figures).collect()).print(&rows, out)
+    let labels = with_labels.then(|| Cell::text("LABELS"));
+    Table::new(head.into_iter().chain(figures).chain(labels).collect()).print(&rows, out)
 }
 
-fn row(host: &json::HostSummary) -> Vec<Cell> {
+fn row(host: &json::HostSummary, with_labels: bool) -> Vec<Cell> {
     let tone = tone(host.state);
     let age = host.age_ms.map(Duration::from_millis);
     let count = |n: u64| {
         let tone = if n == 0 { Tone::Plain } else { Tone::Warn };
         Cell::figure(n.to_string()).tone(tone)
     };
-    vec![
+    let labels: Vec<_> = (host.host.labels.iter())
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let mut row = vec![
         Cell::text(&host.host.name),
         Cell::text(&host.host.id),
         Cell::text(host.state.map_or(UNKNOWN, HostState::word)).tone(tone),
@@ -51,7 +58,9 @@ fn row(host: &json::HostSummary) -> Vec<Cell> {
         Cell::figure(host.reports.to_string()),
         count(host.missing_reports),
         count(host.conflicts),
-    ]
+    ];
+    row.extend(with_labels.then(|| Cell::text(&labels.join(","))));
+    row
 }
 
 fn tone(state: Option<HostState>) -> Tone {

@@ -181,6 +181,7 @@ pub fn report(host: &str, sequence: u64) -> v1::Report {
         host: Some(v1::Host {
             id: format!("id-{host}"),
             name: host.to_owned(),
+            labels: [("region".to_owned(), "north".to_owned())].into(),
             ..Default::default()
         }),
         agent: Some(v1::Agent {

@@ -322,6 +322,7 @@ pub fn report(host: &str, sequence: u64) -> v1::Report {
             id: format!("id-{host}"),
             name: host.to_owned(),
             boot_id: "b".into(),
+            labels: [("region".into(), "north".into())].into(),
             kernel: "6.18".into(),
             cores: 2,
         }),

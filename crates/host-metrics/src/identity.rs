@@ -1,6 +1,6 @@
 //! Who this host is.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use monitor_proto::v1;
 
@@ -8,17 +8,33 @@ use monitor_proto::v1;
 /// same machine-id gets another one, as machine-id(5) asks for.
 const ID_PURPOSE: &[u8] = b"speedmimi host id v1";
 
-/// Describes this host.  Where there is no `/etc/machine-id`, an id is made
-/// once and kept as `host-id` in `state_dir`.
+/// What is configured of a host in place of what the system says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configured {
+    /// In place of `/etc/machine-id`.
+    pub id: Option<String>,
+    /// In place of `uname -n`.
+    pub name: Option<String>,
+    /// What the host's reports carry beside these.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Describes this host.  Where no id is configured and there is no `/etc/machine-id`,
+/// an id is made once and kept as `host-id` in `state_dir`.
 ///
 /// # Errors
 /// Where an id must be made and cannot be kept.
-pub fn read(state_dir: &Path) -> io::Result<v1::Host> {
-    let id = match own_id() {
+pub fn read(state_dir: &Path, configured: Configured) -> io::Result<v1::Host> {
+    let id = match configured.id.or_else(own_id) {
         Some(id) => id,
         None => kept_id(&state_dir.join("host-id"))?,
     };
-    Ok(describe(id))
+    let host = describe(id);
+    Ok(v1::Host {
+        name: configured.name.unwrap_or(host.name),
+        labels: configured.labels,
+        ..host
+    })
 }
 
 /// Describes this host without keeping anything; its id is empty where there is
@@ -41,6 +57,7 @@ fn describe(id: String) -> v1::Host {
         boot_id: boot_id(),
         kernel: uname.release().to_string_lossy().into_owned(),
         cores: configured_cores().unwrap_or_else(|| u32::try_from(cores).unwrap_or(u32::MAX)),
+        labels: BTreeMap::new(),
     }
 }
 

@@ -78,6 +78,18 @@ impl Collector {
         kept.reports.values().any(has)
     }
 
+    /// The hosts that reported.
+    pub(crate) fn hosts(&self) -> Vec<v1::Host> {
+        let kept = self.kept.lock().unwrap();
+        let mut hosts: Vec<_> = kept
+            .reports
+            .values()
+            .map(|r| r.host.clone().unwrap())
+            .collect();
+        hosts.dedup();
+        hosts
+    }
+
     /// Requests and bytes: summed over all windows, and in the last totals.
     pub(crate) fn sums(&self) -> ((u64, u64), (u64, u64)) {
         let kept = self.kept.lock().unwrap();

@@ -14,7 +14,7 @@ mod otlp;
 mod receiver;
 mod spool;
 
-use std::{net::SocketAddr, path::Path, thread::JoinHandle, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, thread::JoinHandle, time::Duration};
 
 use kernel_sample::{Opened, Opener};
 use libtest_mimic::{Arguments, Completion, Trial};
@@ -57,6 +57,7 @@ fn main() {
         the_running_agent_is_asked_over_its_socket, nothing;
         an_agent_whose_sampler_fails_ends, nothing;
         two_agents_share_neither_spool_nor_socket, nothing;
+        reports_say_of_the_host_what_is_configured, nothing;
         ledger::windows_add_up_whatever_happens_to_the_spool, nothing;
         ledger::windows_add_up_on_a_disk_that_fills, Disk::missing;
         metrics::the_agent_s_own_metrics_are_served, nothing;
@@ -166,6 +167,32 @@ impl Agent {
     }
 }
 
+fn reports_say_of_the_host_what_is_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = dir.path().join("id");
+    fs::write(&id, "copy-7\n").unwrap();
+    let kernel = FakeKernel::start();
+    let collector = Collector::default();
+    let server = collector.serve(([127, 0, 0, 1], 0).into());
+    let args = RunArgs {
+        collector: format!("http://{}", server.address()),
+        host_name: Some("edge".to_owned()),
+        host_id_file: Some(id),
+        label: vec![("region".to_owned(), "north".to_owned())],
+        ..args(dir.path())
+    };
+    let agent = Agent::start_with(args, &kernel);
+    eventually("a report arrives", || collector.reports() > 0);
+    agent.end(End::Graceful);
+    let hosts = collector.hosts();
+    assert_eq!(hosts.len(), 1);
+    assert_eq!((&*hosts[0].id, &*hosts[0].name), ("copy-7", "edge"));
+    assert_eq!(
+        hosts[0].labels,
+        [("region".to_owned(), "north".to_owned())].into()
+    );
+}
+
 /// Killed, restarted, without a collector for a while: every request is
 /// reported exactly once, and no key ever has two bodies.
 fn windows_sum_up_to_what_was_counted_whatever_is_restarted() {
@@ -212,7 +239,7 @@ fn the_running_agent_is_asked_over_its_socket() {
         let status = control::ask(&socket, "status");
         status.is_ok_and(|s| s["newest"]["endpoints"].as_u64() == Some(2))
     });
-    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&socket).unwrap());
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&socket).unwrap());
     assert_eq!(mode & 0o777, 0o600);
     let level = |question: &str| control::ask(&socket, question).unwrap()["level"].clone();
     assert_eq!(level("level tcp"), "tcp");

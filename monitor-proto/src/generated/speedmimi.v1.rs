@@ -76,11 +76,13 @@ pub struct Report {
     #[prost(string, repeated, tag = "19")]
     pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Host {
-    /// Stable across restarts: derived from /etc/machine-id, or made once.
+    /// Stable across restarts: as configured, derived from /etc/machine-id, or made
+    /// once.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    /// As configured, or uname -n.
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
     /// /proc/sys/kernel/random/boot_id
@@ -92,6 +94,12 @@ pub struct Host {
     /// How many CPU cores the host has.
     #[prost(uint32, tag = "5")]
     pub cores: u32,
+    /// As configured, such as deployment.environment=production; at most 16.
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Agent {

@@ -73,6 +73,9 @@ pub struct Host {
     pub kernel: String,
     /// How many cores it has.
     pub cores: u32,
+    /// As its agent's configuration says.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// An agent.
@@ -116,6 +119,7 @@ impl From<&v1::Host> for Host {
             boot_id: h.boot_id.clone(),
             kernel: h.kernel.clone(),
             cores: h.cores,
+            labels: h.labels.clone(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The series of a host.
 
-use monitor_proto::{figures, split, v1};
+use monitor_proto::{figures, host_labels, split, v1};
 use rollup::duration_ns;
 
 use super::{
@@ -40,6 +40,22 @@ pub(super) const FAMILIES: &[Family] = &[
                 Labels::default(),
                 host.summary.last_seen_unix_ns as f64 / 1e9,
             );
+        }),
+    },
+    Family {
+        name: "speedmimi_host_info",
+        kind: Kind::Gauge,
+        help: "1, with the labels of the agent's configuration as label_KEY, the kernel's release and the agent's version.",
+        source: Source::Host(|host, emit| {
+            if let (Some(of), Some(agent)) = (&host.report.host, &host.report.agent) {
+                let mut labels = Labels::default()
+                    .with("kernel", &of.kernel)
+                    .with("version", &agent.version);
+                for (key, value) in &of.labels {
+                    labels = labels.with(host_labels::prometheus(key), value);
+                }
+                emit(labels, 1.0);
+            }
         }),
     },
     Family::new(

@@ -31,6 +31,12 @@ fn sample(up: bool) -> HostSample {
             host: Some(v1::Host {
                 id: "id-1".into(),
                 name: "web".into(),
+                kernel: "6.18".into(),
+                labels: [("a.b".into(), "\"1\"".into())].into(),
+                ..Default::default()
+            }),
+            agent: Some(v1::Agent {
+                version: "0.1.0".into(),
                 ..Default::default()
             }),
             host_metrics: Some(v1::HostMetrics {
@@ -77,6 +83,16 @@ fn of(sample: impl Fn() -> HostSample) -> HashMap<String, String> {
             (name.to_owned(), value.to_owned())
         })
         .collect()
+}
+
+#[test]
+fn labels_of_a_host_are_on_a_series_of_their_own() {
+    let name = "speedmimi_host_info{host=\"web\",host_id=\"id-1\",kernel=\"6.18\",version=\"0.1.0\",\
+                label_a_b=\"\\\"1\\\"\"}";
+    let all = series(true);
+    assert_eq!(all[name], "1");
+    let others = all.keys().filter(|name| name.contains("label_"));
+    assert_eq!(others.count(), 1);
 }
 
 #[test]

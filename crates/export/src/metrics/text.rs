@@ -1,6 +1,6 @@
 //! Lines of the text format.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use monitor_proto::figures::Number;
 
@@ -27,11 +27,11 @@ pub fn head(out: &mut String, name: &str, kind: Kind, help: &str) {
 
 /// Names and values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Labels(pub Vec<(&'static str, String)>);
+pub struct Labels(pub Vec<(Cow<'static, str>, String)>);
 
 impl Labels {
-    pub fn with(mut self, name: &'static str, value: &str) -> Self {
-        self.0.push((name, value.to_owned()));
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: &str) -> Self {
+        self.0.push((name.into(), value.to_owned()));
         self
     }
 
@@ -97,7 +97,10 @@ impl Sink for String {
     ) {
         self.push_str(name);
         let mut before = '{';
-        let all = labels.0.iter().map(|(name, value)| (*name, value.as_str()));
+        let all = labels
+            .0
+            .iter()
+            .map(|(name, value)| (&**name, value.as_str()));
         for (name, value) in all.chain(more) {
             self.push(before);
             before = ',';

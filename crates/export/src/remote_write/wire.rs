@@ -58,7 +58,10 @@ impl Sink for Series {
         };
         let named = std::iter::once(("__name__", name));
         // A label without a value is one that is not there.
-        let others = labels.0.iter().map(|(name, value)| (*name, value.as_str()));
+        let others = labels
+            .0
+            .iter()
+            .map(|(name, value)| (&**name, value.as_str()));
         let others = others.chain(more);
         let mut labels: Vec<Label> = named
             .chain(others.filter(|(_, value)| !value.is_empty()))

@@ -16,6 +16,9 @@ const PIECE_BYTES: u64 = 16;
 const MAP_NODE_BYTES: u64 = 400;
 /// Of each entry beside its key: nodes are half full at the least.
 const MAP_ENTRY_BYTES: u64 = 64;
+/// The same where values are texts.
+const TEXT_MAP_NODE_BYTES: u64 = 560;
+const TEXT_MAP_ENTRY_BYTES: u64 = 96;
 
 type Fields = &'static [(u32, Field)];
 
@@ -29,14 +32,16 @@ enum Field {
     /// Of so many bytes each.
     Messages(Fields, usize),
     Map,
+    /// Its values are texts.
+    TextMap,
     Varints,
     Doubles,
 }
 
-use Field::{Doubles, Map, Message, Messages, Text, Texts, Varints};
+use Field::{Doubles, Map, Message, Messages, Text, TextMap, Texts, Varints};
 
 const REPORT: Fields = &[
-    (1, Message(&[(1, Text), (2, Text), (3, Text), (4, Text)])),
+    (1, Message(HOST)),
     (2, Message(&[(1, Text)])),
     (8, Texts),
     (9, Message(HOST_METRICS)),
@@ -48,6 +53,7 @@ const REPORT: Fields = &[
     (16, Messages(&[], size_of::<v1::NetworkNamespace>())),
     (19, Texts),
 ];
+const HOST: Fields = &[(1, Text), (2, Text), (3, Text), (4, Text), (6, TextMap)];
 const HOST_METRICS: Fields = &[
     (10, Doubles),
     (12, Messages(NAMED, size_of::<v1::Disk>())),
@@ -114,6 +120,8 @@ fn of_value(field: Field, value: &[u8], first: bool) -> Option<u64> {
         Messages(fields, size) => (GROWTH * size as u64).saturating_add(of_fields(value, fields)?),
         Map if first => MAP_NODE_BYTES + PIECE_BYTES + length,
         Map => MAP_ENTRY_BYTES + PIECE_BYTES + length,
+        TextMap if first => TEXT_MAP_NODE_BYTES + 2 * PIECE_BYTES + length,
+        TextMap => TEXT_MAP_ENTRY_BYTES + 2 * PIECE_BYTES + length,
         Varints => GROWTH * number * value.iter().filter(|byte| **byte < 0x80).count() as u64,
         Doubles => GROWTH * length,
     })
@@ -162,6 +170,7 @@ mod tests {
         let lists = lines.filter(|line| line.starts_with("repeated ") || line.starts_with("map<"));
         let counted = [
             REPORT,
+            HOST,
             HOST_METRICS,
             ENDPOINT,
             COUNTERS,

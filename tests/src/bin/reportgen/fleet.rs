@@ -68,6 +68,7 @@ impl Host {
                 boot_id: format!("{:032x}", rng.u128(..)),
                 kernel: "6.1.0-28-amd64".into(),
                 cores: 8,
+                ..Default::default()
             },
             epoch: windows.first_start_ns / 1_000_000,
             sequence: 0,
