@@ -11,6 +11,7 @@ mod debian;
 mod demo;
 mod dist;
 mod ebpf;
+mod faults;
 mod packages;
 mod requirements;
 mod rootfs;

@@ -1,17 +1,18 @@
 //! `cargo xtask test`: everything that the tests need, then all of them.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::process::geteuid;
 
 use crate::{
     command::{output, run, step, timed},
-    debian,
+    debian, faults,
     packages::{self, Prepared},
     requirements,
     vm::{self, Image},
@@ -45,6 +46,9 @@ pub(crate) struct Args {
     /// units' tests in it.
     #[arg(long, conflicts_with_all = ["filter", "object", "kernel", "packages"])]
     units: bool,
+    /// Run the tests of the faults that docs/reliability.md lists, alone.
+    #[arg(long, conflicts_with_all = ["filter", "kernel", "packages", "units"])]
+    faults: bool,
 }
 
 /// What came of the tests.
@@ -68,6 +72,7 @@ pub(crate) fn main(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         }
         None if args.packages => of_packages(workspace)?,
         None if args.units => of_units(workspace)?,
+        None if args.faults => of_faults(workspace, object)?,
         None => run_all(workspace, object, args.filter.as_deref())?,
     };
     summary.print();
@@ -95,6 +100,29 @@ pub(crate) fn of_units(workspace: &Workspace) -> Result<Summary> {
         Ok(printed) => Summary::of_guest(&printed),
         Err(missing) => Ok(skipped(&missing)),
     }
+}
+
+/// Runs the tests that docs/reliability.md names.
+fn of_faults(workspace: &Workspace, object: Option<&Path>) -> Result<Summary> {
+    let text = fs::read_to_string(workspace.path(faults::FILE))?;
+    let named = faults::named(&text)
+        .map_err(|row| anyhow!("{} names no test in this row: {row}", faults::FILE))?;
+    build(workspace, object)?;
+    let mut all = Summary::default();
+    for test in &named {
+        step(&format!("{}: {}", test.program, test.test));
+        let mut command = with_object(workspace.cargo(), object);
+        command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]);
+        match test.program.as_str() {
+            "lib" => command.arg("--lib"),
+            program => command.args(["--test", program]),
+        };
+        let (summary, status) = observe(command.args(["--", &test.test]))?;
+        let ran = summary.passed + summary.failed + summary.skipped;
+        ensure!(ran > 0, "{} has no test {}", test.program, test.test);
+        all = all.and(summary.judged_with(status));
+    }
+    Ok(all)
 }
 
 fn skipped(reason: &str) -> Summary {
@@ -132,12 +160,7 @@ pub(crate) fn run_all(
     object: Option<&Path>,
     filter: Option<&str>,
 ) -> Result<Summary> {
-    prepare(workspace)?;
-    timed("building the tests and what they test", || {
-        // One build for programs and tests, so that both have the same
-        // features and nothing is compiled twice.
-        run(with_object(workspace.cargo(), object).args(["build", "--workspace", "--all-targets"]))
-    })?;
+    build(workspace, object)?;
     step("running the tests");
     let mut command = with_object(workspace.cargo(), object);
     command.args(["test", "--workspace", "--no-fail-fast"]);
@@ -146,6 +169,15 @@ pub(crate) fn run_all(
     }
     let (summary, status) = observe(&mut command)?;
     Ok(summary.judged_with(status))
+}
+
+fn build(workspace: &Workspace, object: Option<&Path>) -> Result<()> {
+    prepare(workspace)?;
+    timed("building the tests and what they test", || {
+        // One build for programs and tests, so that both have the same
+        // features and nothing is compiled twice.
+        run(with_object(workspace.cargo(), object).args(["build", "--workspace", "--all-targets"]))
+    })
 }
 
 /// The agent's build takes the kernel object from this variable.

@@ -6,6 +6,7 @@
 mod architecture;
 mod changelog;
 mod directions;
+mod faults;
 mod generated;
 mod length;
 mod lints;
@@ -36,10 +37,11 @@ impl Finding {
 
 type Rule = fn(&Tree) -> Vec<Finding>;
 
-const RULES: [(&str, Rule); 8] = [
+const RULES: [(&str, Rule); 9] = [
     ("architecture", architecture::check),
     ("changelog", changelog::check),
     ("directions", directions::check),
+    ("faults", faults::check),
     ("generated", generated::check),
     ("length", length::check),
     ("lints", lints::check),
