@@ -7,7 +7,8 @@ use std::{
 };
 
 use monitor_proto::{
-    REPORT_ENDPOINTS_MAX,
+    REPORT_CLIENTS_MAX, REPORT_ENDPOINTS_MAX,
+    client::ClientAddress,
     figures::CONNECTIONS_FAILED,
     host_labels::{self, InvalidLabels},
     v1,
@@ -54,6 +55,8 @@ pub(crate) enum Invalid {
     EndpointTwice { address: String },
     #[error("host.labels: {0}")]
     HostLabels(#[from] InvalidLabels),
+    #[error("{0:?} is no client, or comes twice")]
+    Client(String),
     #[error("{0} has a scale below -4 or above 20, or buckets outside 1 µs to 1 h")]
     HistogramRange(&'static str),
 }
@@ -88,6 +91,9 @@ pub(crate) fn report(r: &v1::Report) -> Result<(), Invalid> {
     map(&r.losses, "losses")?;
     map(&r.losses_totals, "losses_totals")?;
     targets(&r.targets)?;
+    if let Some(clients) = &r.clients {
+        self::clients(clients)?;
+    }
     list(&r.network_namespaces, LIST_MAX, "network_namespaces")
 }
 
@@ -214,6 +220,35 @@ fn top_sockets(sockets: &[v1::SocketSummary]) -> Result<(), Invalid> {
         label(&s.remote, "top_sockets.remote")?;
         label(&s.state, "top_sockets.state")?;
         label(&s.target, "top_sockets.target")?;
+    }
+    Ok(())
+}
+
+fn clients(clients: &v1::Clients) -> Result<(), Invalid> {
+    if clients.prefix_v4 > 32 || clients.prefix_v6 > 128 {
+        return Err(Invalid::TooLarge("clients.prefix"));
+    }
+    list(&clients.top, REPORT_CLIENTS_MAX, "clients")?;
+    let mut seen = HashSet::with_capacity(clients.top.len());
+    for c in &clients.top {
+        label(&c.address, "clients.address")?;
+        // One text is one client, so that readers can add up by it.
+        if c.address.parse::<ClientAddress>().is_err() || !seen.insert(&c.address) {
+            return Err(Invalid::Client(c.address.clone()));
+        }
+    }
+    let figures: [fn(&v1::Client) -> u64; 8] = [
+        |c| c.connections_opened,
+        |c| c.bytes_received,
+        |c| c.bytes_sent,
+        |c| c.closed_reset_sent,
+        |c| c.closed_reset_received,
+        |c| c.requests.unwrap_or(0),
+        |c| c.exchanges.unwrap_or(0),
+        |c| c.requests_without_response.unwrap_or(0),
+    ];
+    for figure in figures {
+        sum(clients.top.iter().map(figure), "clients")?;
     }
     Ok(())
 }
@@ -347,6 +382,56 @@ mod tests {
         );
         let many = refused(|r| (0..17).for_each(|n| labels(r, &format!("k{n}"))));
         assert_eq!(many, "host.labels: 17 labels: at most 16 are taken");
+    }
+
+    #[test]
+    fn clients_are_bounded_and_each_has_one_name() {
+        let client = |address: &str| v1::Client {
+            address: address.into(),
+            ..Default::default()
+        };
+        let told = |top: Vec<v1::Client>| {
+            Some(v1::Clients {
+                prefix_v4: 32,
+                prefix_v6: 64,
+                top,
+            })
+        };
+        let mut sound = sound();
+        sound.clients = told(vec![client("192.0.2.7"), client("2001:db8::/64")]);
+        assert_eq!(report(&sound), Ok(()));
+        for hostile in [
+            "",
+            "~other",
+            "web",
+            "192.0.2.7/24",
+            "2001:DB8::/64",
+            "1.2.3.4\0",
+        ] {
+            refused(|r| r.clients = told(vec![client(hostile)]));
+        }
+        refused(|r| r.clients = told(vec![client(&"1".repeat(LABEL_BYTES_MAX + 1))]));
+        let twice = refused(|r| r.clients = told(vec![client("::1"), client("::1")]));
+        assert_eq!(twice, "\"::1\" is no client, or comes twice");
+        let many =
+            (0..=REPORT_CLIENTS_MAX).map(|n| client(&format!("10.0.{}.{}", n >> 8, n & 255)));
+        let many = refused(|r| r.clients = told(many.collect()));
+        assert_eq!(many, "clients has 257 entries, more than 256");
+        let mut large = [client("::1"), client("::2")];
+        for one in &mut large {
+            one.bytes_received = 1 << 62;
+        }
+        assert_eq!(
+            refused(|r| r.clients = told(large.to_vec())),
+            "clients exceeds 63 bits"
+        );
+        refused(|r| {
+            let bits = v1::Clients {
+                prefix_v4: 33,
+                ..Default::default()
+            };
+            r.clients = Some(bits);
+        });
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
@@ -16,6 +17,7 @@ use clap::{Args, CommandFactory, FromArgMatches as _, Parser, Subcommand, ValueE
 use clap_complete::Shell;
 use daemon::log::LogFormat;
 use daemon::units::{parse_address, parse_bytes, parse_duration};
+use kernel_sample::{ClientPrefixes, InvalidPrefixes};
 use settings::CommandLine;
 
 use crate::configured_host;
@@ -46,6 +48,7 @@ Examples:
     --names-from /system.slice/haproxy.service=/etc/haproxy/haproxy.cfg
   speedmimi-agent run --pid 4711 --names-root /proc/4711/root --names-from /etc/nginx/nginx.conf
   speedmimi-agent run --whole-host --report-interval 10s --spool-bytes 1GiB
+  speedmimi-agent run --unit nginx --client-prefix 24,48
   speedmimi-agent run --auto --host-name edge-7 --label region=north \\
     --label deployment.environment=production";
 
@@ -375,6 +378,10 @@ pub struct RunArgs {
     /// What the kernel's programs look at
     #[arg(long, value_enum, default_value_t = LevelName::Http)]
     pub level: LevelName,
+    /// How many bits of a client's address count, of IPv4 and of IPv6: reports tell who
+    /// uses the listeners; off tells of no client
+    #[arg(long, value_name = "BITS,BITS|off", default_value = "32,64")]
+    pub client_prefix: ClientPrefix,
     /// Directory of the pins, on a BPF filesystem
     #[arg(long, value_name = "DIR", default_value = PIN_DIR)]
     pub pin_dir: PathBuf,
@@ -488,6 +495,21 @@ The configuration of speedmimi-agent, /etc/speedmimi/agent.toml: every key with 
 default, or with what it takes where it has none. A flag or a variable of the
 environment counts more than this file. `speedmimi-agent config check FILE` checks
 it; a SIGHUP has it read again.";
+
+/// How many bits of clients' addresses count, if clients are told of at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientPrefix(pub Option<ClientPrefixes>);
+
+impl FromStr for ClientPrefix {
+    type Err = InvalidPrefixes;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPrefixes> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|prefixes| Self(Some(prefixes)))
+    }
+}
 
 fn sample_interval(text: &str) -> Result<Duration, String> {
     between(

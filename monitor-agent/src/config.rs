@@ -11,7 +11,7 @@ use clap::{FromArgMatches as _, error::ErrorKind};
 use daemon::{log::LogFormat, token::TokenError};
 use delivery::{Destination, Tls, TlsError, token::Token};
 use host_metrics::identity;
-use kernel_sample::Level;
+use kernel_sample::{ClientPrefixes, Level};
 use monitor_otlp::{Headers, HeadersError, OtlpUrl};
 use settings::{CommandLine, Setting, SettingsError};
 
@@ -114,6 +114,8 @@ pub struct Config {
     pub network_namespaces: bool,
     /// What the kernel's programs look at.
     pub level: Level,
+    /// How many bits of clients' addresses count; `None` tells of no client.
+    pub client_prefixes: Option<ClientPrefixes>,
     /// Where the pins are.
     pub pin_dir: PathBuf,
     /// Where the agent can be asked.
@@ -265,6 +267,7 @@ impl Config {
             },
             network_namespaces: args.network_namespaces,
             level: args.level.into(),
+            client_prefixes: args.client_prefix.0,
             control_socket: ControlSocket {
                 required: args.control_socket.is_some(),
                 path: args

@@ -211,6 +211,7 @@ fn run(line: CommandLine) -> anyhow::Result<()> {
     tracing::info!(kept = kept.join(","), "gave up all other capabilities");
     let mut options = KernelOptions {
         log: config.kernel_log,
+        client_prefixes: config.client_prefixes,
         ..KernelOptions::new(config.pin_dir.clone())
     };
     let auto = config.targets.auto.then(|| roots.clone());

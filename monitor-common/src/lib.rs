@@ -9,6 +9,7 @@
 
 pub mod adopted;
 pub mod bytes;
+pub mod client;
 pub mod counters;
 pub mod ending;
 pub mod endpoint;
@@ -23,7 +24,7 @@ pub mod tcp;
 
 /// The version of the layouts, part of the pins' path: programs and agents of
 /// one layout are compatible with each other.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// How many endpoints one target can have unless told otherwise; what comes
 /// beyond is counted under the endpoint `other` of its role.
@@ -31,7 +32,13 @@ pub const ENDPOINTS_MAX_DEFAULT: u32 = 1024;
 
 #[cfg(feature = "user")]
 mod pod {
-    use crate::{adopted::Adopted, endpoint::EndpointKey, meta::Meta, socket::Socket};
+    use crate::{
+        adopted::Adopted,
+        client::{ClientCounters, ClientKey},
+        endpoint::EndpointKey,
+        meta::Meta,
+        socket::Socket,
+    };
 
     // SAFETY: `repr(C)`, without padding (asserted where it is defined), and
     // every bit pattern is a value.
@@ -42,4 +49,8 @@ mod pod {
     unsafe impl aya::Pod for Socket {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Adopted {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ClientKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ClientCounters {}
 }

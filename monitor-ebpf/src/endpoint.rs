@@ -25,10 +25,16 @@ pub(crate) fn key(ops: &bpf_sock_ops, role: Role) -> EndpointKey {
             // The remote port is in network byte order, in the upper half of
             // the word on a little-endian machine.
             key.port = u32::from_be(ops.remote_port) as u16;
-            key.address = address(ops.family, ops.remote_ip4, &ops.remote_ip6);
+            key.address = remote(ops);
         }
     }
     key
+}
+
+/// Whom a connection is with.
+#[inline(always)]
+pub(crate) fn remote(ops: &bpf_sock_ops) -> [u8; 16] {
+    address(ops.family, ops.remote_ip4, &ops.remote_ip6)
 }
 
 /// IPv4 addresses are kept v4-mapped, so that a dual-stack listener is one

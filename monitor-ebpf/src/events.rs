@@ -32,7 +32,7 @@ use monitor_common::{
 };
 
 use crate::{
-    answer,
+    answer, clients,
     count::{bump, bump_at, bump_by, count_duration},
     endpoint, maps, packets,
 };
@@ -404,6 +404,7 @@ fn end<const READS: bool>(
     };
     let ending = ending(stream, &now, &close, || keepalive(ctx)) as usize;
     answer::count_open_exchange::<READS>(socket, counters, &now, ending);
+    clients::add_ended(ops, socket, ending);
     // Last, as above.
     bump_at!(counters, connections_closed, ending);
 }

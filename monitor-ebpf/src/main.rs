@@ -22,6 +22,7 @@
 mod answer;
 mod attempts;
 mod bench;
+mod clients;
 mod count;
 mod endpoint;
 mod events;

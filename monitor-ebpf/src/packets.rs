@@ -670,13 +670,30 @@ pub(crate) fn count_unanswered(exchange: &Exchange, counters: *mut EndpointCount
     if exchange.is_amid_start() {
         bump!(counters, unparsed);
     }
-    let unanswered = u64::from(exchange.requests.wrapping_sub(exchange.responses));
-    if unanswered == 0 || exchange.response_flags & Exchange::TUNNEL != 0 {
+    if exchange.response_flags & Exchange::TUNNEL != 0 {
         return;
     }
     if exchange.is_pipelined() {
-        bump_by!(counters, unanswered, suspected);
+        bump_by!(counters, open_requests(exchange), suspected);
     } else if exchange.protocol == Exchange::HTTP1 {
-        bump_by!(counters, unanswered, requests_without_response);
+        bump_by!(counters, open_requests(exchange), requests_without_response);
+    }
+}
+
+#[inline(always)]
+fn open_requests(exchange: &Exchange) -> u64 {
+    u64::from(exchange.requests.wrapping_sub(exchange.responses))
+}
+
+/// What `count_unanswered` counts as requests without a response.
+#[inline(always)]
+pub(crate) fn unanswered(exchange: &Exchange) -> u64 {
+    let is_unknown = exchange.generation != maps::generation()
+        || exchange.response_flags & Exchange::TUNNEL != 0
+        || exchange.is_pipelined();
+    if is_unknown {
+        0
+    } else {
+        open_requests(exchange)
     }
 }

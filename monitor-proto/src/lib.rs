@@ -4,6 +4,7 @@
 //! Architecture invariant: types and conversions only.  No I/O, no clock, no
 //! business rule lives here, so that every other crate can depend on it.
 
+pub mod client;
 pub mod display;
 mod export;
 pub mod figures;
@@ -43,3 +44,9 @@ pub const REPORT_BYTES_MAX: usize = 4 << 20;
 
 /// The most endpoints in a report that an agent sends and a collector takes.
 pub const REPORT_ENDPOINTS_MAX: usize = 16_384;
+
+/// How many clients an agent's report tells of.
+pub const REPORT_CLIENTS_TOP: usize = 50;
+
+/// The most clients in a report that a collector takes.
+pub const REPORT_CLIENTS_MAX: usize = 256;

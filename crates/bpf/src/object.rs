@@ -20,6 +20,8 @@ pub(crate) mod maps {
     pub(crate) const HANDSHAKES: &str = "HANDSHAKES";
     pub(crate) const NAMESPACES: &str = "NAMESPACES";
     pub(crate) const ADOPTED: &str = "ADOPTED";
+    pub(crate) const CLIENTS: &str = "CLIENTS";
+    pub(crate) const CLIENT_CONTROL: &str = "CLIENT_CONTROL";
     /// Made by the agent: what it knows of each adopted connection.  Its pin has the
     /// name that earlier agents gave it.
     pub(crate) const JOURNAL: &str = "LEDGER";
@@ -28,8 +30,18 @@ pub(crate) mod maps {
     /// Made by the agent, last: see [`monitor_common::meta::Meta`].
     pub(crate) const META: &str = "META";
 
-    pub(crate) const ALL: [&str; 9] = [
-        SOCKETS, ENDPOINTS, FREE_SLOTS, COUNTERS, KEYS, LOST, HANDSHAKES, NAMESPACES, ADOPTED,
+    pub(crate) const ALL: [&str; 11] = [
+        SOCKETS,
+        ENDPOINTS,
+        FREE_SLOTS,
+        COUNTERS,
+        KEYS,
+        LOST,
+        HANDSHAKES,
+        NAMESPACES,
+        ADOPTED,
+        CLIENTS,
+        CLIENT_CONTROL,
     ];
 
     /// The totals of endpoints that gave their place to others.

@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use kernel_sample::Level;
-use monitor_common::ENDPOINTS_MAX_DEFAULT;
+use kernel_sample::{ClientPrefixes, Level};
+use monitor_common::{ENDPOINTS_MAX_DEFAULT, client::CLIENTS_MAX};
 
 /// What looking at the live sockets may take of a core unless told otherwise.
 const DUMP_BUDGET: f64 = 0.01;
@@ -29,6 +29,11 @@ pub struct KernelOptions {
     pub level: Level,
     /// How many endpoints a target can have.
     pub endpoints_max: u32,
+    /// How many bits of a client's address count; `None` counts no clients.
+    pub client_prefixes: Option<ClientPrefixes>,
+    /// Of how many clients ended connections are kept until they are reported; what
+    /// comes beyond is in the endpoints' counters alone.
+    pub clients_max: u32,
     /// An endpoint without a connection, and without a change for so long, gives its
     /// place to others; its totals are kept.
     pub retire_after: Duration,
@@ -47,6 +52,8 @@ impl KernelOptions {
             pin_dir,
             level: Level::Http,
             endpoints_max: ENDPOINTS_MAX_DEFAULT,
+            client_prefixes: Some(ClientPrefixes::default()),
+            clients_max: CLIENTS_MAX,
             retire_after: Duration::from_secs(3_600),
             dump_budget: DUMP_BUDGET,
             log: KernelLog::Off,

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use monitor_common::{counters::EndpointCounters, endpoint::Role};
 
-use crate::{ListenerSample, LiveSocket};
+use crate::{ListenerSample, LiveSocket, TargetClients};
 
 /// The address that an endpoint is counted under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +66,8 @@ pub struct KernelSample {
     pub sockets: Vec<SocketSample>,
     /// The listening addresses of the targets.
     pub listeners: Vec<ListenerSample>,
+    /// The targets' clients, where they are counted.
+    pub clients: Vec<TargetClients>,
     /// How old the live part of the byte counts is at the most.
     pub live_bytes_age_ms: u64,
     /// Whether there are sockets in network namespaces that cannot be looked at.

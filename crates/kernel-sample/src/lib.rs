@@ -5,6 +5,7 @@
 //! is asked, so that windows and reports are pure functions over these types.
 
 pub mod cgroup;
+mod client;
 pub mod counter_snapshot;
 mod instant;
 mod kernel;
@@ -13,6 +14,9 @@ mod socket;
 mod source;
 mod target;
 
+pub use client::{
+    ClientPrefixes, EndedConnections, InvalidPrefixes, Settled, TargetClients, client,
+};
 pub use counter_snapshot::{CounterSnapshot, EndpointSnapshot, Figures};
 pub use instant::Instant;
 pub use kernel::{EndpointAddress, EndpointId, EndpointSample, KernelSample, SocketSample};

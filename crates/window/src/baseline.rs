@@ -3,7 +3,7 @@
 //! It is kept with the report in the spool, so that time without an agent
 //! belongs to the next agent's first window.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use kernel_sample::{EndpointAddress, EndpointId, Instant};
 use monitor_common::{
@@ -12,6 +12,8 @@ use monitor_common::{
     endpoint::Role,
 };
 use prost::Message;
+
+use super::clients::{STORED_MAX, Told, ToldClients};
 
 /// How many endpoints are remembered that the kernel no longer has.
 pub(super) const GONE_ENDPOINTS_MAX: usize = 8_192;
@@ -38,6 +40,8 @@ pub struct Baseline {
     pub losses: BTreeMap<String, u64>,
     /// Since when.
     pub losses_since_unix_ns: u64,
+    /// What was told of the targets' clients.
+    pub clients: BTreeMap<Arc<str>, ToldClients>,
     /// What the spool had lost since it was made, as far as it was reported.
     pub spool_losses: BTreeMap<String, u64>,
 }
@@ -62,6 +66,8 @@ struct Stored {
     losses_since_unix_ns: u64,
     #[prost(btree_map = "string, uint64", tag = "9")]
     spool_losses: BTreeMap<String, u64>,
+    #[prost(message, repeated, tag = "10")]
+    clients: Vec<StoredClients>,
 }
 
 /// Most counters of most endpoints are zero: only the others are stored.
@@ -81,6 +87,36 @@ struct StoredEndpoint {
     values: Vec<u64>,
 }
 
+/// One target's clients.
+#[derive(Clone, PartialEq, Message)]
+struct StoredClients {
+    #[prost(string, tag = "1")]
+    target: String,
+    #[prost(uint64, tag = "2")]
+    since_unix_ns: u64,
+    #[prost(uint32, tag = "3")]
+    prefix_v4: u32,
+    #[prost(uint32, tag = "4")]
+    prefix_v6: u32,
+    #[prost(uint64, tag = "5")]
+    settled_before: u64,
+    #[prost(bool, tag = "6")]
+    is_partial: bool,
+    #[prost(message, repeated, tag = "7")]
+    clients: Vec<StoredClient>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredClient {
+    /// Of four bytes or sixteen.
+    #[prost(bytes = "vec", tag = "1")]
+    address: Vec<u8>,
+    #[prost(uint64, repeated, tag = "2")]
+    figures: Vec<u64>,
+    #[prost(uint32, tag = "3")]
+    above: u32,
+}
+
 impl Baseline {
     /// The bytes that the spool keeps.
     #[must_use]
@@ -95,6 +131,7 @@ impl Baseline {
             losses: self.losses.clone(),
             losses_since_unix_ns: self.losses_since_unix_ns,
             spool_losses: self.spool_losses.clone(),
+            clients: self.clients.iter().map(store_clients).collect(),
         };
         stored.encode_to_vec()
     }
@@ -116,6 +153,7 @@ impl Baseline {
             losses: stored.losses,
             losses_since_unix_ns: stored.losses_since_unix_ns,
             spool_losses: stored.spool_losses,
+            clients: stored.clients.iter().filter_map(restore_clients).collect(),
         })
     }
 
@@ -163,6 +201,60 @@ fn restore(stored: &StoredEndpoint) -> Option<(EndpointId, Totals)> {
     ))
 }
 
+/// The largest ones, where there are too many: a record of the spool has room for
+/// so many.
+fn store_clients((target, told): (&Arc<str>, &ToldClients)) -> StoredClients {
+    let mut clients: Vec<(&IpAddr, &Told)> = told.clients.iter().collect();
+    if clients.len() > STORED_MAX {
+        let sum = |told: &Told| told.figures.iter().fold(0u64, |a, b| a.saturating_add(*b));
+        clients.sort_by_key(|(client, told)| (Reverse(sum(told)), **client));
+        clients.truncate(STORED_MAX);
+    }
+    let [prefix_v4, prefix_v6] = told.prefixes.map(u32::from);
+    let client = |(ip, told): &(&IpAddr, &Told)| StoredClient {
+        address: match ip {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        },
+        figures: told.figures.to_vec(),
+        above: told.above.into(),
+    };
+    StoredClients {
+        target: target.to_string(),
+        since_unix_ns: told.since_unix_ns,
+        prefix_v4,
+        prefix_v6,
+        settled_before: told.settled_before,
+        is_partial: told.is_partial || clients.len() < told.clients.len(),
+        clients: clients.iter().map(client).collect(),
+    }
+}
+
+fn restore_clients(stored: &StoredClients) -> Option<(Arc<str>, ToldClients)> {
+    let client = |client: &StoredClient| {
+        let told = Told {
+            figures: client.figures.as_slice().try_into().ok()?,
+            above: u8::try_from(client.above).ok()?,
+        };
+        let ip = match client.address.len() {
+            4 => <[u8; 4]>::try_from(client.address.as_slice()).ok()?.into(),
+            _ => <[u8; 16]>::try_from(client.address.as_slice()).ok()?.into(),
+        };
+        Some((ip, told))
+    };
+    let told = ToldClients {
+        since_unix_ns: stored.since_unix_ns,
+        prefixes: [
+            stored.prefix_v4.try_into().ok()?,
+            stored.prefix_v6.try_into().ok()?,
+        ],
+        settled_before: stored.settled_before,
+        is_partial: stored.is_partial,
+        clients: stored.clients.iter().map(client).collect::<Option<_>>()?,
+    };
+    Some((Arc::from(stored.target.as_str()), told))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +287,24 @@ mod tests {
         )
     }
 
+    fn clients(n: u64) -> ToldClients {
+        let told = |above| Told {
+            figures: std::array::from_fn(|i| n.rotate_left(i as u32)),
+            above,
+        };
+        ToldClients {
+            since_unix_ns: 5,
+            prefixes: [24, 48],
+            settled_before: n,
+            is_partial: false,
+            clients: [
+                ("192.0.2.0".parse().unwrap(), told(7)),
+                ("2001:db8::".parse().unwrap(), told(0)),
+            ]
+            .into(),
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_stored_is_restored(ports in prop::collection::vec(any::<u16>(), 0..30), end: u64) {
@@ -204,6 +314,7 @@ mod tests {
                 endpoints: ports.into_iter().map(endpoint).collect(),
                 losses: [("no_socket".to_owned(), 3)].into(),
                 losses_since_unix_ns: 9,
+                clients: [(Arc::from("/web"), clients(end))].into(),
                 spool_losses: [("reports_dropped".to_owned(), 2)].into(),
             };
             prop_assert_eq!(Baseline::decode_spool_losses(&baseline.encode()), baseline.spool_losses.clone());

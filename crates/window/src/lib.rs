@@ -5,6 +5,7 @@
 //! then the window is still open, and the next attempt covers it too.
 
 mod baseline;
+mod clients;
 mod fit;
 mod ledger;
 mod names;
@@ -21,6 +22,7 @@ use std::{
 use monitor_proto::v1;
 
 pub use baseline::{Baseline, Totals};
+pub use clients::ToldClients;
 use host_metrics::{
     HostDetail,
     cgroup::CgroupUsage,
@@ -28,7 +30,7 @@ use host_metrics::{
     gauges::{self, Fold},
     namespace, network,
 };
-use kernel_sample::{Instant, KernelSample, Level};
+use kernel_sample::{Instant, KernelSample, Level, Settled};
 use monitor_proto::ReportKey;
 pub use names::TargetNames;
 pub use sample::{Sample, round_trips, saw_traffic};
@@ -106,6 +108,7 @@ pub struct Closed {
     /// What the next window begins from.
     pub baseline: Baseline,
     end: Environment,
+    settled: Vec<Settled>,
 }
 
 /// The windows of one agent.
@@ -142,7 +145,12 @@ impl Windows {
 
     /// Closes the window at this observation.
     #[must_use]
-    pub fn close(&self, key: ReportKey, observation: Observation, samples: &[Sample]) -> Closed {
+    pub fn close(
+        &self,
+        key: ReportKey,
+        mut observation: Observation,
+        samples: &[Sample],
+    ) -> Closed {
         let baseline = self.baseline.as_ref();
         let end = observation.environment;
         let since_unix_ns = observation.kernel.since_unix_ns;
@@ -167,6 +175,8 @@ impl Windows {
         let live_bytes_age_ms = observation.kernel.live_bytes_age_ms;
         let difference = observation.kernel.connection_difference;
         let hidden = observation.kernel.sockets_hidden;
+        let counted = std::mem::take(&mut observation.kernel.clients);
+        let counted_sockets = std::mem::take(&mut observation.kernel.sockets);
         let watched = end.targets.iter().map(|t| &*t.label).collect();
         let ledger = Ledger::compare(baseline, reported_until, observation.kernel, &watched);
         let mut reasons = observation.incomplete_reasons;
@@ -193,6 +203,8 @@ impl Windows {
         }
         let http = observation.level == Level::Http
             || ledger.rows.iter().any(|r| wire::has_http(&r.delta));
+        let clients = clients::compare(baseline, unknown, &counted, &counted_sockets, http);
+        let settled = counted.into_iter().filter(|target| target.sees_live);
         let mut report = v1::Report {
             host: Some(self.host.clone()),
             agent: Some(self.agent(key, &end, observation.level)),
@@ -212,6 +224,7 @@ impl Windows {
             }),
             samples: u32::try_from(samples.len()).unwrap_or(u32::MAX),
             notes: observation.notes,
+            clients: clients.clients,
             ..v1::Report::default()
         };
         let describe = fit::Describe {
@@ -232,6 +245,7 @@ impl Windows {
             endpoints: reported.totals(baseline),
             losses: losses.totals,
             losses_since_unix_ns: losses.since_unix_ns,
+            clients: clients.told,
             spool_losses: end
                 .spool_losses
                 .iter()
@@ -242,11 +256,13 @@ impl Windows {
             report,
             baseline,
             end,
+            settled: settled.map(|target| target.settled).collect(),
         }
     }
 
     /// The next window begins where this one ended.
     pub fn commit(&mut self, closed: Closed) {
+        closed.settled.iter().for_each(Settled::reported);
         self.baseline = Some(closed.baseline);
         self.reported_until_unix_ns = None;
         self.start = closed.end;

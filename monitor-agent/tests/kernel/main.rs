@@ -12,6 +12,7 @@ mod adoption;
 mod bpf;
 mod callbacks;
 mod cgroup;
+mod clients;
 mod continuity;
 mod crafted;
 mod ends;
@@ -92,5 +93,6 @@ fn cases() -> impl Iterator<Item = Case> {
         .chain(retirement::CASES)
         .chain(callbacks::CASES)
         .chain(ends::CASES)
+        .chain(clients::CASES)
         .chain(unreadable::CASES)
 }

@@ -75,6 +75,9 @@ pub struct Report {
     /// configuration that names cannot be read from: at most 64, of 4 KiB each.
     #[prost(string, repeated, tag = "19")]
     pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The clients of the listeners.  Absent where they are not counted.
+    #[prost(message, optional, tag = "21")]
+    pub clients: ::core::option::Option<Clients>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Host {
@@ -640,6 +643,46 @@ pub struct Reconciliation {
     /// looked at, or some of them cannot be.
     #[prost(int64, optional, tag = "1")]
     pub connection_difference: ::core::option::Option<i64>,
+}
+/// Which clients the listeners' connections came from, all endpoints of role downstream
+/// together.  What these have in `window` besides is of other clients: it is below zero
+/// where a connection of an earlier window was only now told of.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Clients {
+    /// How many bits of an address count.
+    #[prost(uint32, tag = "1")]
+    pub prefix_v4: u32,
+    #[prost(uint32, tag = "2")]
+    pub prefix_v6: u32,
+    /// At most 50: the 40 with the most bytes in this window, then those with the most
+    /// connections.
+    #[prost(message, repeated, tag = "3")]
+    pub top: ::prost::alloc::vec::Vec<Client>,
+}
+/// What happened to the connections of one client in this window.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Client {
+    /// An address, or a network such as 192.0.2.0/24.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// As in Counters and HttpCounters.
+    #[prost(uint64, tag = "2")]
+    pub connections_opened: u64,
+    #[prost(uint64, tag = "3")]
+    pub bytes_received: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_sent: u64,
+    #[prost(uint64, tag = "5")]
+    pub closed_reset_sent: u64,
+    #[prost(uint64, tag = "6")]
+    pub closed_reset_received: u64,
+    /// Absent at level tcp.
+    #[prost(uint64, optional, tag = "7")]
+    pub requests: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "8")]
+    pub exchanges: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "9")]
+    pub requests_without_response: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

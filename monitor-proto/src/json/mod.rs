@@ -4,6 +4,7 @@
 //! JSON numbers, times are RFC 3339 in UTC, and what was not measured is
 //! `null`, never 0.
 
+mod clients;
 mod counters;
 mod endpoint;
 mod host;
@@ -12,6 +13,7 @@ mod report;
 mod summary;
 mod time;
 
+pub use clients::{Client, ClientFigures, Clients, Top, TopRow};
 pub use counters::{ConnectionsFailed, Counters, Histogram, Responses};
 pub use endpoint::{Endpoint, RoundTripTime, SocketSummary, Totals};
 pub use host::{

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, HostMetrics, NetworkNamespace, SocketSummary, Target, rfc3339};
+use super::{Clients, Endpoint, HostMetrics, NetworkNamespace, SocketSummary, Target, rfc3339};
 use crate::v1;
 
 /// What `GET /api/v1/reports` answers.
@@ -46,6 +46,9 @@ pub struct Report {
     pub endpoints: Vec<Endpoint>,
     /// The sockets that stand out.
     pub top_sockets: Vec<SocketSummary>,
+    /// The clients of the listeners; left out where they are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Clients>,
     /// The watched cgroups.
     pub targets: Vec<Target>,
     /// The network namespaces of the targets.
@@ -152,6 +155,7 @@ impl From<&v1::Report> for Report {
             host_metrics: r.host_metrics.as_ref().map(Into::into).unwrap_or_default(),
             endpoints: r.endpoints.iter().map(Into::into).collect(),
             top_sockets: r.top_sockets.iter().map(Into::into).collect(),
+            clients: Clients::of(r),
             targets: r.targets.iter().map(Into::into).collect(),
             network_namespaces: r.network_namespaces.iter().map(Into::into).collect(),
             reconciliation: r.reconciliation.as_ref().map(|c| Reconciliation {

@@ -102,7 +102,8 @@ pub(crate) fn load(
         .map_max_entries(maps::FREE_SLOTS, meta.endpoints_max)
         .map_max_entries(maps::COUNTERS, slots * stripes)
         .map_max_entries(maps::KEYS, slots)
-        .map_max_entries(maps::LOST, stripes);
+        .map_max_entries(maps::LOST, stripes)
+        .map_max_entries(maps::CLIENTS, options.clients_max);
     for name in maps::ALL {
         loader.map_pin_path(name, pins.path(name));
     }

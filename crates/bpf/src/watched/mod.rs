@@ -1,5 +1,6 @@
 //! One watched cgroup: its programs, its maps and its pins.
 
+mod clients;
 mod counts;
 mod ids;
 mod listening;
@@ -17,13 +18,14 @@ use std::{
 use aya::Ebpf;
 use kernel_sample::{
     EndpointAddress, EndpointId, EndpointSample, EndpointSnapshot, Figures, KernelSample, Level,
-    SocketSample, Target,
+    SocketSample, Target, TargetClients,
 };
 use monitor_common::{
     counters::EndpointCounters, endpoint::Role, losses::LOSSES, meta::Meta, tcp::Delta,
 };
 
 use self::{
+    clients::Clients,
     counts::{Connections, Counts},
     ids::Ids,
     listening::Listeners,
@@ -60,6 +62,7 @@ pub(crate) struct Watched {
     /// Looked at while the counters are read.
     live: RefCell<Live>,
     listeners: RefCell<Listeners>,
+    clients: RefCell<Clients>,
     /// `None` for a reader.
     retirement: RefCell<Option<Retirement>>,
     ids: RefCell<Ids>,
@@ -142,6 +145,7 @@ impl Watched {
         }
         let counts = Counts::open(&pins, &meta, Access::Write)?;
         let retirement = Retirement::open(&pins, &counts, options.retire_after)?;
+        let clients = Clients::open(&pins, options.client_prefixes)?;
         let namespaces = Namespaces::of(Some(target.path.clone()), &pins);
         let storage = storage(&pins)?;
         let live = Live::new(storage, namespaces, Adopted::Unknown, options.dump_budget);
@@ -158,6 +162,7 @@ impl Watched {
             counts,
             live: RefCell::new(live),
             listeners: RefCell::new(Listeners::of(Some(target.path.clone()))),
+            clients: RefCell::new(clients),
             retirement: RefCell::new(Some(retirement)),
             ids: RefCell::default(),
         };
@@ -214,6 +219,7 @@ impl Watched {
         let cgroup = mount.map(|mount| mount.join(label.trim_start_matches('/')));
         let listeners = Listeners::of(cgroup.clone());
         let namespaces = Namespaces::of(cgroup, &pins);
+        let clients = Clients::peek(&pins)?;
         let live = Live::new(storage(&pins)?, namespaces, adopted, f64::INFINITY);
         Ok(Self {
             label,
@@ -224,6 +230,7 @@ impl Watched {
             counts,
             live: RefCell::new(live),
             listeners: RefCell::new(listeners),
+            clients: RefCell::new(clients),
             retirement: RefCell::new(None),
             ids: RefCell::default(),
         })
@@ -330,7 +337,13 @@ impl Watched {
             .slots()
             .filter_map(|slot| Some((slot, self.sample_slot(slot, retired)?)))
             .collect();
-        self.add_live(&mut live, &mut rows, sample);
+        let clients = self.clients.borrow_mut().read(&self.label, &self.meta);
+        let sees_live = self.add_live(&mut live, &mut rows, sample);
+        let clients = clients.map(|clients| TargetClients {
+            sees_live,
+            ..clients
+        });
+        sample.clients.extend(clients);
         let mut listeners = self.listeners.borrow_mut();
         live.listeners(&self.label, &mut listeners);
         listeners.read(&self.label, sample);
@@ -390,13 +403,13 @@ impl Watched {
     }
 
     /// After the counters: what is folded in between is then missing from both
-    /// for a moment, and never counted twice.
+    /// for a moment, and never counted twice.  Says whether the sockets were looked at.
     fn add_live(
         &self,
         live: &mut Live,
         rows: &mut [(u32, EndpointSample)],
         sample: &mut KernelSample,
-    ) {
+    ) -> bool {
         let mut before = Connections::default();
         for (_, row) in rows.iter() {
             before.add(Connections::of(&row.counters));
@@ -423,7 +436,7 @@ impl Watched {
             add(&mut rows[index].1.counters, &delta);
         }
         let Some(found) = found else {
-            return;
+            return false;
         };
         for (slot, delta) in &found.remainders {
             if let Some(index) = place(rows, *slot) {
@@ -439,6 +452,7 @@ impl Watched {
         if let Some(difference) = found.difference {
             *sample.connection_difference.get_or_insert(0) += difference;
         }
+        true
     }
 
     /// Adds what was lost, by reason.

@@ -52,8 +52,11 @@ const REPORT: Fields = &[
     (15, Messages(TARGET, size_of::<v1::Target>())),
     (16, Messages(&[], size_of::<v1::NetworkNamespace>())),
     (19, Texts),
+    (21, Message(CLIENTS)),
 ];
 const HOST: Fields = &[(1, Text), (2, Text), (3, Text), (4, Text), (6, TextMap)];
+const CLIENTS: Fields = &[(3, Messages(CLIENT, size_of::<v1::Client>()))];
+const CLIENT: Fields = &[(1, Text)];
 const HOST_METRICS: Fields = &[
     (10, Doubles),
     (12, Messages(NAMED, size_of::<v1::Disk>())),
@@ -178,6 +181,7 @@ mod tests {
             HISTOGRAM,
             SOCKET,
             TARGET,
+            CLIENTS,
         ];
         let counted = counted
             .into_iter()
