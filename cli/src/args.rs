@@ -113,7 +113,9 @@ Examples:
   speedmimi summary                                    the last hour by backend
   speedmimi summary --since 10m --sort p99 --top 5     which backend is slow
   speedmimi summary --by upstream --since 10:05 --until 10:06
-  speedmimi summary --by listener --sort bytes         who uses the bandwidth
+  speedmimi summary --by listener --sort bytes         which listener uses the bandwidth
+  speedmimi summary --by client --since 10m            which client uses the bandwidth
+  speedmimi summary --by client --sort resets --top 5  whose connections break
   speedmimi summary --since 10m --against 1d           what changed since yesterday
   speedmimi summary --since \"yesterday 10:05\" --until \"yesterday 10:15\"
   speedmimi summary --top 1000 --output csv > day.csv
@@ -122,7 +124,12 @@ Columns: FAILED connections that were not established; RESET connections that
 the peer reset; NOANS requests whose connection ended before a response; RETR
 segments that were sent again. Quantiles (P50, P99) are of all exchanges together.
 A narrow terminal shows fewer columns; --output json and csv have all. – is what
-was not measured or cannot be seen, a gap in TREND too.";
+was not measured or cannot be seen, a gap in TREND too.
+
+By client: CONNS connections that began, RESET those that the client reset. A client
+counts where it was among the 50 largest of a report's window; all else of the
+listeners is in ~other, so that the rows and ~other are ~total. Ranges are made of
+reports alone, as roll-ups have no clients.";
 
 const TOP_KEYS: &str = "\
 Keys:
@@ -211,7 +218,7 @@ pub struct Problems {
 pub struct Summary {
     /// What a row is.
     #[arg(long, value_name = "WHAT", default_value = "backend",
-          value_parser = ["upstream", "backend", "listener", "host"])]
+          value_parser = ["upstream", "backend", "listener", "host", "client"])]
     pub by: String,
     /// Of which endpoints the rows of --by host are made [default: downstream].
     #[arg(long, value_name = "ROLE", value_parser = ["downstream", "upstream"])]
@@ -232,10 +239,14 @@ pub struct Summary {
     /// Compare with the same range so long before (1h, 1d, 7d).
     #[arg(long, value_name = "AGE")]
     pub against: Option<String>,
-    /// Order of the rows, the largest first; 5xx is by how many there were.
-    #[arg(long, value_name = "FIGURE", default_value = "requests",
-          value_parser = ["requests", "p99", "5xx", "bytes", "failed", "resets", "unanswered", "retransmits"])]
-    pub sort: String,
+    /// Order of the rows, the largest first [default: requests; of --by client: bytes].
+    ///
+    /// 5xx is by how many there were.  Clients are ordered by bytes, connections,
+    /// requests, resets or unanswered.
+    #[arg(long, value_name = "FIGURE",
+          value_parser = ["requests", "p99", "5xx", "bytes", "failed", "resets", "unanswered", "retransmits",
+                          "connections"])]
+    pub sort: Option<String>,
     /// Number of rows, 1 to 1000; the others are summed up in ~other.
     #[arg(long, value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u64).range(1..=1000))]

@@ -78,6 +78,9 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// Options that do not go together.
+    #[error("{0}")]
+    Together(&'static str),
     /// There is no terminal to draw on.
     #[error("top needs a terminal: use `speedmimi top --once` in scripts")]
     NoTerminal,
@@ -94,6 +97,7 @@ impl CliError {
             | Self::NotPem { .. }
             | Self::Token(_)
             | Self::NoTerminal
+            | Self::Together(_)
             // What was given means nothing to the collector.
             | Self::Refused { status: 400, .. } => crate::EX_USAGE,
             Self::Unreachable { .. }

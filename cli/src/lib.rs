@@ -68,7 +68,11 @@ fn dispatch(args: &Args, output: &mut Output) -> Result<ExitCode, CliError> {
         ),
         Command::Summary(options) => {
             let client = Client::try_new(&options.connection)?;
-            commands::summary(&client, options, output)
+            if options.by == "client" {
+                commands::clients(&client, options, output)
+            } else {
+                commands::summary(&client, options, output)
+            }
         }
         Command::Reports(reports) => {
             let client = Client::try_new(&reports.common.connection)?;

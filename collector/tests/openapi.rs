@@ -88,6 +88,14 @@ async fn every_described_answer_is_as_described() {
     for sequence in 1..=3 {
         let mut r = report("web", sequence);
         r.window_end_unix_ns = now_ns();
+        let client = monitor_proto::v1::Client {
+            address: "192.0.2.7".into(),
+            ..Default::default()
+        };
+        r.clients = Some(monitor_proto::v1::Clients {
+            top: vec![client],
+            ..Default::default()
+        });
         agent.export(r).await;
     }
     let document = collector.json("/api/v1/openapi.json");

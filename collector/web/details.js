@@ -41,6 +41,27 @@ function socketTable(report, order, address) {
   });
 }
 
+/// Who uses the listeners: the largest of the newest report, the others, and all of them.
+function clientTable(report) {
+  const { clients } = report;
+  if (!clients || clients.top.length === 0) return null;
+  const row = (name, f) => [
+    name, bytesPerSecond(rate(f.bytes_received, report)), bytesPerSecond(rate(f.bytes_sent, report)),
+    count(f.connections_opened), known(f.requests, count), known(f.requests_without_response, count),
+    count(f.closed_reset_received),
+  ];
+  // A connection of an earlier report may only now be told of.
+  const other = Object.fromEntries(
+    Object.entries(clients.other).map(([name, n]) => [name, n === null ? null : Math.max(0, n)]));
+  return table({
+    key: "clients",
+    caption: "Clients by bytes",
+    heads: ["Client", "In", "Out", "Connections", FIGURES.requests.title, "Unanswered", "Reset"],
+    words: 1,
+    rows: [...clients.top.map((client) => row(label(client.address), client)), row("~other", other)],
+  });
+}
+
 function lossTable(report) {
   const reasons = Object.entries(report.losses_totals).filter(([, n]) => n > 0).sort(([, a], [, b]) => b - a);
   return reasons.length === 0 ? null : table({
@@ -97,7 +118,8 @@ export function details(host, sort, view) {
   const sockets = report.top_sockets.length > 0 ? socketTable(report, sort, view.address) : null;
   const panel = (one) => element("div", "panel", one);
   return [
-    ...[listenerTable([host], view), upstreamTable([host], view), sockets, lossTable(report)].filter(Boolean).map(panel),
+    ...[listenerTable([host], view), upstreamTable([host], view), clientTable(report), sockets, lossTable(report)]
+      .filter(Boolean).map(panel),
     element("div", "panels", ...machineTables(report).map(panel)),
   ];
 }

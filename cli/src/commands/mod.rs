@@ -1,5 +1,6 @@
 //! The commands.
 
+mod clients;
 mod export;
 mod follow;
 mod hosts;
@@ -11,6 +12,7 @@ mod stats;
 mod summary;
 mod top_once;
 
+pub(crate) use clients::clients;
 pub(crate) use export::export;
 pub(crate) use hosts::hosts;
 pub(crate) use problems::{print as print_problems, problems};

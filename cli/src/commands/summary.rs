@@ -33,7 +33,7 @@ pub(crate) fn summary(
         ("since", options.since.as_deref().unwrap_or("")),
         ("until", options.until.as_deref().unwrap_or("")),
         ("against", options.against.as_deref().unwrap_or("")),
-        ("sort", &options.sort),
+        ("sort", options.sort.as_deref().unwrap_or("")),
         ("limit", &limit),
     ];
     if !host.is_empty() {

@@ -22,6 +22,7 @@ mod reports;
 mod series;
 mod server;
 mod summary;
+mod top;
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -82,6 +83,7 @@ fn router(state: State) -> Router {
         .route("/api/v1/heatmap", get(heatmap::read))
         .route("/api/v1/problems", get(problems::list))
         .route("/api/v1/summary", get(summary::read))
+        .route("/api/v1/top", get(top::read))
         .route("/api/v1/hosts", get(hosts::list))
         .route("/api/v1/hosts/{id}/stats", get(hosts::stats))
         // Of the routes above alone.

@@ -20,6 +20,7 @@ pub mod series;
 mod stored_series;
 mod stored_summary;
 pub mod summary;
+mod top;
 
 pub use endpoint_filter::EndpointFilter;
 pub use engine::{Engine, EngineError};
@@ -31,3 +32,4 @@ pub use read_error::ReadError;
 pub use readers::Readers;
 pub use reports::{Filter, Page, Selection};
 pub use stored_summary::Summed;
+pub use top::{Clients, TopQuestion, TopSort};

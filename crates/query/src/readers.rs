@@ -20,6 +20,7 @@ use crate::{
     stored_series::{self, Found},
     stored_summary::{self, Summed},
     summary::Question,
+    top::{self, Clients, TopQuestion},
 };
 
 /// Enough that one long read does not hold up the others.
@@ -130,6 +131,20 @@ impl Readers {
         }
         self.damaged.record_all(&all.reading.damaged);
         Ok(all)
+    }
+
+    /// The clients of these hosts' listeners in a range, and the room that they take.
+    pub async fn top(
+        &self,
+        hosts: Vec<Arc<HostState>>,
+        question: TopQuestion,
+        room: Held,
+    ) -> Result<Clients, ReadError> {
+        let clients = self
+            .read(move |connection| top::read(connection, &hosts, question, room))
+            .await?;
+        self.damaged.record_all(&clients.reading.damaged);
+        Ok(clients)
     }
 
     /// One page of reports, in room that it takes as it is read.

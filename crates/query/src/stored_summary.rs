@@ -101,7 +101,7 @@ pub(super) fn read(
 
 /// Where a host's first report or bucket lies, if it is behind the range's beginning and
 /// coarser roll-ups have something of before.
-fn lacks_until_s(
+pub(super) fn lacks_until_s(
     connection: &Connection,
     host: i64,
     plan: SummaryPlan,

@@ -1,6 +1,12 @@
 //! A time range summed up is what was sent in it.
 
-use std::{net::SocketAddr, process::Command};
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    process::Command,
+};
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 use serde_json::{Value, json};
 use testkit::{
@@ -13,7 +19,10 @@ use super::{
     scene::{Scene, origin_on, send},
 };
 
-pub(crate) const CASES: &[Case] = &[("a_summary_is_what_was_sent", summed_up)];
+pub(crate) const CASES: &[Case] = &[
+    ("a_summary_is_what_was_sent", summed_up),
+    ("a_summary_by_client_is_what_each_one_sent", by_client),
+];
 
 /// Two backends behind our proxy, of which the command tells what each answered, and
 /// of the listener what the clients got.
@@ -73,6 +82,88 @@ fn summed_up() {
     assert_eq!(points.iter().filter_map(Value::as_u64).sum::<u64>(), 2_000);
     left.uninstall().unwrap();
     scene.collector.stop().unwrap();
+}
+
+/// Clients with addresses of their own, of which each has what it sent and received.
+fn by_client() {
+    let origin = origin_on("127.0.0.1");
+    let scene = Scene::watched_at(Level::Http);
+    let binaries = Binaries::of_this_build().unwrap();
+    let proxy = Proxy::start(&binaries, &scene.cgroup, &[origin.address()]).unwrap();
+    let clients: Vec<Asked> = (1..=5)
+        .map(|n| {
+            let client = Ipv4Addr::new(127, 0, 9, n);
+            let requests = 10 * u64::from(n);
+            let asked = (0..requests).map(|_| ask_from(client, proxy.address()));
+            let (sent, received) = asked.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            Asked {
+                client,
+                requests,
+                sent,
+                received,
+            }
+        })
+        .collect();
+    proxy.stop().unwrap();
+    // Its end sends the last report.
+    let left = scene.agent.stop().unwrap();
+
+    let all = ask(&binaries, &scene.collector, &["--by", "client"]);
+    assert_eq!(all["rows_total"], 5, "{all}");
+    // The most bytes first.
+    for (asked, row) in clients.iter().rev().zip(all["rows"].as_array().unwrap()) {
+        assert_eq!(row["client"], asked.client.to_string());
+        for (figure, n) in [
+            ("connections_opened", asked.requests),
+            ("requests", asked.requests),
+            ("bytes_received", asked.sent),
+            ("bytes_sent", asked.received),
+            ("requests_without_response", 0),
+        ] {
+            assert_eq!(row[figure], n, "{figure}: {row}");
+        }
+    }
+    assert_eq!(all["other"]["connections_opened"], 0);
+    assert_eq!(all["total"]["requests"], 150);
+    let listener = ask(&binaries, &scene.collector, &["--by", "listener"]);
+    let counters = &listener["total"]["figures"]["counters"];
+    let two = ["--by", "client", "--top", "2", "--sort", "connections"];
+    let two = ask(&binaries, &scene.collector, &two);
+    for figure in [
+        "connections_opened",
+        "requests",
+        "bytes_received",
+        "bytes_sent",
+    ] {
+        assert_eq!(all["total"][figure], counters[figure], "{figure}");
+        let rows = two["rows"].as_array().unwrap().iter();
+        let rows: i64 = rows.map(|row| row[figure].as_i64().unwrap()).sum();
+        let sum = rows + two["other"][figure].as_i64().unwrap();
+        assert_eq!(two["total"][figure], sum, "{figure}");
+    }
+    left.uninstall().unwrap();
+    scene.collector.stop().unwrap();
+}
+
+struct Asked {
+    client: Ipv4Addr,
+    requests: u64,
+    sent: u64,
+    received: u64,
+}
+
+/// One request on a connection from this address: what was sent and received.
+fn ask_from(client: Ipv4Addr, to: SocketAddr) -> (u64, u64) {
+    let from = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&from, &SocketAddr::new(client.into(), 0)).unwrap();
+    connect(&from, &to).unwrap();
+    let mut stream = TcpStream::from(from);
+    let request = b"GET /bytes/1000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).unwrap();
+    assert!(response.starts_with(b"HTTP/1.1 200"), "{response:?}");
+    (request.len() as u64, response.len() as u64)
 }
 
 /// What the command prints as JSON.
