@@ -165,6 +165,11 @@ fn endpoints(endpoints: &[v1::Endpoint]) -> Result<(), Invalid> {
         label(&e.upstream, "endpoints.upstream")?;
         label(&e.backend, "endpoints.backend")?;
         label(&e.target, "endpoints.target")?;
+        let queue = e.accept_queue.as_ref();
+        label(
+            queue.map_or("", |queue| &queue.listener),
+            "endpoints.accept_queue.listener",
+        )?;
         storable(e.totals_since_unix_ns, "totals_since_unix_ns")?;
         if !seen.insert((e.role, &e.address, &e.target)) {
             return Err(Invalid::EndpointTwice {
@@ -455,6 +460,12 @@ mod tests {
         assert_eq!(refused(host), "host.name has a NUL");
         refused(|r| r.host.as_mut().unwrap().id = "\0".into());
         refused(|r| r.endpoints[0].target = "/a\0b".into());
+        refused(|r| {
+            r.endpoints[0].accept_queue = Some(v1::AcceptQueue {
+                listener: "\0".into(),
+                ..Default::default()
+            });
+        });
         refused(|r| {
             r.losses.insert("\0".into(), 1);
         });

@@ -47,6 +47,15 @@ fn ago(host: &str, base_ns: u64, sequence: u64, windows: u64) -> v1::Report {
         mean_us: 100 + sequence,
         max_us: 2_000_001,
     });
+    let address = r.endpoints[0].address.clone();
+    r.endpoints[0].accept_queue = Some(v1::AcceptQueue {
+        listener: address,
+        connections: 3,
+        connections_max: 100 + sequence,
+        limit: 128,
+        drops: 1,
+        drops_total: sequence,
+    });
     r.endpoints[0].name = "public".into();
     (r.endpoints[1].upstream, r.endpoints[1].backend) = ("api".into(), "api-1".into());
     r.complete = sequence != 20;
@@ -110,6 +119,7 @@ fn compare(store: &Collector, engine: &Collector, name: &str, range: &str) {
             "responses",
             "connections_failed",
             "srtt",
+            "accept_queue",
         ] {
             assert_eq!(s[key], e[key], "{name}: {role} {key}");
         }

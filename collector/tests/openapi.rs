@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Collector, get, now_ns, report};
+use monitor_proto::v1;
 use serde_json::{Value, json};
 
 /// Every field must be described, of the described type, and every field that
@@ -88,12 +89,16 @@ async fn every_described_answer_is_as_described() {
     for sequence in 1..=3 {
         let mut r = report("web", sequence);
         r.window_end_unix_ns = now_ns();
-        let client = monitor_proto::v1::Client {
+        let client = v1::Client {
             address: "192.0.2.7".into(),
             ..Default::default()
         };
-        r.clients = Some(monitor_proto::v1::Clients {
+        r.clients = Some(v1::Clients {
             top: vec![client],
+            ..Default::default()
+        });
+        r.endpoints[0].accept_queue = Some(v1::AcceptQueue {
+            listener: "0.0.0.0:80".into(),
             ..Default::default()
         });
         agent.export(r).await;

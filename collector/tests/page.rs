@@ -68,9 +68,17 @@ fn fresh(host: &str, sequence: u64) -> v1::Report {
 
 /// What the page shows of a single host.
 fn detail(r: &mut v1::Report) {
-    let [_, first] = &mut r.endpoints[..] else {
+    let [listener, first] = &mut r.endpoints[..] else {
         panic!("a downstream and an upstream endpoint");
     };
+    listener.accept_queue = Some(v1::AcceptQueue {
+        listener: "0.0.0.0:8080".into(),
+        connections: 3,
+        connections_max: 60,
+        limit: 128,
+        drops: 10,
+        drops_total: 17,
+    });
     (first.upstream, first.backend) = ("api".into(), "api-1".into());
     let mut second = first.clone();
     (second.address, second.backend) = ("127.0.0.1:8082".into(), "api-2".into());
@@ -402,7 +410,7 @@ async fn the_page(packages: &Path) {
     };
     let expected = ["2/s", "20.0 %", "0", "0", "–"];
     assert_eq!(listener(&page)[1..6], expected);
-    assert_eq!(listener(&page)[8..], ["6", "48 B/s", "360 B/s"]);
+    assert_eq!(listener(&page)[8..], ["6", "–", "48 B/s", "360 B/s"]);
     assert_eq!(host(&page, "id-web-2")["health"], "incomplete");
     let order: Vec<_> = page["hosts"]
         .as_array()
@@ -420,7 +428,7 @@ async fn the_page(packages: &Path) {
     agent.export(fresh("web-2", 2)).await;
     writeln!(browser.stdin, "live").unwrap();
     let page = browser.answer();
-    assert_eq!(listener(&page)[8], "80");
+    assert_eq!(listener(&page)[8..10], ["80", "3 / 60 / 128"]);
     let map = page["map"].as_array().unwrap();
     for node in ["Clients", "web-1", "api", "api-2"] {
         assert!(map.contains(&node.into()), "{node}: {map:?}");
@@ -429,9 +437,9 @@ async fn the_page(packages: &Path) {
     let problems = page["problems"].as_str().unwrap();
     for words in [
         "critical",
-        "the accept queue of a listener on web-1 overflows: 9 connections dropped in a window",
-        "listen_overflows 9 connections",
-        "Next: `ss -ltn` shows which queue is full",
+        "the accept queue of listener 127.0.0.1:8080 overflows: 10 packets of new connections dropped",
+        "accept_queue.drops 10 packets",
+        "Next: see whether the proxy's workers are busy",
     ] {
         assert!(problems.contains(words), "{words}: {problems}");
     }
@@ -493,6 +501,9 @@ async fn the_page(packages: &Path) {
     let problems = upstream["problems"].as_str().unwrap();
     assert!(!problems.contains("accept queue"), "its own: {problems}");
     assert_eq!(upstream["barriers"], serde_json::json!([]));
+    let queue = &charts["listener"]["Accept queue of 127.0.0.1:8080"];
+    let figures = ["web-1", "0.0.0.0:8080", "3", "60", "128", "2/s", "17"];
+    assert_eq!(queue[0], serde_json::json!(figures));
     let tables = &upstream["tables"];
     assert_eq!(tables["Backends of api"][0][1], "2/s");
     assert_eq!(tables["api by host"][1][0], "web-1");

@@ -36,12 +36,19 @@ function tiles(hosts) {
 let problems = null;
 /// Why it cannot be told.
 let untold = null;
-function drawProblems() {
+function drawProblems(hosts) {
   if (untold === null && problems === null) return;
   const list = untold === null
-    ? problemList(problems, chosenOf(url), address)
+    ? problemList(problems, chosenOf(url), address, listensOn(hosts))
     : [element("p", "note", printable(`Nobody can tell: ${untold}`))];
   redraw(byId("problems"), list);
+}
+
+/// Where the listener that is chosen listens.
+function listensOn(hosts) {
+  const chosen = chosenOf(url);
+  const one = chosen?.listener === undefined ? undefined : find(reporting(hosts), chosen);
+  return one?.queues.map(({ host, listener }) => `${host} ${listener}`) ?? [];
 }
 
 const PROBLEMS_EVERY_MS = 2000;
@@ -103,9 +110,9 @@ function unknown(nothing, words) {
 }
 
 function draw() {
-  drawProblems();
   const nowMs = Date.now() + clockAheadMs;
   const hosts = fleet.sorted(nowMs);
+  drawProblems(hosts);
   byId("fleet").replaceChildren(...tiles(hosts));
   const chosen = chosenOf(url);
   if (chosen === null) drawFleet(hosts, nowMs);
@@ -239,8 +246,10 @@ function rangeLinks() {
 /// What the charts of a listener, upstream or backend show: asked for is its only
 /// address and its only host; taken are the series that have its name.
 function chartsOf({ listener, upstream }, one) {
+  // Else it is a listener by where it listens, whatever its addresses are called.
+  const isOne = one.key === (one.parts[0].endpoint.name || one.parts[0].endpoint.address);
   const takes = listener !== undefined
-    ? (series) => (series.name || series.endpoint) === listener
+    ? (series) => (isOne ? (series.name || series.endpoint) === listener : one.addresses.includes(series.endpoint))
     : (series) => (series.upstream ?? "") === upstream;
   const [address, ...addresses] = one.addresses;
   return {

@@ -131,6 +131,21 @@ const all = (classes) => sum(Object.values(classes).filter((n) => typeof n === "
 /// Responses that end a request; one of 1xx announces another.
 const final = (classes) => all({ ...classes, "1xx": null });
 
+/// The accept queues of listeners, each once: the endpoints of one listener on several
+/// addresses share its queue.
+export function acceptQueues(parts) {
+  const queues = new Map();
+  for (const { host, endpoint, report } of parts) {
+    const queue = endpoint.accept_queue;
+    if (queue) queues.set(JSON.stringify([host, endpoint.target, queue.listener]), { ...queue, host, report });
+  }
+  return [...queues.values()];
+}
+
+/// How full the fullest is, in percent.
+const fullest = (queues) => (queues.length === 0 ? null
+  : Math.max(...queues.map(({ connections_max: most, limit }) => 100 * most / Math.max(1, limit))));
+
 /// The figures of one endpoint, or of several together: each part is an endpoint and
 /// the report that it is of.  Null is what none of them has measured.
 export function figures(parts) {
@@ -144,6 +159,7 @@ export function figures(parts) {
   const errors = total((e) => e.responses?.["5xx"]);
   const durations = merged(parts.map(({ endpoint }) => endpoint.exchange_duration));
   const trips = total((e) => e.srtt?.samples);
+  const queues = acceptQueues(parts);
   return {
     requests: perSecond((e) => e.requests),
     errors,
@@ -154,6 +170,8 @@ export function figures(parts) {
     received: perSecond((e) => e.bytes_received),
     sent: perSecond((e) => e.bytes_sent),
     active: total((e) => e.connections_active),
+    queue: fullest(queues),
+    queues,
     retransmits: total((e) => e.retransmits),
     // What is not HTTP/1 (TLS, HTTP/2) shows the turns of its streams alone.
     unseen: parts.every(({ endpoint }) => endpoint.protocol === "other"),
@@ -198,7 +216,7 @@ const group = (key, label, parts) => ({
 
 /// How a table may be ordered: the largest first.  Failures come before what is
 /// merely slow.
-export const ORDERS = ["requests", "errorPercent", "failed", "unanswered", "resets", "p50", "p99", "active", "received", "sent"];
+export const ORDERS = ["requests", "errorPercent", "failed", "unanswered", "resets", "p50", "p99", "active", "queue", "received", "sent"];
 const by = (order) => (a, b) => (b[order] ?? -1) - (a[order] ?? -1) || a.label.localeCompare(b.label) || a.key.localeCompare(b.key);
 const worstFirst = (a, b) => b.failed - a.failed || (b.errorPercent ?? 0) - (a.errorPercent ?? 0)
   || (b.p99 ?? 0) - (a.p99 ?? 0) || a.key.localeCompare(b.key);
@@ -214,6 +232,12 @@ export function listeners(hosts, order) {
       return group(key, parts.length === 1 ? named(name, address) : key, parts);
     })
     .sort(by(order ?? "requests"));
+}
+
+/// A listener on several addresses, by where it listens; undefined where none is.
+export function listenerAt(hosts, address) {
+  const parts = partsOf(hosts, "downstream").filter(({ endpoint }) => endpoint.accept_queue?.listener === address);
+  return parts.length === 0 ? undefined : group(address, address, parts);
 }
 
 /// Upstreams of all hosts with their backends; those of one name are one.
@@ -242,7 +266,8 @@ const TONES = { critical: "bad", warning: "warn", info: "", "": "" };
 
 /// The worst that the collector says of these endpoints.
 function toneOf(parts, severities) {
-  const worst = parts.map(({ host, endpoint }) => SEVERITIES.indexOf(severities.get(`${host} ${endpoint.address}`) ?? ""));
+  const worst = parts.flatMap(({ host, endpoint }) => [endpoint.address, endpoint.accept_queue?.listener]
+    .map((address) => SEVERITIES.indexOf(severities.get(`${host} ${address}`) ?? "")));
   return TONES[SEVERITIES[Math.max(0, ...worst)]];
 }
 

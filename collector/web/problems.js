@@ -52,16 +52,19 @@ function one(problem, address) {
 
 /// Whether a problem is of what the reader has chosen: a host, a listener, an upstream
 /// or a backend.
-function isOf({ subject }, chosen) {
+function isOf({ subject }, chosen, listensOn) {
   const { host, listener, upstream, backend } = chosen;
   if (host !== undefined) return subject.host_id === host || subject.host === host;
-  if (listener !== undefined) return subject.type === "listener" && (subject.listener || subject.endpoint) === listener;
+  if (listener !== undefined) {
+    return subject.type === "listener" && ((subject.listener || subject.endpoint) === listener || listensOn.includes(`${subject.host_id} ${subject.endpoint}`));
+  }
   return subject.type === "backend" && (subject.upstream ?? "") === upstream && (backend === undefined || subject.endpoint === backend);
 }
 
-/// The answer of the collector as elements: all, or of what is chosen.
-export function problemList(answer, chosen, address) {
-  const all = chosen === null ? answer.problems : answer.problems.filter((problem) => isOf(problem, chosen));
+/// The answer of the collector as elements: all, or of what is chosen; `listensOn` are
+/// the hosts and addresses whose queues a chosen listener's connections wait in.
+export function problemList(answer, chosen, address, listensOn = []) {
+  const all = chosen === null ? answer.problems : answer.problems.filter((problem) => isOf(problem, chosen, listensOn));
   if (all.length === 0 && answer.total > answer.problems.length) {
     return [element("p", "note", `Nothing is wrong here among the worst ${answer.problems.length} of ${answer.total} problems; the others are not told.`)];
   }

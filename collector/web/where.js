@@ -4,7 +4,7 @@
 import { element, label, table } from "/dom.js";
 import { FIGURES } from "/figures.js";
 import { counted, bytesPerSecond, count, known, microseconds, milliseconds, percent } from "/format.js";
-import { listeners, ORDERS, perHost, upstreams } from "/model.js";
+import { listenerAt, listeners, ORDERS, perHost, rate, upstreams } from "/model.js";
 import { duration, requests, seen } from "/unseen.js";
 
 /// Rows of a table; more would be too many to read, and to draw again and again.
@@ -78,7 +78,16 @@ const ofHosts = ({ hosts }) => (hosts > 1 ? [dim(` ${counted(hosts, "host", "hos
 /// A search leaves what it finds, and sums are of that.
 const captioned = (caption, { searched }) => (searched ? `${caption} that match` : caption);
 
-const LISTENER_COLUMNS = [...COLUMNS, ...BYTES];
+/// Connections that wait to be accepted: now, at the most, and how many may.
+function queueCell({ queues }) {
+  const total = (of) => queues.reduce((n, queue) => n + of(queue), 0);
+  const full = queues.some((queue) => queue.connections_max > queue.limit);
+  const text = [(q) => q.connections, (q) => q.connections_max, (q) => q.limit].map((of) => count(total(of))).join(" / ");
+  return alarm(full ? 1 : 0, queues.length === 0 ? "–" : text);
+}
+const QUEUE = [{ order: "queue", head: "Queue", cell: queueCell }];
+
+const LISTENER_COLUMNS = [...COLUMNS, ...QUEUE, ...BYTES];
 const BACKEND_COLUMNS = [...COLUMNS, ...OF_BACKENDS, ...BYTES];
 
 /// Every listener, those of one name as one.
@@ -163,14 +172,30 @@ export function chosenOf(url) {
 
 /// The group that is chosen; undefined where no report has it.
 export function find(hosts, { listener, upstream, backend }) {
-  if (listener !== undefined) return listeners(hosts).find(({ key }) => key === listener);
+  if (listener !== undefined) return listeners(hosts).find(({ key }) => key === listener) ?? listenerAt(hosts, listener);
   const one = upstreams(hosts).find(({ key }) => key === upstream);
   return backend === undefined ? one : one?.backends.find(({ key }) => key === backend);
 }
 
+/// A listener's accept queues in words; null where none can be looked at.
+function queueTable(one) {
+  if (one.queues.length === 0) return null;
+  return table({
+    key: `queues of ${one.key}`,
+    caption: `Accept queue of ${one.label}`,
+    heads: ["Host", "Listens on", "Waiting now", "At most", "Limit", "Dropped", "Dropped in all"],
+    words: 2,
+    rows: one.queues.slice(0, ROWS_MAX).map((queue) => [
+      label(queue.report.host.name || queue.host), label(queue.listener),
+      count(queue.connections), alarm(queue.connections_max > queue.limit ? 1 : 0, count(queue.connections_max)), count(queue.limit),
+      `${count(rate(queue.drops, queue.report))}/s`, count(queue.drops_total),
+    ]),
+  });
+}
+
 /// The tables of one listener, upstream or backend.
 export function chosenTables({ listener, backend }, one, view) {
-  if (listener !== undefined) return [groupOnHosts(one, "Listener on", LISTENER_COLUMNS, view)];
+  if (listener !== undefined) return [groupOnHosts(one, "Listener on", LISTENER_COLUMNS, view), queueTable(one)].filter(Boolean);
   const onHosts = groupOnHosts(one, "Seen from", BACKEND_COLUMNS, view);
   if (backend !== undefined) return [onHosts];
   const rows = backendRows(one, view, ROWS_MAX);

@@ -9,7 +9,7 @@ use host_metrics::{HostReader, HostSample, gauges};
 use kernel_sample::{EndpointSnapshot, KernelSample, Level, Target};
 use monitor_proto::ReportKey;
 use monitor_proto::{
-    display::{Column, UNKNOWN, fitting, known, note, printable},
+    display::{Column, UNKNOWN, accept_queue, fitting, known, note, printable},
     histogram,
     protocol::{Protocol, seen_in_window},
     v1,
@@ -98,7 +98,7 @@ fn targets(labels: &[&str]) -> Vec<Target> {
 
 /// The columns of the table.  It goes into files and pipes as well: nothing is
 /// cut, and figures have their unit in the head.
-const COLUMNS: [Column; 13] = [
+const COLUMNS: [Column; 14] = [
     Column::name("TARGET", 0, 0),
     Column::name("ROLE", 0, 0),
     Column::name("ENDPOINT", 0, 0),
@@ -110,6 +110,7 @@ const COLUMNS: [Column; 13] = [
     Column::figure("OUT B/s", 0),
     Column::figure("RESET", 0),
     Column::figure("NOANS", 0),
+    Column::figure("QUEUE", 0),
     Column::figure("P99 ms", 0),
     Column::name("NOTE", 0, 0),
 ];
@@ -126,6 +127,7 @@ pub fn table(report: &v1::Report) -> String {
     let is_there = |head| match head {
         "TARGET" => has_several_targets(report),
         "EXCH/s" | "NOTE" => exchanges,
+        "QUEUE" => has_queues(report),
         _ => true,
     };
     let rows: Vec<_> = endpoints.iter().map(|e| row(e, seconds)).collect();
@@ -171,6 +173,21 @@ pub fn has_several_targets(report: &v1::Report) -> bool {
     let mut targets = report.endpoints.iter().map(|e| &e.target);
     let first = targets.next();
     report.targets.len() > 1 || targets.any(|target| Some(target) != first)
+}
+
+/// Whether the accept queue of a listener is known.
+pub(crate) fn has_queues(report: &v1::Report) -> bool {
+    report.endpoints.iter().any(|e| e.accept_queue.is_some())
+}
+
+/// A listener's accept queue, where it is known: now, at the most and limit.
+pub(crate) fn queue(endpoint: &v1::Endpoint) -> Option<String> {
+    let queue = endpoint.accept_queue.as_ref()?;
+    Some(accept_queue(
+        queue.connections,
+        queue.connections_max,
+        queue.limit,
+    ))
 }
 
 fn bytes(endpoint: &v1::Endpoint) -> u64 {
@@ -223,6 +240,7 @@ fn row(endpoint: &v1::Endpoint, seconds: f64) -> [String; COLUMNS.len()] {
         format!("{:.0}", rate(window.bytes_sent)),
         known(window.closed_reset_received.map(|n| n.to_string())),
         known(seen_in_window(endpoint).map(|h| h.requests_without_response.to_string())),
+        known(queue(endpoint)),
         known(p99.map(|s| format!("{:.2}{mark}", s * 1e3))),
         note.unwrap_or("").to_owned(),
     ]
@@ -397,6 +415,16 @@ mod tests {
             ]
         );
         report.endpoints.pop();
+        report.endpoints[0].accept_queue = Some(v1::AcceptQueue {
+            connections: 3,
+            connections_max: 129,
+            limit: 128,
+            ..v1::AcceptQueue::default()
+        });
+        let with_queue = shown(&report);
+        assert_eq!(with_queue[0][9..12], ["RESET", "NOANS", "QUEUE"]);
+        assert_eq!(with_queue[1][7..10], ["–", "0", "3/129/128"]);
+        report.endpoints[0].accept_queue = None;
         let head = shown(&report)[0].join(" ");
         assert_eq!(
             head,

@@ -100,11 +100,7 @@ impl<'a> Points<'a> {
                 Read::Pressure => self.pressure(host),
                 Read::Target(read) => self.targets(read),
                 Read::NetworkNamespace(read) => self.network_namespaces(read),
-                Read::Now(_)
-                | Read::RoundTrip(_)
-                | Read::Total(_)
-                | Read::Split(..)
-                | Read::Histogram(..) => Vec::new(),
+                Read::Own(_) | Read::Total(_) | Read::Split(..) | Read::Histogram(..) => Vec::new(),
             };
             self.numbers(&metric, points);
         }
@@ -179,12 +175,8 @@ impl<'a> Points<'a> {
             let since = endpoint.totals_since_unix_ns;
             let totals = endpoint.totals.as_ref().unwrap_or(&none);
             match metric.read {
-                Read::Now(read) => {
-                    let now = read(endpoint).map(number);
-                    points.extend(now.map(|n| self.number(attributes(endpoint), 0, n)));
-                }
-                Read::RoundTrip(read) => {
-                    let value = endpoint.srtt.as_ref().and_then(read).map(number);
+                Read::Own(read) => {
+                    let value = read(endpoint).map(number);
                     points.extend(value.map(|n| self.number(attributes(endpoint), 0, n)));
                 }
                 Read::Total(read) => {

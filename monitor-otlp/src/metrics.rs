@@ -50,9 +50,7 @@ pub(crate) enum Read {
     Pressure,
     Target(fn(&v1::Target) -> Option<Number>),
     NetworkNamespace(fn(&v1::NetworkNamespace) -> Option<Number>),
-    Now(fn(&v1::Endpoint) -> Option<Number>),
-    /// Of endpoints of which a round trip was seen.
-    RoundTrip(fn(&v1::RoundTripTime) -> Option<Number>),
+    Own(fn(&v1::Endpoint) -> Option<Number>),
     Total(fn(&v1::Counters) -> Option<Number>),
     Split(&'static str, fn(&v1::Counters) -> Splits),
     /// Of endpoints with this role alone; of all where there is none.
@@ -96,19 +94,14 @@ pub(crate) fn of_endpoints() -> impl Iterator<Item = Metric> {
     let counters = figures::COUNTERS
         .iter()
         .map(|c| Metric::new(&c.figure, Read::Total(c.figure.read)));
-    let gauges = figures::ENDPOINT_GAUGES
+    let own = figures::OF_ENDPOINTS
         .iter()
-        .map(|f| Metric::new(f, Read::Now(f.read)));
-    let round_trips = figures::ROUND_TRIPS
-        .iter()
-        .map(|f| Metric::new(f, Read::RoundTrip(f.read)));
+        .map(|f| Metric::new(f, Read::Own(f.read)));
     let splits = figures::SPLITS
         .iter()
         .map(|s| Metric::new(&s.figure, Read::Split(s.label, s.figure.read)));
-    gauges
-        .chain(splits)
+    own.chain(splits)
         .chain(figures::DURATIONS.iter().flat_map(durations))
-        .chain(round_trips)
         .chain(counters)
 }
 

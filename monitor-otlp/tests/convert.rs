@@ -187,6 +187,48 @@ fn round_trips_are_gauges_of_the_endpoints_where_any_was_seen() {
 }
 
 #[test]
+fn accept_queues_are_of_the_listeners_whose_queue_is_known() {
+    let mut report = report(2);
+    report.endpoints[0].accept_queue = Some(v1::AcceptQueue {
+        listener: "0.0.0.0:8080".to_owned(),
+        connections: 3,
+        connections_max: 129,
+        limit: 128,
+        drops: 2,
+        drops_total: 7,
+    });
+    let request = decode(&parts(&report));
+    let of = |name: &str| {
+        let metric = all(&request).into_iter().find(|m| m.name == name).unwrap();
+        let (points, is_sum) = match metric.data.as_ref().unwrap() {
+            Data::Gauge(gauge) => (&gauge.data_points, false),
+            Data::Sum(sum) => (&sum.data_points, sum.is_monotonic),
+            other => panic!("{other:?}"),
+        };
+        let [point] = &points[..] else {
+            panic!("{name} is of who has no queue too");
+        };
+        assert!(texts(&point.attributes).contains(&("role", "downstream".to_owned())));
+        let Some(number_data_point::Value::AsInt(value)) = point.value else {
+            panic!("{point:?}");
+        };
+        (value, is_sum, metric.unit.clone())
+    };
+    let connection = || "{connection}".to_owned();
+    for (name, value, is_sum, unit) in [
+        ("connections", 3, false, connection()),
+        ("connections.max", 129, false, connection()),
+        ("limit", 128, false, connection()),
+        ("drops", 7, true, "{packet}".to_owned()),
+    ] {
+        assert_eq!(
+            of(&format!("speedmimi.accept_queue.{name}")),
+            (value, is_sum, unit)
+        );
+    }
+}
+
+#[test]
 fn durations_are_exponential_histograms_under_the_conventions_names() {
     let request = decode(&parts(&report(2)));
     for (name, port) in [

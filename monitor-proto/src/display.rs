@@ -100,6 +100,12 @@ pub fn age(age: Duration) -> String {
     }
 }
 
+/// A listener's accept queue: connections now, at the most in the window, and the limit.
+#[must_use]
+pub fn accept_queue(connections: u64, connections_max: u64, limit: u64) -> String {
+    format!("{connections}/{connections_max}/{limit}")
+}
+
 /// The end of a text that is too long, where names of cgroups differ.
 #[must_use]
 pub fn end_of(text: &str, width: usize) -> Cow<'_, str> {

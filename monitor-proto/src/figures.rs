@@ -133,8 +133,7 @@ mod tests {
         all.extend(SPLITS.iter().map(|s| row(&s.figure)));
         all.extend(HOST_GAUGES.iter().map(|g| row(&g.figure)));
         all.extend(DURATIONS.iter().map(|d| (d.prometheus, "s", d.help, false)));
-        all.extend(ENDPOINT_GAUGES.iter().map(row));
-        all.extend(ROUND_TRIPS.iter().map(row));
+        all.extend(OF_ENDPOINTS.iter().map(row));
         all.extend(TARGETS.iter().map(row));
         all.extend(NETWORK_NAMESPACES.iter().map(row));
         all.extend([&CORES, &LOSSES, &PRESSURE].map(row));

@@ -2,13 +2,14 @@
 
 use monitor_proto::{
     display::{self, UNKNOWN},
-    json::{Endpoint, Report},
+    json::{AcceptQueue, Endpoint, Report},
 };
 
 use crate::output::{Cell, Table, Tone};
 
-const FIGURES: [&str; 11] = [
-    "ACTIVE", "OPENED", "REQ/S", "EXCH/S", "5XX", "RESET", "NOANS", "IN/S", "OUT/S", "P50", "P99",
+const FIGURES: [&str; 12] = [
+    "ACTIVE", "OPENED", "REQ/S", "EXCH/S", "5XX", "RESET", "NOANS", "QUEUE", "IN/S", "OUT/S",
+    "P50", "P99",
 ];
 
 /// The table that rows of `rows` fit into, with or without their targets.
@@ -89,11 +90,20 @@ fn endpoint(e: &Endpoint, seconds: f64) -> Vec<Cell> {
         fault(w.responses.map(|r| r.server_error)),
         fault(w.closed_reset_received),
         fault(w.requests_without_response),
+        queue(e),
         Cell::figure(display::bytes(per_second(w.bytes_received))),
         Cell::figure(display::bytes(per_second(w.bytes_sent))),
         quantile(durations.and_then(|d| d.p50_ms)),
         quantile(durations.and_then(|d| d.p99_ms)),
     ]
+}
+
+/// Now, at the most and limit; of backends and of what cannot be looked at there is none.
+fn queue(e: &Endpoint) -> Cell {
+    let queue = e.accept_queue.as_ref();
+    let is_full = queue.is_some_and(|q| q.connections_max > q.limit);
+    let shown = |q: &AcceptQueue| display::accept_queue(q.connections, q.connections_max, q.limit);
+    Cell::known(queue.map(shown)).tone(if is_full { Tone::Bad } else { Tone::Plain })
 }
 
 fn name(report: &Report) -> &str {
@@ -132,6 +142,25 @@ mod tests {
     use monitor_proto::v1;
 
     use super::*;
+
+    #[test]
+    fn a_full_queue_stands_out_and_none_is_a_dash() {
+        let shown = |queue: Option<(u64, u64)>| {
+            self::queue(&Endpoint::from(&v1::Endpoint {
+                accept_queue: queue.map(|(connections, connections_max)| v1::AcceptQueue {
+                    connections,
+                    connections_max,
+                    limit: 128,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }))
+        };
+        assert_eq!(shown(None), Cell::figure("–"));
+        assert_eq!(shown(Some((3, 128))), Cell::figure("3/128/128"));
+        let full = Cell::figure("3/129/128").tone(Tone::Bad);
+        assert_eq!(shown(Some((3, 129))), full);
+    }
 
     #[test]
     fn what_the_agent_notes_is_shown_beside_what_is_incomplete() {

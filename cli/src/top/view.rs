@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use monitor_proto::{
     display::{self, Column, UNKNOWN, known},
-    json::{Endpoint, Gauge, Report},
+    json::{AcceptQueue, Endpoint, Gauge, Report},
     protocol::Protocol,
 };
 use problems::{Severity, headlines};
@@ -38,7 +38,7 @@ const HOSTS: [Column; 7] = [
 ];
 
 /// The columns of endpoints, in the same way.
-const ENDPOINTS: [Column; 14] = [
+const ENDPOINTS: [Column; 15] = [
     Column::name("TARGET", 7, 10),
     Column::name("ROLE", 5, "downstream".len()),
     Column::name("ENDPOINT", 0, 16),
@@ -48,6 +48,7 @@ const ENDPOINTS: [Column; 14] = [
     Column::figure("5XX", 0),
     Column::figure("RESET", 2),
     Column::figure("NOANS", 2),
+    Column::figure("QUEUE", 2),
     Column::figure("IN/S", 4),
     Column::figure("OUT/S", 4),
     Column::figure("P50", 6),
@@ -183,6 +184,7 @@ fn draw_endpoints(frame: &mut Frame<'_>, area: Rect, model: &Model, host: &Host)
         "EXCH/S" | "NOTE" => exchanges,
         "RESET" => any(|e| e.window.closed_reset_received),
         "NOANS" => any(|e| e.window.requests_without_response),
+        "QUEUE" => endpoints.iter().any(|e| e.accept_queue.is_some()),
         _ => true,
     };
     let kept: Vec<usize> = (0..ENDPOINTS.len())
@@ -232,12 +234,25 @@ fn endpoint_cells(e: &Endpoint, report: &Report) -> [Cell; ENDPOINTS.len()] {
         fault(w.responses.map(|r| r.server_error)),
         fault(w.closed_reset_received),
         fault(w.requests_without_response),
+        queue(e),
         plain(display::bytes(rate(w.bytes_received))),
         plain(display::bytes(rate(w.bytes_sent))),
         plain(duration(durations.and_then(|d| d.p50_ms))),
         plain(duration(durations.and_then(|d| d.p99_ms))),
         (display::note(e.protocol).unwrap_or("").to_owned(), DIM),
     ]
+}
+
+fn queue(e: &Endpoint) -> Cell {
+    let queue = e.accept_queue.as_ref();
+    let is_full = queue.is_some_and(|q| q.connections_max > q.limit);
+    let style = if is_full {
+        Style::new().fg(Color::Red)
+    } else {
+        Style::new()
+    };
+    let shown = |q: &AcceptQueue| display::accept_queue(q.connections, q.connections_max, q.limit);
+    (known(queue.map(shown)), style)
 }
 
 fn draw_spark(frame: &mut Frame<'_>, area: Rect, host: &Host) {
@@ -491,6 +506,33 @@ mod tests {
             ["1.2k", "0", "0", "17", "5"],
             "{row}"
         );
+    }
+
+    #[test]
+    fn a_listeners_queue_has_a_column_where_it_is_known() {
+        let now = Instant::now();
+        let mut model = Model::new(String::new());
+        let mut report = wide();
+        model.add(report.clone(), now);
+        assert!(!screen_of(&model, now, 200).contains("QUEUE"));
+        report.sequence += 1;
+        let listener = report.endpoints.last_mut().unwrap();
+        listener.accept_queue = Some(AcceptQueue {
+            connections: 3,
+            connections_max: 129,
+            limit: 128,
+            ..AcceptQueue::default()
+        });
+        model.add(report, now);
+        for width in [100, 200] {
+            let text = screen_of(&model, now, width);
+            let head = text.lines().find(|line| line.contains("5XX")).unwrap();
+            assert!(head.contains(" QUEUE"), "{head}");
+            let listener = text.lines().find(|line| line.contains("10.0.0.1:443"));
+            assert!(listener.unwrap().contains(" 3/129/128 "), "{text}");
+            let backend = text.lines().find(|line| line.contains("10.0.0.100:8080"));
+            assert!(backend.unwrap().contains(" – "), "{text}");
+        }
     }
 
     #[test]

@@ -38,7 +38,8 @@ const REPORT: &str = "window_start,window_end,window_duration_s,host,host_id,epo
      cpu_usage,memory_usage,disk_usage,load_avg_1,network_in,network_out";
 const ENDPOINT: &str = "role,endpoint,name,upstream,backend,target,connections_active";
 const REST: &str = "connections_failed,requests,responses_1xx,responses_2xx,responses_3xx,responses_4xx,\
-     responses_5xx,exchange_duration_p50_ms,exchange_duration_p90_ms,exchange_duration_p99_ms";
+     responses_5xx,exchange_duration_p50_ms,exchange_duration_p90_ms,exchange_duration_p99_ms,\
+     accept_queue_connections,accept_queue_connections_max,accept_queue_limit,accept_queue_drops";
 
 /// The first line: every counter of the shared table has its column.
 pub(super) fn head() -> String {
@@ -115,6 +116,13 @@ fn endpoint_cells(e: &Endpoint) -> Vec<String> {
         known(durations.and_then(|d| d.p50_ms)),
         known(durations.and_then(|d| d.p90_ms)),
         known(durations.and_then(|d| d.p99_ms)),
+    ]);
+    let queue = e.accept_queue.as_ref();
+    cells.extend([
+        known(queue.map(|q| q.connections)),
+        known(queue.map(|q| q.connections_max)),
+        known(queue.map(|q| q.limit)),
+        known(queue.map(|q| q.drops)),
     ]);
     cells
 }
@@ -288,6 +296,38 @@ mod tests {
             let none = if measured { "0" } else { "" };
             assert_eq!(cell(v1::Counters::default(), counter.figure.name), none);
         }
+    }
+
+    #[test]
+    fn a_queue_has_its_columns_and_none_has_no_zero() {
+        use monitor_proto::v1;
+        let last_four = |queue| {
+            let report = Report {
+                endpoints: vec![Endpoint::from(&v1::Endpoint {
+                    accept_queue: queue,
+                    ..v1::Endpoint::default()
+                })],
+                ..Report::default()
+            };
+            let cells = |line: &str| -> Vec<String> {
+                let cells: Vec<_> = line.trim_end().split(',').map(str::to_owned).collect();
+                cells[cells.len() - 4..].to_vec()
+            };
+            (cells(&head()), cells(&lines(&report)))
+        };
+        let queue = v1::AcceptQueue {
+            connections: 3,
+            connections_max: 129,
+            limit: 128,
+            drops: 2,
+            drops_total: 7,
+            ..v1::AcceptQueue::default()
+        };
+        let columns = ["connections", "connections_max", "limit", "drops"];
+        let (head, cells) = last_four(Some(queue));
+        assert_eq!(head, columns.map(|name| format!("accept_queue_{name}")));
+        assert_eq!(cells, ["3", "129", "128", "2"]);
+        assert_eq!(last_four(None).1, [""; 4]);
     }
 
     #[test]

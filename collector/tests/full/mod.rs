@@ -61,6 +61,14 @@ pub fn full(host: &str, sequence: u64) -> v1::Report {
             mean_us: 31_250,
             max_us: 46_875,
         });
+        endpoint.accept_queue = Some(v1::AcceptQueue {
+            listener: "0.0.0.0:80".to_owned(),
+            connections: 3,
+            connections_max: 9,
+            limit: 128,
+            drops: 1,
+            drops_total: sequence,
+        });
         let totals = endpoint.totals.as_mut().unwrap();
         totals.connections_failed = Some(v1::ConnectionsFailed {
             refused: sequence,

@@ -8,7 +8,7 @@ async function load(name) {
   const text = await readFile(`${process.argv[2]}/${name}`, "utf8");
   return import(`data:text/javascript,${encodeURIComponent(text)}`);
 }
-const { Fleet, figures, health, listeners, mapOf, merged, overview, quantile, reporting, upstreams } = await load("model.js");
+const { Fleet, figures, health, listenerAt, listeners, mapOf, merged, overview, quantile, reporting, upstreams } = await load("model.js");
 const { count, counted, milliseconds } = await load("format.js");
 const { linearTicks, logTicks } = await load("ticks.js");
 
@@ -91,6 +91,24 @@ const host = (id, endpoints) => ({
   assert.equal(announced.errorPercent, 10);
   const idle = figures(parts(endpoint("upstream", "a", { requests: 0, responses: { "2xx": 0, "5xx": 0 } })));
   assert.deepEqual([idle.requests, idle.errors, idle.errorPercent], [0, 0, null]);
+}
+
+// The addresses of one listener share its queue, which counts once.
+{
+  const queue = (listener, connections, most, limit) => ({ listener, connections, connections_max: most, limit, drops: 0, drops_total: 0 });
+  const shared = { accept_queue: queue("0.0.0.0:80", 3, 9, 10) };
+  const hosts = [
+    host("a", [endpoint("downstream", "10.0.0.1:80", shared), endpoint("downstream", "10.0.0.2:80", shared), endpoint("downstream", "10.0.0.1:81")]),
+    host("b", [endpoint("downstream", "10.0.0.1:80", { accept_queue: queue("10.0.0.1:80", 1, 1, 100) })]),
+  ];
+  const found = listeners(hosts, "queue").map(({ key, queue: percent, queues }) => [key, percent, queues.length]);
+  assert.deepEqual(found, [["10.0.0.1:80", 90, 2], ["10.0.0.2:80", 90, 1], ["10.0.0.1:81", null, 0]]);
+  const all = listenerAt(hosts, "0.0.0.0:80");
+  assert.deepEqual([all.addresses, all.queues.length, all.queue], [["10.0.0.1:80", "10.0.0.2:80"], 1, 90]);
+  assert.equal(listenerAt(hosts, "0.0.0.0:81"), undefined);
+  const problems = [{ severity: "critical", subject: { host_id: "a", endpoint: "0.0.0.0:80" } }];
+  const [, nodes] = mapOf(hosts, problems).columns;
+  assert.deepEqual(nodes.map(({ label, tone }) => [label, tone]), [["10.0.0.1:80", "bad"], ["10.0.0.1:81", ""], ["10.0.0.2:80", "bad"]]);
 }
 
 // Of one name on several hosts is one thing; silent hosts say nothing of now.

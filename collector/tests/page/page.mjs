@@ -122,6 +122,13 @@ try {
   await upstreamPage.getByRole("link", { name: "All hosts" }).click();
   await upstreamPage.locator("article.host").first().waitFor();
   await upstreamPage.close();
+  // A listener has its accept queue.
+  const listenerPage = await open({ viewport: { width: 1280, height: 800 } });
+  await listenerPage.locator("#where").getByRole("link", { name: "127.0.0.1:8080" }).first().click();
+  await listenerPage.waitForURL(/listener=127/);
+  await listenerPage.locator("#where table", { hasText: "Listens on" }).waitFor();
+  const listener = await tablesIn(listenerPage, "#where");
+  await listenerPage.close();
   const dark = await open({ viewport: { width: 1280, height: 800 }, colorScheme: "dark" });
   await dark.goto(hostPage.url());
   await dark.locator("figure canvas").first().waitFor();
@@ -130,6 +137,7 @@ try {
     barriers: [...await barriers(page), ...await barriers(hostPage), ...await barriers(dark), ...await barriers(narrow)],
     url: hostPage.url(),
     upstream,
+    listener,
     ofMap,
     tables: byBytes,
     sorted: (await tables())["Top sockets by bytes"],

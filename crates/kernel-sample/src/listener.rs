@@ -16,12 +16,13 @@ pub struct ListenerSample {
     pub accept_queue: u64,
     /// The most of them at any sample since the reading before.
     pub accept_queue_max: u64,
-    /// How many may wait (`listen(2)`'s backlog, within `net.core.somaxconn`), over all
-    /// sockets.
+    /// The backlog of `listen(2)`, within `net.core.somaxconn`, over all sockets; of each
+    /// one connection more than this may wait.
     pub accept_queue_limit: u64,
-    /// Connections that were dropped since the reading before, as the kernel counts them
-    /// for each socket (`sk_drops`): the queue was full, or there was no memory.
+    /// Segments that were dropped since the reading before, as the kernel counts them for
+    /// each socket (`sk_drops`): the queue was full, there was no memory, or they belong to
+    /// no connection, such as late resets.
     pub drops: u64,
-    /// The same since the sockets were seen first.
+    /// The same since somebody was first seen to listen there.
     pub drops_total: u64,
 }

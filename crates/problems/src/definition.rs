@@ -56,7 +56,7 @@ const WELL_BELOW: f64 = 0.8;
 const NEARLY: f64 = 0.97;
 
 /// In the order of `Kind::ALL`.
-pub(crate) const DEFINITIONS: [Definition; 22] = [
+pub(crate) const DEFINITIONS: [Definition; 24] = [
     Definition {
         kind: Kind::ConnectFailures,
         name: "connect_failures",
@@ -144,11 +144,30 @@ pub(crate) const DEFINITIONS: [Definition; 22] = [
         open_after: 2,
     },
     Definition {
+        kind: Kind::AcceptQueueOverflow,
+        name: "accept_queue_overflow",
+        meaning: "A listener's accept queue is full: connections are dropped, and clients try again after a second or more.",
+        subject: "listener; with several addresses, such as 0.0.0.0:80, that address",
+        formula: "accept_queue.drops in a window in which a queue overflowed (listen_overflows, or connections_max above the limit); \
+                  while the queue is full and nothing arrives, it stays",
+        source: "accept_queue of downstream endpoints, listen_overflows of a network namespace: a listener drops segments that belong \
+                 to no connection as well, which is no overflow",
+        next: "see whether the proxy's workers are busy or blocked (`top`, its own log), then raise its backlog (nginx: listen … \
+               backlog=, HAProxy: backlog) and net.core.somaxconn",
+        unit: Unit::Count,
+        threshold: 1.0,
+        stays_at: 1.0,
+        severity: Severity::Critical,
+        critical_from: 0.0,
+        minimum: "none",
+        open_after: 1,
+    },
+    Definition {
         kind: Kind::ListenOverflow,
         name: "listen_overflow",
-        meaning: "A listener's accept queue is full: connections are dropped, and clients try again after a second or more.",
+        meaning: "The accept queue of a listener that is not watched or cannot be looked at is full: connections are dropped.",
         subject: "host, by network namespace",
-        formula: "listen_overflows in a window",
+        formula: "listen_overflows in a window, without those of listeners that have accept_queue_overflow where these are 90 % of all",
         source: "listen_overflows, listen_drops of a network namespace (all of its listeners together)",
         next: "`ss -ltn` shows which queue is full (Recv-Q above Send-Q); see whether the proxy's workers are busy or blocked, \
                then raise its backlog and net.core.somaxconn",
@@ -159,6 +178,24 @@ pub(crate) const DEFINITIONS: [Definition; 22] = [
         critical_from: 0.0,
         minimum: "none",
         open_after: 1,
+    },
+    Definition {
+        kind: Kind::AcceptQueueFilling,
+        name: "accept_queue_filling",
+        meaning: "A listener's accept queue is nearly full.",
+        subject: "listener; with several addresses, such as 0.0.0.0:80, that address",
+        formula: "accept_queue.connections_max ÷ accept_queue.limit",
+        source: "accept_queue of downstream endpoints, over all sockets of the listener; where it overflows, accept_queue_overflow is \
+                 told instead",
+        next: "the proxy accepts slower than clients come: see whether its workers are busy or blocked, and whether its backlog and \
+               net.core.somaxconn are large enough for bursts",
+        unit: Unit::Ratio,
+        threshold: 0.8,
+        stays_at: WELL_BELOW,
+        severity: Severity::Warning,
+        critical_from: NEVER,
+        minimum: "8 connections that wait",
+        open_after: 2,
     },
     Definition {
         kind: Kind::SlowBackend,

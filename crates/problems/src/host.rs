@@ -5,14 +5,20 @@ use monitor_proto::v1;
 use crate::{
     Kind, Subject,
     judge::Scene,
+    queues,
     track::Told,
     words::{evidence, percent},
 };
 
-pub(crate) fn judge(scene: &mut Scene<'_>) {
+/// Judges the host; `overflows_told` are those of accept queues that are told of their
+/// listeners.
+pub(crate) fn judge(scene: &mut Scene<'_>, overflows_told: u64) {
     let report = scene.report;
+    let mut told = overflows_told;
     for namespace in &report.network_namespaces {
-        listen_overflow(scene, namespace);
+        let left = queues::unexplained(namespace.listen_overflows, told);
+        listen_overflow(scene, namespace, left);
+        told = told.saturating_sub(namespace.listen_overflows);
     }
     for target in &report.targets {
         cpu_throttled(scene, target);
@@ -108,10 +114,11 @@ fn share(
     });
 }
 
-/// Of a listener it is told once reports say whose queue was full.
-fn listen_overflow(scene: &mut Scene<'_>, namespace: &v1::NetworkNamespace) {
+/// Of listeners whose queues nobody sees, or that are of no target; `left` is what the
+/// others do not explain.
+fn listen_overflow(scene: &mut Scene<'_>, namespace: &v1::NetworkNamespace, left: u64) {
     let id = namespace.id.to_string();
-    let overflows = namespace.listen_overflows as f64;
+    let overflows = left as f64;
     scene.measure_host(Kind::ListenOverflow, &id, overflows, |subject| Told {
         summary: format!(
             "the accept queue of a listener on {} overflows: {} connections dropped in a window",
@@ -123,7 +130,11 @@ fn listen_overflow(scene: &mut Scene<'_>, namespace: &v1::NetworkNamespace) {
             ..subject
         },
         evidence: vec![
-            evidence("listen_overflows", overflows, "connections"),
+            evidence(
+                "listen_overflows",
+                namespace.listen_overflows as f64,
+                "connections",
+            ),
             evidence("listen_drops", namespace.listen_drops as f64, "connections"),
         ],
         details: Vec::new(),

@@ -7,7 +7,7 @@ use monitor_proto::v1;
 use crate::{
     Place, Problem, Subject, Thresholds, agent, endpoints,
     history::{Digest, EndpointHistory, EndpointId, Span, push_span},
-    host, siblings,
+    host, queues, siblings,
     track::{Extent, Measured, Told, Tracks},
 };
 
@@ -55,7 +55,8 @@ impl HostJudge {
         };
         endpoints::judge(&mut scene);
         siblings::judge(&mut scene);
-        host::judge(&mut scene);
+        let overflows_told = queues::judge(&mut scene);
+        host::judge(&mut scene, overflows_told);
         agent::judge(&mut scene);
         if let Some(received_ns) = received_unix_ns {
             agent::judge_clock(&mut scene, self.received_ns, received_ns, &span);
@@ -125,6 +126,17 @@ impl HostJudge {
 impl Scene<'_> {
     pub(crate) fn measure(&mut self, measured: Measured<'_>, tell: impl FnOnce() -> Told) {
         self.tracks.measure(self.thresholds, measured, tell);
+    }
+
+    /// Whether this is a problem by now.
+    pub(crate) fn is_open(&self, kind: crate::Kind, key: [&str; 3]) -> bool {
+        self.tracks.is_open(kind, key)
+    }
+
+    /// What these kinds are told of is not there any more, where `is_gone` says so of
+    /// its key.
+    pub(crate) fn gone(&mut self, kinds: &[crate::Kind], is_gone: impl Fn(&str) -> bool) {
+        self.tracks.gone(kinds, is_gone);
     }
 
     pub(crate) fn threshold(&self, kind: crate::Kind) -> f64 {

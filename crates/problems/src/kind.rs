@@ -13,7 +13,9 @@ pub enum Kind {
     ServerErrors,
     UnansweredRequests,
     Resets,
+    AcceptQueueOverflow,
     ListenOverflow,
+    AcceptQueueFilling,
     SlowBackend,
     SlowRoundTrip,
     Retransmits,
@@ -34,13 +36,15 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds; of two problems of the same severity the earlier kind is the worse.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::ConnectFailures,
         Self::AgentSilent,
         Self::ServerErrors,
         Self::UnansweredRequests,
         Self::Resets,
+        Self::AcceptQueueOverflow,
         Self::ListenOverflow,
+        Self::AcceptQueueFilling,
         Self::SlowBackend,
         Self::SlowRoundTrip,
         Self::Retransmits,

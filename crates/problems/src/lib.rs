@@ -19,6 +19,7 @@ mod judge;
 mod kind;
 mod page;
 mod problem;
+mod queues;
 mod siblings;
 mod thresholds;
 mod track;

@@ -114,6 +114,26 @@ impl Tracks {
         }
     }
 
+    pub(crate) fn is_open(&self, kind: Kind, key: [&str; 3]) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let track = self.0.get(&(kind, key.join("\0")));
+        track.is_some_and(|track| track.is_open)
+    }
+
+    /// What these kinds are told of is not there any more, where `is_gone` says so of
+    /// its key.
+    pub(crate) fn gone(&mut self, kinds: &[Kind], is_gone: impl Fn(&str) -> bool) {
+        for ((kind, key), track) in &mut self.0 {
+            if kinds.contains(kind) && !track.is_measured && is_gone(key) {
+                track.is_measured = true;
+                track.good = track.good.saturating_add(1);
+                (track.bad, track.unknown) = (0, 0);
+            }
+        }
+    }
+
     /// What was not measured in this window is unknown; what is over goes.
     pub(crate) fn end_window(&mut self) {
         self.0.retain(|_, track| {

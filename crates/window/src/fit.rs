@@ -10,6 +10,7 @@ use monitor_proto::{REPORT_BYTES_MAX, REPORT_ENDPOINTS_MAX, v1};
 use prost::Message;
 
 use super::{
+    accept_queues::AcceptQueues,
     baseline::{Baseline, Totals},
     ledger::{Ledger, Row},
     round_trips::RoundTrips,
@@ -50,6 +51,8 @@ impl Reported {
 pub(super) struct Describe<'a> {
     /// The round-trip times that were seen.
     pub(super) round_trips: HashMap<EndpointId, RoundTrips>,
+    /// The accept queues of listeners.
+    pub(super) accept_queues: AcceptQueues,
     /// What the backends are called.
     pub(super) names: &'a TargetNames,
     /// Whether what level http alone counts is there.
@@ -118,6 +121,7 @@ fn endpoint(row: &Row, describe: &Describe<'_>) -> v1::Endpoint {
         totals_since_unix_ns: row.totals.since_unix_ns,
         live_bytes_age_ms: describe.live_bytes_age_ms,
         srtt: round_trip_time(row, describe.round_trips.get(&row.id)),
+        accept_queue: describe.accept_queues.of(&row.id),
     }
 }
 

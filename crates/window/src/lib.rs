@@ -4,6 +4,7 @@
 //! the time included, and commits it only after the report is durable; until
 //! then the window is still open, and the next attempt covers it too.
 
+mod accept_queues;
 mod baseline;
 mod clients;
 mod fit;
@@ -36,6 +37,7 @@ pub use names::TargetNames;
 pub use sample::{Sample, round_trips, saw_traffic};
 pub use sockets::summary as socket_summary;
 
+use accept_queues::{AcceptQueues, Drops};
 use ledger::{Ledger, Losses, Row};
 
 /// A window that begins more than this before its agent did has a time without
@@ -109,6 +111,7 @@ pub struct Closed {
     pub baseline: Baseline,
     end: Environment,
     settled: Vec<Settled>,
+    drops: Drops,
 }
 
 /// The windows of one agent.
@@ -119,6 +122,7 @@ pub struct Windows {
     reported_until_unix_ns: Option<u64>,
     start: Environment,
     began: Instant,
+    drops: Drops,
 }
 
 impl Windows {
@@ -132,6 +136,7 @@ impl Windows {
             reported_until_unix_ns: None,
             start,
             began,
+            drops: Drops::default(),
         }
     }
 
@@ -152,6 +157,9 @@ impl Windows {
         samples: &[Sample],
     ) -> Closed {
         let baseline = self.baseline.as_ref();
+        let listeners = std::mem::take(&mut observation.kernel.listeners);
+        let accept_queues = AcceptQueues::new(listeners, &self.drops);
+        let drops = accept_queues.drops(&self.drops);
         let end = observation.environment;
         let since_unix_ns = observation.kernel.since_unix_ns;
         let reported_until = self.reported_until_unix_ns;
@@ -229,6 +237,7 @@ impl Windows {
         };
         let describe = fit::Describe {
             round_trips,
+            accept_queues,
             names: &observation.names,
             http,
             live_bytes_age_ms,
@@ -257,6 +266,7 @@ impl Windows {
             baseline,
             end,
             settled: settled.map(|target| target.settled).collect(),
+            drops,
         }
     }
 
@@ -266,6 +276,7 @@ impl Windows {
         self.baseline = Some(closed.baseline);
         self.reported_until_unix_ns = None;
         self.start = closed.end;
+        self.drops = closed.drops;
     }
 
     fn reasons(&self, ledger: &Ledger, span: &Span) -> Vec<String> {

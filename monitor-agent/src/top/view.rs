@@ -17,13 +17,13 @@ use super::{
     model::{Model, More, Page, Row, SortBy},
     table::{BOLD, line, table},
 };
-use crate::view::has_several_targets;
+use crate::view::{has_queues, has_several_targets};
 
 const DIM: Style = Style::new().fg(Color::DarkGray);
 
 /// The columns of endpoints: of two, the one with the higher rank goes first
 /// where there is no room.
-const ENDPOINTS: [Column; 16] = [
+const ENDPOINTS: [Column; 17] = [
     Column::name("TARGET", 6, 10),
     Column::name("ROLE", 2, ROLE),
     Column::name("ENDPOINT", 0, 16),
@@ -37,6 +37,7 @@ const ENDPOINTS: [Column; 16] = [
     Column::figure("RETR", 4),
     Column::figure("RESET", 6),
     Column::figure("NOANS", 6),
+    Column::figure("QUEUE", 6),
     Column::figure("P99", 1),
     Column::figure("COUNTED", 9),
     Column::name("NOTE", 10, 38),
@@ -119,6 +120,7 @@ fn columns(model: &Model) -> Vec<(usize, Column)> {
     let is_there = |head| match head {
         "TARGET" => several,
         "EXCH/s" | "NOTE" => exchanges,
+        "QUEUE" => has_queues(&model.report),
         _ => true,
     };
     let sorted: &[&str] = match model.sort_by {
@@ -212,6 +214,7 @@ fn cells(row: &Row) -> Vec<String> {
             exchanges_per_s,
             resets,
             unanswered,
+            queue,
             p99_ms,
             protocol,
         } => vec![
@@ -225,6 +228,7 @@ fn cells(row: &Row) -> Vec<String> {
             retransmits,
             known(resets.map(|n| n.to_string())),
             known(unanswered.map(|n| n.to_string())),
+            known(queue.clone()),
             display::exchange_duration(*p99_ms, *protocol),
             age,
             note(row).unwrap_or("").to_owned(),
@@ -407,6 +411,25 @@ mod tests {
                 assert!(row.contains(part), "{part} at {width}: {row}");
             }
         }
+    }
+
+    #[test]
+    fn a_listeners_queue_has_a_column_where_it_is_known() {
+        let mut model = Model::default();
+        let mut report = encrypted(String::new());
+        report.endpoints[0].accept_queue = Some(v1::AcceptQueue {
+            connections: 3,
+            connections_max: 129,
+            limit: 128,
+            ..v1::AcceptQueue::default()
+        });
+        model.update(Look {
+            report,
+            sockets: Vec::new(),
+        });
+        let shown = table(&mut model, 200, 5);
+        assert!(shown[1].contains("NOANS     QUEUE "), "{shown:?}");
+        assert!(shown[2].contains(" – 3/129/128 "), "{shown:?}");
     }
 
     /// A report of a listener whose streams are not HTTP/1.

@@ -1,13 +1,16 @@
-//! Accept queues, as `ss` has them.
+//! Accept queues, as `ss` and `nstat` have them.
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
+    sync::Arc,
 };
 
-use kernel_sample::ListenerSample;
+use kernel_sample::{Level, ListenerSample};
 use libtest_mimic::Failed;
+use monitor_agent::view::View;
 use monitor_common::endpoint::Role;
+use monitor_proto::v1;
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with,
     sockopt::set_socket_reuseport,
@@ -16,15 +19,17 @@ use rustix::net::{
 use crate::{
     Case, Watch,
     lossy::run,
+    network::{in_own_network, nstat},
     watch::{Own, fresh, until},
 };
 
-pub(crate) const CASES: [Case; 2] = [
+pub(crate) const CASES: [Case; 3] = [
     ("a_full_accept_queue_is_that_of_ss", full_queue),
     (
         "sockets_that_share_an_address_are_one_listener",
         shared_address,
     ),
+    ("a_report_has_a_queue_as_ss_and_nstat_have_it", reported),
 ];
 
 /// What keeps [`CASES`] from running here.
@@ -117,6 +122,71 @@ fn full_queue(watch: &Watch) -> Result<(), Failed> {
     drop(accepted);
     assert_eq!(of(address), None);
     Ok(())
+}
+
+/// Of a network of its own, whose counters no other test changes: a listener on every
+/// address, in whose queue the connections to two addresses wait.
+fn reported(watch: &Watch) -> Result<(), Failed> {
+    const BACKLOG: u64 = 4;
+    in_own_network(|| {
+        let own = Own::new("accept-queue-report");
+        let kernel = own.open(watch);
+        let (socket, any) = listener(&([0, 0, 0, 0], 0).into(), BACKLOG as i32)?;
+        let mut view = View::new(v1::Host::default(), &[&*watch.target().label]);
+        let mut look = || view.look(kernel.read(), Level::Tcp, &Arc::default());
+        look();
+        let to = |n: u8| SocketAddr::from(([127, 0, 0, n], any.port()));
+        let mut clients = Vec::new();
+        for n in [1, 2, 1, 2, 1, 2, 1, 2] {
+            let client = stream()?;
+            let _in_progress = connect(&client, &to(n));
+            clients.push(client);
+        }
+        until("the queue is full and SYNs were dropped", || {
+            nstat("TcpExtListenOverflows").unwrap() >= 8 - (BACKLOG + 1)
+        });
+        // No SYN is sent again from now on.
+        drop(clients);
+        let [sockets, queue, limit, drops] = told_by_ss(any)?;
+        assert_eq!([sockets, queue, limit], [1, BACKLOG + 1, BACKLOG]);
+        assert_eq!(drops, nstat("TcpExtListenOverflows")?);
+        assert_eq!(drops, nstat("TcpExtListenDrops")?);
+        let full = look();
+        let expected = v1::AcceptQueue {
+            listener: any.to_string(),
+            connections: queue,
+            connections_max: queue,
+            limit,
+            drops,
+            drops_total: drops,
+        };
+        for n in [1, 2] {
+            let own = queue_of(&full, to(n));
+            assert_eq!(own.as_ref(), Some(&expected), "both wait in one queue");
+        }
+        // Its owner accepts again.
+        let accepting = TcpListener::from(socket);
+        for _ in 0..queue {
+            drop(accepting.accept()?);
+        }
+        let mended = v1::AcceptQueue {
+            connections: 0,
+            connections_max: 0,
+            drops: 0,
+            ..expected
+        };
+        assert_eq!(queue_of(&look(), to(1)), Some(mended));
+        drop(accepting);
+        assert_eq!(queue_of(&look(), to(1)), None, "nobody listens any more");
+        Ok(())
+    })
+}
+
+fn queue_of(report: &v1::Report, address: SocketAddr) -> Option<v1::AcceptQueue> {
+    let address = address.to_string();
+    let mut endpoints = report.endpoints.iter();
+    let found = endpoints.find(|e| e.role() == v1::Role::Downstream && e.address == address);
+    found.unwrap().accept_queue.clone()
 }
 
 fn shared_address(watch: &Watch) -> Result<(), Failed> {

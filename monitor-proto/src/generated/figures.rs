@@ -870,20 +870,18 @@ pub const HOST_GAUGES: &[HostGauge] = &[
     },
 ];
 
-/// What is known of an endpoint at the end of a window.
-pub const ENDPOINT_GAUGES: &[Figure<Read<v1::Endpoint>>] = &[Figure {
-    name: "connections_active",
-    title: "Connections",
-    prometheus: "speedmimi_connections_active",
-    otlp: "speedmimi.connections.active",
-    unit: "{connection}",
-    help: "Connections that are open now.",
-    is_total: false,
-    read: |m: &v1::Endpoint| Some(Number::Integer(m.connections_active)),
-}];
-
-/// What is known of the round-trip times of an endpoint's connections.
-pub const ROUND_TRIPS: &[Figure<Read<v1::RoundTripTime>>] = &[
+/// What is known of an endpoint beside its counters.
+pub const OF_ENDPOINTS: &[Figure<Read<v1::Endpoint>>] = &[
+    Figure {
+        name: "connections_active",
+        title: "Connections",
+        prometheus: "speedmimi_connections_active",
+        otlp: "speedmimi.connections.active",
+        unit: "{connection}",
+        help: "Connections that are open now.",
+        is_total: false,
+        read: |m: &v1::Endpoint| Some(Number::Integer(m.connections_active)),
+    },
     Figure {
         name: "samples",
         title: "Samples",
@@ -892,7 +890,7 @@ pub const ROUND_TRIPS: &[Figure<Read<v1::RoundTripTime>>] = &[
         unit: "{sample}",
         help: "How many smoothed round-trip times were seen in the newest window.",
         is_total: false,
-        read: |m: &v1::RoundTripTime| Some(Number::Float(m.samples as f64)),
+        read: |m: &v1::Endpoint| m.srtt.as_ref().map(|m| Number::Float(m.samples as f64)),
     },
     Figure {
         name: "min_us",
@@ -902,7 +900,7 @@ pub const ROUND_TRIPS: &[Figure<Read<v1::RoundTripTime>>] = &[
         unit: "s",
         help: "The smallest smoothed round-trip time seen in the newest window.",
         is_total: false,
-        read: |m: &v1::RoundTripTime| Some(micros(m.min_us)),
+        read: |m: &v1::Endpoint| m.srtt.as_ref().map(|m| micros(m.min_us)),
     },
     Figure {
         name: "mean_us",
@@ -912,7 +910,7 @@ pub const ROUND_TRIPS: &[Figure<Read<v1::RoundTripTime>>] = &[
         unit: "s",
         help: "The mean of the smoothed round-trip times seen in the newest window.",
         is_total: false,
-        read: |m: &v1::RoundTripTime| Some(micros(m.mean_us)),
+        read: |m: &v1::Endpoint| m.srtt.as_ref().map(|m| micros(m.mean_us)),
     },
     Figure {
         name: "max_us",
@@ -922,7 +920,59 @@ pub const ROUND_TRIPS: &[Figure<Read<v1::RoundTripTime>>] = &[
         unit: "s",
         help: "The largest smoothed round-trip time seen in the newest window.",
         is_total: false,
-        read: |m: &v1::RoundTripTime| Some(micros(m.max_us)),
+        read: |m: &v1::Endpoint| m.srtt.as_ref().map(|m| micros(m.max_us)),
+    },
+    Figure {
+        name: "connections",
+        title: "Connections",
+        prometheus: "speedmimi_accept_queue_connections",
+        otlp: "speedmimi.accept_queue.connections",
+        unit: "{connection}",
+        help: "Established connections that wait now to be accepted; endpoints of one listener on several addresses, such as 0.0.0.0:80, share its queue.",
+        is_total: false,
+        read: |m: &v1::Endpoint| {
+            m.accept_queue
+                .as_ref()
+                .map(|m| Number::Integer(m.connections))
+        },
+    },
+    Figure {
+        name: "connections_max",
+        title: "Connections max",
+        prometheus: "speedmimi_accept_queue_connections_max",
+        otlp: "speedmimi.accept_queue.connections.max",
+        unit: "{connection}",
+        help: "The most established connections that waited to be accepted at any sample of the newest window.",
+        is_total: false,
+        read: |m: &v1::Endpoint| {
+            m.accept_queue
+                .as_ref()
+                .map(|m| Number::Integer(m.connections_max))
+        },
+    },
+    Figure {
+        name: "limit",
+        title: "Limit",
+        prometheus: "speedmimi_accept_queue_limit",
+        otlp: "speedmimi.accept_queue.limit",
+        unit: "{connection}",
+        help: "The backlog: one connection more than this may wait to be accepted.",
+        is_total: false,
+        read: |m: &v1::Endpoint| m.accept_queue.as_ref().map(|m| Number::Integer(m.limit)),
+    },
+    Figure {
+        name: "drops_total",
+        title: "Drops total",
+        prometheus: "speedmimi_accept_queue_drops_total",
+        otlp: "speedmimi.accept_queue.drops",
+        unit: "{packet}",
+        help: "Segments that a listener dropped since the agent saw it first: SYNs and final ACKs, as its queue was full or memory was short, each time that one is sent again, and those that belong to no connection, such as late resets.",
+        is_total: true,
+        read: |m: &v1::Endpoint| {
+            m.accept_queue
+                .as_ref()
+                .map(|m| Number::Integer(m.drops_total))
+        },
     },
 ];
 

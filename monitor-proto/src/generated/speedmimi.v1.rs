@@ -358,6 +358,37 @@ pub struct Endpoint {
     /// socket that got an acknowledgement in it.
     #[prost(message, optional, tag = "12")]
     pub srtt: ::core::option::Option<RoundTripTime>,
+    /// Absent where it is no listener of the target, or its sockets could not be read.
+    #[prost(message, optional, tag = "13")]
+    pub accept_queue: ::core::option::Option<AcceptQueue>,
+}
+/// The queue of established connections that a listener has not accepted yet, over all
+/// of its sockets.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcceptQueue {
+    /// Where the sockets listen: "0.0.0.0:80" for every IPv4 address. The endpoints of one
+    /// such listener share its queue.
+    #[prost(string, tag = "1")]
+    pub listener: ::prost::alloc::string::String,
+    /// Established connections that wait now to be accepted; endpoints of one listener on
+    /// several addresses, such as 0.0.0.0:80, share its queue.
+    #[prost(uint64, tag = "2")]
+    pub connections: u64,
+    /// The most established connections that waited to be accepted at any sample of the
+    /// newest window.
+    #[prost(uint64, tag = "3")]
+    pub connections_max: u64,
+    /// The backlog: one connection more than this may wait to be accepted.
+    #[prost(uint64, tag = "4")]
+    pub limit: u64,
+    /// Of this window, from when the agent saw the listener first.
+    #[prost(uint64, tag = "5")]
+    pub drops: u64,
+    /// Segments that a listener dropped since the agent saw it first: SYNs and final ACKs, as
+    /// its queue was full or memory was short, each time that one is sent again, and those
+    /// that belong to no connection, such as late resets.
+    #[prost(uint64, tag = "6")]
+    pub drops_total: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RoundTripTime {

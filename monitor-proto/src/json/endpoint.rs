@@ -39,6 +39,9 @@ pub struct Endpoint {
     pub live_bytes_age_ms: u64,
     /// Smoothed round-trip times seen in the window; `null` where none was.
     pub srtt: Option<RoundTripTime>,
+    /// The listener's queue of connections to accept; `null` where it is none, or its
+    /// sockets could not be read.
+    pub accept_queue: Option<AcceptQueue>,
 }
 
 /// Every counter since a point in time.
@@ -62,6 +65,24 @@ pub struct RoundTripTime {
     pub mean_us: u64,
     /// The largest.
     pub max_us: u64,
+}
+
+/// Established connections that a listener has not accepted yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptQueue {
+    /// Where its sockets listen; endpoints of one such listener share its queue.
+    pub listener: String,
+    /// How many wait at the window's end.
+    pub connections: u64,
+    /// The most at any sample of the window.
+    pub connections_max: u64,
+    /// The backlog: of each socket one more than this may wait.
+    pub limit: u64,
+    /// Segments that were dropped in the window: SYNs and final ACKs that found no room, and
+    /// those that belong to no connection.
+    pub drops: u64,
+    /// The same since the agent saw the listener first.
+    pub drops_total: u64,
 }
 
 /// One socket that stands out.
@@ -121,6 +142,14 @@ impl From<&v1::Endpoint> for Endpoint {
                 min_us: t.min_us,
                 mean_us: t.mean_us,
                 max_us: t.max_us,
+            }),
+            accept_queue: e.accept_queue.as_ref().map(|q| AcceptQueue {
+                listener: q.listener.clone(),
+                connections: q.connections,
+                connections_max: q.connections_max,
+                limit: q.limit,
+                drops: q.drops,
+                drops_total: q.drops_total,
             }),
         }
     }

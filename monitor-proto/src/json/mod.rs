@@ -15,7 +15,7 @@ mod time;
 
 pub use clients::{Client, ClientFigures, Clients, Top, TopRow};
 pub use counters::{ConnectionsFailed, Counters, Histogram, Responses};
-pub use endpoint::{Endpoint, RoundTripTime, SocketSummary, Totals};
+pub use endpoint::{AcceptQueue, Endpoint, RoundTripTime, SocketSummary, Totals};
 pub use host::{
     Cpu, Disk, Gauge, HostMetrics, Memory, NetworkInterface, NetworkNamespace, Pressure, Target,
 };

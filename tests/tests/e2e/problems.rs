@@ -48,6 +48,10 @@ pub(crate) const NGINX_CASES: &[Case] = &[
     }),
     ("a_proxy_without_keep_alive_is_a_problem", churns),
     ("an_accept_queue_that_overflows_is_a_problem", overflows),
+    (
+        "a_proxy_that_does_not_accept_is_a_problem_of_its_listener",
+        does_not_accept,
+    ),
 ];
 
 pub(crate) const CASES: &[Case] = &[("an_agent_that_is_stopped_is_a_problem", stopped)];
@@ -130,7 +134,9 @@ fn serve(socket: &TcpStream, mode: &AtomicU8) -> std::io::Result<()> {
 }
 
 /// What the machine that runs the tests does is no part of them.
-const OF_THE_MACHINE: [&str; 10] = [
+const OF_THE_MACHINE: [&str; 12] = [
+    "accept_queue_filling",
+    "accept_queue_overflow",
     "agent_incomplete",
     "agent_lossy",
     "connection_churn",
@@ -150,12 +156,17 @@ struct Watched {
     load: Option<RunningLoad>,
     nginx: Option<Process>,
     directory: TempDir,
-    _cgroup: Cgroup,
+    listens: SocketAddr,
+    cgroup: Cgroup,
 }
 
 impl Watched {
     /// With a load on the way to these backends; `on` are kinds that are told too.
     fn start(backends: &[SocketAddr], keepalive: &str, on: &[&str]) -> Self {
+        Self::with_backlog(4096, backends, keepalive, on)
+    }
+
+    fn with_backlog(backlog: u16, backends: &[SocketAddr], keepalive: &str, on: &[&str]) -> Self {
         let binaries = Binaries::of_this_build().unwrap();
         let mut plan = CollectorPlan::new(&binaries).unwrap();
         for kind in OF_THE_MACHINE.iter().filter(|kind| !on.contains(kind)) {
@@ -181,7 +192,7 @@ impl Watched {
              fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
              keepalive_requests 1000000;\n\
              upstream app {{ {servers}{keepalive} }}\n\
-             server {{ listen {listens} backlog=4096; server_name shop.test; location / {{\n\
+             server {{ listen {listens} backlog={backlog}; server_name shop.test; location / {{\n\
              proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n"
         );
         fs::write(&file, text).unwrap();
@@ -209,7 +220,8 @@ impl Watched {
             load: Some(load),
             nginx: Some(nginx),
             directory,
-            _cgroup: cgroup,
+            listens,
+            cgroup,
         };
         watched.windows(4);
         watched
@@ -258,6 +270,16 @@ impl Watched {
         let mut arguments = vec!["problems", "--pin-dir", &pins, "--control-socket", &control];
         arguments.extend(off.iter().map(String::as_str));
         run("speedmimi-agent", &arguments)
+    }
+
+    /// What the newest report says of nginx's accept queue.
+    fn queue(&self) -> Value {
+        let path = "/api/v1/reports?latest=true";
+        let answer = http::get_json(self.collector.http(), path).unwrap();
+        let endpoints = answer["reports"][0]["endpoints"].as_array().unwrap();
+        let is_listener =
+            |e: &&Value| e["role"] == "downstream" && e["address"] == self.listens.to_string();
+        endpoints.iter().find(is_listener).unwrap()["accept_queue"].clone()
     }
 
     fn end(mut self) {
@@ -415,6 +437,78 @@ fn overflows() {
     watched.assert_kinds(&["listen_overflow"]);
     assert_eq!(watched.problems()[0]["severity"], "critical");
     drop((clients, deaf));
+    watched.windows(6);
+    watched.assert_kinds(&[]);
+    watched.end();
+}
+
+/// The queue of a listener, its limit and its drops.
+fn told_by_ss(listens: SocketAddr) -> [u64; 3] {
+    let mut command = Command::new("ss");
+    command.args(["-tlnHmO", "src", "=", &listens.to_string()]);
+    let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let drops = text.trim_end().rsplit_once(",d").unwrap().1;
+    [words[1], words[2], drops.trim_end_matches(')')].map(|number| number.parse().unwrap())
+}
+
+/// A real nginx whose processes are stopped: what the kernel completes waits for it, and
+/// finds no room.
+fn does_not_accept() {
+    // Room for the load's connections, all of which come at once.
+    const BACKLOG: u16 = 64;
+    const DROPPED: u16 = 40;
+    let backend = Backend::start();
+    let on = ["accept_queue_filling", "accept_queue_overflow"];
+    let watched = Watched::with_backlog(BACKLOG, &[backend.address], KEEPALIVE, &on);
+    watched.assert_kinds(&[]);
+    let processes = || {
+        let all = fs::read_to_string(watched.cgroup.path().join("cgroup.procs")).unwrap();
+        let pids = all.lines().map(|pid| pid.parse().unwrap());
+        pids.map(|pid| rustix::process::Pid::from_raw(pid).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let signal = |signal| {
+        for pid in processes() {
+            rustix::process::kill_process(pid, signal).unwrap();
+        }
+    };
+    signal(rustix::process::Signal::STOP);
+    let clients: Vec<_> = (0..=BACKLOG + DROPPED)
+        .map(|_| {
+            let flags = SocketFlags::NONBLOCK;
+            let client = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+            let _under_way = connect(&client, &watched.listens);
+            client
+        })
+        .collect();
+    watched.windows(3);
+    watched.assert_kinds(&["accept_queue_overflow"]);
+    let problem = &watched.problems()[0];
+    assert_eq!(problem["subject"]["endpoint"], watched.listens.to_string());
+    assert_eq!(problem["subject"]["type"], "listener");
+    assert_eq!(problem["severity"], "critical");
+    let (text, code) = watched.command();
+    let summary = problem["summary"].as_str().unwrap();
+    assert!(
+        text.starts_with(&format!("critical  {summary}\n")),
+        "{text}"
+    );
+    assert_eq!(code, Some(1));
+    // No SYN is sent again from now on: a report has what the kernel has.
+    drop(clients);
+    let (queue, figures) = eventually("what ss tells is reported", REPORTS, || {
+        let queue = watched.queue();
+        let figures = ["connections", "limit", "drops_total"];
+        let figures = figures.map(|name| queue[name].as_u64().unwrap());
+        (figures == told_by_ss(watched.listens)).then_some((queue, figures))
+    });
+    assert_eq!(figures[..2], [u64::from(BACKLOG) + 1, u64::from(BACKLOG)]);
+    assert!(figures[2] >= u64::from(DROPPED), "{queue}");
+    assert_eq!(queue["connections_max"], figures[0]);
+    assert_eq!(queue["listener"], watched.listens.to_string());
+
+    signal(rustix::process::Signal::CONT);
     watched.windows(6);
     watched.assert_kinds(&[]);
     watched.end();

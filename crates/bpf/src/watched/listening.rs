@@ -22,6 +22,8 @@ pub(crate) struct Listeners {
     members: Option<Membership>,
     /// Whether they were looked at before: what was dropped until then is not told.
     looked: bool,
+    /// Whether the last look failed: what was seen before is not told as what is now.
+    unknown: bool,
     /// The drops of each socket when it was seen last, by cookie.
     drops: HashMap<u64, u32>,
     addresses: BTreeMap<SocketAddr, Queue>,
@@ -36,6 +38,13 @@ struct Queue {
     limit: u64,
     drops: u64,
     drops_total: u64,
+}
+
+impl Queue {
+    /// Whether somebody listens there, or has since the reading before.
+    fn is_told(&self) -> bool {
+        self.sockets > 0 || self.max > 0 || self.drops > 0
+    }
 }
 
 impl std::fmt::Debug for Listeners {
@@ -53,6 +62,7 @@ impl Listeners {
             cgroup,
             members: None,
             looked: false,
+            unknown: false,
             drops: HashMap::new(),
             addresses: BTreeMap::new(),
         }
@@ -66,7 +76,9 @@ impl Listeners {
         let members = self
             .members
             .get_or_insert_with(|| Membership::of(cgroup, label));
-        let mut found = namespaces.listening()?;
+        let found = namespaces.listening();
+        self.unknown = found.is_err();
+        let mut found = found?;
         found.retain(|socket| members.has_cgroup(socket.cgroup_id));
         self.take(&found);
         Ok(())
@@ -91,7 +103,11 @@ impl Listeners {
             if self.addresses.len() >= ADDRESSES_MAX
                 && !self.addresses.contains_key(&socket.address)
             {
-                continue;
+                // What was dropped at an address where nobody listens has to make room.
+                self.addresses.retain(|_, queue| queue.is_told());
+                if self.addresses.len() >= ADDRESSES_MAX {
+                    continue;
+                }
             }
             let queue = self.addresses.entry(socket.address).or_default();
             queue.sockets += 1;
@@ -111,9 +127,14 @@ impl Listeners {
     pub(crate) fn read(&mut self, label: &Arc<str>, sample: &mut KernelSample) {
         // Those of the next reading are of the cgroups that there are then.
         self.members = None;
-        let told = |queue: &Queue| queue.sockets > 0 || queue.max > 0 || queue.drops > 0;
-        self.addresses.retain(|_, queue| told(queue));
-        for (address, queue) in &mut self.addresses {
+        if self.unknown {
+            return;
+        }
+        // A listener that is made again goes on counting.
+        self.addresses
+            .retain(|_, queue| queue.is_told() || queue.drops_total > 0);
+        let told = self.addresses.iter_mut().filter(|(_, q)| q.is_told());
+        for (address, queue) in told {
             sample.listeners.push(ListenerSample {
                 target: Arc::clone(label),
                 address: *address,
@@ -171,6 +192,21 @@ mod tests {
         assert_eq!(read(&mut listeners), [[1, 0, 0, 10, 1, 7]]);
         listeners.take(&[]);
         assert_eq!(read(&mut listeners), <[[u64; 6]; 0]>::default());
+        // It is made again.
+        listeners.take(&[socket(3, 0, 2)]);
+        assert_eq!(read(&mut listeners), [[1, 0, 0, 10, 2, 9]]);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_told_as_it_was() {
+        let mut listeners = Listeners::of(None);
+        listeners.take(&[socket(1, 3, 7)]);
+        listeners.take(&[socket(1, 9, 8)]);
+        listeners.unknown = true;
+        assert_eq!(read(&mut listeners), <[[u64; 6]; 0]>::default());
+        listeners.unknown = false;
+        listeners.take(&[socket(1, 1, 8)]);
+        assert_eq!(read(&mut listeners), [[1, 1, 9, 10, 1, 1]]);
     }
 
     #[test]
@@ -182,5 +218,18 @@ mod tests {
         });
         listeners.take(&many.collect::<Vec<_>>());
         assert_eq!(read(&mut listeners).len(), ADDRESSES_MAX);
+        // Those that dropped something and are gone make room for those that are there.
+        let dropped = (0..1_024u16).map(|port| Listening {
+            address: ([127, 0, 0, 1], port).into(),
+            ..socket(u64::from(port), 0, 1)
+        });
+        listeners.take(&dropped.collect::<Vec<_>>());
+        listeners.take(&[]);
+        read(&mut listeners);
+        listeners.take(&[Listening {
+            address: ([127, 0, 0, 2], 80).into(),
+            ..socket(9_999, 0, 0)
+        }]);
+        assert_eq!(read(&mut listeners), [[1, 0, 0, 10, 0, 0]]);
     }
 }

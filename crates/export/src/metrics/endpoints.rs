@@ -1,7 +1,7 @@
 //! The series of an endpoint.
 
 use monitor_proto::{
-    figures::{self, Number},
+    figures::{self, Figure, Number},
     histogram, labels, v1,
 };
 
@@ -18,23 +18,19 @@ pub(super) enum Read {
     Total(fn(&v1::Counters) -> Option<Number>),
     /// A counter split by one label.
     Split(&'static str, fn(&v1::Counters) -> Vec<(String, u64)>),
-    /// A gauge, left out where the host is silent.
-    Now(fn(&v1::Endpoint) -> Option<Number>),
-    /// A gauge as well, of endpoints of which a round trip was seen.
-    RoundTrip(fn(&v1::RoundTripTime) -> Option<Number>),
+    /// What is no counter of the totals; a gauge is left out where the host is silent.
+    Own(&'static Figure<figures::Read<v1::Endpoint>>),
     Histogram(fn(&v1::Counters) -> Option<&v1::Histogram>),
 }
 
 /// What the shared tables hold.
 pub(super) fn families() -> impl Iterator<Item = Family> {
-    let gauges = figures::ENDPOINT_GAUGES.iter();
-    let round_trips = figures::ROUND_TRIPS.iter();
+    let own = figures::OF_ENDPOINTS.iter();
     let counters = figures::COUNTERS.iter().map(|counter| &counter.figure);
     let splits = figures::SPLITS.iter();
     let durations = figures::DURATIONS.iter();
     let endpoint = Source::Endpoint;
-    gauges
-        .map(move |f| Family::new(f, endpoint(Read::Now(f.read))))
+    own.map(move |f| Family::new(f, endpoint(Read::Own(f))))
         .chain(
             splits.map(move |s| {
                 Family::new(&s.figure, endpoint(Read::Split(s.label, s.figure.read)))
@@ -46,7 +42,6 @@ pub(super) fn families() -> impl Iterator<Item = Family> {
             help: d.help,
             source: endpoint(Read::Histogram(d.read)),
         }))
-        .chain(round_trips.map(move |f| Family::new(f, endpoint(Read::RoundTrip(f.read)))))
         .chain(counters.map(move |f| Family::new(f, endpoint(Read::Total(f.read)))))
 }
 
@@ -67,17 +62,12 @@ pub(super) fn write(out: &mut dyn Sink, name: &str, host: &HostSample, read: Rea
                     line_of(out, name, labels, (label, &value), n);
                 }
             }
-            Read::Now(read) if host.up => {
-                if let Some(value) = read(endpoint) {
+            Read::Own(figure) if host.up || figure.is_total => {
+                if let Some(value) = (figure.read)(endpoint) {
                     line(out, name, labels, value);
                 }
             }
-            Read::RoundTrip(read) if host.up => {
-                if let Some(value) = endpoint.srtt.as_ref().and_then(read) {
-                    line(out, name, labels, value);
-                }
-            }
-            Read::Now(_) | Read::RoundTrip(_) => {}
+            Read::Own(_) => {}
             Read::Histogram(read) => {
                 if let Some(histogram) = read(totals) {
                     buckets(out, name, labels, histogram);

@@ -157,6 +157,48 @@ fn a_silent_host_has_counters_and_no_gauges() {
 }
 
 #[test]
+fn a_queue_of_a_silent_host_has_its_drops_alone() {
+    let queue = |up| {
+        let all = of(move || {
+            let mut sample = sample(up);
+            sample.report.endpoints[0].accept_queue = Some(v1::AcceptQueue {
+                listener: "0.0.0.0:8080".to_owned(),
+                connections: 3,
+                connections_max: 129,
+                limit: 128,
+                drops: 2,
+                drops_total: 7,
+            });
+            sample
+        });
+        let of_queues = all.into_iter().filter_map(|(series, value)| {
+            let series = series.strip_prefix("speedmimi_accept_queue_")?;
+            let name = series.strip_suffix(&format!("{{{ENDPOINT}}}"))?;
+            Some((name.to_owned(), value))
+        });
+        let mut of_queues: Vec<_> = of_queues.collect();
+        of_queues.sort();
+        of_queues
+    };
+    let known = |all: &[(&str, &str)]| -> Vec<(String, String)> {
+        let all = all.iter();
+        all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let drops = ("drops_total", "7");
+    let all = [
+        ("connections", "3"),
+        ("connections_max", "129"),
+        drops,
+        ("limit", "128"),
+    ];
+    assert_eq!(queue(true), known(&all));
+    assert_eq!(queue(false), known(&[drops]));
+    let without = series(true);
+    assert!(!without.keys().any(|key| key.contains("accept_queue")));
+}
+
+#[test]
 fn round_trips_are_gauges_in_seconds_where_any_was_seen() {
     let seen = |up| {
         of(move || {

@@ -204,8 +204,7 @@ fn without_buckets() -> String {
     let of_endpoints = figures::COUNTERS.iter().map(|c| name(&c.figure));
     let of_endpoints = of_endpoints
         .chain(figures::SPLITS.iter().map(|s| name(&s.figure)))
-        .chain(figures::ENDPOINT_GAUGES.iter().map(name))
-        .chain(figures::ROUND_TRIPS.iter().map(name));
+        .chain(figures::OF_ENDPOINTS.iter().map(name));
     let of_targets = figures::TARGETS.iter().map(name);
     let of_namespaces = figures::NETWORK_NAMESPACES.iter().map(name);
     let all: Vec<_> = ["speedmimi_host_.+", figures::LOSSES.prometheus]
@@ -338,6 +337,10 @@ fn of_endpoint(counting: &mut Counting, name: &str, series: &Series, last: Last)
         of_round_trips(counting.endpoint.srtt.get_or_insert_default(), of, last);
         return;
     }
+    if let Some(of) = name.strip_prefix("speedmimi_accept_queue_") {
+        of_accept_queue(&mut counting.endpoint, of, last);
+        return;
+    }
     for (histogram, of) in [
         ("speedmimi_exchange_duration_seconds", "exchange"),
         ("speedmimi_connect_duration_seconds", "connect"),
@@ -363,6 +366,23 @@ fn of_round_trips(times: &mut v1::RoundTripTime, of: &str, last: Last) {
         "min_seconds" => times.min_us = us,
         "mean_seconds" => times.mean_us = us,
         "max_seconds" => times.max_us = us,
+        _ => {}
+    }
+}
+
+/// An engine does not know which endpoints share a queue: each has its own there.
+fn of_accept_queue(endpoint: &mut v1::Endpoint, of: &str, last: Last) {
+    let queue = endpoint.accept_queue.get_or_insert_default();
+    queue.listener.clone_from(&endpoint.address);
+    let value = last.value as u64;
+    match of {
+        "connections" => queue.connections = value,
+        "connections_max" => queue.connections_max = value,
+        "limit" => queue.limit = value,
+        "drops_total" => {
+            queue.drops_total = value;
+            queue.drops = last.grown.map_or(0, |grown| grown as u64);
+        }
         _ => {}
     }
 }

@@ -72,6 +72,7 @@ const ENDPOINT: Fields = &[
     (6, Text),
     (8, Message(COUNTERS)),
     (9, Message(COUNTERS)),
+    (13, Message(&[(1, Text)])),
 ];
 const COUNTERS: Fields = &[(15, Message(HISTOGRAM)), (16, Message(HTTP))];
 const HTTP: Fields = &[(2, Map), (3, Map), (6, Message(HISTOGRAM))];
@@ -188,6 +189,24 @@ mod tests {
             .flatten()
             .filter(|(_, field)| !matches!(field, Text | Message(_)));
         assert_eq!(counted.count(), lists.count());
+    }
+
+    #[test]
+    fn a_long_name_of_a_queue_counts() {
+        let with = |length: usize| {
+            let report = v1::Report {
+                endpoints: vec![v1::Endpoint {
+                    accept_queue: Some(v1::AcceptQueue {
+                        listener: "x".repeat(length),
+                        ..v1::AcceptQueue::default()
+                    }),
+                    ..v1::Endpoint::default()
+                }],
+                ..v1::Report::default()
+            };
+            decoded_bytes(&report.encode_to_vec()).unwrap()
+        };
+        assert_eq!(with(1001) - with(1), 1000);
     }
 
     #[test]

@@ -19,7 +19,16 @@ fn of_endpoint(e: &v1::Endpoint) -> u64 {
         .srtt
         .as_ref()
         .map_or(0, |s| stored([s.samples, s.min_us, s.mean_us, s.max_us]));
-    counters.map(of_counters).sum::<u64>() + srtt + stored([e.connections_active])
+    let queue = e.accept_queue.as_ref().map_or(0, |q| {
+        stored([
+            q.connections,
+            q.connections_max,
+            q.limit,
+            q.drops,
+            q.drops_total,
+        ])
+    });
+    counters.map(of_counters).sum::<u64>() + srtt + queue + stored([e.connections_active])
 }
 
 fn of_counters(c: &v1::Counters) -> u64 {

@@ -18,43 +18,46 @@ pub(crate) fn figures(definition: &Definition) -> Outcome<String> {
     host_gauges(&mut out, definition)?;
     let tables = [
         (
-            "ENDPOINT_GAUGES",
-            "What is known of an endpoint at the end of a window.",
+            "OF_ENDPOINTS",
+            "What is known of an endpoint beside its counters.",
             "Endpoint",
+            &[
+                ("Endpoint", ""),
+                ("RoundTripTime", "srtt"),
+                ("AcceptQueue", "accept_queue"),
+            ][..],
         ),
         (
-            "ROUND_TRIPS",
-            "What is known of the round-trip times of an endpoint's connections.",
-            "RoundTripTime",
+            "TARGETS",
+            "What is known of a watched cgroup.",
+            "Target",
+            &[("Target", "")],
         ),
-        ("TARGETS", "What is known of a watched cgroup.", "Target"),
         (
             "NETWORK_NAMESPACES",
             "What the kernel counts per network namespace.",
             "NetworkNamespace",
+            &[("NetworkNamespace", "")],
         ),
     ];
-    for (table, help, message) in tables {
+    for (table, help, of, messages) in tables {
         writeln!(
             out,
-            "/// {help}\npub const {table}: &[Figure<Read<v1::{message}>>] = &["
+            "/// {help}\npub const {table}: &[Figure<Read<v1::{of}>>] = &["
         )?;
-        for figure in definition.of(message) {
-            let read = match (&figure.shape, figure.unit.as_str()) {
-                (Shape::Optional, "s") => format!("m.{}.map(micros)", figure.name),
-                (Shape::Optional, _) => format!("m.{}.map(Number::Integer)", figure.name),
-                (_, "s") => format!("Some(micros(m.{}))", figure.name),
-                // Its metric has had doubles from the start.
-                _ if message == "RoundTripTime" => {
-                    format!("Some(Number::Float(m.{} as f64))", figure.name)
-                }
-                _ => format!("Some(Number::Integer(m.{}))", figure.name),
-            };
-            writeln!(
-                out,
-                "{},",
-                literal(figure, &format!("|m: &v1::{message}| {read}"))
-            )?;
+        for (message, place) in messages {
+            for figure in definition.of(message) {
+                let read = value(figure);
+                let read = match *place {
+                    "" => read,
+                    place => match read.strip_prefix("Some(").and_then(|r| r.strip_suffix(')')) {
+                        Some(always) => format!("m.{place}.as_ref().map(|m| {always})"),
+                        None => format!("m.{place}.as_ref().and_then(|m| {read})"),
+                    },
+                };
+                let read = format!("|m: &v1::{of}| {read}");
+                writeln!(out, "{},", literal(figure, &read))?;
+            }
         }
         out.push_str("];\n\n");
     }
@@ -75,6 +78,19 @@ pub(crate) fn figures(definition: &Definition) -> Outcome<String> {
     copies(&mut out, definition)?;
     rolled(&mut out, definition)?;
     Ok(out)
+}
+
+/// The value of a figure of the message `m`, if it has one.
+fn value(figure: &Figure) -> String {
+    let name = &figure.name;
+    match (&figure.shape, figure.unit.as_str()) {
+        (Shape::Optional, "s") => format!("m.{name}.map(micros)"),
+        (Shape::Optional, _) => format!("m.{name}.map(Number::Integer)"),
+        (_, "s") => format!("Some(micros(m.{name}))"),
+        // Its metric has had doubles from the start.
+        _ if figure.message == "RoundTripTime" => format!("Some(Number::Float(m.{name} as f64))"),
+        _ => format!("Some(Number::Integer(m.{name}))"),
+    }
 }
 
 /// A `Figure`, read by an expression.

@@ -22,7 +22,13 @@ pub(crate) fn document(definition: &Definition, before: &str) -> Outcome<String>
         ("targets", &["Target", "NetworkNamespace"]),
         (
             "endpoints",
-            &["Endpoint", "RoundTripTime", "Counters", "HttpCounters"],
+            &[
+                "Endpoint",
+                "RoundTripTime",
+                "AcceptQueue",
+                "Counters",
+                "HttpCounters",
+            ],
         ),
     ] {
         let mut table = "\n| JSON | Prometheus | labels | OpenTelemetry | attributes | type | unit | what, and its source |\n\
@@ -67,6 +73,7 @@ fn rows(table: &mut String, figure: &Figure) -> Outcome {
         "Target" => "targets.",
         "NetworkNamespace" => "network_namespaces.",
         "RoundTripTime" => "srtt.",
+        "AcceptQueue" => "accept_queue.",
         _ => "",
     };
     let percent = if figure.is_percent() {

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
 
+mod memory;
+mod queues;
+
 use fastrand::Rng;
 use monitor_proto::v1;
 use problems::{HostJudge, Kind, Place, Problem, Severity, Thresholds, silence};
@@ -103,6 +106,12 @@ impl Host {
         let requests = around(&mut self.rng) * 9;
         let mut listener = self.endpoint(v1::Role::Downstream, "10.0.0.1:80", requests.min(900));
         listener.name = "www".to_owned();
+        listener.accept_queue = Some(v1::AcceptQueue {
+            listener: "0.0.0.0:80".to_owned(),
+            connections_max: self.windows * 37 % 60,
+            limit: 100,
+            ..v1::AcceptQueue::default()
+        });
         endpoints.push(listener);
         for (upstream, backends) in [("app", 6), ("static", 3), ("", 1)] {
             for n in 0..backends {
@@ -467,7 +476,29 @@ const CASES: &[(Kind, Place, Severity, &str, Inject)] = &[
             http.closed_within_response_reset_received = Some(10);
         },
     ),
+    (
+        Kind::AcceptQueueOverflow,
+        Place::Listener,
+        Severity::Critical,
+        "the accept queue of listener www (10.0.0.1:80) overflows: 12 packets of new connections dropped",
+        |_, report| {
+            report.network_namespaces[0].listen_overflows = 12;
+            let queue = queue(report);
+            (queue.connections_max, queue.drops) = (101, 12);
+        },
+    ),
+    (
+        Kind::AcceptQueueFilling,
+        Place::Listener,
+        Severity::Warning,
+        "the accept queue of listener www (10.0.0.1:80) is 90 % full: 90 of 100 connections wait",
+        |_, report| queue(report).connections_max = 90,
+    ),
 ];
+
+fn queue(report: &mut v1::Report) -> &mut v1::AcceptQueue {
+    report.endpoints[0].accept_queue.as_mut().unwrap()
+}
 
 #[test]
 fn every_kind_has_a_case_and_shows_within_three_windows_and_goes_when_mended() {
@@ -742,36 +773,4 @@ fn the_worst_comes_first() {
         kinds(&problems),
         ["connect_failures", "disk_full", "agent_notes"]
     );
-}
-
-#[test]
-fn many_endpoints_take_bounded_memory() {
-    let mut judge = HostJudge::default();
-    let mut host = Host::new(1);
-    let mut report = host.report();
-    let template = report.endpoints[1].clone();
-    let endpoints = (0..2 * problems::ENDPOINTS_MAX).map(|n| v1::Endpoint {
-        address: format!("10.1.{}.{}:80", n / 250, n % 250),
-        ..template.clone()
-    });
-    report.endpoints = endpoints.collect();
-    for window in 0..6 {
-        report.window_start_unix_ns = START_NS + window * WINDOW_NS;
-        report.window_end_unix_ns = START_NS + (window + 1) * WINDOW_NS;
-        judge.observe(&report, None, &Thresholds::default());
-    }
-    assert!(judge.bytes() < 8 << 20, "{}", judge.bytes());
-    report.endpoints.truncate(45);
-    for window in 6..12 {
-        report.window_start_unix_ns = START_NS + window * WINDOW_NS;
-        report.window_end_unix_ns = START_NS + (window + 1) * WINDOW_NS;
-        judge.observe(&report, None, &Thresholds::default());
-    }
-    assert!(judge.bytes() < 2 << 20, "45 endpoints: {}", judge.bytes());
-    // What docs/problems.md states, once the room of many is gone.
-    let mut judge = HostJudge::default();
-    for _ in 0..6 {
-        judge.observe(&report, None, &Thresholds::default());
-    }
-    assert!(judge.bytes() < 64 << 10, "45 endpoints: {}", judge.bytes());
 }
