@@ -12,6 +12,8 @@
 //!   much; before Linux 6.18 its verifier takes those of level tcp alone.
 //! - `CAP_SYS_PTRACE` where names are read from the files of a process
 //!   (`/proc/PID/root`), and that cannot be done without.
+//! - `CAP_DAC_READ_SEARCH` where containers are watched by name and the files in which
+//!   runtimes keep names belong to somebody else.
 //! - `CAP_DAC_OVERRIDE` where the spool, the pins, the token, the control
 //!   socket or the names' file belong to somebody else.
 //!
@@ -45,6 +47,8 @@ pub struct Needs {
     pub written: Vec<PathBuf>,
     /// Files that are read.
     pub read: Vec<PathBuf>,
+    /// Files of container runtimes, which are done without where they may not be read.
+    pub container_names: Vec<PathBuf>,
     /// Whether some of these are reached through a process.
     pub files_of_processes: bool,
 }
@@ -67,6 +71,10 @@ pub fn keep(needs: &Needs) -> io::Result<Vec<&'static str>> {
     // While the permitted ones are still there, what the effective ones can do is
     // tried out.
     set(wanted & had, had)?;
+    if !(needs.container_names.iter()).all(|path| can(path, Access::READ_OK)) {
+        wanted |= CapabilitySet::DAC_READ_SEARCH;
+        set(wanted & had, had)?;
+    }
     if !reachable(needs) && needs.files_of_processes {
         wanted |= CapabilitySet::SYS_PTRACE;
         set(wanted & had, had)?;

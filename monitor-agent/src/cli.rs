@@ -20,7 +20,10 @@ use daemon::units::{parse_address, parse_bytes, parse_duration};
 use kernel_sample::{ClientPrefixes, InvalidPrefixes};
 use settings::CommandLine;
 
-use crate::configured_host;
+use crate::{
+    configured_host,
+    target::{ContainerPattern, PodPattern},
+};
 
 /// Where pins are unless told otherwise.
 pub const PIN_DIR: &str = "/sys/fs/bpf/speedmimi";
@@ -39,6 +42,8 @@ Examples:
   speedmimi-agent run --auto
   speedmimi-agent run --cgroup system.slice/haproxy.service --level tcp
   speedmimi-agent run --pid $(pidof -s envoy) --collector http://127.0.0.1:7600
+  speedmimi-agent run --container 'web-*' --container ingress
+  speedmimi-agent run --pod 'ingress-nginx/*'
   speedmimi-agent run --whole-host --collector https://collector.example:7600 \\
     --ca-cert ca.pem --token-file /etc/speedmimi/token
   speedmimi-agent run --unit nginx.service --otlp http://127.0.0.1:4318
@@ -270,6 +275,12 @@ pub struct DoctorArgs {
     /// Checks the listeners of this systemd unit
     #[arg(long, value_name = "NAME")]
     pub unit: Vec<String>,
+    /// Checks the listeners of these containers
+    #[arg(long, value_name = "NAME|GLOB")]
+    pub container: Vec<ContainerPattern>,
+    /// Checks the listeners of these pods
+    #[arg(long, value_name = "NS/GLOB")]
+    pub pod: Vec<PodPattern>,
     /// Form of the output
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
@@ -357,6 +368,14 @@ pub struct RunArgs {
     /// Watches the cgroup of this systemd unit; may be repeated
     #[arg(long, value_name = "NAME")]
     pub unit: Vec<String>,
+    /// Watches containers by name or pattern, as they start and stop, within 10 s; an id, or
+    /// 12 digits of one, is a name, too; may be repeated
+    #[arg(long, value_name = "NAME|GLOB")]
+    pub container: Vec<ContainerPattern>,
+    /// Watches pods of Kubernetes by namespace and name or pattern, such as web/nginx-*, as
+    /// they start and stop; may be repeated
+    #[arg(long, value_name = "NS/GLOB")]
+    pub pod: Vec<PodPattern>,
     /// Watches the whole host
     #[arg(long)]
     pub whole_host: bool,
@@ -475,7 +494,15 @@ pub fn command_line(given: Vec<OsString>) -> CommandLine {
         prefix: "SPEEDMIMI_AGENT",
         // Two lists of targets would be a surprise.
         together: &[
-            &["cgroup", "pid", "unit", "whole-host", "auto"],
+            &[
+                "cgroup",
+                "container",
+                "pid",
+                "pod",
+                "unit",
+                "whole-host",
+                "auto",
+            ],
             &["collector", "otlp"],
         ],
         has_file: true,

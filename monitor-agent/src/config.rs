@@ -261,6 +261,8 @@ impl Config {
                 cgroups: args.cgroup,
                 pids: args.pid,
                 units: args.unit,
+                containers: args.container,
+                pods: args.pod,
                 whole_host: args.whole_host,
                 auto: args.auto,
                 force: args.force,
@@ -369,8 +371,12 @@ impl Config {
             let own = client(tls).into_iter().flatten();
             own.chain(tls.ca_cert.clone())
         });
+        let by_name = !self.targets.containers.is_empty() || !self.targets.pods.is_empty();
+        let names = by_name.then(|| target::files_with_names(&roots.host));
         Needs {
-            other_namespaces: self.network_namespaces
+            container_names: names.into_iter().flatten().collect(),
+            other_namespaces: by_name
+                || self.network_namespaces
                 || target::in_other_namespaces(targets, roots),
             written: written
                 .into_iter()

@@ -1,7 +1,11 @@
 //! `doctor`: everything that the agent needs of this machine, what works without
 //! it, and what went uncounted so far.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -16,7 +20,9 @@ use crate::{
     cli::PIN_DIR,
     control::{self, names_file},
     names::NamesFiles,
-    target::{self, FOREIGN_ADVICE, Proxy, Roots, TargetError, TargetRequest, UNIX_ADVICE},
+    target::{
+        self, FOREIGN_ADVICE, Proxy, Roots, Running, TargetError, TargetRequest, UNIX_ADVICE,
+    },
 };
 
 /// How many findings of a kind are shown.
@@ -47,6 +53,10 @@ pub fn checks(pin_dir: &Path, request: &TargetRequest) -> Result<Vec<Check>, Tar
             }
         };
         checks.push(proxies(&target::proxies(roots)));
+        checks.push(containers(
+            &target::running(roots),
+            &target::unreadable(&roots.host),
+        ));
         checks.push(listeners(&targets, roots));
         checks.push(unix(&targets, roots));
     }
@@ -130,6 +140,29 @@ fn proxies(found: &[Proxy]) -> Check {
     };
     let advice = "what is told of each; `run --cgroup PATH` watches any cgroup";
     check("proxies", refused.is_empty(), detail, advice)
+}
+
+/// The containers that `--container` and `--pod` choose among.
+fn containers(found: &[Running], unreadable: &[PathBuf]) -> Check {
+    let named = found.iter().map(|one| {
+        let id: String = one.id.chars().take(12).collect();
+        let own = one.names.first().map_or("–", String::as_str);
+        match one.pod.as_ref().and_then(|pod| pod.name.as_ref()) {
+            Some((namespace, pod)) => format!("{own} of pod {namespace}/{pod} ({id})"),
+            None => format!("{own} ({} {id})", one.runtime),
+        }
+    });
+    let mut detail = match found {
+        [] => "none runs".to_owned(),
+        _ => shown(named),
+    };
+    let hidden = !found.is_empty() && !unreadable.is_empty();
+    if hidden {
+        let paths: Vec<_> = unreadable.iter().map(|p| p.display().to_string()).collect();
+        detail += &format!("; names may not be read in {}", paths.join(", "));
+    }
+    let advice = "name them by their ids, or run as root with CAP_DAC_READ_SEARCH";
+    check("containers", !hidden, detail, advice)
 }
 
 /// Listeners of the targets' processes that are not counted.

@@ -214,10 +214,10 @@ fn run(line: CommandLine) -> anyhow::Result<()> {
         client_prefixes: config.client_prefixes,
         ..KernelOptions::new(config.pin_dir.clone())
     };
-    let auto = config.targets.auto.then(|| roots.clone());
+    let followed = config.targets.is_followed().then(|| roots.clone());
     let open: Opener = Box::new(move |targets, level| {
         options.level = level;
-        if let Some(roots) = &auto {
+        if let Some(roots) = &followed {
             forget_gone(&options.pin_dir, targets, roots);
         }
         let kernel = Kernel::open(&options, targets)?;
@@ -232,7 +232,7 @@ fn run(line: CommandLine) -> anyhow::Result<()> {
     })
 }
 
-/// Removes what was counted of cgroups that are gone: where proxies are watched as they
+/// Removes what was counted of cgroups that are gone: where targets are watched as they
 /// come, nobody comes back for one.
 fn forget_gone(pin_dir: &Path, watched: &[Target], roots: &Roots) {
     for label in bpf::unwatched(pin_dir, watched) {
@@ -375,6 +375,8 @@ fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         cgroups: args.cgroup.clone(),
         pids: args.pid.clone(),
         units: args.unit.clone(),
+        containers: args.container.clone(),
+        pods: args.pod.clone(),
         force: true,
         ..TargetRequest::default()
     };

@@ -54,6 +54,7 @@ fn main() {
         bad_usage_and_bad_configuration_exit_with_64, nothing;
         a_start_that_fails_leaves_nothing_that_it_made, missing_kernel;
         what_is_missing_is_waited_for_and_a_hangup_reloads, missing_kernel;
+        containers_are_watched_as_they_come_and_go, missing_kernel;
         a_second_agent_is_told_what_to_do, missing_kernel;
         the_socket_for_balancers_belongs_to_its_group, missing_kernel;
         names_of_a_target_that_is_not_watched_are_refused_before_anything_is_attached, missing_cgroup2;
@@ -300,6 +301,48 @@ fn what_is_missing_is_waited_for_and_a_hangup_reloads() {
     assert_eq!(agent.child.try_wait().unwrap(), None, "it runs on");
     agent.signal(Signal::TERM);
     assert!(agent.child.wait().unwrap().success());
+}
+
+/// Containers come and go while the agent runs; a name that fits none is waited for.
+fn containers_are_watched_as_they_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = std::process::id();
+    let digits = format!("{id:064x}");
+    // As the driver cgroupfs of Docker and containers within make them.
+    let parent = Cgroup::make(&format!("speedmimi-test-{id}-docker"));
+    let scope = format!("speedmimi-test-{id}-docker/docker-{digits}.scope");
+    let pins = format!("/sys/fs/bpf/speedmimi-test-{id}-containers");
+    let (log, socket) = (dir.path().join("log"), dir.path().join("control.sock"));
+    let child = Command::new(env!("CARGO_BIN_EXE_speedmimi-agent"))
+        .args(["run", "--report-interval", "100ms", "--pin-dir", &pins])
+        .args(["--container", &digits, "--collector", "http://127.0.0.1:9"])
+        .arg("--control-socket")
+        .arg(&socket)
+        .arg("--spool-dir")
+        .arg(dir.path().join("spool"))
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut agent = Agent { child, pins };
+    let status = || control::ask(&socket, "status").unwrap_or_default();
+    let list = |key: &str| status()[key].as_array().map_or(0, Vec::len);
+    let logged = |text: &str| fs::read_to_string(&log).unwrap().contains(text);
+    eventually("it is waited for", || list("waiting_for") == 1);
+    assert_eq!(list("targets"), 0);
+    assert!(logged(&format!(
+        "no container {digits} runs here: it is waited for"
+    )));
+    let container = Cgroup::make(&scope);
+    eventually("it is watched", || list("targets") == 1);
+    assert_eq!(list("waiting_for"), 0);
+    eventually("its programs are attached", || {
+        logged("it is counted from now on")
+    });
+    drop(container);
+    eventually("it is waited for again", || list("waiting_for") == 1);
+    agent.signal(Signal::TERM);
+    assert!(agent.child.wait().unwrap().success());
+    drop(parent);
 }
 
 fn names_of_a_target_that_is_not_watched_are_refused_before_anything_is_attached() {

@@ -77,8 +77,8 @@ Every daemon takes its settings in the same way. What is given counts in this or
 
 Agent and collector read TOML, the proxy YAML; a name that ends in `.toml`, `.yaml`, `.yml` or `.json` says which it is. Keys of the
 proxy's file are set by `--set KEY=VALUE`, such as `--set server.port=8081`. A key of the agent and the collector that takes a
-list takes one value without brackets, too. Of the agent's targets (`cgroup`, `pid`,
-`unit`, `whole-host`), and of `collector` and `otlp`, those that are given in one place are all that counts.
+list takes one value without brackets, too. Of the agent's targets (`auto`, `cgroup`, `container`,
+`pid`, `pod`, `unit`, `whole-host`), and of `collector` and `otlp`, those that are given in one place are all that counts.
 
 `config check [FILE]` checks a file and the environment, `config example` prints a file with every key (they are in
 [dist/examples](../dist/examples)), and `config show` prints what counts and where each value is from; it

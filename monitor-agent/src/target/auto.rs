@@ -362,6 +362,7 @@ mod tests {
 
         fn roots(&self) -> Roots {
             Roots {
+                host: self.path("host"),
                 proc: self.path("proc"),
                 cgroup: self.path("cgroup"),
             }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Proxy, Resolved, Roots, TargetRequest,
+    Proxy, Resolved, Roots, TargetError, TargetRequest,
     auto::{LOOK as LOOK_FOR_PROXIES, Listening},
     resolve,
 };
@@ -48,8 +48,8 @@ impl Awaited {
     }
 
     /// Looks for what is missing on a thread of its own, until it is all there or this
-    /// is dropped; what comes is handed over, with what was there before.  Proxies are
-    /// looked for as long as the agent runs; one that is gone is kept for `keep`, so
+    /// is dropped; what comes is handed over, with what was there before.  Proxies and
+    /// containers are looked for as long as the agent runs; one that is gone is kept for `keep`, so
     /// that a report tells of its end.
     ///
     /// # Errors
@@ -63,19 +63,20 @@ impl Awaited {
     ) -> io::Result<Self> {
         let awaited = Self::default();
         awaited.set(resolved);
-        if resolved.awaited.is_empty() && !request.auto {
+        if resolved.awaited.is_empty() && !request.is_followed() {
             return Ok(awaited);
         }
         for missing in awaited.names() {
             tracing::warn!("{missing}: it is waited for, and watched when it is there");
         }
         let mut watched = Watched::default();
-        if request.auto {
+        if request.is_followed() {
             watched.take(resolved, keep, Instant::now());
             told(Change::Are(&watched.targets(), &resolved.proxies));
         }
         let mut proxies = resolved.proxies.clone();
         let mut looked = (Listening::now(), Instant::now());
+        let mut named = waits_for_named(resolved);
         let followed = Arc::downgrade(&awaited.0);
         let follow = move || {
             loop {
@@ -84,7 +85,7 @@ impl Awaited {
                     return;
                 };
                 let before = awaited.names().len();
-                if before == 0 && request.auto {
+                if !named && request.is_followed() {
                     // What listens is cheaply asked for, all processes are not.
                     let now = Listening::now();
                     if now == looked.0 && looked.1.elapsed() < LOOK_FOR_PROXIES {
@@ -95,7 +96,8 @@ impl Awaited {
                 match resolve(&request, &roots) {
                     Ok(resolved) => {
                         awaited.set(&resolved);
-                        if request.auto {
+                        named = waits_for_named(&resolved);
+                        if request.is_followed() {
                             let changed = watched.take(&resolved, keep, Instant::now());
                             if changed || proxies != resolved.proxies {
                                 told(Change::Are(&watched.targets(), &resolved.proxies));
@@ -122,7 +124,13 @@ impl Awaited {
     }
 }
 
-/// What is watched while proxies come and go, and since when one is gone.
+/// Whether something is missing that is named, and no pattern.
+fn waits_for_named(resolved: &Resolved) -> bool {
+    let is_named = |error: &TargetError| !matches!(error, TargetError::NoContainer { .. });
+    resolved.awaited.iter().any(is_named)
+}
+
+/// What is watched while proxies and containers come and go, and since when one is gone.
 #[derive(Debug, Default)]
 struct Watched(Vec<(Target, Option<Instant>)>);
 

@@ -39,6 +39,19 @@ pub fn of(label: &str) -> Option<Container> {
     Some(Container { id, runtime, pod })
 }
 
+/// The path of the pod's own cgroup, with all of its containers.
+#[must_use]
+pub(super) fn pod_path(label: &str) -> Option<&str> {
+    let mut end = label.len();
+    loop {
+        let part = label[..end].rsplit('/').next()?;
+        if pod_of(part).is_some() {
+            return Some(&label[..end]);
+        }
+        end = label[..end].rfind('/')?;
+    }
+}
+
 /// Whether a cgroup belongs to a container.
 #[must_use]
 pub(super) fn is(label: &str) -> bool {

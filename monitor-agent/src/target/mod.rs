@@ -10,6 +10,7 @@ pub mod container;
 mod foreign;
 mod network;
 mod processes;
+mod running;
 mod unix;
 
 use std::{
@@ -24,6 +25,9 @@ pub use candidates::{Candidate, candidates};
 pub use foreign::{ADVICE as FOREIGN_ADVICE, Foreign, foreign_listeners, in_other_namespaces};
 use kernel_sample::Target;
 pub use processes::may_be_looked_into;
+pub use running::{
+    ContainerPattern, Pod, PodPattern, Running, files_with_names, running, unreadable,
+};
 pub use unix::{ADVICE as UNIX_ADVICE, Unix, unix};
 
 /// How many directories are searched for a unit's cgroup.
@@ -38,6 +42,10 @@ pub struct TargetRequest {
     pub pids: Vec<u32>,
     /// The cgroups of these systemd units.
     pub units: Vec<String>,
+    /// Containers by name.
+    pub containers: Vec<ContainerPattern>,
+    /// Pods of Kubernetes by namespace and name.
+    pub pods: Vec<PodPattern>,
     /// Everything.
     pub whole_host: bool,
     /// The proxies that run.
@@ -46,9 +54,19 @@ pub struct TargetRequest {
     pub force: bool,
 }
 
-/// Where the kernel shows processes and cgroups.
+impl TargetRequest {
+    /// Whether what is watched comes and goes.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.auto || !self.containers.is_empty() || !self.pods.is_empty()
+    }
+}
+
+/// Where the kernel shows processes and cgroups, and where runtimes keep names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roots {
+    /// `/`.
+    pub host: PathBuf,
     /// `/proc`.
     pub proc: PathBuf,
     /// Where cgroup2 is mounted.
@@ -65,7 +83,9 @@ pub enum TargetError {
     )]
     NoCgroup2,
     /// Nothing was asked for.
-    #[error("nothing to watch: give --auto, --cgroup, --pid, --unit or --whole-host")]
+    #[error(
+        "nothing to watch: give --auto, --cgroup, --container, --pid, --pod, --unit or --whole-host"
+    )]
     Nothing,
     /// The path is no cgroup.
     #[error("{path} is no cgroup below {mount}")]
@@ -117,6 +137,14 @@ pub enum TargetError {
         /// Where.
         paths: String,
     },
+    /// No container or pod fits a pattern.
+    #[error("no {what} runs here{}", denied(unreadable))]
+    NoContainer {
+        /// What was asked for.
+        what: String,
+        /// What holds names and may not be read.
+        unreadable: Vec<PathBuf>,
+    },
     /// One target lies within another.
     #[error("{inner} lies within {outer}: its sockets would be counted twice; watch one of them")]
     Nested {
@@ -127,6 +155,18 @@ pub enum TargetError {
     },
 }
 
+fn denied(unreadable: &[PathBuf]) -> String {
+    if unreadable.is_empty() {
+        return String::new();
+    }
+    let paths: Vec<_> = unreadable.iter().map(|p| p.display().to_string()).collect();
+    let paths = paths.join(", ");
+    format!(
+        ", as far as is known: names are in {paths}, which may not be read; give a container's id, or \
+         run as root with CAP_DAC_READ_SEARCH"
+    )
+}
+
 impl TargetError {
     /// Whether what was asked for may only be not there yet, like a unit that
     /// starts later.
@@ -134,7 +174,7 @@ impl TargetError {
     pub fn may_come(&self) -> bool {
         match self {
             Self::NoCgroup { source, .. } => source.kind() == io::ErrorKind::NotFound,
-            Self::Process { .. } | Self::NoUnit { .. } => true,
+            Self::Process { .. } | Self::NoUnit { .. } | Self::NoContainer { .. } => true,
             _ => false,
         }
     }
@@ -147,6 +187,7 @@ impl Roots {
     /// Where no cgroup2 is mounted.
     pub fn detect() -> Result<Self, TargetError> {
         Ok(Self {
+            host: "/".into(),
             proc: "/proc".into(),
             cgroup: bpf::cgroup2_mount().ok_or(TargetError::NoCgroup2)?,
         })
@@ -227,26 +268,43 @@ pub fn resolve(request: &TargetRequest, roots: &Roots) -> Result<Resolved, Targe
             Err(error) => return Err(error),
         }
     }
+    if !request.containers.is_empty() || !request.pods.is_empty() {
+        let chosen = running::chosen(&request.containers, &request.pods, roots);
+        for what in chosen.missing {
+            let unreadable = chosen.unreadable.clone();
+            resolved
+                .awaited
+                .push(TargetError::NoContainer { what, unreadable });
+        }
+        let own = outside(&resolved.targets, chosen.targets);
+        resolved.targets.extend(own);
+    }
     if request.auto {
         resolved.proxies = auto::proxies(roots, &auto::Listening::now());
         let watched = resolved.proxies.iter().filter(|p| p.refused.is_none());
-        let named = resolved.targets.clone();
-        let own = watched.filter(|p| {
-            // What was named is watched as it was named.
-            let path = &p.target.path;
-            !named
-                .iter()
-                .any(|t| path.starts_with(&t.path) || t.path.starts_with(path))
-        });
-        resolved.targets.extend(own.map(|p| p.target.clone()));
+        let watched = watched.map(|p| p.target.clone()).collect();
+        let own = outside(&resolved.targets, watched);
+        resolved.targets.extend(own);
     }
     resolved.targets.sort_by(|a, b| a.label.cmp(&b.label));
     resolved.targets.dedup();
-    if resolved.targets.is_empty() && resolved.awaited.is_empty() && !request.auto {
+    if resolved.targets.is_empty() && resolved.awaited.is_empty() && !request.is_followed() {
         return Err(TargetError::Nothing);
     }
     refuse_nested(&resolved.targets)?;
     Ok(resolved)
+}
+
+/// Those that lie neither in nor around what was named: that is watched as it was named.
+fn outside(named: &[Target], found: Vec<Target>) -> Vec<Target> {
+    let mut found = found;
+    found.retain(|target| {
+        let path = &target.path;
+        !named
+            .iter()
+            .any(|t| path.starts_with(&t.path) || t.path.starts_with(path))
+    });
+    found
 }
 
 fn of_path(path: &Path, roots: &Roots) -> Result<Target, TargetError> {

@@ -13,6 +13,7 @@ impl Machine {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
         let roots = Roots {
+            host: base.join("host"),
             proc: base.join("proc"),
             cgroup: base.join("cgroup"),
         };
@@ -35,6 +36,12 @@ impl Machine {
         fs::write(dir.join("comm"), format!("{program}\n")).unwrap();
         fs::write(dir.join("cgroup"), format!("4:memory:/x\n0::{cgroup}\n")).unwrap();
         std::os::unix::fs::symlink(format!("/bin/{program}"), dir.join("exe")).unwrap();
+    }
+
+    fn host_file(&self, path: &str, text: &str) {
+        let path = self.roots.host.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
 
     fn resolve(&self, request: &TargetRequest) -> Result<Vec<Target>, TargetError> {
@@ -219,4 +226,124 @@ fn what_is_missing_keeps_nothing_else_from_being_found() {
         resolve(&bad, &machine.roots),
         Err(TargetError::Root(_))
     ));
+}
+
+const IDS: [&str; 3] = [
+    "4f1b0c9d5e6a7b8c9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e",
+    "5f1b0c9d5e6a7b8c9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e",
+    "6f1b0c9d5e6a7b8c9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e",
+];
+
+fn containers(patterns: &[&str]) -> TargetRequest {
+    TargetRequest {
+        containers: patterns.iter().map(|p| p.parse().unwrap()).collect(),
+        ..TargetRequest::default()
+    }
+}
+
+fn pods(patterns: &[&str]) -> TargetRequest {
+    TargetRequest {
+        pods: patterns.iter().map(|p| p.parse().unwrap()).collect(),
+        ..TargetRequest::default()
+    }
+}
+
+#[test]
+fn containers_are_found_by_their_names_and_ids() {
+    let machine = Machine::new();
+    let docker = format!("system.slice/docker-{}.scope", IDS[0]);
+    let podman = format!("machine.slice/libpod-{}.scope", IDS[1]);
+    machine.cgroup(&docker, &[]);
+    machine.cgroup(&format!("{docker}/init"), &[]);
+    machine.cgroup(&podman, &[]);
+    machine.cgroup(&format!("{podman}/container"), &[]);
+    machine.cgroup("lxc.payload.mail", &[]);
+    machine.host_file(
+        &format!("var/lib/docker/containers/{}/config.v2.json", IDS[0]),
+        r#"{"ID":"x","Name":"/web-1","Config":{"Image":"nginx"}}"#,
+    );
+    let storage = format!(r#"[{{"id":"{}","names":["web-2"],"layer":"x"}}]"#, IDS[1]);
+    machine.host_file(
+        "var/lib/containers/storage/overlay-containers/containers.json",
+        &storage,
+    );
+    let (docker, podman) = (format!("/{docker}"), format!("/{podman}"));
+    let lxc = "/lxc.payload.mail".to_owned();
+    for (pattern, expected) in [
+        ("web-1", vec![&docker]),
+        ("web-2", vec![&podman]),
+        ("web-?", vec![&podman, &docker]),
+        ("{web-1,mail}", vec![&lxc, &docker]),
+        ("*", vec![&lxc, &podman, &docker]),
+        (&IDS[0][..12], vec![&docker]),
+        (IDS[1], vec![&podman]),
+    ] {
+        let labels = machine.labels(&containers(&[pattern]));
+        assert_eq!(labels.iter().collect::<Vec<_>>(), expected, "{pattern}");
+    }
+    for pattern in ["web", "web-3", &IDS[0][..11], "x"] {
+        let error = machine.resolve(&containers(&[pattern])).unwrap_err();
+        assert!(error.may_come());
+        assert_eq!(
+            error.to_string(),
+            format!("no container {pattern} runs here")
+        );
+    }
+    machine.cgroup("system.slice", &[]);
+    // What is named as a cgroup is watched as it is named, and once.
+    let both = TargetRequest {
+        cgroups: vec!["system.slice".into()],
+        ..containers(&["*"])
+    };
+    assert_eq!(machine.labels(&both), [&*lxc, &*podman, "/system.slice"]);
+}
+
+#[test]
+fn pods_are_found_by_namespace_and_name_with_both_drivers() {
+    let machine = Machine::new();
+    let uids = [
+        "8d5c1c3a-0b1f-4f0e-9d3a-2f6f3a1b4c5d",
+        "9d5c1c3a-0b1f-4f0e-9d3a-2f6f3a1b4c5d",
+    ];
+    let systemd = format!(
+        "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice",
+        uids[0].replace('-', "_")
+    );
+    let cgroupfs = format!("kubepods/besteffort/pod{}", uids[1]);
+    for id in &IDS[..2] {
+        machine.cgroup(&format!("{systemd}/cri-containerd-{id}.scope"), &[]);
+    }
+    machine.cgroup(&systemd, &[]);
+    machine.cgroup(&cgroupfs, &[]);
+    machine.cgroup(&format!("{cgroupfs}/{}", IDS[2]), &[]);
+    for (pod, uid) in [("ingress_nginx-7c", uids[0]), ("web_shop-1", uids[1])] {
+        machine.host_file(&format!("var/log/pods/{pod}_{uid}/0.log"), "");
+    }
+    for (file, id) in [
+        ("nginx-7c_ingress_controller", IDS[0]),
+        ("nginx-7c_ingress_pause", IDS[1]),
+        ("shop-1_web_app", IDS[2]),
+    ] {
+        machine.host_file(&format!("var/log/containers/{file}-{id}.log"), "");
+    }
+    let (systemd, cgroupfs) = (format!("/{systemd}"), format!("/{cgroupfs}"));
+    for (pattern, expected) in [
+        ("ingress/nginx-*", vec![&systemd]),
+        ("web/shop-1", vec![&cgroupfs]),
+        ("*/*", vec![&systemd, &cgroupfs]),
+    ] {
+        let labels = machine.labels(&pods(&[pattern]));
+        assert_eq!(labels.iter().collect::<Vec<_>>(), expected, "{pattern}");
+    }
+    let controller = format!("{systemd}/cri-containerd-{}.scope", IDS[0]);
+    assert_eq!(machine.labels(&containers(&["controller"])), [&*controller]);
+    // A container within a pod that is watched belongs to it.
+    let both = TargetRequest {
+        containers: containers(&["controller", "app"]).containers,
+        ..pods(&["ingress/*"])
+    };
+    let app = format!("{cgroupfs}/{}", IDS[2]);
+    assert_eq!(machine.labels(&both), [&*systemd, &*app]);
+    let error = machine.resolve(&pods(&["web/nginx-*"])).unwrap_err();
+    assert_eq!(error.to_string(), "no pod web/nginx-* runs here");
 }

@@ -139,6 +139,7 @@ impl Agent {
             proxies: Vec::new(),
         };
         let roots = Roots {
+            host: "/nonexistent".into(),
             proc: "/proc".into(),
             cgroup: "/nonexistent".into(),
         };
