@@ -99,9 +99,12 @@ pub struct ClientControl {
     pub generation: u64,
     /// 1 where clients are counted.
     pub is_on: u64,
+    /// What an entry begins from: zeros that the programs need not write on their stack,
+    /// which would be a call that goes byte by byte, and that takes `CAP_PERFMON`.
+    pub none: ClientCounters,
 }
 
-const _: () = assert!(size_of::<ClientControl>() == 48);
+const _: () = assert!(size_of::<ClientControl>() == 48 + size_of::<ClientCounters>());
 
 /// How many entries the clients' map has: those that ended within two or three windows.
 pub const CLIENTS_MAX: u32 = 8_192;

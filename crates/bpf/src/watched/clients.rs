@@ -8,6 +8,7 @@
 
 use std::{
     collections::HashMap,
+    mem::offset_of,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -32,7 +33,7 @@ use crate::{
 const MASKS: usize = 0;
 const GENERATION: usize = 4;
 const IS_ON: usize = 5;
-const _: () = assert!(size_of::<ClientControl>() == (IS_ON + 1) * size_of::<u64>());
+const _: () = assert!(offset_of!(ClientControl, is_on) == IS_ON * size_of::<u64>());
 
 /// The clients of one target.
 pub(crate) struct Clients {
