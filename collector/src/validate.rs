@@ -15,7 +15,7 @@ use monitor_proto::{
 };
 
 const HOST_ID_BYTES_MAX: usize = 256;
-const LABEL_BYTES_MAX: usize = 4096;
+pub(crate) const LABEL_BYTES_MAX: usize = 4096;
 /// Entries of any other list in a report.
 const LIST_MAX: usize = 1024;
 const NOTES_MAX: usize = 64;

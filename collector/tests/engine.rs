@@ -201,6 +201,26 @@ fn compare(store: &Collector, engine: &Collector, name: &str, range: &str) {
     }
 }
 
+/// What has a name is found by it, in a store as in an engine.
+fn compare_by_name(store: &Collector, engine: &Collector, name: &str, range: &str) {
+    for (filter, count) in [
+        ("listener=public", 1),
+        ("upstream=api", 1),
+        ("upstream=api&backend=api-1", 1),
+        ("upstream=gone", 0),
+        ("backend=127.0.0.1:8080", 0),
+    ] {
+        let path = format!("/api/v1/series?host=web&metric=requests&step=1m&{range}&{filter}");
+        let found = [store, engine].map(|collector| {
+            let answer = collector.json(&path);
+            let all = answer["series"].as_array().unwrap().iter();
+            all.map(|one| one["endpoint"].clone()).collect::<Vec<_>>()
+        });
+        assert_eq!(found[0].len(), count, "{name}: {filter}");
+        assert_eq!(found[0], found[1], "{name}: {filter}");
+    }
+}
+
 /// How many series there are, and how many samples each has at least: an engine
 /// may show what it took only later, and some series before others.
 fn visible(query_url: &str) -> (usize, u64) {
@@ -264,6 +284,7 @@ async fn conforms(name: &str, write_url: &str, query_url: &str) {
     let at = |s: u64| common_time(s);
     let range = format!("since={}&until={}", at(minute - 300), at(minute));
     compare(&store, &stateless, name, &range);
+    compare_by_name(&store, &stateless, name, &range);
 
     // A label is a value, whatever it holds: by name, by id, and as endpoint.
     let encoded: String = HOSTILE.bytes().map(|b| format!("%{b:02X}")).collect();

@@ -1,6 +1,8 @@
 //! The page in a real browser.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "page/answers.rs"]
+mod answers;
 mod common;
 mod engines;
 
@@ -41,6 +43,7 @@ fn packages() -> Option<PathBuf> {
         "package-lock.json",
         "page.mjs",
         "partial.mjs",
+        "answers.mjs",
         "loading.mjs",
         "widths.mjs",
     ] {
@@ -195,12 +198,22 @@ fn main() -> ExitCode {
         missing.clone(),
         async move || the_page_at_every_width(&of_widths).await,
     );
+    let of_answers = packages.clone();
+    let answers = trial(
+        "the_page_answers_each_question_of_the_document",
+        missing.clone(),
+        async move || answers::the_answers(&of_answers).await,
+    );
     let partial = trial(
         "the_page_says_what_makes_an_answer_partial",
         missing,
         async move || the_partial_page(&packages),
     );
-    libtest_mimic::run(&arguments, vec![model, page, loading, widths, partial]).exit_code()
+    libtest_mimic::run(
+        &arguments,
+        vec![model, page, loading, widths, answers, partial],
+    )
+    .exit_code()
 }
 
 /// What has no page in it needs no browser.

@@ -125,6 +125,145 @@ async fn figures_are_those_of_the_reports() {
     assert!(both["error_ratio"].is_null());
 }
 
+/// A listener with a name and one without, and two upstreams, `api` of two backends; the
+/// figures of the `n`th endpoint are `n` times those of the first.
+fn named(base_ns: u64, sequence: u64) -> v1::Report {
+    let mut r = ago(base_ns, sequence, sequence - 1);
+    let [listener, backend] = [0, 1].map(|n| r.endpoints[n].clone());
+    let of = |n: u64, like: &v1::Endpoint, [name, upstream, backend]: [&str; 3]| {
+        let mut e = v1::Endpoint {
+            address: format!("10.0.0.{n}:80"),
+            name: name.into(),
+            upstream: upstream.into(),
+            backend: backend.into(),
+            ..like.clone()
+        };
+        e.window.as_mut().unwrap().bytes_sent = 1_000 * n;
+        e
+    };
+    r.endpoints = vec![
+        of(1, &listener, ["shop", "", ""]),
+        of(2, &listener, ["", "", ""]),
+        of(3, &backend, ["", "api", "one"]),
+        of(4, &backend, ["", "api", "two"]),
+        of(5, &backend, ["", "pay", "one"]),
+    ];
+    r
+}
+
+#[tokio::test]
+async fn series_are_chosen_by_the_names_of_the_proxy() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    let base_ns = now_ns() / 60_000_000_000 * 60_000_000_000;
+    for sequence in 1..=12 {
+        agent.export(named(base_ns, sequence)).await;
+    }
+    let mut other = report("other", 1);
+    other.endpoints[1].upstream = "api".into();
+    agent.export(other).await;
+    // Each endpoint's bytes, by the place of its address.
+    let found = |filter: &str, step: &str| {
+        let query = format!("metric=bytes_sent&{filter}&step={step}");
+        let answer = series(&collector, &query);
+        let all = answer["series"].as_array().unwrap().iter();
+        all.map(|one| {
+            let address = one["endpoint"].as_str().unwrap();
+            let n = address.strip_prefix("10.0.0.").unwrap();
+            let n: u64 = n.strip_suffix(":80").unwrap().parse().unwrap();
+            let alone = serde_json::json!({"step_s": answer["step_s"], "series": [one]});
+            (n, total(&alone).round() as u64)
+        })
+        .collect::<Vec<_>>()
+    };
+    for step in ["30s", "1m"] {
+        eventually("it is rolled up", || {
+            found("role=downstream", step).len() == 2
+        });
+        let bytes = |ns: &[u64]| ns.iter().map(|n| (*n, 12_000 * n)).collect::<Vec<_>>();
+        eventually("all of it is", || {
+            found("", step) == bytes(&[1, 2, 3, 4, 5])
+        });
+        for (filter, expected) in [
+            ("listener=shop", &[1][..]),
+            ("listener=10.0.0.1:80", &[]),
+            ("listener=10.0.0.2:80", &[2]),
+            ("upstream=api", &[3, 4]),
+            ("upstream=api&backend=two", &[4]),
+            ("upstream=api&backend=10.0.0.3:80", &[3]),
+            ("backend=one", &[3, 5]),
+            ("backend=one&role=upstream&endpoint=10.0.0.5:80", &[5]),
+            ("upstream=gone", &[]),
+        ] {
+            assert_eq!(found(filter, step), bytes(expected), "{filter} {step}");
+        }
+    }
+    // Of all hosts, and spread over time.
+    let hosts = collector.json("/api/v1/series?metric=bytes_sent&upstream=api&since=30m&step=1m");
+    let hosts: Vec<_> = hosts["series"].as_array().unwrap().iter().collect();
+    let of_web = |one: &&&Value| one["host"]["name"] == "web";
+    assert_eq!(hosts.iter().filter(of_web).count(), 2);
+    let count = |filter: &str| {
+        let path = format!("/api/v1/heatmap?host=web&since=30m&step=1m&{filter}");
+        let answer = collector.json(&path);
+        let columns = answer["columns"].as_array().unwrap().iter();
+        let counts = columns.filter_map(|column| column["counts"].as_array());
+        counts.flatten().map(|n| n.as_u64().unwrap()).sum::<u64>()
+    };
+    let one = count("upstream=pay");
+    assert!(one > 0);
+    assert_eq!(count("upstream=api"), 2 * one);
+    assert_eq!(count("role=upstream"), 3 * one);
+    for (query, words) in [
+        (
+            "metric=requests&listener=a&upstream=b",
+            "ask for one of the two",
+        ),
+        (
+            "metric=requests&upstream=b&role=downstream",
+            "role=downstream has none",
+        ),
+        (
+            "metric=requests&listener=b&role=upstream",
+            "role=upstream has none",
+        ),
+        ("metric=cpu_usage&backend=b", "is of a host: leave out role"),
+        (
+            &format!("metric=requests&backend={}", "x".repeat(4097)),
+            "backend has 4097 bytes: no name has more than 4096",
+        ),
+    ] {
+        let answer = collector.get(&format!("/api/v1/series?{query}"));
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.body.contains(words), "{}", answer.body);
+    }
+}
+
+/// Where all of them are too many for an answer, one upstream's are not.
+#[tokio::test]
+async fn an_upstream_of_many_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path());
+    let mut agent = collector.agent().await;
+    let mut r = ago(now_ns(), 1, 0);
+    let backend = r.endpoints.pop().unwrap();
+    r.endpoints.extend((0..1_200).map(|n| v1::Endpoint {
+        address: format!("10.{}.{}.1:80", n / 256, n % 256),
+        upstream: format!("up-{}", n % 20),
+        ..backend.clone()
+    }));
+    agent.export(r).await;
+    let path = "/api/v1/series?metric=requests&since=5m";
+    let all = collector.get(path);
+    assert_eq!(all.status, 400, "{}", all.body);
+    assert!(all.body.contains("an upstream"), "{}", all.body);
+    let one = collector.json(&format!("{path}&upstream=up-7"));
+    let found = one["series"].as_array().unwrap();
+    assert!(found.iter().all(|one| one["upstream"] == "up-7"));
+    assert_eq!(found.len(), 60);
+}
+
 #[tokio::test]
 async fn requests_within_tls_are_unknown_and_those_of_an_idle_listener_are_none() {
     let dir = tempfile::tempdir().unwrap();

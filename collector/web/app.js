@@ -243,21 +243,19 @@ function rangeLinks() {
   });
 }
 
-/// What the charts of a listener, upstream or backend show: asked for is its only
-/// address and its only host; taken are the series that have its name.
-function chartsOf({ listener, upstream }, one) {
-  // Else it is a listener by where it listens, whatever its addresses are called.
-  const isOne = one.key === (one.parts[0].endpoint.name || one.parts[0].endpoint.address);
-  const takes = listener !== undefined
-    ? (series) => (isOne ? (series.name || series.endpoint) === listener : one.addresses.includes(series.endpoint))
-    : (series) => (series.upstream ?? "") === upstream;
-  const [address, ...addresses] = one.addresses;
-  return {
-    role: listener !== undefined ? "downstream" : "upstream",
-    takes,
-    ...(addresses.length === 0 ? { endpoint: address } : {}),
-    ...(one.hosts === 1 ? { host: one.parts[0].host } : {}),
-  };
+/// What the charts of a listener, upstream or backend show.  What has no name of its own,
+/// the backends without an upstream's and a listener on several addresses, takes its
+/// series from all of its role.
+function chartsOf({ listener, upstream, backend }, one) {
+  const host = one.hosts === 1 ? { host: one.parts[0].host } : {};
+  if (listener !== undefined) {
+    const { name, address } = one.parts[0].endpoint;
+    return one.key === (name || address)
+      ? { role: "downstream", listener, ...host }
+      : { role: "downstream", addresses: one.addresses, takes: (series) => one.addresses.includes(series.endpoint), ...host };
+  }
+  if (upstream) return { role: "upstream", upstream, backend, ...host };
+  return { role: "upstream", takes: (series) => !series.upstream && (backend === undefined || series.endpoint === backend), backend, ...host };
 }
 
 /// Builds the charts anew only where another subject or range is asked for.

@@ -57,13 +57,13 @@ function chart([metric, role, whom]) {
 
 const CHARTS = [...OF_ENDPOINTS, ...OF_HOSTS.map((metric) => [metric])].map(chart);
 
-/// Reads what a chart shows of a subject: its host, its role, its only address, as far
-/// as it has them, and of what is answered those series that it takes.
+/// Reads what a chart shows of a subject: its host, its role, its names, as far as it has
+/// them, and of what is answered those series that it takes.
 async function read(chart, subject, range) {
   const query = new URLSearchParams(range);
   if (subject.host) query.set("host", subject.host);
   if (chart.role) query.set("role", chart.role);
-  if (subject.endpoint) query.set("endpoint", subject.endpoint);
+  for (const name of ["listener", "upstream", "backend"]) if (subject[name]) query.set(name, subject[name]);
   if (chart.metric) query.set("metric", chart.metric);
   const path = chart.heat ? "/api/v1/heatmap" : "/api/v1/series";
   const answer = await fetch(`${path}?${query}`);
@@ -142,9 +142,8 @@ export class Charts {
     this.range = range;
     this.colors = new Map();
     this.clear();
-    // A heat map cannot be told apart by names: of one address on one host it need not.
-    const ofSubject = ({ role, heat }) => subject.role === undefined
-      || (role === subject.role && (!heat || (subject.endpoint !== undefined && subject.host !== undefined)));
+    // A heat map has no series to take some of.
+    const ofSubject = ({ role, heat }) => subject.role === undefined || (role === subject.role && (!heat || subject.takes === undefined));
     this.shown = CHARTS.filter(ofSubject).map((chart) => {
       const figure = document.createElement("figure");
       figure.dataset.metric = `${chart.metric ?? "heatmap"} ${chart.role ?? ""}`.trim();

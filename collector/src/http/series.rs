@@ -15,7 +15,7 @@ use query::{
 use serde::{Deserialize, Serialize};
 
 use super::{State, hold, partial::PartialAnswer, problem::Problem};
-use crate::{auth::Peer, time};
+use crate::{auth::Peer, time, validate::LABEL_BYTES_MAX};
 
 const NS: u64 = 1_000_000_000;
 
@@ -30,6 +30,9 @@ pub(super) struct SeriesQuery {
     pub(super) host: String,
     role: String,
     endpoint: String,
+    listener: String,
+    upstream: String,
+    backend: String,
     pub(super) metric: String,
     since: String,
     until: String,
@@ -193,16 +196,54 @@ pub(super) fn role(name: &str) -> Result<Option<v1::Role>, Problem> {
     }
 }
 
+/// A name of the proxy's configuration that is asked for; none is longer than a report
+/// may have it.
+fn name_of(parameter: &str, text: &str) -> Result<Option<String>, Problem> {
+    if text.len() > LABEL_BYTES_MAX {
+        return Err(Problem::bad_request(format!(
+            "{parameter} has {} bytes: no name has more than {LABEL_BYTES_MAX}",
+            text.len()
+        )));
+    }
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
 pub(super) fn filter(query: &SeriesQuery, plan: &Plan) -> Result<EndpointFilter, Problem> {
-    let chosen = !query.role.is_empty() || !query.endpoint.is_empty();
+    let mut filter = EndpointFilter {
+        address: (!query.endpoint.is_empty()).then(|| query.endpoint.clone()),
+        listener: name_of("listener", &query.listener)?,
+        upstream: name_of("upstream", &query.upstream)?,
+        backend: name_of("backend", &query.backend)?,
+        ..EndpointFilter::default()
+    };
+    let chosen = !query.role.is_empty() || filter.address.is_some() || filter.is_by_name();
     if chosen && plan.metric.scope() == Scope::Host {
         return Err(Problem::bad_request(format!(
-            "{} is of a host: leave out role and endpoint",
+            "{} is of a host: leave out role, endpoint, listener, upstream and backend",
             plan.metric.name
         )));
     }
-    Ok(EndpointFilter {
-        role: role(&query.role)?.map(Into::into),
-        address: (!query.endpoint.is_empty()).then(|| query.endpoint.clone()),
-    })
+    let of_backends = filter.upstream.is_some() || filter.backend.is_some();
+    let meant = match (filter.listener.is_some(), of_backends) {
+        (true, true) => {
+            return Err(Problem::bad_request(
+                "listener is downstream, upstream and backend are upstream: ask for one of the two"
+                    .to_owned(),
+            ));
+        }
+        (true, false) => Some(v1::Role::Downstream),
+        (false, true) => Some(v1::Role::Upstream),
+        (false, false) => None,
+    };
+    let role = role(&query.role)?;
+    if let (Some(role), Some(meant)) = (role, meant)
+        && role != meant
+    {
+        return Err(Problem::bad_request(format!(
+            "role={} has none of these: leave it out",
+            labels::role(role.into())
+        )));
+    }
+    filter.role = role.or(meant).map(Into::into);
+    Ok(filter)
 }

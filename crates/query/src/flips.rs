@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use store::flips::{HOST, each_flip, filled};
 
 use crate::{
-    EndpointFilter,
+    endpoint_filter::HostFilter,
     series::{Metric, Plan, Samples},
     stored_series,
 };
@@ -20,8 +20,8 @@ fn samples(connection: &Connection, name: &str, tier_s: u64) -> (Vec<String>, bo
     let step_s = Some(tier_s.max(10));
     let plan = Plan::try_new(metric, 3_600, 10_800, step_s).unwrap();
     let room = Budget::new(1 << 30).open(Use::Answers, &"a test".into());
-    let filter = EndpointFilter::default();
-    let found = stored_series::read(connection, &[HOST], &filter, &plan, room).unwrap();
+    let hosts = [(HOST, HostFilter::default())];
+    let found = stored_series::read(connection, &hosts, &plan, room).unwrap();
     let told = !found.reading.partial().is_empty();
     let of_series = |samples: &Samples| match samples {
         Samples::Host(samples) if samples.is_empty() => None,

@@ -123,8 +123,7 @@ impl QueryBackend {
             Self::Engine(engine) => return Ok((engine.series(host, &filter, &plan).await?, room)),
         };
         let hosts = fleet.chosen(host);
-        let keys: Vec<i64> = hosts.iter().map(|host| host.row.key).collect();
-        let read = readers.series(&keys, filter, plan, room).await?;
+        let read = readers.series(&hosts, filter, plan, room).await?;
         let partial = read.reading.partial();
         let by_key: HashMap<i64, _> = hosts.iter().map(|host| (host.row.key, host)).collect();
         let named = read.series.into_iter().filter_map(|one| {

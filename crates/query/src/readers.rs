@@ -12,7 +12,7 @@ use store::{HostState, kept::Damaged, open_reader};
 use tokio::sync::oneshot;
 
 use crate::{
-    endpoint_filter::EndpointFilter,
+    endpoint_filter::{EndpointFilter, HostFilter},
     pool::give_way,
     read_error::ReadError,
     reports::{self, Page, Selection},
@@ -87,7 +87,7 @@ impl Readers {
     /// by all threads at once; reports are bounded for an answer, not a thread.
     pub async fn series(
         &self,
-        hosts: &[i64],
+        hosts: &[Arc<HostState>],
         filter: EndpointFilter,
         plan: Plan,
         room: Held,
@@ -95,9 +95,10 @@ impl Readers {
         let mut answers = Vec::new();
         for hosts in hosts.chunks(share(hosts.len(), plan.tier)) {
             let (hosts, filter) = (hosts.to_vec(), filter.clone());
-            let part = room.another(0)?;
+            let mut part = room.another(0)?;
             answers.push(self.submit(move |connection| {
-                stored_series::read(connection, &hosts, &filter, &plan, part)
+                let hosts = filters(&hosts, &filter, &mut part)?;
+                stored_series::read(connection, &hosts, &plan, part)
             })?);
         }
         let mut all = Found::new(room);
@@ -158,6 +159,29 @@ impl Readers {
 }
 
 /// How many of so many hosts one thread reads.
+/// What is asked of each host.
+fn filters(
+    hosts: &[Arc<HostState>],
+    filter: &EndpointFilter,
+    room: &mut Held,
+) -> Result<Vec<(i64, HostFilter)>, ReadError> {
+    let mut all = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        let own = if filter.is_by_name() {
+            let before = room.bytes();
+            let newest = host.report(room)?;
+            let own = HostFilter::new(filter, newest.as_ref());
+            drop(newest);
+            room.resize(before + own.bytes())?;
+            own
+        } else {
+            HostFilter::new(filter, None)
+        };
+        all.push((host.row.key, own));
+    }
+    Ok(all)
+}
+
 fn share(hosts: usize, tier: Tier) -> usize {
     match tier {
         Tier::Raw => hosts.max(1),

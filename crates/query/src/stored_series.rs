@@ -11,7 +11,7 @@ use store::{
 };
 
 use crate::{
-    endpoint_filter::EndpointFilter,
+    endpoint_filter::HostFilter,
     read_error::ReadError,
     reading::Reading,
     series::{Plan, Samples, Scope, Tier},
@@ -53,16 +53,16 @@ impl Found {
     }
 }
 
-/// The samples of every series of these hosts that the filter takes.
+/// The samples of every series of these hosts that the filter of each takes.
 pub(super) fn read(
     connection: &Connection,
-    hosts: &[i64],
-    filter: &EndpointFilter,
+    hosts: &[(i64, HostFilter)],
     plan: &Plan,
     room: Held,
 ) -> Result<Found, ReadError> {
     let mut all = Found::new(room);
-    for &host in hosts {
+    for (host, filter) in hosts {
+        let host = *host;
         match plan.tier {
             Tier::Raw => raw(connection, host, filter, plan, &mut all)?,
             Tier::Rolled(tier_s) => {
@@ -83,12 +83,12 @@ pub(super) fn read(
 pub(super) fn bounded(series: usize, plan: &Plan) -> Result<(), ReadError> {
     if series > SERIES_MAX {
         return Err(ReadError::TooMuch(
-            "series: choose a host, a role or an endpoint",
+            "series: choose a host, a listener, an upstream, a backend or an endpoint",
         ));
     }
     if (series as u64).saturating_mul(plan.steps_count()) > POINTS_MAX {
         return Err(ReadError::TooMuch(
-            "points: take a larger step, or choose a host, a role or an endpoint",
+            "points: take a larger step, or choose a host, a listener, an upstream, a backend or an endpoint",
         ));
     }
     Ok(())
@@ -98,7 +98,7 @@ fn rolled(
     connection: &Connection,
     range: Range,
     host: i64,
-    filter: &EndpointFilter,
+    filter: &HostFilter,
     plan: &Plan,
     all: &mut Found,
 ) -> Result<(), ReadError> {
@@ -162,7 +162,7 @@ fn rolled(
 fn raw(
     connection: &Connection,
     host: i64,
-    filter: &EndpointFilter,
+    filter: &HostFilter,
     plan: &Plan,
     all: &mut Found,
 ) -> Result<(), ReadError> {

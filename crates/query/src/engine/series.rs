@@ -238,22 +238,36 @@ impl Engine {
             }
         };
         let mut value: Vec<NamedSeries> = value;
-        if value.len() > SERIES_MAX {
-            return Err(EngineError::TooMuch(
-                "series: choose a host, a role or an endpoint",
-            ));
+        // With names they are counted once it is known which have them.
+        if !filter.is_by_name() {
+            bounded(&value)?;
         }
         let mut partial = asked.partial;
         if plan.metric.scope() == Scope::Endpoint && !value.is_empty() {
             let named = self.ask([labels]).await?;
             let [labels] = &named.value;
             endpoint_names::give(&mut value, labels);
+            value.retain(|one| {
+                let id = one.endpoint.as_ref();
+                id.is_none_or(|id| filter.is_called(id, &one.names))
+            });
+            bounded(&value)?;
             partial.extend(named.partial);
             partial.sort();
             partial.dedup();
         }
         Ok(Partial { value, partial })
     }
+}
+
+/// Whether so many series can be one answer.
+fn bounded(series: &[NamedSeries]) -> Result<(), EngineError> {
+    if series.len() > SERIES_MAX {
+        return Err(EngineError::TooMuch(
+            "series: choose a host, a listener, an upstream, a backend or an endpoint",
+        ));
+    }
+    Ok(())
 }
 
 fn widen(asked: Partial<[Vec<Series>; 3]>) -> Partial<[Vec<Series>; 5]> {
