@@ -132,7 +132,8 @@ fn included_files_and_new_ones_are_followed() {
 fn reading_again_needs_no_change() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("moving.conf");
-    fs::write(&path, "upstream shop { server app.moves.test:25150; }").unwrap();
+    let text = include_str!("../../../crates/proxy-config/cases/moving_host.conf");
+    fs::write(&path, text).unwrap();
     let (answer, answers) = channel();
     let names = follow(&path, on_demand(answers));
     let ip = |last: u8| IpAddr::from([127, 0, 0, last]);
