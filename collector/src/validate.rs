@@ -223,6 +223,7 @@ fn top_sockets(sockets: &[v1::SocketSummary]) -> Result<(), Invalid> {
     for s in sockets {
         label(&s.local, "top_sockets.local")?;
         label(&s.remote, "top_sockets.remote")?;
+        label(&s.client, "top_sockets.client")?;
         label(&s.state, "top_sockets.state")?;
         label(&s.target, "top_sockets.target")?;
     }

@@ -97,6 +97,7 @@ fn detail(r: &mut v1::Report) {
             role: v1::Role::Downstream.into(),
             local: "127.0.0.1:8080".into(),
             remote: format!("127.0.0.1:{}", 40_000 + cookie),
+            client: if cookie == 2 { "192.0.2.1:9" } else { "" }.into(),
             state: "ESTABLISHED".into(),
             // An adopted connection has no known age.
             age_ms: (cookie == 1).then_some(61_000),
@@ -496,14 +497,15 @@ async fn the_page(packages: &Path) {
             .collect::<Vec<_>>()
     };
     let sockets = &tables["Top sockets by bytes"];
-    assert_eq!(remotes(sockets), ["127.0.0.1:40001", "127.0.0.1:40002"]);
+    let behind = "127.0.0.1:40002 for 192.0.2.1:9";
+    assert_eq!(remotes(sockets), ["127.0.0.1:40001", behind]);
     assert_eq!(
         sockets[0].as_array().unwrap()[4..],
         ["100 B in, 8.8 KiB out", "0.15 ms", "0", "61 s", "3"]
     );
     assert_eq!(sockets[1][7], "–", "an age that is not known");
     let sorted = remotes(&charts["sorted"]);
-    assert_eq!(sorted, ["127.0.0.1:40002", "127.0.0.1:40001"]);
+    assert_eq!(sorted, [behind, "127.0.0.1:40001"]);
     let losses = serde_json::json!([["untracked_socket", "0", "5"]]);
     assert_eq!(tables["Went uncounted"], losses);
     let pressure = &tables["Pressure: time in which tasks waited, last 10 s"];

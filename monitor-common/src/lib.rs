@@ -18,13 +18,14 @@ pub mod histogram;
 pub mod http;
 pub mod losses;
 pub mod meta;
+pub mod proxy_header;
 pub mod slot_key;
 pub mod socket;
 pub mod tcp;
 
 /// The version of the layouts, part of the pins' path: programs and agents of
 /// one layout are compatible with each other.
-pub const LAYOUT_VERSION: u32 = 9;
+pub const LAYOUT_VERSION: u32 = 10;
 
 /// How many endpoints one target can have unless told otherwise; what comes
 /// beyond is counted under the endpoint `other` of its role.
@@ -37,6 +38,7 @@ mod pod {
         client::{ClientCounters, ClientKey},
         endpoint::EndpointKey,
         meta::Meta,
+        proxy_header::ProxyHeader,
         socket::Socket,
     };
 
@@ -53,4 +55,6 @@ mod pod {
     unsafe impl aya::Pod for ClientKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ClientCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ProxyHeader {}
 }

@@ -29,6 +29,7 @@ mod events;
 mod maps;
 mod packets;
 mod payload;
+mod proxied;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -16,6 +16,7 @@ use monitor_common::{
     handshake::{HANDSHAKES_MAX, HandshakeData, HandshakeKey},
     http::FEW_PARTS,
     losses::{Loss, Lost},
+    proxy_header::ProxyHeader,
     slot_key::SlotKey,
     socket::Socket,
 };
@@ -76,6 +77,10 @@ pub(crate) fn generation() -> u8 {
 #[btf_map]
 static SOCKETS: SkStorage<Socket> = SkStorage::new();
 
+/// Per socket as well, but of those alone whose stream begins with such a header.
+#[btf_map]
+static PROXY_HEADERS: SkStorage<ProxyHeader> = SkStorage::new();
+
 /// From an endpoint to its slot.
 #[map]
 static ENDPOINTS: HashMap<EndpointKey, u32> = HashMap::with_max_entries(ENDPOINTS_MAX_DEFAULT, 0);
@@ -125,20 +130,26 @@ const NAMESPACES_MAX: u32 = 4_096;
 /// each field is written by one of them alone, as `monitor_common::socket` has it.
 #[inline(always)]
 pub(crate) fn socket(sk: *mut bpf_sock) -> Option<*mut Socket> {
-    storage(sk, 0)
+    storage(&SOCKETS, sk, 0)
 }
 
 /// A socket's storage, made where there is none.
 #[inline(always)]
 pub(crate) fn socket_or_new(sk: *mut bpf_sock) -> Option<*mut Socket> {
-    storage(sk, STORAGE_CREATE)
+    storage(&SOCKETS, sk, STORAGE_CREATE)
+}
+
+/// Where the header of the PROXY protocol is kept of a socket, made where it is not.
+#[inline(always)]
+pub(crate) fn proxy_header_or_new(sk: *mut bpf_sock) -> Option<*mut ProxyHeader> {
+    storage(&PROXY_HEADERS, sk, STORAGE_CREATE)
 }
 
 #[inline(always)]
-fn storage(sk: *mut bpf_sock, flags: u64) -> Option<*mut Socket> {
-    let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
-    // SAFETY: the map is a socket storage of `Socket`, and `sk` comes from the
-    // context; the verifier proves both.
+fn storage<T>(map: &'static SkStorage<T>, sk: *mut bpf_sock, flags: u64) -> Option<*mut T> {
+    let map = core::ptr::from_ref(map).cast_mut().cast();
+    // SAFETY: the map is a socket storage of `T`, and `sk` comes from the context; the
+    // verifier proves both.
     let value = unsafe { bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags) };
     // Zeroed when it was made, and the socket's for the run of the program.
     (!value.is_null()).then_some(value.cast())

@@ -26,6 +26,7 @@ use crate::{
     count::{bump, bump_at, bump_by, count_duration},
     maps,
     payload::Packet,
+    proxied,
 };
 
 /// Lets the packet pass.
@@ -193,7 +194,7 @@ fn to_server(
     let end_seq = segment.seq.wrapping_add(segment.len);
     let mut beyond = 0;
     match exchange.request_interest() {
-        Interest::None => {}
+        Interest::None => passed_request(&payload, exchange, segment.len, seen),
         Interest::Turn => exchange.turn_to_server(moment(ctx, sk, segment, ingress)),
         Interest::Read => {
             // What comes after the process has closed is never read.
@@ -207,6 +208,18 @@ fn to_server(
         held_requests(ctx, sk, exchange, segment, start, len);
         let next = exchange.held_seq.wrapping_add(len);
         exchange.go_on(Direction::Request, next);
+    }
+}
+
+/// A segment that belongs to a request of which the end is not known, unless it begins
+/// another one.
+#[inline(always)]
+fn passed_request(payload: &Packet<'_>, exchange: &Exchange, len: u32, at: u32) {
+    let left = len.wrapping_sub(at);
+    if exchange.may_pass_request(left, || payload.start(at, left))
+        && let Some(counters) = maps::counters(exchange.slot)
+    {
+        bump!(counters, suspected);
     }
 }
 
@@ -224,7 +237,9 @@ fn requests(
     };
     let now = || moment(payload.ctx, sk, segment, ingress);
     let count = |event, method| count_request(counters, event, method);
-    exchange.read_requests(payload, at, segment.len, now, count)
+    let beyond = exchange.read_requests(payload, at, segment.len, now, count);
+    proxied::keep(payload, exchange, sk, at, segment.len);
+    beyond
 }
 
 /// When a segment from the client is seen.
@@ -312,6 +327,10 @@ fn responses(payload: &Packet<'_>, socket: *mut Socket, at: u32, segment: &Segme
     let exchange = exchange(socket);
     let interest = exchange.response_interest();
     if matches!(interest, Interest::None) {
+        let left = segment.len.wrapping_sub(at);
+        if exchange.passes_response(left, || payload.start(at, left)) {
+            maps::lose(Loss::PassedOver);
+        }
         return;
     }
     let Some(counters) = maps::counters(exchange.slot) else {

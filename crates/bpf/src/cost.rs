@@ -15,7 +15,7 @@ use aya::{
 use monitor_common::{
     counters::{EndpointCounters, WORDS},
     endpoint::Role,
-    http::Method,
+    http::{FEW_PARTS, Method},
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -24,7 +24,7 @@ use crate::{
     error::{KernelError, hint},
     loader::attach,
     maps::Mapped,
-    object::{self, Program, maps},
+    object::{self, PARTS_MAX, Program, maps},
 };
 
 /// The constant that says which state the sockets are in.
@@ -333,9 +333,14 @@ impl Stage {
 /// The program that does nothing, by its name in the object.
 const EMPTY: &str = "empty";
 
+/// As many parts as an agent reads at first.
+fn parts() -> u32 {
+    object::parts(PARTS_MAX).next().unwrap_or(FEW_PARTS)
+}
+
 fn load(cpus: u32, bench: u32) -> Result<Ebpf, KernelError> {
     let slots = 2;
-    let parts = object::parts();
+    let parts = parts();
     EbpfLoader::new()
         .override_global(object::STRIPES, &cpus, true)
         .override_global(BENCH, &bench, true)
@@ -360,7 +365,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut CgroupS
 fn sizes() -> Result<Vec<Size>, KernelError> {
     let mut ebpf = load(cpus(), 0)?;
     let mut sizes = Vec::new();
-    for program in Program::each() {
+    for program in Program::each(parts()) {
         attach::load(&mut ebpf, program)?;
         let name = program.name();
         let info = ebpf

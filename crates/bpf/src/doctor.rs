@@ -6,13 +6,14 @@ use std::{
     path::Path,
 };
 
-use aya::{EbpfLoader, maps::Map, util::KernelVersion};
+use aya::{Ebpf, EbpfLoader, maps::Map, util::KernelVersion};
+use monitor_common::http::FEW_PARTS;
 
 use crate::{
     capabilities,
-    error::KernelError,
+    error::{KernelError, hint},
     loader::attach,
-    object::{self, Program, maps},
+    object::{self, PARTS_MAX, Program, maps},
     pins::bpffs,
     sockdiag::Diag,
 };
@@ -145,52 +146,82 @@ fn bpffs_check(pin_dir: &Path) -> Check {
 /// Loads every program, attaches none, and leaves nothing but the map of the
 /// sockets' storage, for the check after it.
 fn programs() -> (Check, Option<OwnedFd>) {
-    let failed = |detail: String| Check {
+    let check = |ok, required, detail: String, advice: String| Check {
         name: "programs",
-        ok: false,
-        required: true,
+        ok,
+        required,
         detail,
-        advice: advice(),
+        advice,
     };
-    let mut ebpf = match EbpfLoader::new().load(object::OBJECT) {
-        Ok(ebpf) => ebpf,
-        Err(error) => return (failed(chain(&error)), None),
-    };
-    let mut refused_http = None;
-    for program in Program::each() {
+    let mut refused_heads = None;
+    for parts in object::parts(PARTS_MAX) {
+        let (mut ebpf, refused) = match loaded(parts) {
+            Ok(loaded) => loaded,
+            Err(error) => return (check(false, true, chain(&error), advice()), None),
+        };
+        let check = match (refused, &refused_heads) {
+            (Some(error), None) if parts > FEW_PARTS && error.is_of_verifier() => {
+                refused_heads = Some(error);
+                continue;
+            }
+            (Some(error), _) => check(
+                false,
+                false,
+                format!("those of level http are refused: {}", chain(&error)),
+                "run it with --level tcp, or give it CAP_PERFMON".into(),
+            ),
+            (None, Some(error)) => check(
+                false,
+                false,
+                format!(
+                    "those that read heads of HTTP to their ends are refused: {}",
+                    chain(error)
+                ),
+                "requests that are pipelined or follow an early answer may be missed; a newer \
+                 kernel takes them"
+                    .into(),
+            ),
+            (None, None) => check(
+                true,
+                true,
+                "all of them pass the verifier".into(),
+                String::new(),
+            ),
+        };
+        let storage = match ebpf.take_map(maps::SOCKETS) {
+            Some(Map::SkStorage(map)) => map.fd().as_fd().try_clone_to_owned().ok(),
+            _ => None,
+        };
+        return (check, storage);
+    }
+    let none = "there is no program to try".to_owned();
+    (check(false, true, none, String::new()), None)
+}
+
+/// Has the kernel verify every program that reads so many parts of a segment; says why
+/// those of level http are refused, where they are.
+fn loaded(parts: u32) -> Result<(Ebpf, Option<KernelError>), KernelError> {
+    let mut ebpf = EbpfLoader::new()
+        .override_global(object::PARTS, &parts, true)
+        .load(object::OBJECT)
+        .map_err(|source| KernelError::Load {
+            hint: hint(),
+            source: Box::new(source),
+        })?;
+    let mut refused = None;
+    for program in Program::each(parts) {
         match attach::load(&mut ebpf, program) {
-            Err(error) if program.http_only() => refused_http = Some(chain(&error)),
-            Err(error) => return (failed(chain(&error)), None),
-            Ok(()) => {}
+            Err(error) if program.is_of_http() => refused = Some(error),
+            other => other?,
         }
     }
-    let passed = match refused_http {
-        None => Check {
-            name: "programs",
-            ok: true,
-            required: true,
-            detail: "all of them pass the verifier".into(),
-            advice: String::new(),
-        },
-        Some(error) => Check {
-            name: "programs",
-            ok: false,
-            required: false,
-            detail: format!("those of level http are refused: {error}"),
-            advice: "run it with --level tcp, or give it CAP_PERFMON".into(),
-        },
-    };
-    let storage = match ebpf.take_map(maps::SOCKETS) {
-        Some(Map::SkStorage(map)) => map.fd().as_fd().try_clone_to_owned().ok(),
-        _ => None,
-    };
-    (passed, storage)
+    Ok((ebpf, refused))
 }
 
 /// The live sockets, with what the programs keep of them.
 fn sockets_check(storage: Option<&OwnedFd>) -> Check {
     let mut sockets = Vec::new();
-    let dumped = Diag::open().and_then(|diag| diag.live(storage, &mut sockets));
+    let dumped = Diag::open().and_then(|diag| diag.live(storage.as_slice(), &mut sockets));
     let check = |ok, detail, advice: &str| Check {
         name: "sockets",
         ok,

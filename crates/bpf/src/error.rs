@@ -152,6 +152,20 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// Whether the kernel's verifier has refused a program, or tired of it.
+    pub(crate) fn is_of_verifier(&self) -> bool {
+        let Self::Program { source, .. } = self else {
+            return false;
+        };
+        let ProgramError::LoadError { io_error, .. } = &**source else {
+            return false;
+        };
+        // It says so by several numbers; this one is for who may not load any.
+        io_error.raw_os_error() != Some(libc::EPERM)
+    }
+}
+
+impl KernelError {
     /// Of a target that is to be removed, not watched.
     pub(crate) fn into_held(self) -> Self {
         match self {

@@ -12,6 +12,7 @@ pub(crate) static OBJECT: &[u8] =
 /// The maps that are pinned, by their names in the object.
 pub(crate) mod maps {
     pub(crate) const SOCKETS: &str = "SOCKETS";
+    pub(crate) const PROXY_HEADERS: &str = "PROXY_HEADERS";
     pub(crate) const ENDPOINTS: &str = "ENDPOINTS";
     pub(crate) const FREE_SLOTS: &str = "FREE_SLOTS";
     pub(crate) const COUNTERS: &str = "COUNTERS";
@@ -30,8 +31,9 @@ pub(crate) mod maps {
     /// Made by the agent, last: see [`monitor_common::meta::Meta`].
     pub(crate) const META: &str = "META";
 
-    pub(crate) const ALL: [&str; 11] = [
+    pub(crate) const ALL: [&str; 12] = [
         SOCKETS,
+        PROXY_HEADERS,
         ENDPOINTS,
         FREE_SLOTS,
         COUNTERS,
@@ -63,16 +65,15 @@ pub(crate) const PACKETS: &str = "PACKETS";
 /// The constant with the number of parts of a segment that are read.
 pub(crate) const PARTS: &str = "PARTS";
 
-/// Its value here: the verifier lets heads be read to their ends only where the
-/// processor may speculate amid it, which `CAP_PERFMON` allows.
-pub(crate) fn parts() -> u32 {
-    /// Heads of about 1,400 bytes.
-    const MANY: u32 = 24;
-    if capabilities::has_perfmon() {
-        MANY
-    } else {
-        FEW_PARTS
-    }
+/// Its value where the kernel's verifier lets it be: heads of about 1,400 bytes.
+pub(crate) const PARTS_MAX: u32 = 24;
+
+/// The values to try, the best first.  The verifier lets heads be read to their ends only
+/// where the processor may speculate amid it, which `CAP_PERFMON` allows, and where it
+/// does not tire of following all the ways through them, as older ones may.
+pub(crate) fn parts(max: u32) -> impl Iterator<Item = u32> {
+    let many = (max > FEW_PARTS && capabilities::has_perfmon()).then_some(max);
+    many.into_iter().chain([FEW_PARTS])
 }
 
 /// The programs.
@@ -98,19 +99,27 @@ impl Program {
     /// Those of a level, in the order in which they are attached: what a packet's
     /// program needs is set up by the socket's, and an attempt is noted only where the
     /// SYN that takes it back is seen.  Those of level http alone are among them.
-    pub(crate) fn all(level: Level, log: KernelLog) -> [Self; 6] {
+    pub(crate) fn all(level: Level, log: KernelLog, parts: u32) -> [Self; 6] {
         let events = SocketEvents {
-            reads_heads: level == Level::Http && capabilities::has_perfmon(),
+            reads_heads: level == Level::Http && parts > FEW_PARTS,
             logs: log != KernelLog::Off,
         };
         Self::with(events)
     }
 
     /// Every program that a level loads, those of level http alone last.
-    pub(crate) fn each() -> impl Iterator<Item = Self> {
-        let of = |level| Self::all(level, KernelLog::Off).into_iter();
-        let tcp = of(Level::Tcp).filter(|program| !program.http_only());
-        tcp.chain(of(Level::Http).filter(|program| program.http_only()))
+    pub(crate) fn each(parts: u32) -> impl Iterator<Item = Self> {
+        let of = move |level| Self::all(level, KernelLog::Off, parts).into_iter();
+        let tcp = of(Level::Tcp).filter(|program| !program.is_of_http());
+        tcp.chain(of(Level::Http).filter(|program| program.is_of_http()))
+    }
+
+    /// Whether level tcp does without it.
+    pub(crate) const fn is_of_http(self) -> bool {
+        match self {
+            Self::SocketEvents(events) => events.reads_heads,
+            _ => self.http_only(),
+        }
     }
 
     /// All links, whichever program of its kind is behind one.

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use kernel_sample::{ClientPrefixes, Level};
 use monitor_common::{ENDPOINTS_MAX_DEFAULT, client::CLIENTS_MAX};
 
+use crate::object::PARTS_MAX;
+
 /// What looking at the live sockets may take of a core unless told otherwise.
 const DUMP_BUDGET: f64 = 0.01;
 
@@ -40,6 +42,9 @@ pub struct KernelOptions {
     /// The share of a core that looking at the live sockets may take; they are
     /// looked at less often where it is not enough.
     pub dump_budget: f64,
+    /// How many parts of a segment level http reads, where the kernel's verifier lets
+    /// it: a head has one for each 64 bytes.
+    pub parts_max: u32,
     /// How much the programs log.
     pub log: KernelLog,
 }
@@ -56,6 +61,7 @@ impl KernelOptions {
             clients_max: CLIENTS_MAX,
             retire_after: Duration::from_secs(3_600),
             dump_budget: DUMP_BUDGET,
+            parts_max: PARTS_MAX,
             log: KernelLog::Off,
         }
     }

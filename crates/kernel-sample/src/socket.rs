@@ -38,6 +38,9 @@ pub struct LiveSocket {
     pub send_queue: u32,
     /// What the programs keep of it; `None` where they do not follow it.
     pub storage: Option<Socket>,
+    /// The client on whose behalf a balancer opened it, where its stream began with a
+    /// header of the PROXY protocol.
+    pub client: Option<SocketAddr>,
 }
 
 impl LiveSocket {
@@ -126,6 +129,7 @@ mod tests {
             receive_queue: 0,
             send_queue: 0,
             storage: None,
+            client: None,
         };
         for socket in [
             live(state::ESTABLISHED, 101, 50),
@@ -168,6 +172,7 @@ mod tests {
             receive_queue: 0,
             send_queue: 0,
             storage: Some(socket),
+            client: None,
         };
         let remainder = live.remainder();
         assert_eq!((remainder.bytes_received, remainder.bytes_sent), (60, 10));

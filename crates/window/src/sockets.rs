@@ -39,6 +39,7 @@ pub fn summary(socket: &SocketSample, monotonic_ns: u64) -> v1::SocketSummary {
         role: wire::role(socket.endpoint.role).into(),
         local: live.local.to_string(),
         remote: live.remote.to_string(),
+        client: live.client.map_or_else(String::new, |c| c.to_string()),
         state: state_name(live.state).to_owned(),
         target: socket.endpoint.target.to_string(),
         age_ms: opened_at_ns.map(|at| monotonic_ns.saturating_sub(at) / 1_000_000),
@@ -102,6 +103,7 @@ pub(super) mod tests {
                 receive_queue: 0,
                 send_queue: 0,
                 storage: None,
+                client: None,
             },
         }
     }
@@ -113,6 +115,16 @@ pub(super) mod tests {
         let carried: Vec<_> = top.iter().map(|s| s.bytes_received).collect();
         assert_eq!(carried, (40..50).rev().collect::<Vec<_>>());
         assert_eq!((top[0].state.as_str(), top[0].srtt_us), ("CLOSE_WAIT", 5));
+    }
+
+    #[test]
+    fn the_client_behind_a_balancer_is_beside_the_balancer() {
+        let mut of_balancer = socket(1, 1);
+        assert_eq!(summary(&of_balancer, 0).client, "");
+        of_balancer.live.client = Some(([192, 0, 2, 1], 56_324).into());
+        let shown = summary(&of_balancer, 0);
+        assert_eq!(shown.client, "192.0.2.1:56324");
+        assert_eq!(shown.remote, "127.0.0.1:80");
     }
 
     #[test]

@@ -211,7 +211,7 @@ impl Model {
         Row {
             role: crate::view::role(s.role()),
             target: s.target.clone(),
-            label: format!("{} {}", s.local, s.remote),
+            label: addresses(s),
             in_per_s: rate(s.bytes_received, received),
             out_per_s: rate(s.bytes_sent, sent),
             srtt_us: Some(s.srtt_us),
@@ -223,6 +223,21 @@ impl Model {
                 requests: s.requests,
             },
         }
+    }
+}
+
+/// Whom a socket is between; where a balancer passed it on, its client comes last.
+fn addresses(s: &v1::SocketSummary) -> String {
+    let v1::SocketSummary {
+        local,
+        remote,
+        client,
+        ..
+    } = s;
+    if client.is_empty() {
+        format!("{local} {remote}")
+    } else {
+        format!("{local} {remote} for {client}")
     }
 }
 
@@ -329,6 +344,15 @@ pub(super) mod tests {
         let rows = model.rows().iter();
         rows.map(|row| &row.label[last(row).saturating_sub(11)..])
             .collect()
+    }
+
+    #[test]
+    fn a_client_behind_a_balancer_is_named_last() {
+        let mut of_balancer = socket(1, 1, 1);
+        assert_eq!(addresses(&of_balancer), "127.0.0.1:80 127.0.0.1:1");
+        of_balancer.client = "192.0.2.1:56324".to_owned();
+        let shown = "127.0.0.1:80 127.0.0.1:1 for 192.0.2.1:56324";
+        assert_eq!(addresses(&of_balancer), shown);
     }
 
     #[test]

@@ -13,9 +13,13 @@ use monitor_common::{
     http::{Method, code_index},
 };
 
-use crate::{Case, Watch, network::set_option, watch::fresh};
+use crate::{
+    Case, Watch,
+    network::set_option,
+    watch::{Own, fresh},
+};
 
-pub(crate) const CASES: [Case; 15] = [
+pub(crate) const CASES: [Case; 17] = [
     ("requests_and_responses_are_counted", requests_and_responses),
     (
         "exchange_times_lie_within_what_both_sides_saw",
@@ -32,6 +36,11 @@ pub(crate) const CASES: [Case; 15] = [
     ("a_request_without_a_response_is_told", without_response),
     ("an_early_answer_hides_no_request", early_answers),
     ("pipelined_requests_count_wherever_they_begin", pipelined),
+    ("what_follows_a_head_that_is_too_long_is_told", long_heads),
+    (
+        "where_the_verifier_refuses_heads_they_are_not_read",
+        refused_heads,
+    ),
     ("the_proxy_protocol_comes_before_requests", proxy_protocol),
     ("a_response_without_a_request_counts", response_alone),
     ("a_request_to_a_closed_socket_is_none", closed_socket),
@@ -325,18 +334,60 @@ fn pipelined(watch: &Watch) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Its end is not looked for, and that of its body is not known.
+fn long_heads(watch: &Watch) -> Result<(), Failed> {
+    let lost = watch.lost("passed_over");
+    let cookie = "x".repeat(4_000);
+    let long = format!("POST / HTTP/1.1\r\nCookie: {cookie}\r\nContent-Length: 3\r\n\r\nabc");
+    let talk = Talk::new();
+    talk.ask(long.as_bytes()).answer(OK).answer(b"more of it");
+    talk.ask(long.as_bytes()).ask(GET).answer(OK).answer(OK);
+    talk.ask(GET).answer(OK);
+    let c = talk.end(watch)?;
+    assert_eq!((requests(&c), code(&c, 200), c.suspected), (3, 3, 1));
+    assert!(
+        watch.lost("passed_over") >= lost + 2,
+        "each side has one response more"
+    );
+    Ok(())
+}
+
+/// Every verifier tires of heads without a bound.
+fn refused_heads(watch: &Watch) -> Result<(), Failed> {
+    let mut own = Own::new("parts");
+    own.options.parts_max = 1 << 20;
+    let kernel = own.open(watch);
+    let talk = Talk::new();
+    let address = talk.address;
+    talk.ask(GET).answer(OK).ask(GET).answer(OK);
+    talk.end(watch)?;
+    let c = own.counters(&kernel, Role::Downstream, address);
+    assert_eq!((requests(&c), code(&c, 200)), (2, 2));
+    Ok(())
+}
+
 fn proxy_protocol(watch: &Watch) -> Result<(), Failed> {
     let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n".as_slice();
     let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\xdc\x04\x01\xbb";
-    for header in [v1, v2.as_slice()] {
+    for (header, client) in [
+        (v1, Some(([192, 0, 2, 1], 56_324).into())),
+        (v2.as_slice(), Some(([192, 0, 2, 1], 56_324).into())),
+        (b"PROXY UNKNOWN\r\n".as_slice(), None),
+        (b"".as_slice(), None),
+    ] {
         for apart in [false, true] {
             let talk = Talk::new();
-            if apart {
+            if apart && !header.is_empty() {
                 talk.ask(header).ask(GET);
             } else {
                 talk.ask(&[header, GET].concat());
             }
             talk.answer(OK).ask(GET).answer(OK);
+            let sockets = watch.sockets(talk.address);
+            assert_eq!(sockets.len(), 2, "both sides");
+            for socket in sockets {
+                assert_eq!(socket.live.client, client, "{header:?} {apart}");
+            }
             let c = talk.end(watch)?;
             assert_eq!((requests(&c), code(&c, 200), c.exchanges), (2, 2, 0));
         }

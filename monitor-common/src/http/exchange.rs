@@ -59,7 +59,8 @@ pub struct Exchange {
     pub protocol: u8,
     /// The newest request's [`super::Method`].  Of the request's direction.
     pub method: u8,
-    /// [`Self::PIPELINED`], [`Self::JOINED`].  Of the request's direction.
+    /// [`Self::PIPELINED`], [`Self::JOINED`], [`Self::PROXIED`].  Of the request's
+    /// direction.
     pub request_flags: u8,
     /// [`Self::TUNNEL`].  Of the response's direction.
     pub response_flags: u8,
@@ -152,6 +153,10 @@ impl Exchange {
     pub const JOINED: u8 = 2;
     /// The segment that is read follows a request of which nobody knows the end.
     pub(super) const RECOVERS: u8 = 4;
+    /// A header of the PROXY protocol began, and was not kept yet.
+    pub const PROXIED: u8 = 8;
+    /// The end of the newest request is not known: its head has more parts than are read.
+    pub(super) const UNTRACKED: u8 = 16;
     /// After 101, or 2xx to CONNECT: no more exchanges.
     pub const TUNNEL: u8 = 1;
 
@@ -361,9 +366,35 @@ impl Exchange {
         self.requests = self.responses;
         self.request_start_len = 0;
         self.request_expects = expects::LOST;
+        self.request_flags &= !Self::UNTRACKED;
         self.response_start_len = 0;
         self.response_expects = expects::START;
         self.held_len = 0;
+    }
+
+    /// Whether a segment from the client that is not read may begin a request, as it has
+    /// the first bytes of one: the end of the one before is not known.
+    #[inline(always)]
+    pub fn may_pass_request(&self, len: u32, start: impl FnOnce() -> Option<Start>) -> bool {
+        self.is_untracked()
+            && self.is_open()
+            && start().is_some_and(|start| start.begins_request(len))
+    }
+
+    /// Whether a segment from the server that is not read begins a response nobody asked
+    /// for: to a request that passed unseen behind one of which the end is not known.
+    #[inline(always)]
+    pub fn passes_response(&self, len: u32, start: impl FnOnce() -> Option<Start>) -> bool {
+        self.is_untracked()
+            && !self.is_open()
+            && start().is_some_and(|start| start.begins_response(len))
+    }
+
+    #[inline(always)]
+    const fn is_untracked(&self) -> bool {
+        self.request_flags & Self::UNTRACKED != 0
+            && self.request_expects == expects::LOST
+            && self.response_flags & Self::TUNNEL == 0
     }
 
     /// What is to be done with new bytes from the client.

@@ -126,6 +126,7 @@ impl Exchange {
         let unknown = matches!(expected, expects::LOST | expects::FIELDS | expects::LENGTH);
         if unknown && !self.is_open() {
             self.request_flags |= Self::RECOVERS;
+            self.request_flags &= !Self::UNTRACKED;
             self.request_expects = expects::START;
             self.request_start_len = 0;
             self.set_out(now());
@@ -218,10 +219,12 @@ impl Exchange {
             }
             RequestStart::Blank(bytes) => bytes.saturating_sub(kept),
             RequestStart::ProxyLine => {
+                self.request_flags |= Self::PROXIED;
                 self.request_expects = expects::PROXY_LINE;
                 0
             }
             RequestStart::Proxy(follows) => {
+                self.request_flags |= Self::PROXIED;
                 self.body_left = u64::from(follows);
                 self.request_expects = expects::BODY;
                 START_BYTES as u32 - kept
@@ -238,6 +241,7 @@ impl Exchange {
     fn unreadable(&mut self) -> RequestEvent {
         let expected = self.request_expects();
         self.request_expects = expects::LOST;
+        self.request_flags |= Self::UNTRACKED;
         if expected != expects::REQUEST_LINE {
             RequestEvent::None
         } else if self.protocol == Self::HTTP1 || self.method != Method::Other as u8 {

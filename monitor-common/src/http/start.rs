@@ -87,6 +87,13 @@ impl Start {
         len >= 8 && known_method(self).is_some()
     }
 
+    /// Whether its first `len` bytes begin a response for sure.
+    #[inline(always)]
+    #[must_use]
+    pub fn begins_response(self, len: u32) -> bool {
+        matches!(response_start(self, len), ResponseStart::Code(_))
+    }
+
     /// From its two words.
     #[inline(always)]
     pub(super) const fn from_words(low: u64, high: u64) -> Self {

@@ -4,12 +4,18 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod long_heads;
+
 /// A segment's payload.
 pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
+thread_local! {
+    static PARTS: Cell<u32> = const { Cell::new(1000) };
+}
+
 impl Payload for Bytes<'_> {
     fn parts(&self) -> u32 {
-        1000
+        PARTS.get()
     }
 
     fn start(&self, at: u32, len: u32) -> Option<Start> {
@@ -179,7 +185,11 @@ impl Wire {
     fn request(&mut self, payload: &Bytes, at: u32, end: u32) -> u32 {
         let now = self.moment();
         match self.exchange.request_interest() {
-            Interest::None => {}
+            Interest::None => {
+                let start = || payload.start(at, end - at);
+                let passes = self.exchange.may_pass_request(end - at, start);
+                self.counted.suspected += u32::from(passes);
+            }
             Interest::Turn => self.exchange.turn_to_server(now),
             Interest::Read => {
                 let on = |event, method| self.counted.request(event, method);
@@ -192,7 +202,12 @@ impl Wire {
     fn response(&mut self, payload: &Bytes, at: u32, end: u32) {
         let (interim, lost) = (RefCell::new(Vec::new()), Cell::new(0));
         let event = match self.exchange.response_interest() {
-            Interest::None => ResponseEvent::None,
+            Interest::None => {
+                let start = || payload.start(at, end - at);
+                let passes = self.exchange.passes_response(end - at, start);
+                self.counted.passed_over += u32::from(passes);
+                ResponseEvent::None
+            }
             Interest::Turn => self.exchange.turn_to_client(),
             Interest::Read => self.exchange.read_responses(
                 payload,

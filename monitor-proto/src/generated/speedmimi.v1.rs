@@ -636,6 +636,10 @@ pub struct SocketSummary {
     pub requests: u64,
     #[prost(bool, tag = "13")]
     pub pipelined: bool,
+    /// The client's address and port, where a balancer between it and this host told of it
+    /// by the PROXY protocol; else empty.
+    #[prost(string, tag = "14")]
+    pub client: ::prost::alloc::string::String,
 }
 /// What the kernel counts per network namespace, as nstat has it: deltas of the
 /// window.

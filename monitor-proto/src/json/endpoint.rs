@@ -96,6 +96,8 @@ pub struct SocketSummary {
     pub local: String,
     /// Remote address and port.
     pub remote: String,
+    /// The client's, where the PROXY protocol told of it.
+    pub client: Option<String>,
     /// The TCP state.
     pub state: String,
     /// The watched cgroup.
@@ -162,6 +164,7 @@ impl From<&v1::SocketSummary> for SocketSummary {
             role: labels::role(s.role).to_owned(),
             local: s.local.clone(),
             remote: s.remote.clone(),
+            client: Some(s.client.clone()).filter(|client| !client.is_empty()),
             state: s.state.clone(),
             target: s.target.clone(),
             age_ms: s.age_ms,

@@ -158,7 +158,7 @@ pub(crate) struct Adopting<'a, B> {
 
 impl<B> Adopting<'_, B> {
     fn live(&self) -> Result<Vec<LiveSocket>, KernelError> {
-        let live = |diag: &Diag, found: &mut _| diag.live(Some(self.storage), found);
+        let live = |diag: &Diag, found: &mut _| diag.live(&[self.storage], found);
         self.namespaces.sockets(live)
     }
 }

@@ -173,6 +173,7 @@ mod tests {
             receive_queue: 0,
             send_queue: 0,
             storage: None,
+            client: None,
         }
     }
 

@@ -79,6 +79,7 @@ pub(crate) fn load(
     level: Level,
     meta: &Meta,
     pins: &Pins,
+    parts: u32,
 ) -> Result<Ebpf, KernelError> {
     let log_level: u8 = match options.log {
         KernelLog::Off => 0,
@@ -90,7 +91,6 @@ pub(crate) fn load(
     // The lowest byte.
     let generation = meta.level_changes as u8;
     let packets = u8::from(level == Level::Http);
-    let parts = object::parts();
     let mut loader = EbpfLoader::new();
     loader
         .override_global(object::STRIPES, &stripes, true)

@@ -12,6 +12,7 @@ use std::{
 
 use kernel_sample::LiveSocket;
 use monitor_common::{
+    proxy_header::ProxyHeader,
     socket::Socket,
     tcp::{Reading, state},
 };
@@ -106,26 +107,26 @@ impl Diag {
             .map_err(failed("asking for the namespace's cookie"))
     }
 
-    /// Adds the live sockets; with the storage of a map where one is given, which
-    /// takes `CAP_BPF` and `CAP_NET_ADMIN`.
+    /// Adds the live sockets; with the storage of the maps that are given, which takes
+    /// `CAP_BPF` and `CAP_NET_ADMIN`.
     pub(crate) fn live(
         &self,
-        storage: Option<&OwnedFd>,
+        storages: &[&OwnedFd],
         sockets: &mut Vec<LiveSocket>,
     ) -> Result<(), KernelError> {
-        self.dump(LIVE, storage, sockets)
+        self.dump(LIVE, storages, sockets)
     }
 
     /// Adds the listeners.
     pub(crate) fn listeners(&self, sockets: &mut Vec<LiveSocket>) -> Result<(), KernelError> {
-        self.dump(LISTEN, None, sockets)
+        self.dump(LISTEN, &[], sockets)
     }
 
     /// Adds the listeners with their accept queues.
     pub(crate) fn listening(&self, sockets: &mut Vec<Listening>) -> Result<(), KernelError> {
         let mut buffer = vec![0; BUFFER_BYTES];
         for family in [AF_INET, AF_INET6] {
-            let request = request(family, LISTEN, 1 << (INET_DIAG_SKMEMINFO - 1), None);
+            let request = request(family, LISTEN, 1 << (INET_DIAG_SKMEMINFO - 1), &[]);
             let each = |body: &[u8]| sockets.extend(parse_listening(body));
             let dumped = self
                 .0
@@ -138,12 +139,12 @@ impl Diag {
     fn dump(
         &self,
         states: u32,
-        storage: Option<&OwnedFd>,
+        storages: &[&OwnedFd],
         sockets: &mut Vec<LiveSocket>,
     ) -> Result<(), KernelError> {
         let mut buffer = vec![0; BUFFER_BYTES];
         for family in [AF_INET, AF_INET6] {
-            let request = request(family, states, 1 << (INET_DIAG_INFO - 1), storage);
+            let request = request(family, states, 1 << (INET_DIAG_INFO - 1), storages);
             let each = |body: &[u8]| sockets.extend(parse(body));
             let dumped = self
                 .0
@@ -199,15 +200,17 @@ impl Ends {
     }
 }
 
-fn request(family: u8, states: u32, extensions: u8, storage: Option<&OwnedFd>) -> Vec<u8> {
+fn request(family: u8, states: u32, extensions: u8, storages: &[&OwnedFd]) -> Vec<u8> {
     let mut body = vec![0; 56];
     body[0] = family;
     body[1] = IPPROTO_TCP;
     body[2] = extensions;
     body[4..8].copy_from_slice(&states.to_ne_bytes());
-    if let Some(map) = storage {
-        let fd = map.as_raw_fd().to_ne_bytes();
-        let nested = encode_attribute(SK_DIAG_BPF_STORAGE_REQ_MAP_FD, &fd);
+    if !storages.is_empty() {
+        let fds = storages.iter().map(|map| map.as_raw_fd().to_ne_bytes());
+        let nested: Vec<u8> = fds
+            .flat_map(|fd| encode_attribute(SK_DIAG_BPF_STORAGE_REQ_MAP_FD, &fd))
+            .collect();
         body.extend(encode_attribute(
             INET_DIAG_REQ_SK_BPF_STORAGES | NLA_F_NESTED,
             &nested,
@@ -261,6 +264,7 @@ fn parse(body: &[u8]) -> Option<LiveSocket> {
         receive_queue: u32_at(body, 56)?,
         send_queue: u32_at(body, 60)?,
         storage: storage(attributes),
+        client: storage(attributes).and_then(|header: ProxyHeader| header.client()),
     })
 }
 
@@ -275,16 +279,19 @@ fn ip(family: u8, bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-fn storage(attributes: &[u8]) -> Option<Socket> {
-    let storages = attribute(attributes, INET_DIAG_SK_BPF_STORAGES)?;
-    let one = attribute(storages, SK_DIAG_BPF_STORAGE)?;
-    let value = attribute(one, SK_DIAG_BPF_STORAGE_MAP_VALUE)?;
-    if value.len() != size_of::<Socket>() {
-        return None;
+/// The value of a map of this type, which its size tells from that of others.
+fn storage<T: aya::Pod>(attributes: &[u8]) -> Option<T> {
+    const {
+        assert!(size_of::<Socket>() != size_of::<ProxyHeader>());
     }
+    let storages = attribute(attributes, INET_DIAG_SK_BPF_STORAGES)?;
+    let mut values = netlink::attributes(storages)
+        .filter(|(kind, _)| *kind == SK_DIAG_BPF_STORAGE)
+        .filter_map(|(_, one)| attribute(one, SK_DIAG_BPF_STORAGE_MAP_VALUE));
+    let value = values.find(|value| value.len() == size_of::<T>())?;
     // SAFETY: as many bytes as the type has, which is plain old data: any bytes
     // are a value of it.
-    Some(unsafe { value.as_ptr().cast::<Socket>().read_unaligned() })
+    Some(unsafe { value.as_ptr().cast::<T>().read_unaligned() })
 }
 
 #[cfg(test)]

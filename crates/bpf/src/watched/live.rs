@@ -36,9 +36,15 @@ pub(crate) enum Adopted {
     Unknown,
 }
 
+/// The maps of what the programs keep of each socket.
+pub(crate) struct Storages {
+    pub(crate) sockets: OwnedFd,
+    pub(crate) proxy_headers: OwnedFd,
+}
+
 /// The live sockets of one target.
 pub(crate) struct Live {
-    storage: OwnedFd,
+    storages: Storages,
     pub(crate) namespaces: Namespaces,
     pub(crate) adopted: Adopted,
     /// The share of a core that dumps may take.
@@ -71,13 +77,13 @@ pub(crate) struct Found {
 
 impl Live {
     pub(crate) fn new(
-        storage: OwnedFd,
+        storages: Storages,
         namespaces: Namespaces,
         adopted: Adopted,
         budget: f64,
     ) -> Self {
         Self {
-            storage,
+            storages,
             namespaces,
             adopted,
             budget,
@@ -85,6 +91,11 @@ impl Live {
             dumped_at: None,
             warned: false,
         }
+    }
+
+    /// The map of what the programs keep of each socket that they follow.
+    pub(crate) fn sockets(&self) -> &OwnedFd {
+        &self.storages.sockets
     }
 
     /// Takes what the kernel told of the ends of adopted connections.
@@ -173,9 +184,13 @@ impl Live {
 
     fn dump(&mut self, counts: &Counts, before: Connections) -> Result<Found, KernelError> {
         self.namespaces.refresh()?;
+        let Storages {
+            sockets,
+            proxy_headers,
+        } = &self.storages;
         let live = self
             .namespaces
-            .sockets(|diag, found| diag.live(Some(&self.storage), found))?;
+            .sockets(|diag, found| diag.live(&[sockets, proxy_headers], found))?;
         let mut found = Found::default();
         let mut open = 0u64;
         if let Adopted::Followed(adoption) = &mut self.adopted {

@@ -8,12 +8,7 @@ mod live;
 pub(crate) mod monotonic;
 mod retirement;
 
-use std::{
-    cell::RefCell,
-    fs::File,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
-    sync::Arc,
-};
+use std::{cell::RefCell, fs::File, os::unix::fs::MetadataExt as _, sync::Arc};
 
 use aya::Ebpf;
 use kernel_sample::{
@@ -29,7 +24,7 @@ use self::{
     counts::{Connections, Counts},
     ids::Ids,
     listening::Listeners,
-    live::{Adopted, Live},
+    live::{Adopted, Live, Storages},
     retirement::{Retired, Retirement},
 };
 use crate::{
@@ -40,7 +35,7 @@ use crate::{
     loader::{attach, layouts::Elsewhere, prepare},
     maps::Access,
     namespaces::Namespaces,
-    object::{Program, maps},
+    object::{self, Program, maps},
     pins::Pins,
     syscall,
 };
@@ -69,34 +64,76 @@ pub(crate) struct Watched {
 }
 
 struct Attached {
-    ebpf: Ebpf,
+    loaded: Loaded,
     cgroup: File,
     options: KernelOptions,
+}
+
+/// Programs that the kernel has verified.
+struct Loaded {
+    ebpf: Ebpf,
+    /// Of so many parts of a segment.
+    parts: u32,
 }
 
 impl Attached {
     /// Attaches the programs, and detaches what only level http needs.
     fn attach(&mut self, level: Level, pins: &Pins) -> Result<(), KernelError> {
-        for program in Program::all(level, self.options.log) {
+        let Loaded { ebpf, parts } = &mut self.loaded;
+        for program in Program::all(level, self.options.log, *parts) {
             if program.http_only() && level == Level::Tcp {
                 attach::detach(program, pins)?;
             } else {
-                attach::attach(&mut self.ebpf, program, &self.cgroup, pins)?;
+                attach::attach(ebpf, program, &self.cgroup, pins)?;
             }
         }
         Ok(())
     }
 }
 
-/// Makes the programs and has the kernel verify those that the level needs.
+/// Makes the programs and has the kernel verify those that the level needs; where it
+/// refuses them, they read less.
 fn load(
     options: &KernelOptions,
     level: Level,
     meta: &Meta,
     pins: &Pins,
+) -> Result<Loaded, KernelError> {
+    let mut refused = None;
+    for parts in object::parts(options.parts_max) {
+        match load_with(options, level, meta, pins, parts) {
+            Ok(ebpf) => {
+                if let Some(error) = refused {
+                    let error = daemon::error_chain(&error);
+                    tracing::warn!(
+                        error,
+                        "the kernel's verifier lets heads of HTTP not be read to their ends: a \
+                         request behind an early response may be missed, and a pipelined one; \
+                         a newer kernel reads them"
+                    );
+                }
+                return Ok(Loaded { ebpf, parts });
+            }
+            Err(error) if error.is_of_verifier() && refused.is_none() => refused = Some(error),
+            // What all of them are refused for.
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refused.unwrap_or(KernelError::Missing {
+        kind: "program",
+        name: "socket_events",
+    }))
+}
+
+fn load_with(
+    options: &KernelOptions,
+    level: Level,
+    meta: &Meta,
+    pins: &Pins,
+    parts: u32,
 ) -> Result<Ebpf, KernelError> {
-    let mut ebpf = prepare::load(options, level, meta, pins)?;
-    for program in Program::all(level, options.log) {
+    let mut ebpf = prepare::load(options, level, meta, pins, parts)?;
+    for program in Program::all(level, options.log, parts) {
         if level == Level::Http || !program.http_only() {
             attach::load(&mut ebpf, program)?;
         }
@@ -139,7 +176,7 @@ impl Watched {
         if before.is_some() && pinned_level(&pins) != options.level {
             meta.level_changes = meta.level_changes.wrapping_add(1);
         }
-        let ebpf = load(options, options.level, &meta, &pins)?;
+        let loaded = load(options, options.level, &meta, &pins)?;
         if before.is_none() {
             prepare::fill_free_slots(&pins, meta.endpoints_max)?;
         }
@@ -147,15 +184,19 @@ impl Watched {
         let retirement = Retirement::open(&pins, &counts, options.retire_after)?;
         let clients = Clients::open(&pins, options.client_prefixes)?;
         let namespaces = Namespaces::of(Some(target.path.clone()), &pins);
-        let storage = storage(&pins)?;
-        let live = Live::new(storage, namespaces, Adopted::Unknown, options.dump_budget);
+        let live = Live::new(
+            storages(&pins)?,
+            namespaces,
+            Adopted::Unknown,
+            options.dump_budget,
+        );
         let mut watched = Self {
             label: Arc::clone(&target.label),
             meta,
             pins,
             lock: Some(lock),
             attached: Some(Attached {
-                ebpf,
+                loaded,
                 cgroup,
                 options: options.clone(),
             }),
@@ -178,7 +219,6 @@ impl Watched {
     /// Adopts the connections that are older than the programs.  Where the kernel
     /// does not tell of them, what they carry is a loss, and no reason to stop.
     fn adopt(&mut self, target: &Target) -> Result<(), KernelError> {
-        let storage = storage(&self.pins)?;
         let live = self.live.get_mut();
         if let Err(error) = live.namespaces.refresh() {
             not_adopted(&error);
@@ -186,7 +226,7 @@ impl Watched {
         }
         let adopting = Adopting {
             pins: &self.pins,
-            storage: &storage,
+            storage: live.sockets(),
             namespaces: &live.namespaces,
             keys: self.counts.keys(),
             books: &self.counts,
@@ -220,7 +260,7 @@ impl Watched {
         let listeners = Listeners::of(cgroup.clone());
         let namespaces = Namespaces::of(cgroup, &pins);
         let clients = Clients::peek(&pins)?;
-        let live = Live::new(storage(&pins)?, namespaces, adopted, f64::INFINITY);
+        let live = Live::new(storages(&pins)?, namespaces, adopted, f64::INFINITY);
         Ok(Self {
             label,
             meta,
@@ -248,7 +288,7 @@ impl Watched {
         };
         self.meta.level_changes = self.meta.level_changes.wrapping_add(1);
         self.pins.write_meta(&self.meta)?;
-        attached.ebpf = load(&attached.options, level, &self.meta, &self.pins)?;
+        attached.loaded = load(&attached.options, level, &self.meta, &self.pins)?;
         attached.attach(level, &self.pins)
     }
 
@@ -271,7 +311,7 @@ impl Watched {
     }
 
     pub(crate) fn ebpf_mut(&mut self) -> Option<&mut Ebpf> {
-        self.attached.as_mut().map(|a| &mut a.ebpf)
+        self.attached.as_mut().map(|a| &mut a.loaded.ebpf)
     }
 
     /// Adds what a sample takes of every endpoint that has its place.
@@ -490,12 +530,18 @@ fn not_adopted(error: &KernelError) {
     );
 }
 
-/// The map of the sockets' storage, for dumps.
-fn storage(pins: &Pins) -> Result<OwnedFd, KernelError> {
-    let path = pins.path(maps::SOCKETS);
-    syscall::obj_get(&path).map_err(|source| KernelError::File {
-        operation: "opening the pinned map",
-        path,
-        source,
+/// The maps of the sockets' storage, for dumps.
+fn storages(pins: &Pins) -> Result<Storages, KernelError> {
+    let open = |name| {
+        let path = pins.path(name);
+        syscall::obj_get(&path).map_err(|source| KernelError::File {
+            operation: "opening the pinned map",
+            path,
+            source,
+        })
+    };
+    Ok(Storages {
+        sockets: open(maps::SOCKETS)?,
+        proxy_headers: open(maps::PROXY_HEADERS)?,
     })
 }

@@ -62,6 +62,7 @@ fn live(cookie: u64, n: u8, folded: u64) -> SocketSample {
             receive_queue: 0,
             send_queue: 0,
             storage: Some(storage),
+            client: None,
         },
     }
 }
