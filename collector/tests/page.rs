@@ -109,6 +109,19 @@ fn detail(r: &mut v1::Report) {
             ..Default::default()
         })
         .into();
+    r.clients = Some(v1::Clients {
+        prefix_v4: 32,
+        prefix_v6: 64,
+        top: vec![v1::Client {
+            address: "2001:db8:1:2::/64".into(),
+            connections_opened: 1,
+            bytes_received: 100,
+            bytes_sent: 500,
+            requests: Some(3),
+            exchanges: Some(0),
+            ..Default::default()
+        }],
+    });
     r.losses_totals = [("untracked_socket".to_owned(), 5)].into();
     r.network_namespaces = vec![v1::NetworkNamespace {
         id: 4_026_531_840,
@@ -496,6 +509,15 @@ async fn the_page(packages: &Path) {
         rows.map(|row| row[2].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
+    let clients = tables["Clients by bytes"].as_array().unwrap();
+    let clients = clients.iter().map(|row| &row.as_array().unwrap()[..5]);
+    assert_eq!(
+        clients.collect::<Vec<_>>(),
+        [
+            ["2001:db8:1:2::/64", "20 B/s", "100 B/s", "1", "3"],
+            ["~other", "4 B/s", "80 B/s", "1", "2"],
+        ]
+    );
     let sockets = &tables["Top sockets by bytes"];
     let behind = "127.0.0.1:40002 for 192.0.2.1:9";
     assert_eq!(remotes(sockets), ["127.0.0.1:40001", behind]);

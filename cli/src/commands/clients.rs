@@ -142,7 +142,7 @@ fn notes(top: &Top) -> Vec<String> {
             String::new()
         };
         notes.push(format!(
-            "not in it, as their agents tell of no clients (older ones, or --client-prefix off): {}{more}",
+            "not in it, as their agents tell of no clients (older ones, --client-prefix off, or nothing watched): {}{more}",
             names.join(", ")
         ));
     }

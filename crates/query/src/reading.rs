@@ -76,7 +76,7 @@ impl Reading {
             self.reports += 1;
             if self.reports > REPORTS_MAX {
                 return Err(ReadError::TooMuch(
-                    "reports: choose a host or a larger step",
+                    "reports: choose a host, a shorter range or a larger step",
                 ));
             }
             let stored = from_row(row)?;
