@@ -266,6 +266,9 @@ fn targets(targets: &[v1::Target]) -> Result<(), Invalid> {
         label(&t.process, "targets.process")?;
         label(&t.unit, "targets.unit")?;
         label(&t.container, "targets.container")?;
+        label(&t.container_name, "targets.container_name")?;
+        label(&t.pod, "targets.pod")?;
+        label(&t.namespace, "targets.namespace")?;
     }
     Ok(())
 }

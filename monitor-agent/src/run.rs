@@ -36,7 +36,7 @@ use crate::{
     reporter::{ReportError, Reporter, ReporterParts},
     resume::Resume,
     sampler::{Sampler, SamplerError, SamplerOptions, Shared, environment},
-    target::{Awaited, Change, Resolved, Roots},
+    target::{Awaited, Change, Resolved, Roots, RunningNames},
     uncounted::Uncounted,
     unix_socket::{self, SocketFile},
 };
@@ -148,6 +148,7 @@ pub async fn run(
     let mut start = environment(
         &mut HostReader::open("/proc".as_ref(), "/".as_ref()),
         targets,
+        &mut RunningNames::default(),
     );
     start.spool_losses = spool.told().by_reason().into();
     let options = SamplerOptions {

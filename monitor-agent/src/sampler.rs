@@ -34,13 +34,15 @@ use kernel_sample::{
 };
 use monitor_proto::v1;
 use tokio::sync::{oneshot, watch};
-use window::{Environment, Observation, Sample, TargetReading, round_trips, saw_traffic};
+use window::{
+    ContainerNames, Environment, Observation, Sample, TargetReading, round_trips, saw_traffic,
+};
 
 use crate::{
     clock::{self, monotonic_ns, process_cpu_ns},
     pace::{JUDGED_OVER, Pace},
     queue::{DropOldest, SAMPLES_MAX},
-    target,
+    target::{self, RunningNames},
 };
 
 /// A sample that is so much later than it was due leaves a gap that is worth telling.
@@ -290,6 +292,7 @@ struct State {
     // What the programs could be attached to the last time.
     counted: Vec<Target>,
     host: HostReader,
+    running_names: RunningNames,
     pace: Pace,
     // The time that the next sample is due after the last one.
     interval: Duration,
@@ -319,6 +322,7 @@ impl State {
             counted: cgroups.targets().to_vec(),
             cgroups,
             host,
+            running_names: RunningNames::default(),
             pace: Pace::new(interval),
             interval,
             shared,
@@ -473,7 +477,11 @@ impl State {
         self.sample();
         let kernel = self.source()?.read()?;
         Ok(Observation {
-            environment: environment(&mut self.host, self.cgroups.targets()),
+            environment: environment(
+                &mut self.host,
+                self.cgroups.targets(),
+                &mut self.running_names,
+            ),
             kernel,
             level: self.level,
             names: Arc::default(),
@@ -497,12 +505,18 @@ impl State {
 
 /// Everything but the kernel's counters, now.
 #[must_use]
-pub fn environment(host: &mut HostReader, targets: &[Target]) -> Environment {
+pub fn environment(
+    host: &mut HostReader,
+    targets: &[Target],
+    names: &mut RunningNames,
+) -> Environment {
+    names.follow(targets, Path::new("/"));
+    let reading = |target| target_reading(target, names.of(target));
     Environment {
         at: clock::now(),
         monotonic_ns: monotonic_ns(),
         host: host.detail(),
-        targets: targets.iter().map(target_reading).collect(),
+        targets: targets.iter().map(reading).collect(),
         namespaces: namespaces(targets),
         agent_cpu_ns: process_cpu_ns(),
         agent_memory_bytes: resident_bytes(),
@@ -510,8 +524,9 @@ pub fn environment(host: &mut HostReader, targets: &[Target]) -> Environment {
     }
 }
 
-fn target_reading(target: &Target) -> TargetReading {
+fn target_reading(target: &Target, names: ContainerNames) -> TargetReading {
     TargetReading {
+        names,
         label: Arc::clone(&target.label),
         cgroup_id: cgroups::id(target).unwrap_or(0),
         process: target::first_process(target),

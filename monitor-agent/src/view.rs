@@ -16,13 +16,17 @@ use monitor_proto::{
 };
 use window::{Environment, Observation, Sample, TargetNames, Windows, round_trips};
 
-use crate::{sampler::environment, target::Roots};
+use crate::{
+    sampler::environment,
+    target::{Roots, RunningNames},
+};
 
 /// Reports of what happens between two looks.
 #[derive(Debug)]
 pub struct View {
     reader: HostReader,
     targets: Vec<Target>,
+    names: RunningNames,
     windows: Windows,
     looks: u64,
     earlier: HostSample,
@@ -36,7 +40,8 @@ impl View {
     pub fn new(host: v1::Host, labels: &[&str]) -> Self {
         let mut reader = HostReader::open(Path::new("/proc"), Path::new("/"));
         let targets = targets(labels);
-        let start = environment(&mut reader, &targets);
+        let mut names = RunningNames::default();
+        let start = environment(&mut reader, &targets, &mut names);
         Self {
             earlier: reader.sample(),
             earlier_kernel: Vec::new(),
@@ -44,6 +49,7 @@ impl View {
             looks: 0,
             reader,
             targets,
+            names,
             start,
         }
     }
@@ -56,7 +62,7 @@ impl View {
         level: Level,
         names: &Arc<TargetNames>,
     ) -> v1::Report {
-        let end = environment(&mut self.reader, &self.targets);
+        let end = environment(&mut self.reader, &self.targets, &mut self.names);
         let host = self.reader.sample();
         let elapsed_ns = end.at.boot_ns.saturating_sub(self.start.at.boot_ns);
         let snapshots: Vec<_> = kernel

@@ -118,7 +118,9 @@ impl<'a> Points<'a> {
 
     fn targets(&self, read: fn(&v1::Target) -> Option<figures::Number>) -> Vec<NumberDataPoint> {
         let point = |target: &v1::Target| {
-            let attributes = vec![wire::text("target", &target.path)];
+            let mut attributes = vec![wire::text("target", &target.path)];
+            let known = labels::attributes_of_target(target);
+            attributes.extend(known.map(|(k, v)| wire::text(k, v)));
             Some(self.number(attributes, 0, number(read(target)?)))
         };
         self.report.targets.iter().filter_map(point).collect()

@@ -39,9 +39,49 @@ pub fn of_endpoint(endpoint: &v1::Endpoint) -> impl Iterator<Item = (&'static st
     id.into_iter().chain(known)
 }
 
+/// What a watched cgroup is, as far as it is known.
+pub fn of_target(target: &v1::Target) -> impl Iterator<Item = (&'static str, &str)> {
+    let all = [
+        ("unit", target.unit.as_str()),
+        ("container", &target.container),
+        ("container_name", &target.container_name),
+        ("pod", &target.pod),
+        ("namespace", &target.namespace),
+    ];
+    all.into_iter().filter(|(_, value)| !value.is_empty())
+}
+
+/// The same by OpenTelemetry's names, which has none for a unit.
+pub fn attributes_of_target(target: &v1::Target) -> impl Iterator<Item = (&'static str, &str)> {
+    of_target(target).map(|(name, value)| {
+        let name = match name {
+            "container" => "container.id",
+            "container_name" => "container.name",
+            "pod" => "k8s.pod.name",
+            "namespace" => "k8s.namespace.name",
+            other => other,
+        };
+        (name, value)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_is_what_is_known_of_it() {
+        let target = v1::Target {
+            container: "4f1b".into(),
+            pod: "web-7c".into(),
+            ..Default::default()
+        };
+        let labels: Vec<_> = of_target(&target).collect();
+        assert_eq!(labels, [("container", "4f1b"), ("pod", "web-7c")]);
+        let attributes: Vec<_> = attributes_of_target(&target).collect();
+        let expected = [("container.id", "4f1b"), ("k8s.pod.name", "web-7c")];
+        assert_eq!(attributes, expected);
+    }
 
     #[test]
     fn a_name_is_a_listeners_or_stands_with_its_upstream() {

@@ -36,6 +36,11 @@ pub fn full(host: &str, sequence: u64) -> v1::Report {
     // In seconds, these too are exact.
     report.targets = vec![v1::Target {
         path: "/proxy".into(),
+        unit: "proxy.service".into(),
+        container: "4f1b".into(),
+        container_name: "web-1".into(),
+        pod: "web-7c".into(),
+        namespace: "shop".into(),
         memory_bytes: Some(4_096 * sequence),
         memory_limit_bytes: Some(1 << 30),
         cpu_usage_us_total: Some(1_500_000 * sequence),

@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 mod client;
+pub mod container;
 pub mod counter_snapshot;
 mod instant;
 mod kernel;

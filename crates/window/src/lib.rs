@@ -57,8 +57,21 @@ pub struct TargetReading {
     pub cgroup_id: u64,
     /// The command of its first process; empty where there is none.
     pub process: String,
+    /// What its container is called.
+    pub names: ContainerNames,
     /// What it has used.
     pub usage: CgroupUsage,
+}
+
+/// What a container or a pod is called; empty where that is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerNames {
+    /// The container's name.
+    pub name: String,
+    /// The pod's name, in Kubernetes.
+    pub pod: String,
+    /// The pod's namespace.
+    pub namespace: String,
 }
 
 /// Everything but the kernel's counters at one instant.
@@ -375,7 +388,12 @@ impl Windows {
                 cgroup_id: now.cgroup_id,
                 process: now.process.clone(),
                 unit: kernel_sample::cgroup::unit(&now.label).to_owned(),
-                container: kernel_sample::cgroup::container(&now.label).to_owned(),
+                container: (kernel_sample::container::of(&now.label))
+                    .map(|of| of.id)
+                    .unwrap_or_default(),
+                container_name: now.names.name.clone(),
+                pod: now.names.pod.clone(),
+                namespace: now.names.namespace.clone(),
                 cpu_usage_us: delta(|u| u.cpu_usage_us),
                 throttled_us: delta(|u| u.throttled_us),
                 throttled_periods: delta(|u| u.throttled_periods),

@@ -29,6 +29,7 @@ fn at(seconds: u64) -> Instant {
 
 fn environment(seconds: u64) -> Environment {
     let target = TargetReading {
+        names: ContainerNames::default(),
         label: Arc::from("/web"),
         cgroup_id: 7,
         process: "nginx".to_owned(),

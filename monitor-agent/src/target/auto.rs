@@ -14,9 +14,9 @@ use std::{
 };
 
 use bpf::listeners;
-use kernel_sample::Target;
+use kernel_sample::{Target, container};
 
-use super::{Roots, container, processes};
+use super::{Roots, processes};
 
 /// How many are watched: each has counters of its own, of 9 MB with two processors.
 const PROXIES_MAX: usize = 64;

@@ -6,7 +6,6 @@
 mod auto;
 mod awaited;
 mod candidates;
-pub mod container;
 mod foreign;
 mod network;
 mod processes;
@@ -26,7 +25,7 @@ pub use foreign::{ADVICE as FOREIGN_ADVICE, Foreign, foreign_listeners, in_other
 use kernel_sample::Target;
 pub use processes::may_be_looked_into;
 pub use running::{
-    ContainerPattern, Pod, PodPattern, Running, files_with_names, running, unreadable,
+    ContainerPattern, Pod, PodPattern, Running, RunningNames, files_with_names, running, unreadable,
 };
 pub use unix::{ADVICE as UNIX_ADVICE, Unix, unix};
 

@@ -10,13 +10,16 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use globset::{Glob, GlobBuilder};
-use kernel_sample::Target;
+use kernel_sample::{Target, container};
 use serde_json::Value;
+use window::ContainerNames;
 
-use super::{Roots, container};
+use super::Roots;
 
 /// How many directories of cgroups are looked into.
 const SEARCHED_DIRS_MAX: usize = 20_000;
@@ -28,6 +31,9 @@ const LOGS_MAX: usize = 20_000;
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// The beginning of an id that is enough to name a container.
 const SHORT_ID_DIGITS: usize = 12;
+
+/// Names change rarely.
+const READ_AGAIN: Duration = Duration::from_secs(60);
 
 const DOCKER: &str = "var/lib/docker/containers";
 const STORAGE: &str = "var/lib/containers/storage/overlay-containers/containers.json";
@@ -254,12 +260,65 @@ fn name(found: &mut [Running], host: &Path) {
         if let Some(own) = of_kubelet.get(&one.id) {
             one.names.push(own.clone());
         }
-        let uid = container::of(&one.target.label).and_then(|of| of.pod);
-        if let (Some(pod), Some(uid)) = (&mut one.pod, uid) {
-            // The id of a static pod has no dashes.
-            let plain = uid.replace('-', "");
-            pod.name = pods.get(&uid).or_else(|| pods.get(&plain)).cloned();
+        if let Some(pod) = &mut one.pod {
+            pod.name = pod_name(&pods, &one.target.label);
         }
+    }
+}
+
+/// The id of a static pod has no dashes.
+fn pod_name(pods: &BTreeMap<String, (String, String)>, label: &str) -> Option<(String, String)> {
+    let uid = container::pod_uid(label)?;
+    let plain = uid.replace('-', "");
+    pods.get(&uid).or_else(|| pods.get(&plain)).cloned()
+}
+
+/// What targets are called that are containers or pods; read again when others are
+/// asked for, and after a minute.
+#[derive(Debug, Default)]
+pub struct RunningNames {
+    known: BTreeMap<Arc<str>, ContainerNames>,
+    read_at: Option<Instant>,
+}
+
+impl RunningNames {
+    /// The names of a target; empty where it is no container, or they may not be read.
+    #[must_use]
+    pub fn of(&self, target: &Target) -> ContainerNames {
+        self.known.get(&target.label).cloned().unwrap_or_default()
+    }
+
+    /// Reads them where it is time to.
+    pub fn follow(&mut self, targets: &[Target], host: &Path) {
+        let is_named =
+            |t: &&Target| container::is(&t.label) || container::pod_uid(&t.label).is_some();
+        let targets: Vec<_> = targets.iter().filter(is_named).collect();
+        let is_old = self.read_at.is_none_or(|at| at.elapsed() >= READ_AGAIN);
+        let is_known = |t: &&Target| self.known.contains_key(&t.label);
+        if targets.is_empty() || (!is_old && targets.iter().all(is_known)) {
+            return;
+        }
+        self.read_at = Some(Instant::now());
+        let storage = storage_names(&host.join(STORAGE));
+        let of_kubelet = kubelet_containers(&host.join(KUBELET_CONTAINERS));
+        let pods = kubelet_pods(&host.join(KUBELET_PODS));
+        let names = |target: &&Target| {
+            let of = container::of(&target.label);
+            let name = of.and_then(|of| {
+                let docker = || docker_name(host, &of.id);
+                let storage = || storage.get(&of.id)?.first().cloned();
+                let kubelet = of_kubelet.get(&of.id).cloned();
+                kubelet.or_else(docker).or_else(storage)
+            });
+            let (namespace, pod) = pod_name(&pods, &target.label).unwrap_or_default();
+            let names = ContainerNames {
+                name: name.unwrap_or_default(),
+                pod,
+                namespace,
+            };
+            (Arc::clone(&target.label), names)
+        };
+        self.known = targets.iter().map(names).collect();
     }
 }
 

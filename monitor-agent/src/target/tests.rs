@@ -1,4 +1,5 @@
 use tempfile::TempDir;
+use window::ContainerNames;
 
 use super::*;
 
@@ -267,6 +268,23 @@ fn containers_are_found_by_their_names_and_ids() {
         "var/lib/containers/storage/overlay-containers/containers.json",
         &storage,
     );
+    let names_of = |label: &str| {
+        let target = machine
+            .roots
+            .target(&machine.roots.cgroup.join(label))
+            .unwrap();
+        let mut names = RunningNames::default();
+        assert_eq!(names.of(&target), ContainerNames::default());
+        names.follow(std::slice::from_ref(&target), &machine.roots.host);
+        names.of(&target)
+    };
+    let named = |name: &str| ContainerNames {
+        name: name.to_owned(),
+        ..ContainerNames::default()
+    };
+    assert_eq!(names_of(&docker), named("web-1"));
+    assert_eq!(names_of(&podman), named("web-2"));
+    assert_eq!(names_of("lxc.payload.mail"), named(""));
     let (docker, podman) = (format!("/{docker}"), format!("/{podman}"));
     let lxc = "/lxc.payload.mail".to_owned();
     for (pattern, expected) in [
@@ -327,6 +345,33 @@ fn pods_are_found_by_namespace_and_name_with_both_drivers() {
         machine.host_file(&format!("var/log/containers/{file}-{id}.log"), "");
     }
     let (systemd, cgroupfs) = (format!("/{systemd}"), format!("/{cgroupfs}"));
+    let paths = [
+        systemd.clone(),
+        format!("{systemd}/cri-containerd-{}.scope", IDS[0]),
+        "/system.slice".to_owned(),
+    ];
+    machine.cgroup("system.slice", &[]);
+    let targets = paths.map(|path| {
+        let below = path.trim_start_matches('/');
+        machine
+            .roots
+            .target(&machine.roots.cgroup.join(below))
+            .unwrap()
+    });
+    let mut names = RunningNames::default();
+    names.follow(&targets, &machine.roots.host);
+    let found = targets.map(|target| {
+        let names = names.of(&target);
+        [names.namespace, names.pod, names.name]
+    });
+    assert_eq!(
+        found,
+        [
+            ["ingress", "nginx-7c", ""],
+            ["ingress", "nginx-7c", "controller"],
+            ["", "", ""],
+        ]
+    );
     for (pattern, expected) in [
         ("ingress/nginx-*", vec![&systemd]),
         ("web/shop-1", vec![&cgroupfs]),

@@ -21,7 +21,7 @@ use proptest::{
 };
 use prost::Message;
 use spool::{Losses, Settled, Spool, checkpoint::Checkpoint};
-use window::{Environment, Observation, TargetReading, Windows};
+use window::{ContainerNames, Environment, Observation, TargetReading, Windows};
 
 use super::disk::Disk;
 
@@ -226,6 +226,7 @@ impl World {
                 boot_ns: at_ns - START_MS * 1_000_000,
             },
             targets: vec![TargetReading {
+                names: ContainerNames::default(),
                 label: Arc::from("/web"),
                 cgroup_id: 1,
                 process: String::new(),

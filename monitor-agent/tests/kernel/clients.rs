@@ -17,7 +17,7 @@ use libtest_mimic::Failed;
 use monitor_agent::clock;
 use monitor_proto::{ReportKey, json::ClientFigures, json::Report, v1};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt::set_socket_linger};
-use window::{Baseline, Environment, Observation, TargetReading, Windows};
+use window::{Baseline, ContainerNames, Environment, Observation, TargetReading, Windows};
 
 use crate::{
     Case, Watch,
@@ -79,6 +79,7 @@ impl<'a> Agent<'a> {
 
     fn observe(&self) -> Observation {
         let target = TargetReading {
+            names: ContainerNames::default(),
             label: self.watch.target().label,
             cgroup_id: 1,
             process: String::new(),

@@ -17,7 +17,7 @@ use monitor_proto::{
 };
 use prost::Message;
 use spool::{Losses, Pending, Settled, Spool, checkpoint::Checkpoint};
-use window::{Environment, Observation, TargetReading, Windows};
+use window::{ContainerNames, Environment, Observation, TargetReading, Windows};
 
 use crate::{
     collector::{Collector, Kept},
@@ -284,6 +284,7 @@ impl<'a> World<'a> {
                 boot_ns: self.boot_ms * 1_000_000,
             },
             targets: vec![TargetReading {
+                names: ContainerNames::default(),
                 label: Arc::from("/web"),
                 cgroup_id: 1,
                 process: String::new(),

@@ -293,6 +293,7 @@ pub struct Target {
     pub process: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub unit: ::prost::alloc::string::String,
+    /// The container's id; its name in field 14.
     #[prost(string, tag = "5")]
     pub container: ::prost::alloc::string::String,
     /// Deltas of the window.
@@ -320,6 +321,15 @@ pub struct Target {
     /// Scheduling periods in which the watched cgroup used up its CPU quota.
     #[prost(uint64, optional, tag = "13")]
     pub throttled_periods_total: ::core::option::Option<u64>,
+    /// What the container's runtime calls it; empty where it is none, or its name may
+    /// not be read.
+    #[prost(string, tag = "14")]
+    pub container_name: ::prost::alloc::string::String,
+    /// The pod's name and namespace in Kubernetes.
+    #[prost(string, tag = "15")]
+    pub pod: ::prost::alloc::string::String,
+    #[prost(string, tag = "16")]
+    pub namespace: ::prost::alloc::string::String,
 }
 /// One listener (downstream) or one peer (upstream) of one target.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -155,8 +155,14 @@ mirror! {
         process: String,
         /// Its systemd unit.
         unit: String,
-        /// Its container.
+        /// Its container's id.
         container: String,
+        /// Its container's name; empty where it is none, or that may not be read.
+        container_name: String,
+        /// Its pod.
+        pod: String,
+        /// Its pod's namespace.
+        namespace: String,
         /// CPU time used in the window.
         cpu_usage_us: u64,
         /// Time throttled in the window.

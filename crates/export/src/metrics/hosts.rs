@@ -1,6 +1,6 @@
 //! The series of a host.
 
-use monitor_proto::{figures, host_labels, split, v1};
+use monitor_proto::{figures, host_labels, labels, split, v1};
 use rollup::duration_ns;
 
 use super::{
@@ -53,6 +53,20 @@ pub(super) const FAMILIES: &[Family] = &[
                     .with("version", &agent.version);
                 for (key, value) in &of.labels {
                     labels = labels.with(host_labels::prometheus(key), value);
+                }
+                emit(labels, 1.0);
+            }
+        }),
+    },
+    Family {
+        name: "speedmimi_target_info",
+        kind: Kind::Gauge,
+        help: "1, with the systemd unit, the container and the pod of a watched cgroup, as far as they are known.",
+        source: Source::Host(|host, emit| {
+            for target in &host.report.targets {
+                let mut labels = Labels::default().with("target", &target.path);
+                for (name, value) in labels::of_target(target) {
+                    labels = labels.with(name, value);
                 }
                 emit(labels, 1.0);
             }

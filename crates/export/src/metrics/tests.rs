@@ -54,6 +54,12 @@ fn sample(up: bool) -> HostSample {
                 totals: Some(totals),
                 ..Default::default()
             }],
+            targets: vec![v1::Target {
+                path: "/p".into(),
+                unit: "p.service".into(),
+                container_name: "web".into(),
+                ..Default::default()
+            }],
             notes: vec!["names: cannot read /etc/nginx/nginx.conf".into()],
             losses_totals: [("samples_dropped".to_owned(), 3)].into(),
             ..Default::default()
@@ -93,6 +99,13 @@ fn labels_of_a_host_are_on_a_series_of_their_own() {
     assert_eq!(all[name], "1");
     let others = all.keys().filter(|name| name.contains("label_"));
     assert_eq!(others.count(), 1);
+}
+
+#[test]
+fn targets_say_what_they_are_as_far_as_it_is_known() {
+    let name = "speedmimi_target_info{host=\"web\",host_id=\"id-1\",target=\"/p\",unit=\"p.service\",\
+                container_name=\"web\"}";
+    assert_eq!(series(true)[name], "1");
 }
 
 #[test]

@@ -259,6 +259,13 @@ fn of_target(report: &mut v1::Report, name: &str, series: &Series, last: Last) {
     let us = |s: f64| (s * 1e6).round() as u64;
     let grown = last.grown.unwrap_or(0.0);
     match name {
+        "speedmimi_target_info" => {
+            target.unit = series.label("unit").to_owned();
+            target.container = series.label("container").to_owned();
+            target.container_name = series.label("container_name").to_owned();
+            target.pod = series.label("pod").to_owned();
+            target.namespace = series.label("namespace").to_owned();
+        }
         "speedmimi_target_cpu_usage_seconds_total" => {
             target.cpu_usage_us_total = Some(us(last.value));
             target.cpu_usage_us = us(grown);

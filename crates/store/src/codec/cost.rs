@@ -78,7 +78,15 @@ const COUNTERS: Fields = &[(15, Message(HISTOGRAM)), (16, Message(HTTP))];
 const HTTP: Fields = &[(2, Map), (3, Map), (6, Message(HISTOGRAM))];
 const HISTOGRAM: Fields = &[(5, Varints)];
 const SOCKET: Fields = &[(3, Text), (4, Text), (5, Text), (6, Text), (14, Text)];
-const TARGET: Fields = &[(1, Text), (3, Text), (4, Text), (5, Text)];
+const TARGET: Fields = &[
+    (1, Text),
+    (3, Text),
+    (4, Text),
+    (5, Text),
+    (14, Text),
+    (15, Text),
+    (16, Text),
+];
 
 /// How many bytes this message takes as a report, or a little less; `None` where
 /// it is none.

@@ -29,7 +29,7 @@ const SCOPES: [(&str, &str); 6] = [
 #[must_use]
 pub fn of(label: &str) -> Option<Container> {
     let parts: Vec<&str> = label.split('/').filter(|part| !part.is_empty()).collect();
-    let pod = parts.iter().rev().find_map(|part| pod_of(part));
+    let pod = pod_uid(label);
     let found = parts.iter().enumerate().rev().find_map(|(at, part)| {
         let above = at.checked_sub(1).map(|above| parts[above]);
         let (runtime, id) = container_of(part, above, pod.is_some())?;
@@ -41,7 +41,7 @@ pub fn of(label: &str) -> Option<Container> {
 
 /// The path of the pod's own cgroup, with all of its containers.
 #[must_use]
-pub(super) fn pod_path(label: &str) -> Option<&str> {
+pub fn pod_path(label: &str) -> Option<&str> {
     let mut end = label.len();
     loop {
         let part = label[..end].rsplit('/').next()?;
@@ -54,8 +54,14 @@ pub(super) fn pod_path(label: &str) -> Option<&str> {
 
 /// Whether a cgroup belongs to a container.
 #[must_use]
-pub(super) fn is(label: &str) -> bool {
+pub fn is(label: &str) -> bool {
     of(label).is_some()
+}
+
+/// The unique id of the pod that a cgroup belongs to, or is.
+#[must_use]
+pub fn pod_uid(label: &str) -> Option<String> {
+    label.split('/').rev().find_map(pod_of)
 }
 
 fn container_of<'a>(
@@ -74,6 +80,10 @@ fn container_of<'a>(
             is_id(id)
         };
         return id_is_sound.then_some((runtime, id));
+    }
+    // containerd with systemd's names, where it makes the cgroups itself.
+    if let Some((_, id)) = part.split_once(":cri-containerd:") {
+        return is_id(id).then_some(("containerd", id));
     }
     if let Some(id) = part.strip_prefix("lxc.payload.") {
         return (!id.is_empty()).then_some(("lxc", id));
@@ -107,6 +117,7 @@ fn is_id(text: &str) -> bool {
 /// `pod8d5c…` below `kubepods`, or `kubepods-burstable-pod8d5c….slice`, where systemd
 /// has `_` for `-`.
 fn pod_of(part: &str) -> Option<String> {
+    let part = part.split(':').next()?;
     let id = match part.strip_suffix(".slice") {
         Some(slice) if slice.starts_with("kubepods") => slice.rsplit_once("-pod")?.1,
         Some(_) => return None,
@@ -163,6 +174,18 @@ mod tests {
             (
                 format!("/kubepods.slice/kubepods-pod{pod_}.slice/crio-{ID}.scope"),
                 "cri-o",
+                true,
+            ),
+            (
+                format!(
+                    "/system.slice/containerd.service/kubepods-burstable-pod{pod_}.slice:cri-containerd:{ID}"
+                ),
+                "containerd",
+                true,
+            ),
+            (
+                format!("/kubepods.slice/kubepods-pod{pod_}.slice/docker-{ID}.scope"),
+                "docker",
                 true,
             ),
             (
