@@ -34,7 +34,7 @@ function socketTable(report, order, address) {
     heads: ["Role", "Local", "Remote", "State", ...heads],
     words: 4,
     rows: socketsBy(report, chosen).map((s) => [
-      s.role, label(s.local), label(s.client ? `${s.remote} for ${s.client}` : s.remote), printable(s.state),
+      s.role, label(s.local), label(s.client || s.remote), printable(s.state),
       `${bytes(s.bytes_received)} in, ${bytes(s.bytes_sent)} out`,
       microseconds(s.srtt_us), count(s.retransmits), known(s.age_ms, (ms) => age(ms / 1000)), count(s.requests),
     ]),
