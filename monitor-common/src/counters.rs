@@ -5,7 +5,12 @@
 //! by one in a soft interrupt on the same CPU, and a plain addition would then
 //! lose a count.
 
-use crate::{ending::ENDINGS, histogram::BUCKETS, http};
+use crate::{
+    ending::ENDINGS,
+    histogram::BUCKETS,
+    http,
+    tls::{OUTCOMES, Outcome},
+};
 
 /// Why an actively opened connection failed, an index into
 /// [`EndpointCounters::connections_failed`].
@@ -31,7 +36,7 @@ pub const FAILURES: usize = 6;
 
 /// How many places a slot has for the programs' additions, one a CPU, where the
 /// machine has not fewer CPUs than that: beyond it several CPUs share one, which
-/// atomic additions bear. A power of two. Memory follows it: a place has 3,072 bytes.
+/// atomic additions bear. A power of two. Memory follows it: a place has 4,160 bytes.
 pub const CPU_PLACES_MAX: u32 = 32;
 
 const _: () = assert!(CPU_PLACES_MAX.is_power_of_two());
@@ -104,20 +109,32 @@ pub struct EndpointCounters {
     pub closed_response_unknown: u64,
     /// SYNs and SYN-ACKs sent again until the handshake ended.
     pub syn_retransmits: u64,
+    /// TLS handshakes that clients began.
+    pub tls_handshakes: u64,
+    /// Those that are over, by [`crate::tls::Outcome`].
+    pub tls_handshakes_ended: [u64; OUTCOMES],
     /// Zero: room for further counters, up to the end of the cache line.
     pub reserved: [u64; RESERVED],
     /// First byte of the request to first byte of the final response.
     pub exchange: Durations,
     /// SYN to established.
     pub connect: Durations,
+    /// First byte of a TLS client's hello to the end of a handshake that was completed.
+    pub tls_handshake: Durations,
 }
 
 /// How many counters there is room for.
-const RESERVED: usize = 7;
+const RESERVED: usize = 9;
 
 /// How many counters there are, taken as one array.
-pub const WORDS: usize =
-    19 + RESERVED + FAILURES + 3 * ENDINGS + http::METHODS + http::CODES + 2 * (1 + BUCKETS);
+pub const WORDS: usize = 20
+    + RESERVED
+    + FAILURES
+    + 3 * ENDINGS
+    + OUTCOMES
+    + http::METHODS
+    + http::CODES
+    + 3 * (1 + BUCKETS);
 
 // The counters fill their cache lines exactly: no implicit padding.
 const _: () = assert!(size_of::<EndpointCounters>() == 8 * WORDS);
@@ -155,9 +172,12 @@ impl EndpointCounters {
             closed_within_response: [0; ENDINGS],
             closed_response_unknown: 0,
             syn_retransmits: 0,
+            tls_handshakes: 0,
+            tls_handshakes_ended: [0; OUTCOMES],
             reserved: [0; RESERVED],
             exchange: durations,
             connect: durations,
+            tls_handshake: durations,
         }
     };
 
@@ -198,6 +218,12 @@ impl EndpointCounters {
         self.connections_closed.iter().sum()
     }
 
+    /// TLS handshakes that ended so.
+    #[must_use]
+    pub const fn tls_ended(&self, outcome: Outcome) -> u64 {
+        self.tls_handshakes_ended[outcome as usize]
+    }
+
     /// Connections that are open now.
     #[must_use]
     pub fn connections_active(&self) -> u64 {
@@ -219,7 +245,7 @@ mod tests {
         let mut twice = a;
         twice.add(&a);
         assert_eq!(twice.since(&a), a);
-        assert_eq!(a.connect.buckets[BUCKETS - 1], WORDS as u64);
+        assert_eq!(a.tls_handshake.buckets[BUCKETS - 1], WORDS as u64);
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub use self::{
     status::{CODE_NAMES, CODES, code_index, code_name},
 };
 
+pub(crate) use self::{place::Parts, start::join};
+use crate::tls::RECORDS;
+
 /// As many parts of a segment as are read where heads are not.
 pub const FEW_PARTS: u32 = 1;
 
@@ -46,6 +49,11 @@ pub trait Payload {
     /// for each 64 bytes, one for what is less than eight, and two for a length that it
     /// tells; a chunk takes four.
     fn parts(&self) -> u32;
+
+    /// How many TLS records in it are seen.
+    fn records(&self) -> u32 {
+        RECORDS
+    }
 
     /// Whether heads are read to their ends.  Where the kernel's verifier does not let
     /// them be, a request begins with its method, after the stream has turned.
@@ -62,4 +70,4 @@ pub trait Payload {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -22,10 +22,11 @@ pub mod proxy_header;
 pub mod slot_key;
 pub mod socket;
 pub mod tcp;
+pub mod tls;
 
 /// The version of the layouts, part of the pins' path: programs and agents of
 /// one layout are compatible with each other.
-pub const LAYOUT_VERSION: u32 = 10;
+pub const LAYOUT_VERSION: u32 = 11;
 
 /// How many endpoints one target can have unless told otherwise; what comes
 /// beyond is counted under the endpoint `other` of its role.

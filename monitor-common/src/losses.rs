@@ -31,10 +31,12 @@ pub enum Loss {
     /// Segments were lost on their way and came in an order in which a request or a
     /// response among them passed unseen.
     PassedOver = 10,
+    /// A TLS handshake could not be followed: no memory for its storage.
+    TlsStorage = 11,
 }
 
 /// How many reasons there are.
-pub const LOSSES: usize = 11;
+pub const LOSSES: usize = 12;
 
 /// How many there is room for.
 pub const LOSSES_MAX: usize = 16;
@@ -63,6 +65,7 @@ impl Loss {
         Self::CallbacksTaken,
         Self::Encapsulated,
         Self::PassedOver,
+        Self::TlsStorage,
     ];
 
     /// Its name in reports and metrics.
@@ -80,6 +83,7 @@ impl Loss {
             Self::CallbacksTaken => "callbacks_taken",
             Self::Encapsulated => "encapsulated",
             Self::PassedOver => "passed_over",
+            Self::TlsStorage => "tls_storage",
         }
     }
 }

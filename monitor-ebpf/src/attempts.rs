@@ -15,12 +15,14 @@ use monitor_common::{
     counters::Failure,
     ending::Ending,
     endpoint::{EndpointKey, Role, other_slot},
+    http::Exchange,
     losses::Loss,
     socket::Socket,
     tcp::{Stream, state},
+    tls::Outcome,
 };
 
-use crate::{count::bump, endpoint, maps};
+use crate::{count::bump, endpoint, maps, packets};
 
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
@@ -129,8 +131,12 @@ fn is_followed(ctx: &SockContext, socket: *mut Socket) -> bool {
     // SAFETY: of a closed socket nothing else is told.
     unsafe { flags.write_volatile(now | Stream::ENDED) };
     maps::lose(Loss::CallbacksTaken);
-    // SAFETY: written before the SYN.
-    if let Some(counters) = maps::counters(unsafe { (*socket).exchange.slot }) {
+    let exchange = packets::exchange(socket);
+    if let Some(counters) = maps::counters(exchange.slot) {
+        if exchange.protocol == Exchange::TLS {
+            exchange.protocol = Exchange::NOT_HTTP1;
+            bump!(counters, tls_handshakes_ended[Outcome::Unknown as usize]);
+        }
         if now & Stream::ESTABLISHED != 0 {
             bump!(counters, connections_closed[Ending::Other as usize]);
         } else {

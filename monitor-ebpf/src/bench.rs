@@ -11,12 +11,14 @@ use aya_ebpf::{Global, bindings::bpf_sock, macros::cgroup_skb, programs::SkBuffC
 use monitor_common::{
     http::{Exchange, expects},
     socket::Socket,
+    tls::Walk,
 };
 
 use crate::maps;
 
-/// Four bytes, the lowest first: 1, the role, how many requests are open, and
-/// the method of the newest.
+/// Four bytes, the lowest first: which state, the role, how many requests are open, and
+/// the method of the newest.  The state is 1 for HTTP/1, 2 for a stream that begins, and
+/// from 3 on what the server of a TLS handshake has sent, and 3.
 #[unsafe(no_mangle)]
 static BENCH: Global<u32> = Global::new(0);
 
@@ -35,18 +37,39 @@ pub(crate) fn socket(sk: *mut bpf_sock, seq: u32) -> Option<*mut Socket> {
         return maps::socket(sk);
     }
     let socket = maps::socket_or_new(sk)?;
-    let [_, role, open, method] = bench.to_le_bytes();
+    let [state, role, open, method] = bench.to_le_bytes();
     // SAFETY: the storage of a socket that no other program sees.
     let exchange = unsafe { &mut (*socket).exchange };
     exchange.role = role;
     exchange.method = method;
-    exchange.protocol = Exchange::HTTP1;
     exchange.request_expects = expects::START;
-    // Not the first.
-    exchange.responses |= 1 << 31;
+    if state == 2 {
+        exchange.protocol = 0;
+        exchange.responses = 0;
+    } else if state > 2 {
+        exchange.protocol = Exchange::TLS;
+        if let Some(tls) = maps::tls_or_new(sk) {
+            let mut server = Walk::at(seq);
+            server.flags = state - 3;
+            // SAFETY: as above.
+            unsafe {
+                (*tls).ended = 0;
+                (*tls).client = Walk::at(seq);
+                (*tls).server = server;
+            }
+        }
+    } else {
+        exchange.protocol = Exchange::HTTP1;
+        // Not the first.
+        exchange.responses |= 1 << 31;
+    }
     exchange.requests = exchange.responses.wrapping_add(u32::from(open));
-    // Amid a body where a request is open.
-    exchange.request_next_seq = seq.wrapping_add(u32::from(open) << 30);
+    // Amid a body where a request of HTTP/1 is open.
+    exchange.request_next_seq = if state == 1 {
+        seq.wrapping_add(u32::from(open) << 30)
+    } else {
+        seq
+    };
     exchange.response_next_seq = seq;
     Some(socket)
 }

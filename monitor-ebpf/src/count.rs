@@ -19,14 +19,21 @@ pub(crate) fn add(counter: *mut u64, n: u64) {
 /// operation that returns the old value is a full barrier on every machine.
 #[inline(always)]
 pub(crate) fn or(word: *mut u64, bits: u64) {
+    fetch_or(word, bits);
+}
+
+/// The same, which gives back what was set before.
+#[inline(always)]
+pub(crate) fn fetch_or(word: *mut u64, mut bits: u64) -> u64 {
     // SAFETY: as above.
     unsafe {
         asm!(
             "{bits} = atomic_fetch_or((u64 *)({word} + 0), {bits})",
             word = in(reg) word,
-            bits = inout(reg) bits => _,
+            bits = inout(reg) bits,
         );
     }
+    bits
 }
 
 /// Adds to a field of the counters of an endpoint.

@@ -25,7 +25,7 @@ use monitor_common::{
     ending::{Close, Resets, ending},
     endpoint::{Role, other_slot},
     handshake::HandshakeKey,
-    http::Moment,
+    http::{Exchange, Moment},
     losses::Loss,
     socket::Socket,
     tcp::{Reading, Stream, state},
@@ -34,7 +34,7 @@ use monitor_common::{
 use crate::{
     answer, clients,
     count::{bump, bump_at, bump_by, count_duration},
-    endpoint, maps, packets,
+    endpoint, maps, packets, segment, tls,
 };
 
 const CALLBACKS: u32 =
@@ -234,7 +234,7 @@ fn open<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) 
         bump!(counters, connections_established);
         exchange.request_next_seq = ops.rcv_nxt;
         exchange.response_next_seq = ops.snd_nxt;
-        handshake_data(ops, socket, counters);
+        handshake_data(ops, sk, socket, counters);
     }
     call_back(ctx, ops, CALLBACKS);
     if LOGS {
@@ -246,7 +246,12 @@ fn open<const LOGS: bool>(ctx: &SockOpsContext, ops: &bpf_sock_ops, role: Role) 
 /// Takes up what the packet program kept of a handshake that ended with
 /// payload: it saw the listener, not this socket.
 #[inline(always)]
-fn handshake_data(ops: &bpf_sock_ops, socket: *mut Socket, counters: *mut EndpointCounters) {
+fn handshake_data(
+    ops: &bpf_sock_ops,
+    sk: *mut bpf_sock,
+    socket: *mut Socket,
+    counters: *mut EndpointCounters,
+) {
     let key = HandshakeKey {
         seq: ops.rcv_nxt,
         ports: ports(ops),
@@ -263,6 +268,10 @@ fn handshake_data(ops: &bpf_sock_ops, socket: *mut Socket, counters: *mut Endpoi
     };
     let event = exchange.read_request_start(kept.start, kept.len, now);
     packets::count_request(counters, event, exchange.method);
+    if exchange.protocol == Exchange::TLS {
+        // What follows the hello in its segment is gone, as the next one tells.
+        tls::begin(sk, exchange, key.seq);
+    }
 }
 
 /// Both ports in one word, the remote one in network byte order.
@@ -385,6 +394,7 @@ fn end<const READS: bool>(
 ) {
     // Of an attempt that failed, too: its SYN may have carried a request.
     packets::count_unanswered(packets::exchange(socket), counters);
+    tls::end(sk(ops), packets::exchange(socket), counters);
     let stream = stream(socket);
     let released = is_released(socket);
     if !stream.has(Stream::ESTABLISHED) {
@@ -479,7 +489,7 @@ fn timer(ctx: &SockOpsContext, ops: &bpf_sock_ops) {
 #[inline(always)]
 fn header(ops: &bpf_sock_ops) {
     let fin = ops.skb_tcp_flags & TCP_FLAG_FIN;
-    let Some(payload_end) = packets::payload_end_seq(ops) else {
+    let Some(payload_end) = segment::payload_end_seq(ops) else {
         return;
     };
     let is_new = payload_end.wrapping_sub(ops.rcv_nxt).cast_signed() > 0;

@@ -30,6 +30,8 @@ mod maps;
 mod packets;
 mod payload;
 mod proxied;
+mod segment;
+mod tls;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -19,6 +19,7 @@ use monitor_common::{
     proxy_header::ProxyHeader,
     slot_key::SlotKey,
     socket::Socket,
+    tls::Tls,
 };
 
 use crate::count;
@@ -80,6 +81,10 @@ static SOCKETS: SkStorage<Socket> = SkStorage::new();
 /// Per socket as well, but of those alone whose stream begins with such a header.
 #[btf_map]
 static PROXY_HEADERS: SkStorage<ProxyHeader> = SkStorage::new();
+
+/// Per socket on which a client began a TLS handshake.
+#[btf_map]
+static HELLOS: SkStorage<Tls> = SkStorage::new();
 
 /// From an endpoint to its slot.
 #[map]
@@ -143,6 +148,18 @@ pub(crate) fn socket_or_new(sk: *mut bpf_sock) -> Option<*mut Socket> {
 #[inline(always)]
 pub(crate) fn proxy_header_or_new(sk: *mut bpf_sock) -> Option<*mut ProxyHeader> {
     storage(&PROXY_HEADERS, sk, STORAGE_CREATE)
+}
+
+/// What is kept of a socket's TLS handshake, where one was begun.
+#[inline(always)]
+pub(crate) fn tls(sk: *mut bpf_sock) -> Option<*mut Tls> {
+    storage(&HELLOS, sk, 0)
+}
+
+/// The same, made where there is none.
+#[inline(always)]
+pub(crate) fn tls_or_new(sk: *mut bpf_sock) -> Option<*mut Tls> {
+    storage(&HELLOS, sk, STORAGE_CREATE)
 }
 
 #[inline(always)]

@@ -1,10 +1,8 @@
 //! Packets: where a stream turns, and what it says there.
 
-use core::{arch::asm, mem::MaybeUninit};
-
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_sock, bpf_sock_ops},
-    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_tcp_sock},
+    bindings::{__sk_buff, bpf_sock},
+    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_tcp_sock},
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
@@ -14,11 +12,12 @@ use monitor_common::{
     handshake::{HandshakeData, HandshakeKey},
     http::{
         Admitted, Direction, Exchange, Interest, Moment, Payload, RequestEvent, ResponseEvent,
-        Start,
+        Start, expects,
     },
     losses::Loss,
     socket::Socket,
     tcp::state,
+    tls::{Beginning, Side},
 };
 
 use crate::{
@@ -27,50 +26,49 @@ use crate::{
     maps,
     payload::Packet,
     proxied,
+    segment::{Segment, segment},
+    tls,
 };
 
 /// Lets the packet pass.
 const PASS: i32 = 1;
 
-const IPPROTO_TCP: u8 = 6;
 const TCP_LISTEN: u32 = 10;
-const TCP_HEADER_MIN: usize = 20;
-const IPPROTO_HOPOPTS: u8 = 0;
-const IPV4_HEADER: usize = 20;
-/// Version 4, and a header of five words.
-const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
-const IPV6_HEADER: usize = 40;
-const JUMBO_HEADER: usize = 8;
-
 // Inlined, though the compiler finds it too large: as a call it cost 7 ns, which is
 // three times what all else of an ACK costs.
 #[cgroup_skb]
 #[inline(always)]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
-    packet(&ctx, true);
+    packet::<false>(&ctx, true);
     PASS
 }
 
 #[cgroup_skb]
 #[inline(always)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
-    packet(&ctx, false);
+    packet::<false>(&ctx, false);
     PASS
 }
 
-/// A segment with payload.
-struct Segment {
-    /// Of its payload.
-    seq: u32,
-    /// Where the payload begins in the packet.
-    offset: u32,
-    len: u32,
-    ports: u32,
-    is_reset: bool,
+/// The same where the records of TLS handshakes are seen, with `CAP_PERFMON`: without it
+/// the verifier follows too many ways through all of it.
+#[cgroup_skb]
+#[inline(always)]
+pub fn ingress_tls(ctx: SkBuffContext) -> i32 {
+    packet::<true>(&ctx, true);
+    PASS
+}
+
+/// The same of what is sent.
+#[cgroup_skb]
+#[inline(always)]
+pub fn egress_tls(ctx: SkBuffContext) -> i32 {
+    packet::<true>(&ctx, false);
+    PASS
 }
 
 #[inline(always)]
-fn packet(ctx: &SkBuffContext, ingress: bool) {
+fn packet<const TLS: bool>(ctx: &SkBuffContext, ingress: bool) {
     // SAFETY: the context is valid for the run of the program.
     let skb = unsafe { &*ctx.skb.skb };
     let Some(segment) = segment(skb) else {
@@ -95,7 +93,7 @@ fn packet(ctx: &SkBuffContext, ingress: bool) {
             None => return,
         },
     };
-    followed(ctx, sk, socket, &segment, ingress);
+    followed::<TLS>(ctx, sk, socket, &segment, ingress);
 }
 
 /// Notes a reset for the end that it brings about, or that it tells of.
@@ -155,7 +153,7 @@ fn unreadable(skb: &__sk_buff) {
 /// The directions part here, once: a choice between their fields further on would
 /// be a pointer that needs `CAP_PERFMON`.
 #[inline(always)]
-fn followed(
+fn followed<const TLS: bool>(
     ctx: &SkBuffContext,
     sk: *mut bpf_sock,
     socket: *mut Socket,
@@ -163,14 +161,14 @@ fn followed(
     ingress: bool,
 ) {
     if (exchange(socket).role == Role::Downstream as u8) == ingress {
-        to_server(ctx, sk, socket, segment, ingress);
+        to_server::<TLS>(ctx, sk, socket, segment, ingress);
     } else {
-        to_client(ctx, sk, socket, segment, ingress);
+        to_client::<TLS>(ctx, sk, socket, segment, ingress);
     }
 }
 
 #[inline(always)]
-fn to_server(
+fn to_server<const TLS: bool>(
     ctx: &SkBuffContext,
     sk: *mut bpf_sock,
     socket: *mut Socket,
@@ -202,10 +200,23 @@ fn to_server(
                 beyond = requests(&payload, exchange, sk, segment, seen, ingress);
             }
         }
+        Interest::Records => {
+            if !exchange.is_open() {
+                exchange.turn_to_server(moment(ctx, sk, segment, ingress));
+            }
+        }
+    }
+    if !TLS {
+        if exchange.protocol == Exchange::TLS {
+            tls::give_up(sk, exchange);
+        }
+    } else if exchange.protocol == Exchange::TLS && (!ingress || !is_closed(sk)) {
+        let place = Place::of(segment, ingress);
+        records::<CLIENT>(ctx, sk, exchange, place);
     }
     exchange.go_on(Direction::Request, end_seq.wrapping_add(beyond));
     if ingress && let Some((len, start)) = exchange.release(Direction::Request) {
-        held_requests(ctx, sk, exchange, segment, start, len);
+        held_requests::<TLS>(ctx, sk, exchange, segment, start, len);
         let next = exchange.held_seq.wrapping_add(len);
         exchange.go_on(Direction::Request, next);
     }
@@ -242,6 +253,70 @@ fn requests(
     beyond
 }
 
+/// Where a segment of a TLS handshake lies, in two words: pointers on the stack would be
+/// in the way of what else is kept there, which older verifiers and those without
+/// `CAP_PERFMON` refuse, and all that is there is slower for what is no TLS.
+#[derive(Clone, Copy)]
+struct Place {
+    seq_and_len: u64,
+    offset_and_flags: u64,
+}
+
+impl Place {
+    const INGRESS: u64 = 1 << 32;
+
+    #[inline(always)]
+    fn of(segment: &Segment, ingress: bool) -> Self {
+        let ingress = if ingress { Self::INGRESS } else { 0 };
+        Self {
+            seq_and_len: u64::from(segment.seq) << 32 | u64::from(segment.len),
+            offset_and_flags: u64::from(segment.offset) | ingress,
+        }
+    }
+}
+
+/// Reads TLS records.  A call, as handshakes are rare and there is much of it.
+#[inline(always)]
+fn records<const BY_CLIENT: bool>(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    exchange: &mut Exchange,
+    place: Place,
+) {
+    let skb = ctx.skb.skb;
+    records_of::<BY_CLIENT>(skb, sk, exchange, place.seq_and_len, place.offset_and_flags);
+}
+
+#[inline(never)]
+fn records_of<const BY_CLIENT: bool>(
+    skb: *mut __sk_buff,
+    sk: *mut bpf_sock,
+    exchange: &mut Exchange,
+    seq_and_len: u64,
+    offset_and_flags: u64,
+) {
+    let ctx = &SkBuffContext::new(skb);
+    let (seq, len) = ((seq_and_len >> 32) as u32, seq_and_len as u32);
+    let ingress = offset_and_flags & Place::INGRESS != 0;
+    if BY_CLIENT && exchange.request_expects == expects::HELLO {
+        tls::begin(sk, exchange, seq);
+    }
+    let payload = Packet {
+        ctx,
+        offset: offset_and_flags as u32,
+    };
+    let side = if BY_CLIENT {
+        Side::Client
+    } else {
+        Side::Server
+    };
+    let now = || now_ns(ctx, ingress);
+    tls::read(sk, exchange, side, &payload, seq, len, now);
+}
+
+const CLIENT: bool = true;
+const SERVER: bool = false;
+
 /// When a segment from the client is seen.
 #[inline(always)]
 fn moment(ctx: &SkBuffContext, sk: *mut bpf_sock, segment: &Segment, ingress: bool) -> Moment {
@@ -262,7 +337,7 @@ fn moment(ctx: &SkBuffContext, sk: *mut bpf_sock, segment: &Segment, ingress: bo
 
 /// The segment that waited for the one before it.
 #[inline(always)]
-fn held_requests(
+fn held_requests<const TLS: bool>(
     ctx: &SkBuffContext,
     sk: *mut bpf_sock,
     exchange: &mut Exchange,
@@ -280,12 +355,48 @@ fn held_requests(
         Interest::Read => {
             let event = exchange.read_request_start(start, len, now);
             count_request(counters, event, exchange.method);
+            if exchange.protocol == Exchange::TLS {
+                if TLS {
+                    tls::begin(sk, exchange, exchange.held_seq);
+                } else {
+                    tls::give_up(sk, exchange);
+                }
+            }
+        }
+        Interest::Records => {
+            if !exchange.is_open() {
+                exchange.turn_to_server(now());
+            }
+            if TLS {
+                held_records::<CLIENT>(ctx.skb.skb, sk, exchange, len);
+            }
         }
     }
 }
 
+/// The same of TLS records.
+#[inline(never)]
+fn held_records<const BY_CLIENT: bool>(
+    skb: *mut __sk_buff,
+    sk: *mut bpf_sock,
+    exchange: &mut Exchange,
+    len: u32,
+) {
+    let ctx = &SkBuffContext::new(skb);
+    let side = if BY_CLIENT {
+        Side::Client
+    } else {
+        Side::Server
+    };
+    let held = Beginning {
+        start: exchange.held_start,
+        len,
+    };
+    tls::read_held(sk, exchange, side, held, || now_ns(ctx, true));
+}
+
 #[inline(always)]
-fn to_client(
+fn to_client<const TLS: bool>(
     ctx: &SkBuffContext,
     sk: *mut bpf_sock,
     socket: *mut Socket,
@@ -310,12 +421,12 @@ fn to_client(
     ) else {
         return;
     };
-    responses(&payload, socket, seen, segment, ingress);
+    responses::<TLS>(&payload, sk, socket, seen, segment, ingress);
     answer::keep_tail(&payload, socket, segment.seq, segment.len);
     let next = segment.seq.wrapping_add(segment.len);
     exchange.go_on(Direction::Response, next);
     if ingress && let Some((len, start)) = exchange.release(Direction::Response) {
-        held_response(ctx, exchange, start, len);
+        held_response::<TLS>(ctx, sk, exchange, start, len);
         answer::forget(socket);
         let next = exchange.held_seq.wrapping_add(len);
         exchange.go_on(Direction::Response, next);
@@ -323,7 +434,14 @@ fn to_client(
 }
 
 #[inline(always)]
-fn responses(payload: &Packet<'_>, socket: *mut Socket, at: u32, segment: &Segment, ingress: bool) {
+fn responses<const TLS: bool>(
+    payload: &Packet<'_>,
+    sk: *mut bpf_sock,
+    socket: *mut Socket,
+    at: u32,
+    segment: &Segment,
+    ingress: bool,
+) {
     let exchange = exchange(socket);
     let interest = exchange.response_interest();
     if matches!(interest, Interest::None) {
@@ -338,6 +456,15 @@ fn responses(payload: &Packet<'_>, socket: *mut Socket, at: u32, segment: &Segme
     };
     let took_ns = exchange.took_ns(now_ns(payload.ctx, ingress));
     let event = if matches!(interest, Interest::Turn) {
+        exchange.turn_to_client()
+    } else if matches!(interest, Interest::Records) {
+        if TLS {
+            let place = Place::of(segment, ingress);
+            records::<SERVER>(payload.ctx, sk, exchange, place);
+        }
+        if !exchange.is_open() {
+            return;
+        }
         exchange.turn_to_client()
     } else {
         let count = |code| bump_at!(counters, responses, code);
@@ -354,7 +481,13 @@ fn responses(payload: &Packet<'_>, socket: *mut Socket, at: u32, segment: &Segme
 
 /// The segment that waited for the one before it.
 #[inline(always)]
-fn held_response(ctx: &SkBuffContext, exchange: &mut Exchange, start: Start, len: u32) {
+fn held_response<const TLS: bool>(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    exchange: &mut Exchange,
+    start: Start,
+    len: u32,
+) {
     let interest = exchange.response_interest();
     let Some(counters) = maps::counters(exchange.slot) else {
         return;
@@ -363,6 +496,15 @@ fn held_response(ctx: &SkBuffContext, exchange: &mut Exchange, start: Start, len
         Interest::None => return,
         Interest::Turn => exchange.turn_to_client(),
         Interest::Read => exchange.read_response_start(start, len),
+        Interest::Records => {
+            if TLS {
+                held_records::<SERVER>(ctx.skb.skb, sk, exchange, len);
+            }
+            if !exchange.is_open() {
+                return;
+            }
+            exchange.turn_to_client()
+        }
     };
     let took_ns = exchange.took_ns(now_ns(ctx, true));
     count_response(counters, event, took_ns);
@@ -409,10 +551,17 @@ fn is_closed(sk: *mut bpf_sock) -> bool {
 #[inline(always)]
 fn next_seqs(sk: *mut bpf_sock, segment: &Segment, ingress: bool) -> [u32; 2] {
     // SAFETY: `sk` was compared with null, and the result is.
-    match unsafe { bpf_tcp_sock(sk).as_ref() } {
-        Some(tcp) if ingress => [tcp.rcv_nxt, tcp.snd_nxt],
-        Some(tcp) => [segment.seq, tcp.rcv_nxt],
-        None => [segment.seq, 0],
+    let Some(tcp) = (unsafe { bpf_tcp_sock(sk).as_ref() }) else {
+        return [segment.seq, 0];
+    };
+    // Volatile, or the compiler may choose between addresses, which the verifier refuses.
+    // SAFETY: a reference is valid and aligned.
+    let rcv_nxt = unsafe { (&raw const tcp.rcv_nxt).read_volatile() };
+    if ingress {
+        // SAFETY: as above.
+        [rcv_nxt, unsafe { (&raw const tcp.snd_nxt).read_volatile() }]
+    } else {
+        [segment.seq, rcv_nxt]
     }
 }
 
@@ -428,140 +577,6 @@ fn now_ns(ctx: &SkBuffContext, ingress: bool) -> u64 {
     }
     // SAFETY: no precondition.
     unsafe { bpf_ktime_get_ns() }
-}
-
-/// The segment in a packet; `None` for what is not TCP.
-///
-/// Headers are read in place where they lie at a constant distance from the
-/// packet's beginning: any other needs `CAP_PERFMON`.
-#[inline(always)]
-fn segment(skb: &__sk_buff) -> Option<Segment> {
-    let data = skb.data as usize;
-    let end = skb.data_end as usize;
-    // The shortest packet there is: IPv4 and TCP headers without options.
-    if data + IPV4_HEADER + TCP_HEADER_MIN > end {
-        return None;
-    }
-    let first = byte(data);
-    if first >> 4 == 4 {
-        if byte(data + 9) != IPPROTO_TCP {
-            return None;
-        }
-        if first == IPV4_WITHOUT_OPTIONS {
-            return in_place::<IPV4_HEADER>(skb, data, end);
-        }
-        return loaded(skb, u32::from(first & 0x0f) * 4);
-    }
-    match byte(data + 6) {
-        IPPROTO_TCP => in_place::<IPV6_HEADER>(skb, data, end),
-        // A segment of more than 64 KiB carries its length in a hop-by-hop
-        // header (RFC 2675).  Other extension headers do not occur on TCP
-        // sockets' own packets, but for a routing header that a socket
-        // option asks for, which is not followed.
-        IPPROTO_HOPOPTS if is_jumbo(data, end) => {
-            in_place::<{ IPV6_HEADER + JUMBO_HEADER }>(skb, data, end)
-        }
-        _ => None,
-    }
-}
-
-/// The segment whose TCP header lies so far from the packet's beginning.
-#[inline(always)]
-fn in_place<const AT: usize>(skb: &__sk_buff, data: usize, end: usize) -> Option<Segment> {
-    if data + AT + TCP_HEADER_MIN > end {
-        maps::lose(Loss::Headers);
-        return Some(Segment::NOTHING);
-    }
-    let ports = word(data + AT);
-    let seq = word(data + AT + 4);
-    let length_and_flags = word(data + AT + 12);
-    Some(Segment::of(skb, AT as u32, [ports, seq, length_and_flags]))
-}
-
-/// The same behind IPv4 options, which hardly anybody sends.
-#[inline(always)]
-fn loaded(skb: &__sk_buff, at: u32) -> Option<Segment> {
-    let mut header = MaybeUninit::<[u32; 4]>::uninit();
-    let to = header.as_mut_ptr().cast();
-    let skb_address = core::ptr::from_ref(skb).cast();
-    // SAFETY: as many bytes are loaded as `header` has.
-    if unsafe { bpf_skb_load_bytes(skb_address, at, to, 16) } != 0 {
-        maps::lose(Loss::Headers);
-        return Some(Segment::NOTHING);
-    }
-    // SAFETY: every byte was loaded.
-    let [ports, seq, _, length_and_flags] = unsafe { header.assume_init() };
-    Some(Segment::of(skb, at, [ports, seq, length_and_flags]))
-}
-
-impl Segment {
-    /// One whose headers were counted as lost.
-    const NOTHING: Self = Self {
-        seq: 0,
-        offset: 0,
-        len: 0,
-        ports: 0,
-        is_reset: false,
-    };
-
-    /// From words of the TCP header, in network byte order.
-    #[inline(always)]
-    fn of(skb: &__sk_buff, ip_header: u32, header: [u32; 3]) -> Self {
-        let [ports, seq, length_and_flags] = header;
-        // Four bits of the header's length, and the flags from the ninth bit on.
-        let length_and_flags = u32::from_be(length_and_flags);
-        let syn = length_and_flags >> 17 & 1;
-        let headers = ip_header + (length_and_flags >> 28) * 4;
-        Self {
-            // Payload follows the SYN that it comes with (RFC 7413).
-            seq: u32::from_be(seq).wrapping_add(syn),
-            offset: headers,
-            len: skb.len.saturating_sub(headers),
-            ports,
-            is_reset: length_and_flags >> 18 & 1 != 0,
-        }
-    }
-}
-
-/// Whether the hop-by-hop header is of the shortest length and TCP follows.
-#[inline(always)]
-fn is_jumbo(data: usize, end: usize) -> bool {
-    let header = data + IPV6_HEADER;
-    header + JUMBO_HEADER <= end && byte(header) == IPPROTO_TCP && byte(header + 1) == 0
-}
-
-#[inline(always)]
-fn byte(address: usize) -> u8 {
-    // SAFETY: callers have compared the address with the packet's end; the
-    // verifier proves it.
-    unsafe { *(address as *const u8) }
-}
-
-#[inline(always)]
-fn word(address: usize) -> u32 {
-    let word: u64;
-    // SAFETY: as above.  One instruction, which the kernel allows at any address of a
-    // packet; the compiler does not know, and would put the word together from bytes.
-    unsafe {
-        asm!("{word} = *(u32 *)({address} + 0)", word = out(reg) word, address = in(reg) address)
-    };
-    word as u32
-}
-
-/// The sequence number after a packet's payload, from the header that a callback
-/// shows.
-#[inline(always)]
-pub(crate) fn payload_end_seq(ops: &bpf_sock_ops) -> Option<u32> {
-    // SAFETY: the unions' only members of pointer size, as the UAPI has it.
-    let tcp = unsafe { ops.__bindgen_anon_3.skb_data } as usize;
-    // SAFETY: as above.
-    let end = unsafe { ops.__bindgen_anon_4.skb_data_end } as usize;
-    if tcp + TCP_HEADER_MIN > end {
-        return None;
-    }
-    let header = u32::from(byte(tcp + 12) >> 4) * 4;
-    let payload = ops.skb_len.wrapping_sub(header);
-    Some(u32::from_be(word(tcp + 4)).wrapping_add(payload))
 }
 
 /// Payload without a socket that is followed: either it completes a handshake,

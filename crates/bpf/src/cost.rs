@@ -16,6 +16,7 @@ use monitor_common::{
     counters::{EndpointCounters, WORDS},
     endpoint::Role,
     http::{FEW_PARTS, Method},
+    tls::flag,
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -24,7 +25,7 @@ use crate::{
     error::{KernelError, hint},
     loader::attach,
     maps::Mapped,
-    object::{self, PARTS_MAX, Program, maps},
+    object::{self, PARTS_MAX, Packets, Program, maps},
 };
 
 /// The constant that says which state the sockets are in.
@@ -75,14 +76,15 @@ pub struct Case {
 /// A kind of packet, and the state that its socket is in.
 struct Scene {
     name: &'static str,
-    program: Program,
+    state: u8,
+    ingress: bool,
     role: Role,
     /// Requests that are open when the packet comes.
     open: u8,
     method: Method,
     payload: &'static [u8],
-    /// What it counts: requests and responses.
-    counts: [u64; 2],
+    /// What it counts: requests, responses, TLS handshakes begun and completed.
+    counts: [u64; 4],
 }
 
 const REQUEST: &[u8] =
@@ -90,89 +92,176 @@ const REQUEST: &[u8] =
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nServer: bench\r\n\r\n";
 const BODY: &[u8] = &[b'x'; 1_024];
 
-const SCENES: [Scene; 8] = [
+/// A TLS record of a type and a length, and zeros.
+const fn record<const N: usize>(mut bytes: [u8; N], at: usize, kind: u8, len: u16) -> [u8; N] {
+    let [high, low] = len.to_be_bytes();
+    (bytes[at], bytes[at + 1], bytes[at + 2]) = (kind, 3, 3);
+    (bytes[at + 3], bytes[at + 4]) = (high, low);
+    bytes
+}
+
+const HELLO: &[u8] = &{
+    let mut hello = record([0; 517], 0, 22, 512);
+    hello[5] = 1;
+    hello
+};
+/// Of TLS 1.3, each message in a record of its own.
+const FLIGHT: &[u8] = &{
+    let flight = record([0; 1_443], 0, 22, 122);
+    let flight = record(flight, 127, 20, 1);
+    let flight = record(flight, 133, 23, 40);
+    let flight = record(flight, 178, 23, 900);
+    let flight = record(flight, 1_083, 23, 281);
+    record(flight, 1_369, 23, 69)
+};
+const FINISHED: &[u8] = &record(record([0; 80], 0, 20, 1), 6, 23, 69);
+const LONG_RECORD: &[u8] = &record([0; 1_024], 0, 22, 16_384);
+
+/// The states of a socket: amid HTTP/1, before its first byte, and amid a TLS handshake,
+/// with what the server has sent added.
+const HTTP: u8 = 1;
+const FIRST: u8 = 2;
+const TLS: u8 = 3;
+
+const SCENES: [Scene; 12] = [
     Scene {
         name: "ingress ACK",
-        program: Program::Ingress,
+        state: HTTP,
+        ingress: true,
         role: Role::Downstream,
         open: 1,
         method: Method::Get,
         payload: b"",
-        counts: [0, 0],
+        counts: [0, 0, 0, 0],
     },
     Scene {
         name: "egress ACK",
-        program: Program::Egress,
+        state: HTTP,
+        ingress: false,
         role: Role::Downstream,
         open: 0,
         method: Method::Get,
         payload: b"",
-        counts: [0, 0],
+        counts: [0, 0, 0, 0],
     },
     Scene {
         name: "ingress data",
-        program: Program::Ingress,
+        state: HTTP,
+        ingress: true,
         role: Role::Downstream,
         open: 1,
         method: Method::Post,
         payload: BODY,
-        counts: [0, 0],
+        counts: [0, 0, 0, 0],
     },
     Scene {
         name: "egress data",
-        program: Program::Egress,
+        state: HTTP,
+        ingress: false,
         role: Role::Downstream,
         open: 0,
         method: Method::Get,
         payload: BODY,
-        counts: [0, 0],
+        counts: [0, 0, 0, 0],
     },
     Scene {
         name: "ingress request start",
-        program: Program::Ingress,
+        state: HTTP,
+        ingress: true,
         role: Role::Downstream,
         open: 0,
         method: Method::Get,
         payload: REQUEST,
-        counts: [1, 0],
+        counts: [1, 0, 0, 0],
     },
     Scene {
         name: "egress request start",
-        program: Program::Egress,
+        state: HTTP,
+        ingress: false,
         role: Role::Upstream,
         open: 0,
         method: Method::Get,
         payload: REQUEST,
-        counts: [1, 0],
+        counts: [1, 0, 0, 0],
     },
     Scene {
         name: "egress response start",
-        program: Program::Egress,
+        state: HTTP,
+        ingress: false,
         role: Role::Downstream,
         open: 1,
         method: Method::Get,
         payload: RESPONSE,
-        counts: [0, 1],
+        counts: [0, 1, 0, 0],
     },
     Scene {
         name: "ingress response start",
-        program: Program::Ingress,
+        state: HTTP,
+        ingress: true,
         role: Role::Upstream,
         open: 1,
         method: Method::Get,
         payload: RESPONSE,
-        counts: [0, 1],
+        counts: [0, 1, 0, 0],
+    },
+    Scene {
+        name: "ingress TLS hello",
+        state: FIRST,
+        ingress: true,
+        role: Role::Downstream,
+        open: 0,
+        method: Method::Get,
+        payload: HELLO,
+        counts: [0, 0, 1, 0],
+    },
+    Scene {
+        name: "egress TLS server's flight",
+        state: TLS,
+        ingress: false,
+        role: Role::Downstream,
+        open: 0,
+        method: Method::Get,
+        payload: FLIGHT,
+        counts: [0, 0, 0, 0],
+    },
+    Scene {
+        name: "ingress TLS within a record",
+        state: TLS,
+        ingress: true,
+        role: Role::Downstream,
+        open: 1,
+        method: Method::Get,
+        payload: LONG_RECORD,
+        counts: [0, 0, 0, 0],
+    },
+    Scene {
+        name: "ingress TLS Finished",
+        state: TLS + flag::HANDSHAKE,
+        ingress: true,
+        role: Role::Downstream,
+        open: 1,
+        method: Method::Get,
+        payload: FINISHED,
+        counts: [0, 0, 0, 1],
     },
 ];
 
 impl Scene {
+    fn program(&self) -> Program {
+        if self.ingress {
+            Program::Ingress(Packets::of(parts()))
+        } else {
+            Program::Egress(Packets::of(parts()))
+        }
+    }
+
     /// The constant `BENCH` of the programs.
     fn bench(&self) -> u32 {
         if self.payload.is_empty() {
             // No socket is looked at: the program runs as ever.
             return 0;
         }
-        u32::from_le_bytes([1, self.role as u8, self.open, self.method as u8])
+        u32::from_le_bytes([self.state, self.role as u8, self.open, self.method as u8])
     }
 
     /// An Ethernet, an IPv4 and a TCP header with timestamps, as the kernel's
@@ -197,7 +286,7 @@ impl Scene {
     fn context(&self) -> [u8; CONTEXT_BYTES] {
         const SENT_AT_NS: u64 = 20_000_000;
         let mut context = [0; CONTEXT_BYTES];
-        if self.program == Program::Egress {
+        if !self.ingress {
             context[CONTEXT_BYTES - 8..].copy_from_slice(&SENT_AT_NS.to_ne_bytes());
         }
         context
@@ -226,13 +315,16 @@ struct Stage {
 /// Where the kernel refuses something, or counts something else than the
 /// packets hold.
 pub fn cost(extent: Extent) -> Result<Cost, KernelError> {
+    // Where few parts are read no record is.
+    let has_tls = parts() > FEW_PARTS;
     let mut stages = SCENES
         .into_iter()
+        .filter(|scene| scene.state == HTTP || has_tls)
         .map(Stage::new)
         .collect::<Result<Vec<_>, _>>()?;
     for stage in &mut stages {
         // Once unmeasured: caches and the CPU's clock.
-        stage.run(stage.scene.program.name(), extent.packets)?;
+        stage.run(stage.scene.program().name(), extent.packets)?;
     }
     for round in 0..extent.rounds {
         for stage in &mut stages {
@@ -252,7 +344,7 @@ impl Stage {
     fn new(scene: Scene) -> Result<Self, KernelError> {
         let cpus = cpus();
         let mut ebpf = load(cpus, scene.bench())?;
-        attach::load(&mut ebpf, scene.program)?;
+        attach::load(&mut ebpf, scene.program())?;
         let empty = program(&mut ebpf, EMPTY)?;
         empty.load().map_err(failed("loading", EMPTY))?;
         let missing = KernelError::Missing {
@@ -279,7 +371,7 @@ impl Stage {
     }
 
     fn measure(&mut self, round: u32, packets: u32) -> Result<(), KernelError> {
-        let own = self.scene.program.name();
+        let own = self.scene.program().name();
         let (ns, empty) = if round.is_multiple_of(2) {
             let ns = self.run(own, packets)?;
             (ns, self.run(EMPTY, packets)?)
@@ -316,7 +408,12 @@ impl Stage {
             counters.words_mut().copy_from_slice(&words);
             sum.add(&counters);
         }
-        let counted: [u64; 2] = [sum.requests.iter().sum(), sum.responses.iter().sum()];
+        let counted = [
+            sum.requests.iter().sum(),
+            sum.responses.iter().sum(),
+            sum.tls_handshakes,
+            sum.tls_handshake.buckets.iter().sum(),
+        ];
         if counted == self.scene.counts.map(|n| n * packets) {
             return Ok(());
         }
@@ -324,7 +421,7 @@ impl Stage {
             operation: "measuring",
             path: self.scene.name.into(),
             source: io::Error::other(format!(
-                "{packets} packets counted {counted:?} requests and responses"
+                "{packets} packets counted {counted:?} requests, responses and TLS handshakes"
             )),
         })
     }

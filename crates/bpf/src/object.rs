@@ -13,6 +13,7 @@ pub(crate) static OBJECT: &[u8] =
 pub(crate) mod maps {
     pub(crate) const SOCKETS: &str = "SOCKETS";
     pub(crate) const PROXY_HEADERS: &str = "PROXY_HEADERS";
+    pub(crate) const HELLOS: &str = "HELLOS";
     pub(crate) const ENDPOINTS: &str = "ENDPOINTS";
     pub(crate) const FREE_SLOTS: &str = "FREE_SLOTS";
     pub(crate) const COUNTERS: &str = "COUNTERS";
@@ -31,9 +32,10 @@ pub(crate) mod maps {
     /// Made by the agent, last: see [`monitor_common::meta::Meta`].
     pub(crate) const META: &str = "META";
 
-    pub(crate) const ALL: [&str; 12] = [
+    pub(crate) const ALL: [&str; 13] = [
         SOCKETS,
         PROXY_HEADERS,
+        HELLOS,
         ENDPOINTS,
         FREE_SLOTS,
         COUNTERS,
@@ -83,8 +85,24 @@ pub(crate) enum Program {
     Connect6,
     Release,
     SocketEvents(SocketEvents),
-    Ingress,
-    Egress,
+    Ingress(Packets),
+    Egress(Packets),
+}
+
+/// Which of the programs that look at packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Packets {
+    /// They see the records of TLS handshakes.
+    sees_records: bool,
+}
+
+impl Packets {
+    /// Those that read so many parts of a segment.
+    pub(crate) const fn of(parts: u32) -> Self {
+        Self {
+            sees_records: parts > FEW_PARTS,
+        }
+    }
 }
 
 /// Which of the programs that follow sockets' events.
@@ -104,7 +122,7 @@ impl Program {
             reads_heads: level == Level::Http && parts > FEW_PARTS,
             logs: log != KernelLog::Off,
         };
-        Self::with(events)
+        Self::with(events, Packets::of(parts))
     }
 
     /// Every program that a level loads, those of level http alone last.
@@ -124,17 +142,17 @@ impl Program {
 
     /// All links, whichever program of its kind is behind one.
     pub(crate) fn links() -> [&'static str; 6] {
-        Self::with(SocketEvents::default()).map(Self::link)
+        Self::with(SocketEvents::default(), Packets::default()).map(Self::link)
     }
 
-    const fn with(events: SocketEvents) -> [Self; 6] {
+    const fn with(events: SocketEvents, packets: Packets) -> [Self; 6] {
         [
             Self::SocketEvents(events),
             Self::Release,
             Self::Connect4,
             Self::Connect6,
-            Self::Ingress,
-            Self::Egress,
+            Self::Ingress(packets),
+            Self::Egress(packets),
         ]
     }
 
@@ -150,8 +168,10 @@ impl Program {
                 (true, false) => "socket_events_http",
                 (true, true) => "socket_events_http_logged",
             },
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
+            Self::Ingress(packets) if packets.sees_records => "ingress_tls",
+            Self::Egress(packets) if packets.sees_records => "egress_tls",
+            Self::Ingress(_) => "ingress",
+            Self::Egress(_) => "egress",
         }
     }
 
@@ -162,15 +182,15 @@ impl Program {
             Self::Connect6 => "link_connect6",
             Self::Release => "link_release",
             Self::SocketEvents(_) => "link_socket_events",
-            Self::Ingress => "link_ingress",
-            Self::Egress => "link_egress",
+            Self::Ingress(_) => "link_ingress",
+            Self::Egress(_) => "link_egress",
         }
     }
 
     /// Whether only level http needs it.
     pub(crate) const fn http_only(self) -> bool {
         match self {
-            Self::Ingress | Self::Egress => true,
+            Self::Ingress(_) | Self::Egress(_) => true,
             Self::SocketEvents(events) => events.reads_heads,
             Self::Connect4 | Self::Connect6 | Self::Release => false,
         }

@@ -25,6 +25,7 @@ mod namespaces;
 mod network;
 mod retirement;
 mod streams;
+mod tls;
 mod unreadable;
 mod watch;
 
@@ -71,6 +72,7 @@ fn special_cases() -> impl Iterator<Item = (Case, fn() -> Option<String>)> {
         .chain(with(crafted::CASES, crafted::missing))
         .chain(with(ends::TIMEOUTS, ends::missing))
         .chain(with(listeners::CASES, listeners::missing))
+        .chain(with(tls::OPENSSL, tls::missing))
         .chain(with(unreadable::ENCAPSULATED, unreadable::missing))
         .chain(with(handshakes::MOVING, handshakes::missing_moving))
         .chain(with(handshakes::MULTIPATH, handshakes::missing_multipath))
@@ -95,4 +97,5 @@ fn cases() -> impl Iterator<Item = Case> {
         .chain(ends::CASES)
         .chain(clients::CASES)
         .chain(unreadable::CASES)
+        .chain(tls::CASES)
 }

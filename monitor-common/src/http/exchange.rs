@@ -20,6 +20,8 @@ pub enum Interest {
     Turn,
     /// It is to be read.
     Read,
+    /// The stream may have turned, and the heads of TLS records are to be read.
+    Records,
 }
 
 /// Where a segment lies in its stream.
@@ -54,8 +56,8 @@ pub struct Exchange {
     pub slot: u32,
     /// A [`crate::endpoint::Role`].  Set once.
     pub role: u8,
-    /// 0 while unknown, then [`Self::HTTP1`] or [`Self::NOT_HTTP1`].  Of the
-    /// request's direction.
+    /// 0 while unknown, then [`Self::HTTP1`], [`Self::NOT_HTTP1`] or [`Self::TLS`].  Of the
+    /// request's direction; either one goes from TLS to what is not HTTP/1.
     pub protocol: u8,
     /// The newest request's [`super::Method`].  Of the request's direction.
     pub method: u8,
@@ -140,6 +142,8 @@ pub mod expects {
     pub const PROXY_LINE: u8 = 9;
     /// Nobody knows: the next turn tells.
     pub const LOST: u8 = 10;
+    /// A TLS client's hello was found, and its handshake has not begun yet.
+    pub const HELLO: u8 = 11;
 }
 
 impl Exchange {
@@ -147,6 +151,8 @@ impl Exchange {
     pub const HTTP1: u8 = 1;
     /// The stream speaks something else.
     pub const NOT_HTTP1: u8 = 2;
+    /// The same, and a TLS handshake is under way.
+    pub const TLS: u8 = 3;
     /// A request began while another was open.
     pub const PIPELINED: u8 = 1;
     /// Payload had passed before anything was looked at.
@@ -284,7 +290,7 @@ impl Exchange {
     /// Bytes from the client were not seen; says whether a request may be among them.
     #[inline(always)]
     fn pass_over_request(&mut self, len: u32) -> bool {
-        if self.protocol == Self::NOT_HTTP1 || self.response_flags & Self::TUNNEL != 0 {
+        if !self.may_be_http1() || self.response_flags & Self::TUNNEL != 0 {
             return false;
         }
         if self.is_body(len) {
@@ -403,12 +409,14 @@ impl Exchange {
     pub const fn request_interest(&self) -> Interest {
         if self.response_flags & Self::TUNNEL != 0 {
             Interest::None
-        } else if self.protocol != Self::NOT_HTTP1 {
+        } else if self.may_be_http1() {
             if self.request_expects == expects::LOST && self.is_open() {
                 Interest::None
             } else {
                 Interest::Read
             }
+        } else if self.protocol == Self::TLS {
+            Interest::Records
         } else if self.is_open() {
             Interest::None
         } else {
@@ -420,21 +428,36 @@ impl Exchange {
     #[inline(always)]
     #[must_use]
     pub fn response_interest(&self) -> Interest {
-        let http1 = self.protocol != Self::NOT_HTTP1;
         if self.response_flags & Self::TUNNEL != 0 {
             Interest::None
-        } else if self.is_open() {
-            if http1 {
+        } else if self.may_be_http1() {
+            // The server may have something to say to who does not ask.
+            let unasked = (self.requests == 0 || self.is_amid_start()) && !self.is_joined();
+            if self.is_open() || unasked {
                 Interest::Read
             } else {
-                Interest::Turn
+                Interest::None
             }
-        } else if http1 && (self.requests == 0 || self.is_amid_start()) && !self.is_joined() {
-            // The server may have something to say to who does not ask.
-            Interest::Read
+        } else if self.protocol == Self::TLS {
+            Interest::Records
+        } else if self.is_open() {
+            Interest::Turn
         } else {
             Interest::None
         }
+    }
+
+    #[inline(always)]
+    const fn may_be_http1(&self) -> bool {
+        self.protocol < Self::NOT_HTTP1
+    }
+
+    /// The sequence number of the client's hello, given that of the segment in which it was
+    /// found.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hello_seq(&self, seq: u32) -> u32 {
+        seq.wrapping_add(self.request_progress as u32)
     }
 
     #[inline(always)]

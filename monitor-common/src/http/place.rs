@@ -57,17 +57,17 @@ impl Place {
 ///
 /// Kept on the stack, not in a register: without `CAP_PERFMON` the verifier follows the
 /// processor's speculation beyond the last one, up to a store that it fences.
-pub(super) struct Parts(u64);
+pub(crate) struct Parts(u64);
 
 impl Parts {
     #[inline(always)]
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(0)
     }
 
     /// Whether there may be one more, of so many.
     #[inline(always)]
-    pub(super) fn next(&mut self, limit: u32) -> bool {
+    pub(crate) fn next(&mut self, limit: u32) -> bool {
         let count = ptr::from_mut(&mut self.0);
         // SAFETY: a reference is valid and aligned.
         let so_far = unsafe { count.read_volatile() };

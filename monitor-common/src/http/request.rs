@@ -101,7 +101,7 @@ impl Exchange {
         let mut event = RequestEvent::None;
         let mut read = 0;
         if self.request_expects() == expects::START {
-            read = self.read_start(start, len, &mut event);
+            read = self.read_start(start, 0, len, &mut event);
         }
         if read == len {
             return event;
@@ -177,7 +177,7 @@ impl Exchange {
     ) -> u32 {
         match self.request_expects() {
             expects::START => match payload.start(at, len) {
-                Some(start) => self.read_start(start, len, event),
+                Some(start) => self.read_start(start, at, len, event),
                 None => {
                     *event = self.unreadable();
                     len
@@ -195,7 +195,7 @@ impl Exchange {
     }
 
     #[inline(always)]
-    fn read_start(&mut self, start: Start, len: u32, event: &mut RequestEvent) -> u32 {
+    fn read_start(&mut self, start: Start, at: u32, len: u32, event: &mut RequestEvent) -> u32 {
         let kept = u32::from(self.request_start_len) & 15;
         let new = capped(len);
         let (start, all) = join(kept, &self.request_start, start, new);
@@ -228,6 +228,16 @@ impl Exchange {
                 self.body_left = u64::from(follows);
                 self.request_expects = expects::BODY;
                 START_BYTES as u32 - kept
+            }
+            RequestStart::Tls => {
+                *event = self.not_http();
+                if self.protocol == Self::NOT_HTTP1 {
+                    self.protocol = Self::TLS;
+                    self.request_expects = expects::HELLO;
+                    self.request_start = start;
+                    self.request_progress = u64::from(at.wrapping_sub(kept));
+                }
+                len
             }
             RequestStart::NotHttp => {
                 *event = self.not_http();

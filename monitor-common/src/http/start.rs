@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::Method;
-use crate::bytes;
+use crate::{bytes, tls};
 
 /// How many bytes of a message are looked at.
 pub const START_BYTES: usize = 16;
@@ -119,9 +119,28 @@ impl Start {
         self.low & mask(text.len()) == word(text)
     }
 
+    /// What is left behind so many bytes, less than sixteen, and zeros.
+    #[inline(always)]
+    pub(crate) const fn behind(self, at: u32) -> Self {
+        let bits = 8 * (at & 7);
+        if at == 0 {
+            self
+        } else if at < 8 {
+            Self {
+                low: self.low >> bits | self.high << (64 - bits),
+                high: self.high >> bits,
+            }
+        } else {
+            Self {
+                low: self.high >> bits,
+                high: 0,
+            }
+        }
+    }
+
     /// One byte of it, of sixteen.
     #[inline(always)]
-    pub(super) fn byte(self, i: u32) -> u8 {
+    pub(crate) fn byte(self, i: u32) -> u8 {
         let half = if i < 8 { self.low } else { self.high };
         (half >> (8 * (i & 7))) as u8
     }
@@ -130,7 +149,7 @@ impl Start {
 /// The first bytes of a message of which `kept` came before; these are looked
 /// at only where there are any, as they lie in another cache line.
 #[inline(always)]
-pub(super) fn join(kept: u32, before: &Start, start: Start, len: u32) -> (Start, u32) {
+pub(crate) fn join(kept: u32, before: &Start, start: Start, len: u32) -> (Start, u32) {
     if kept == 0 {
         return (start, len);
     }
@@ -155,6 +174,8 @@ pub(super) enum RequestStart {
     ProxyLine,
     /// The sixteen bytes before so many of the PROXY protocol, version 2.
     Proxy(u32),
+    /// A TLS client's hello.
+    Tls,
     NotHttp,
 }
 
@@ -197,6 +218,11 @@ pub(super) fn request_start(start: Start, len: u32, is_first: bool) -> RequestSt
         }
         if let Some(found) = proxy(start, len) {
             return found;
+        }
+        match tls::hello(start, len) {
+            tls::Hello::Yes => return RequestStart::Tls,
+            tls::Hello::Partial => return RequestStart::Partial,
+            tls::Hello::No => {}
         }
     }
     if start.starts_with(b"\r\n") {

@@ -44,7 +44,7 @@ pub(crate) fn load(ebpf: &mut Ebpf, program: Program) -> Result<(), KernelError>
             <&mut CgroupSockAddr>::try_from(loaded).and_then(CgroupSockAddr::load)
         }
         Program::Release => <&mut CgroupSock>::try_from(loaded).and_then(CgroupSock::load),
-        Program::Ingress | Program::Egress => {
+        Program::Ingress(_) | Program::Egress(_) => {
             <&mut CgroupSkb>::try_from(loaded).and_then(CgroupSkb::load)
         }
     };
@@ -95,8 +95,8 @@ fn link(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<FdLink, Prog
             let id = loaded.attach(cgroup, mode)?;
             loaded.take_link(id)?.try_into()
         }
-        Program::Ingress | Program::Egress => {
-            let direction = if program == Program::Ingress {
+        Program::Ingress(_) | Program::Egress(_) => {
+            let direction = if matches!(program, Program::Ingress(_)) {
                 CgroupSkbAttachType::Ingress
             } else {
                 CgroupSkbAttachType::Egress

@@ -35,7 +35,7 @@ use crate::{
     loader::{attach, layouts::Elsewhere, prepare},
     maps::Access,
     namespaces::Namespaces,
-    object::{self, Program, maps},
+    object::{self, Packets, Program, maps},
     pins::Pins,
     syscall,
 };
@@ -142,7 +142,10 @@ fn load_with(
 }
 
 fn pinned_level(pins: &Pins) -> Level {
-    if pins.path(Program::Ingress.link()).exists() {
+    if pins
+        .path(Program::Ingress(Packets::default()).link())
+        .exists()
+    {
         Level::Http
     } else {
         Level::Tcp
