@@ -53,4 +53,10 @@ export const FIGURES = {
   closed_within_response_timeout: { title: "Closed within response: timeout", kind: "counter", unit: "{connection}", help: "Connections that ended within a response, as the peer did not answer any more." },
   closed_within_response_other: { title: "Closed within response: other", kind: "counter", unit: "{connection}", help: "Connections that ended within a response, in a way that cannot be told." },
   closed_response_unknown: { title: "Closed, response unknown", kind: "counter", unit: "{connection}", help: "Connections whose last response had begun and of which the end could not be told." },
+  tls_handshakes: { title: "TLS handshakes", kind: "counter", unit: "{handshake}", help: "TLS handshakes that clients began, on any port." },
+  tls_handshakes_completed: { title: "TLS handshakes completed", kind: "counter", unit: "{handshake}", help: "TLS handshakes that were completed: in TLS 1.3 by the first encrypted record of the client, before that by the second Finished." },
+  tls_handshakes_failed_alert: { title: "TLS handshakes failed: alert", kind: "counter", unit: "{handshake}", help: "TLS handshakes that failed by an alert of either side." },
+  tls_handshakes_failed_end: { title: "TLS handshakes failed: connection ended", kind: "counter", unit: "{handshake}", help: "TLS handshakes that failed as the connection ended before." },
+  tls_handshakes_unknown: { title: "TLS handshakes, outcome unknown", kind: "counter", unit: "{handshake}", help: "TLS handshakes of which nobody knows how they ended, as records passed unseen." },
+  tls_handshake_duration: { title: "Time of TLS handshakes", kind: "histogram", unit: "s", help: "Time from the first byte of a TLS client's hello to the end of the handshake, of those that were completed." },
 };

@@ -70,6 +70,24 @@ pub fn seen_in_window(endpoint: &v1::Endpoint) -> Option<&v1::HttpCounters> {
     http.filter(|_| Protocol::of_window(endpoint) != Some(Protocol::Other))
 }
 
+/// TLS handshakes that failed; `None` where they were not counted.
+#[must_use]
+pub fn tls_failed(http: &v1::HttpCounters) -> Option<u64> {
+    let (alert, end) = (
+        http.tls_handshakes_failed_alert,
+        http.tls_handshakes_failed_end,
+    );
+    Some(alert?.saturating_add(end?))
+}
+
+/// Whether an endpoint has had TLS handshakes.
+#[must_use]
+pub fn has_tls(endpoint: &v1::Endpoint) -> bool {
+    let totals = endpoint.totals.as_ref();
+    let http = totals.and_then(|totals| totals.http.as_ref());
+    http.is_some_and(|http| http.tls_handshakes > Some(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -551,6 +551,12 @@ fn numbers(c: &v1::Counters) -> BTreeMap<String, u64> {
             "exchange",
             c.http.as_ref().and_then(|h| h.exchange_duration.as_ref()),
         ),
+        (
+            "tls",
+            c.http
+                .as_ref()
+                .and_then(|h| h.tls_handshake_duration.as_ref()),
+        ),
     ] {
         for (i, n) in (0i32..).zip(h.map(|h| h.buckets.clone()).unwrap_or_default()) {
             let bucket = h.map_or(0, |h| h.offset) + i;

@@ -7,6 +7,7 @@ use monitor_common::{
     endpoint::Role,
     histogram::{OFFSET, SCALE},
     http::{self, Method},
+    tls::Outcome,
 };
 use monitor_proto::{histogram, http_counters, tcp_counters, v1};
 
@@ -72,6 +73,12 @@ fn http_counters(c: &EndpointCounters) -> v1::HttpCounters {
         closed_within_response_reset_received: by(&c.closed_within_response, Ending::ResetReceived),
         closed_within_response_timeout: by(&c.closed_within_response, Ending::Timeout),
         closed_within_response_other: by(&c.closed_within_response, Ending::Other),
+        tls_handshakes_completed: Some(c.tls_ended(Outcome::Completed)),
+        tls_handshakes_failed_alert: Some(c.tls_ended(Outcome::Alert)),
+        tls_handshakes_failed_end: Some(c.tls_ended(Outcome::End)),
+        tls_handshakes_unknown: Some(c.tls_ended(Outcome::Unknown)),
+        // Hardly any endpoint speaks TLS: no histogram for all others.
+        tls_handshake_duration: (c.tls_handshakes != 0).then(|| durations(&c.tls_handshake)),
         exchange_duration: Some(durations(&c.exchange)),
     )
 }
@@ -129,6 +136,26 @@ mod tests {
         assert_eq!(http.closed_before_response_other, Some(8));
         assert_eq!(http.closed_within_response_reset_received, Some(9));
         assert_eq!(http.closed_response_unknown, Some(10));
+    }
+
+    #[test]
+    fn tls_handshakes_have_their_ends() {
+        let mut c = EndpointCounters::ZERO;
+        c.tls_handshakes = 11;
+        c.tls_handshakes_ended = [1, 2, 3, 4];
+        c.tls_handshake.buckets[40] = 1;
+        let http = counters(&c, true).http.unwrap();
+        assert_eq!(
+            [
+                http.tls_handshakes,
+                http.tls_handshakes_completed,
+                http.tls_handshakes_failed_alert,
+                http.tls_handshakes_failed_end,
+                http.tls_handshakes_unknown,
+            ],
+            [11, 1, 2, 3, 4].map(Some)
+        );
+        assert_eq!(http.tls_handshake_duration.unwrap().count, 1);
     }
 
     #[test]

@@ -90,6 +90,18 @@ pub struct Counters {
     pub closed_within_response_other: Option<u64>,
     /// Connections whose last response had begun and of which the end could not be told.
     pub closed_response_unknown: Option<u64>,
+    /// TLS handshakes that clients began, on any port.
+    pub tls_handshakes: Option<u64>,
+    /// TLS handshakes that were completed: in TLS 1.3 by the first encrypted record of the client, before that by the second Finished.
+    pub tls_handshakes_completed: Option<u64>,
+    /// TLS handshakes that failed by an alert of either side.
+    pub tls_handshakes_failed_alert: Option<u64>,
+    /// TLS handshakes that failed as the connection ended before.
+    pub tls_handshakes_failed_end: Option<u64>,
+    /// TLS handshakes of which nobody knows how they ended, as records passed unseen.
+    pub tls_handshakes_unknown: Option<u64>,
+    /// Time from the first byte of a TLS client's hello to the end of the handshake, of those that were completed.
+    pub tls_handshake_duration: Option<Histogram>,
 }
 
 impl Counters {
@@ -159,6 +171,17 @@ impl Counters {
             closed_within_response_timeout: seen.and_then(|h| h.closed_within_response_timeout),
             closed_within_response_other: seen.and_then(|h| h.closed_within_response_other),
             closed_response_unknown: seen.and_then(|h| h.closed_response_unknown),
+            tls_handshakes: http.and_then(|h| h.tls_handshakes),
+            tls_handshakes_completed: http.and_then(|h| h.tls_handshakes_completed),
+            tls_handshakes_failed_alert: http.and_then(|h| h.tls_handshakes_failed_alert),
+            tls_handshakes_failed_end: http.and_then(|h| h.tls_handshakes_failed_end),
+            tls_handshakes_unknown: http.and_then(|h| h.tls_handshakes_unknown),
+            tls_handshake_duration: http.map(|h| {
+                h.tls_handshake_duration
+                    .as_ref()
+                    .map(Into::into)
+                    .unwrap_or_default()
+            }),
         }
     }
 }

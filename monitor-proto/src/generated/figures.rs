@@ -645,6 +645,126 @@ pub const COUNTERS: &[Counter] = &[
         },
         json: |c| c.closed_response_unknown,
     },
+    Counter {
+        figure: Figure {
+            name: "tls_handshakes",
+            title: "TLS handshakes",
+            prometheus: "speedmimi_tls_handshakes_total",
+            otlp: "speedmimi.tls_handshakes",
+            unit: "{handshake}",
+            help: "TLS handshakes that clients began, on any port.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.tls_handshakes.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .tls_handshakes
+                .get_or_insert_default()
+        },
+        json: |c| c.tls_handshakes,
+    },
+    Counter {
+        figure: Figure {
+            name: "tls_handshakes_completed",
+            title: "TLS handshakes completed",
+            prometheus: "speedmimi_tls_handshakes_completed_total",
+            otlp: "speedmimi.tls_handshakes_completed",
+            unit: "{handshake}",
+            help: "TLS handshakes that were completed: in TLS 1.3 by the first encrypted record of the client, before that by the second Finished.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.tls_handshakes_completed.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .tls_handshakes_completed
+                .get_or_insert_default()
+        },
+        json: |c| c.tls_handshakes_completed,
+    },
+    Counter {
+        figure: Figure {
+            name: "tls_handshakes_failed_alert",
+            title: "TLS handshakes failed: alert",
+            prometheus: "speedmimi_tls_handshakes_failed_alert_total",
+            otlp: "speedmimi.tls_handshakes_failed_alert",
+            unit: "{handshake}",
+            help: "TLS handshakes that failed by an alert of either side.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.tls_handshakes_failed_alert.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .tls_handshakes_failed_alert
+                .get_or_insert_default()
+        },
+        json: |c| c.tls_handshakes_failed_alert,
+    },
+    Counter {
+        figure: Figure {
+            name: "tls_handshakes_failed_end",
+            title: "TLS handshakes failed: connection ended",
+            prometheus: "speedmimi_tls_handshakes_failed_end_total",
+            otlp: "speedmimi.tls_handshakes_failed_end",
+            unit: "{handshake}",
+            help: "TLS handshakes that failed as the connection ended before.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.tls_handshakes_failed_end.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .tls_handshakes_failed_end
+                .get_or_insert_default()
+        },
+        json: |c| c.tls_handshakes_failed_end,
+    },
+    Counter {
+        figure: Figure {
+            name: "tls_handshakes_unknown",
+            title: "TLS handshakes, outcome unknown",
+            prometheus: "speedmimi_tls_handshakes_unknown_total",
+            otlp: "speedmimi.tls_handshakes_unknown",
+            unit: "{handshake}",
+            help: "TLS handshakes of which nobody knows how they ended, as records passed unseen.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.tls_handshakes_unknown.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .tls_handshakes_unknown
+                .get_or_insert_default()
+        },
+        json: |c| c.tls_handshakes_unknown,
+    },
 ];
 
 /// What is counted of an endpoint by a label.
@@ -734,6 +854,15 @@ pub const DURATIONS: &[Durations] = &[
         ],
         help: "Time from the first byte of a request to the first byte of its final response; of streams that are not HTTP/1, of each exchange.",
         read: |c| c.http.as_ref()?.exchange_duration.as_ref(),
+    },
+    Durations {
+        prometheus: "speedmimi_tls_handshake_duration_seconds",
+        otlp: [
+            "speedmimi.tls.handshake.duration",
+            "speedmimi.tls.handshake.duration",
+        ],
+        help: "Time from the first byte of a TLS client's hello to the end of the handshake, of those that were completed.",
+        read: |c| c.http.as_ref()?.tls_handshake_duration.as_ref(),
     },
     Durations {
         prometheus: "speedmimi_connect_duration_seconds",
@@ -1147,6 +1276,7 @@ unparsed: $from.unparsed,
 pipelined: $from.pipelined,
 suspected: $from.suspected,
 closed_response_unknown: Some($from.closed_response_unknown),
+tls_handshakes: Some($from.tls_handshakes),
 $($field: $value,)* } }; }
 
 /// Calls a macro with the counters that roll-ups hold: their tags, and where they are seen.
@@ -1198,6 +1328,11 @@ macro_rules! rolled_counters {
         closed_within_response_timeout = "220" Http1,
         closed_within_response_other = "221" Http1,
         closed_response_unknown = "222" Http1,
+        tls_handshakes = "223" Http,
+        tls_handshakes_completed = "224" Http,
+        tls_handshakes_failed_alert = "225" Http,
+        tls_handshakes_failed_end = "226" Http,
+        tls_handshakes_unknown = "227" Http,
         }
         }
     };

@@ -597,6 +597,32 @@ pub struct HttpCounters {
     /// Connections whose last response had begun and of which the end could not be told.
     #[prost(uint64, optional, tag = "22")]
     pub closed_response_unknown: ::core::option::Option<u64>,
+    /// TLS handshakes that clients began, on any port.
+    ///
+    /// Told by the first bytes of a connection, the client's hello; behind the PROXY
+    /// protocol, too. Begun are completed, failed_alert, failed_end, unknown, and those that
+    /// are under way.
+    #[prost(uint64, optional, tag = "23")]
+    pub tls_handshakes: ::core::option::Option<u64>,
+    /// TLS handshakes that were completed: in TLS 1.3 by the first encrypted record of the
+    /// client, before that by the second Finished.
+    #[prost(uint64, optional, tag = "24")]
+    pub tls_handshakes_completed: ::core::option::Option<u64>,
+    /// TLS handshakes that failed by an alert of either side.
+    ///
+    /// An encrypted alert of TLS 1.3 is told by its length: a record of 19 bytes, or of 11.
+    #[prost(uint64, optional, tag = "25")]
+    pub tls_handshakes_failed_alert: ::core::option::Option<u64>,
+    /// TLS handshakes that failed as the connection ended before.
+    #[prost(uint64, optional, tag = "26")]
+    pub tls_handshakes_failed_end: ::core::option::Option<u64>,
+    /// TLS handshakes of which nobody knows how they ended, as records passed unseen.
+    #[prost(uint64, optional, tag = "27")]
+    pub tls_handshakes_unknown: ::core::option::Option<u64>,
+    /// Time from the first byte of a TLS client's hello to the end of the handshake, of those
+    /// that were completed.
+    #[prost(message, optional, tag = "28")]
+    pub tls_handshake_duration: ::core::option::Option<Histogram>,
 }
 /// A base-2 exponential histogram of durations, as OpenTelemetry and Prometheus
 /// native histograms have it: bucket i holds what is above 2^((offset+i)/2^scale)

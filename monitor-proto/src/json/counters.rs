@@ -85,6 +85,18 @@ impl Responses {
     }
 }
 
+impl Counters {
+    /// TLS handshakes that failed; `None` where they were not counted.
+    #[must_use]
+    pub fn tls_failed(&self) -> Option<u64> {
+        let (alert, end) = (
+            self.tls_handshakes_failed_alert,
+            self.tls_handshakes_failed_end,
+        );
+        Some(alert?.saturating_add(end?))
+    }
+}
+
 impl From<&v1::Counters> for Counters {
     fn from(c: &v1::Counters) -> Self {
         Self::new(c, protocol::seen(c))

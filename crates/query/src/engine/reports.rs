@@ -351,6 +351,7 @@ fn of_endpoint(counting: &mut Counting, name: &str, series: &Series, last: Last)
     for (histogram, of) in [
         ("speedmimi_exchange_duration_seconds", "exchange"),
         ("speedmimi_connect_duration_seconds", "connect"),
+        ("speedmimi_tls_handshake_duration_seconds", "tls"),
     ] {
         if name.strip_prefix(histogram) == Some("_bucket")
             && let Ok(le) = series.label("le").parse()
@@ -440,20 +441,20 @@ fn finish(mut counting: Counting) -> v1::Endpoint {
             ))
         };
         let (totals, window) = (histogram(|b| b.1), histogram(|b| b.2));
-        if of == "connect" {
-            counting.totals.connect_duration = totals;
-            counting.window.connect_duration = window;
-        } else {
-            counting
-                .totals
-                .http
-                .get_or_insert_default()
-                .exchange_duration = totals;
-            counting
-                .window
-                .http
-                .get_or_insert_default()
-                .exchange_duration = window;
+        for (counters, histogram) in [
+            (&mut counting.totals, totals),
+            (&mut counting.window, window),
+        ] {
+            if of == "connect" {
+                counters.connect_duration = histogram;
+                continue;
+            }
+            let http = counters.http.get_or_insert_default();
+            if of == "tls" {
+                http.tls_handshake_duration = histogram;
+            } else {
+                http.exchange_duration = histogram;
+            }
         }
     }
     v1::Endpoint {
