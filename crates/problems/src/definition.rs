@@ -56,7 +56,7 @@ const WELL_BELOW: f64 = 0.8;
 const NEARLY: f64 = 0.97;
 
 /// In the order of `Kind::ALL`.
-pub(crate) const DEFINITIONS: [Definition; 24] = [
+pub(crate) const DEFINITIONS: [Definition; 25] = [
     Definition {
         kind: Kind::ConnectFailures,
         name: "connect_failures",
@@ -141,6 +141,24 @@ pub(crate) const DEFINITIONS: [Definition; 24] = [
         severity: Severity::Warning,
         critical_from: 0.25,
         minimum: "10 requests, 3 of them reset",
+        open_after: 2,
+    },
+    Definition {
+        kind: Kind::TlsHandshakes,
+        name: "tls_handshakes",
+        meaning: "TLS handshakes with a backend, or of a listener's clients, fail.",
+        subject: "backend, listener",
+        formula: "(tls_handshakes_failed_alert + tls_handshakes_failed_end) ÷ (the same + tls_handshakes_completed)",
+        source: "tls_handshakes_completed, tls_handshakes_failed_alert, tls_handshakes_failed_end",
+        next: "alerts: compare certificates (their dates, names and authorities), versions and cipher suites of both sides, the log \
+               of who sent the alert names it; connections that end: the server does not speak TLS, or is too slow for its peer; at a \
+               listener alone these may be scanners",
+        unit: Unit::Ratio,
+        threshold: 0.2,
+        stays_at: WELL_BELOW,
+        severity: Severity::Warning,
+        critical_from: 0.5,
+        minimum: "10 handshakes, 3 of them failed",
         open_after: 2,
     },
     Definition {

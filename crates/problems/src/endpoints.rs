@@ -97,6 +97,8 @@ pub(crate) fn judge(scene: &mut Scene<'_>) {
         server_errors(scene, one, &of_errors, &causes);
         let of_requests = recent(RESPONSES_MIN, ERRORS_MIN, |d| (d.requests, d.unanswered));
         unanswered(scene, one, &of_requests, resets_are_told);
+        let of_handshakes = recent(RESPONSES_MIN, ERRORS_MIN, Digest::tls_handshakes);
+        tls_handshakes(scene, one, &of_handshakes);
         let of_segments = recent(SEGMENTS_MIN, RETRANSMITS_MIN, |d| {
             (d.segments, d.retransmits)
         });
@@ -307,6 +309,40 @@ fn resets(scene: &mut Scene<'_>, one: One<'_>, recent: &Recent) {
                 "{} resets the connection of {} of the requests",
                 one.called(),
                 percent(ratio)
+            ),
+            figures,
+        )
+    });
+}
+
+fn tls_handshakes(scene: &mut Scene<'_>, one: One<'_>, recent: &Recent) {
+    let (of, part) = recent.sum.tls_handshakes();
+    let share = Share {
+        kind: Kind::TlsHandshakes,
+        part,
+        of,
+        part_min: ERRORS_MIN,
+        of_min: RESPONSES_MIN,
+    };
+    share.measure(scene, one, recent, |ratio| {
+        let [completed, alert, end] = recent.sum.tls;
+        let of = |name: &str, n: u32| evidence(name, f64::from(n), "handshakes");
+        let figures = vec![
+            evidence("failed_ratio", ratio, "ratio"),
+            of("tls_handshakes_failed_alert", alert),
+            of("tls_handshakes_failed_end", end),
+            of("tls_handshakes_completed", completed),
+        ];
+        let mostly = if alert >= end {
+            "mostly by an alert"
+        } else {
+            "mostly as the connection ends"
+        };
+        (
+            format!(
+                "{} of the TLS handshakes with {} fail, {mostly}",
+                percent(ratio),
+                one.called()
             ),
             figures,
         )

@@ -54,6 +54,8 @@ pub(crate) struct Digest {
     pub(crate) reset_before: u32,
     /// Connections that the peer reset within a response.
     pub(crate) reset_within: u32,
+    /// TLS handshakes that were completed, failed by an alert, and by an end.
+    pub(crate) tls: [u32; 3],
     pub(crate) segments: u32,
     pub(crate) retransmits: u32,
     pub(crate) round_trips: u32,
@@ -113,6 +115,14 @@ impl Digest {
                 .unwrap_or_default(),
             ..Self::default()
         };
+        if let Some(http) = &window.http {
+            let tls = [
+                http.tls_handshakes_completed,
+                http.tls_handshakes_failed_alert,
+                http.tls_handshakes_failed_end,
+            ];
+            digest.tls = tls.map(|n| narrow(n.unwrap_or(0)));
+        }
         if let Some(http) = http {
             digest.requests = narrow(http.requests);
             digest.unanswered = narrow(http.requests_without_response);
@@ -152,7 +162,8 @@ impl Digest {
         for (sum, n) in sums {
             *sum = sum.saturating_add(n);
         }
-        for (sum, n) in self.failed.iter_mut().zip(other.failed) {
+        let of_tls = self.tls.iter_mut().zip(other.tls);
+        for (sum, n) in self.failed.iter_mut().zip(other.failed).chain(of_tls) {
             *sum = sum.saturating_add(n);
         }
         self.round_trip_us += other.round_trip_us;
@@ -166,6 +177,13 @@ impl Digest {
     /// Connections that the peer reset before or within a response.
     pub(crate) fn resets(&self) -> u32 {
         self.reset_before.saturating_add(self.reset_within)
+    }
+
+    /// TLS handshakes that are over, and those of them that failed.
+    pub(crate) fn tls_handshakes(&self) -> (u32, u32) {
+        let [completed, alert, end] = self.tls;
+        let failed = alert.saturating_add(end);
+        (completed.saturating_add(failed), failed)
     }
 
     /// Attempts to connect that have ended one way or the other.

@@ -13,6 +13,7 @@ pub enum Kind {
     ServerErrors,
     UnansweredRequests,
     Resets,
+    TlsHandshakes,
     AcceptQueueOverflow,
     ListenOverflow,
     AcceptQueueFilling,
@@ -36,12 +37,13 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds; of two problems of the same severity the earlier kind is the worse.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ConnectFailures,
         Self::AgentSilent,
         Self::ServerErrors,
         Self::UnansweredRequests,
         Self::Resets,
+        Self::TlsHandshakes,
         Self::AcceptQueueOverflow,
         Self::ListenOverflow,
         Self::AcceptQueueFilling,

@@ -312,6 +312,29 @@ const CASES: &[(Kind, Place, Severity, &str, Inject)] = &[
         },
     ),
     (
+        Kind::TlsHandshakes,
+        Place::Backend,
+        Severity::Critical,
+        "60 % of the TLS handshakes with backend app/b1 (10.0.3.1:8080) fail, mostly by an alert",
+        |_, report| {
+            let http = http(faulty(report));
+            http.tls_handshakes_completed = Some(40);
+            http.tls_handshakes_failed_alert = Some(50);
+            http.tls_handshakes_failed_end = Some(10);
+        },
+    ),
+    (
+        Kind::TlsHandshakes,
+        Place::Listener,
+        Severity::Warning,
+        "25 % of the TLS handshakes with listener www (10.0.0.1:80) fail, mostly as the connection ends",
+        |_, report| {
+            let http = http(report.endpoints[0].window.as_mut().unwrap());
+            http.tls_handshakes_completed = Some(30);
+            http.tls_handshakes_failed_end = Some(10);
+        },
+    ),
+    (
         Kind::ListenOverflow,
         Place::Host,
         Severity::Critical,
