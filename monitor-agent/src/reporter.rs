@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use delivery::{Progress, SharedSpool, lock};
+use kernel_sample::ClientPrefixes;
 use monitor_proto::ReportKey;
 use monitor_proto::v1;
 use prost::Message;
@@ -47,6 +49,7 @@ pub struct Reporter {
     progress: Arc<Progress>,
     names: Arc<FollowedFiles>,
     awaited: Awaited,
+    client_prefixes: Option<ClientPrefixes>,
     // Of the window that is open: kept until its report is durable.
     samples: VecDeque<Sample>,
     reasons: BTreeSet<String>,
@@ -92,6 +95,8 @@ pub struct ReporterParts {
     pub names: Arc<FollowedFiles>,
     /// What is not there yet.
     pub awaited: Awaited,
+    /// How much of clients' addresses may be told.
+    pub client_prefixes: Option<ClientPrefixes>,
 }
 
 impl Reporter {
@@ -114,6 +119,7 @@ impl Reporter {
             progress: parts.progress,
             names: parts.names,
             awaited: parts.awaited,
+            client_prefixes: parts.client_prefixes,
             samples: VecDeque::new(),
             reasons,
             lost: Arc::default(),
@@ -150,7 +156,8 @@ impl Reporter {
         let (key, closed, baseline) = {
             let mut spool = lock(&self.spool);
             reading.environment.spool_losses = spool.losses().by_reason().into();
-            let closed = self.windows.close(spool.next_key(), reading, samples);
+            let mut closed = self.windows.close(spool.next_key(), reading, samples);
+            shorten_clients(&mut closed.report, self.client_prefixes);
             let baseline = closed.baseline.encode();
             let key = spool.append(&closed.report.encode_to_vec(), &baseline)?;
             (key, closed, baseline)
@@ -192,6 +199,28 @@ impl OwnLosses {
             ("samples_failed", self.shared.failures()),
             ("reports_held_back", lost(&self.lost.reports_held_back)),
         ]
+    }
+}
+
+/// Leaves of clients' addresses in the list of sockets what may be told of them, where
+/// that is less than by default.
+fn shorten_clients(report: &mut v1::Report, prefixes: Option<ClientPrefixes>) {
+    if prefixes == Some(ClientPrefixes::default()) {
+        return;
+    }
+    let downstream = i32::from(v1::Role::Downstream);
+    let shortened = |text: &str| -> String {
+        let address = text.parse::<SocketAddr>().ok();
+        let known = address.zip(prefixes);
+        known.map_or_else(String::new, |(address, prefixes)| {
+            SocketAddr::new(prefixes.client(address.ip()), address.port()).to_string()
+        })
+    };
+    for socket in &mut report.top_sockets {
+        if socket.role == downstream {
+            socket.remote = shortened(&socket.remote);
+            socket.client = shortened(&socket.client);
+        }
     }
 }
 

@@ -208,6 +208,7 @@ pub async fn run(
         progress: Arc::clone(&progress),
         names: Arc::clone(&names),
         awaited: awaited.clone(),
+        client_prefixes: config.client_prefixes,
     });
     let metrics_source = metrics::Source {
         shared: sampler.shared(),

@@ -74,6 +74,15 @@ fn vm() -> v1::Report {
         backend("files", "127.0.2.2:9000"),
         backend("pay", "127.0.3.1:9000"),
     ];
+    r.clients = Some(v1::Clients {
+        prefix_v4: 32,
+        prefix_v6: 64,
+        top: vec![v1::Client {
+            address: "127.0.8.1".into(),
+            bytes_sent: 4_096,
+            ..Default::default()
+        }],
+    });
     r.losses_totals = [("samples_dropped".to_owned(), 5)].into();
     r
 }

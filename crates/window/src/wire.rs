@@ -78,9 +78,14 @@ fn http_counters(c: &EndpointCounters) -> v1::HttpCounters {
         tls_handshakes_failed_end: Some(c.tls_ended(Outcome::End)),
         tls_handshakes_unknown: Some(c.tls_ended(Outcome::Unknown)),
         // Hardly any endpoint speaks TLS: no histogram for all others.
-        tls_handshake_duration: (c.tls_handshakes != 0).then(|| durations(&c.tls_handshake)),
+        tls_handshake_duration: saw_tls(c).then(|| durations(&c.tls_handshake)),
         exchange_duration: Some(durations(&c.exchange)),
     )
+}
+
+/// A handshake may begin in one window and be over in another one.
+fn saw_tls(c: &EndpointCounters) -> bool {
+    c.tls_handshakes != 0 || c.tls_handshake.buckets.iter().any(|n| *n != 0)
 }
 
 fn durations(d: &Durations) -> v1::Histogram {
@@ -156,6 +161,15 @@ mod tests {
             [11, 1, 2, 3, 4].map(Some)
         );
         assert_eq!(http.tls_handshake_duration.unwrap().count, 1);
+        // It began in the window before.
+        c.tls_handshakes = 0;
+        let http = counters(&c, true).http.unwrap();
+        assert_eq!(http.tls_handshake_duration.unwrap().count, 1);
+        c.tls_handshake.buckets[40] = 0;
+        assert_eq!(
+            counters(&c, true).http.unwrap().tls_handshake_duration,
+            None
+        );
     }
 
     #[test]

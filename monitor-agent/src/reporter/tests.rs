@@ -69,6 +69,7 @@ fn start() -> Running {
         progress: Arc::default(),
         names: Arc::default(),
         awaited: Awaited::default(),
+        client_prefixes: Some(ClientPrefixes::default()),
     });
     Running {
         dir,
@@ -169,5 +170,36 @@ fn every_reason_of_a_loss_is_documented() {
             document.contains(&row),
             "docs/metrics.md has no row for {reason}"
         );
+    }
+}
+
+#[test]
+fn what_may_not_be_told_of_a_client_is_in_no_socket_either() {
+    let socket = |role: v1::Role, remote: &str, client: &str| v1::SocketSummary {
+        role: role.into(),
+        remote: remote.into(),
+        client: client.into(),
+        ..Default::default()
+    };
+    let of = |prefixes: Option<&str>| {
+        let mut report = v1::Report {
+            top_sockets: vec![
+                socket(v1::Role::Downstream, "203.0.113.7:5", "[2001:db8:1:2::3]:6"),
+                socket(v1::Role::Upstream, "198.51.100.7:80", ""),
+            ],
+            ..Default::default()
+        };
+        shorten_clients(&mut report, prefixes.map(|text| text.parse().unwrap()));
+        let sockets = report.top_sockets.into_iter();
+        sockets.map(|s| (s.remote, s.client)).collect::<Vec<_>>()
+    };
+    let backend = ("198.51.100.7:80".to_owned(), String::new());
+    for (prefixes, remote, client) in [
+        (Some("32,64"), "203.0.113.7:5", "[2001:db8:1:2::3]:6"),
+        (Some("24,48"), "203.0.113.0:5", "[2001:db8:1::]:6"),
+        (None, "", ""),
+    ] {
+        let expected = [(remote.to_owned(), client.to_owned()), backend.clone()];
+        assert_eq!(of(prefixes), expected, "{prefixes:?}");
     }
 }

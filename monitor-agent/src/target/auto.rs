@@ -18,7 +18,7 @@ use kernel_sample::{Target, container};
 
 use super::{Roots, processes};
 
-/// How many are watched: each has counters of its own, of 9 MB with two processors.
+/// How many are watched: each has counters of its own, of 13 MB with two processors.
 const PROXIES_MAX: usize = 64;
 
 /// How many directories of cgroups are looked into.
