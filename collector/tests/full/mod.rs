@@ -85,7 +85,9 @@ pub fn full(host: &str, sequence: u64) -> v1::Report {
                 *place = n * sequence;
             }
         }
-        totals.connect_duration = totals.http.as_ref().unwrap().exchange_duration.clone();
+        let http = totals.http.as_mut().unwrap();
+        http.tls_handshake_duration = http.exchange_duration.clone();
+        totals.connect_duration = http.exchange_duration.clone();
     }
     report
 }
