@@ -1,7 +1,5 @@
 //! What is kept of the newest response, and what it tells at the connection's end.
 
-use core::arch::asm;
-
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use monitor_common::{
     counters::EndpointCounters,
@@ -14,7 +12,7 @@ use monitor_common::{
 use crate::{
     count::{bump, bump_at, hide},
     maps, packets,
-    payload::Packet,
+    payload::{self, Packet},
 };
 
 #[inline(always)]
@@ -57,7 +55,7 @@ pub(crate) fn keep_head(
         let result = unsafe { bpf_skb_load_bytes(skb, from, to, HEAD_BYTES as u32) };
         (HEAD_BYTES as u32, result)
     } else if left >= START_BYTES as u32 {
-        let left = a_part(left);
+        let left = payload::part::<{ START_BYTES as i32 }, { HEAD_BYTES as i32 }>(left);
         // SAFETY: fewer bytes are loaded than the head has.
         (left, unsafe { bpf_skb_load_bytes(skb, from, to, left) })
     } else {
@@ -74,26 +72,6 @@ pub(crate) fn keep_head(
         (*answer).is_to_head = u8::from(exchange.method == Method::Head as u8);
         (&raw mut (*answer).head_len).write_volatile(kept as u8);
     }
-}
-
-/// Shows the verifier the bounds of a length from 16 to 223, in the register that has it:
-/// older ones do not know that it is the one that was compared, where it was on the stack
-/// meanwhile.
-#[inline(always)]
-fn a_part(len: u32) -> u32 {
-    const _: () = assert!(START_BYTES == 16 && HEAD_BYTES == 224);
-    let mut len = u64::from(len);
-    // SAFETY: four instructions on a register.
-    unsafe {
-        asm!(
-            "if {len} > 15 goto +1",
-            "{len} = 16",
-            "if {len} < 224 goto +1",
-            "{len} = 223",
-            len = inout(reg) len,
-        );
-    }
-    len as u32
 }
 
 /// Keeps the last bytes of a segment that belongs to a response.

@@ -99,3 +99,24 @@ fn one_to_64(len: u32) -> u32 {
     unsafe { asm!("{len} += -1", "{len} &= 63", "{len} += 1", len = inout(reg) len) };
     len as u32
 }
+
+/// Shows the verifier the bounds of a length from `LOW` on and below `HIGH`, in the
+/// register that has it: older ones do not know that it is the one that was compared,
+/// where it was on the stack meanwhile.
+#[inline(always)]
+pub(crate) fn part<const LOW: i32, const HIGH: i32>(len: u32) -> u32 {
+    let mut len = u64::from(len);
+    // SAFETY: four instructions on a register.
+    unsafe {
+        asm!(
+            "if {len} >= {low} goto +1",
+            "{len} = {low}",
+            "if {len} < {high} goto +1",
+            "{len} = {low}",
+            len = inout(reg) len,
+            low = const LOW,
+            high = const HIGH,
+        );
+    }
+    len as u32
+}

@@ -6,7 +6,10 @@ use monitor_common::{
     proxy_header::HEADER_BYTES,
 };
 
-use crate::{maps, payload::Packet};
+use crate::{
+    maps,
+    payload::{self, Packet},
+};
 
 /// Keeps a header that begins at a place in a segment, where one was just found.
 #[inline(always)]
@@ -38,6 +41,7 @@ pub(crate) fn keep(
         let result = unsafe { bpf_skb_load_bytes(skb, from, to, HEADER_BYTES as u32) };
         (HEADER_BYTES as u32, result)
     } else if left >= START_BYTES as u32 {
+        let left = payload::part::<{ START_BYTES as i32 }, { HEADER_BYTES as i32 }>(left);
         // SAFETY: fewer bytes are loaded than there is room for.
         (left, unsafe { bpf_skb_load_bytes(skb, from, to, left) })
     } else {
