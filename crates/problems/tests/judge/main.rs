@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
 
 mod memory;
+mod order;
 mod queues;
 
 use fastrand::Rng;
@@ -785,24 +786,5 @@ fn a_host_that_does_not_report_is_late_and_then_silent() {
     assert_eq!(
         silence(&host, &Thresholds::try_new(&["agent_silent=off"]).unwrap()),
         None
-    );
-}
-
-#[test]
-fn the_worst_comes_first() {
-    let mut watched = Watched::new(1);
-    let mut problems = Vec::new();
-    for _ in 0..4 {
-        problems = watched.next(|host, report| {
-            for wanted in [Kind::AgentNotes, Kind::DiskFull, Kind::ConnectFailures] {
-                let mut cases = CASES.iter();
-                let case = cases.find(|case| case.0 == wanted).unwrap();
-                case.4(host, report);
-            }
-        });
-    }
-    assert_eq!(
-        kinds(&problems),
-        ["connect_failures", "disk_full", "agent_notes"]
     );
 }
