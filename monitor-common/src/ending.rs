@@ -83,8 +83,11 @@ pub struct Close {
     pub packets_out: u32,
     /// Segments with payload that were sent.
     pub data_segs_out: u32,
-    /// `None` where packets are not looked at.
-    pub resets: Option<Resets>,
+    /// Whether packets are looked at.  An `Option` would leave its value to chance where
+    /// there is none, which verifiers take for a read of what was not written.
+    pub sees_packets: bool,
+    /// Those among the packets, where these are looked at.
+    pub resets: Resets,
 }
 
 /// How the connection ended whose socket enters CLOSE now.  `keepalive` says whether
@@ -100,9 +103,7 @@ pub fn ending(
     if stream.has(Stream::TIMED_OUT) {
         return Ending::Timeout;
     }
-    if let Some(resets) = close.resets
-        && resets.is_taken(now.rcv_nxt)
-    {
+    if close.sees_packets && close.resets.is_taken(now.rcv_nxt) {
         return Ending::ResetReceived;
     }
     let outstanding = now.snd_nxt != now.snd_una;
@@ -129,21 +130,21 @@ pub fn ending(
 #[inline(always)]
 fn abrupt(stream: &Stream, now: &Reading, close: &Close, keepalive: Option<bool>) -> Ending {
     let never_used = !stream.has(Stream::ACTIVE_OPEN | Stream::OUR_FIN) && close.data_segs_out == 0;
-    match close.resets {
+    match close.sees_packets {
         // Sent before the state changes: the peer has not answered a probe.
-        Some(resets) if resets.sent != 0 => match keepalive {
+        true if close.resets.sent != 0 => match keepalive {
             Some(true) => Ending::Timeout,
             Some(false) => Ending::ResetSent,
             None => Ending::Other,
         },
         // Nobody has accepted it when the listener was closed.
-        Some(_) if never_used => Ending::ResetSent,
+        true if never_used => Ending::ResetSent,
         // Our FIN waited behind a closed window.
-        Some(_) if close.from == state::FIN_WAIT1 => Ending::Timeout,
+        true if close.from == state::FIN_WAIT1 => Ending::Timeout,
         // Thrown away, and not by the timer.
-        None if now.snd_nxt != now.snd_una => Ending::ResetReceived,
+        false if now.snd_nxt != now.snd_una => Ending::ResetReceived,
         // Nor by a probe, of a window that stayed closed to our FIN or of an idle peer.
-        None if keepalive == Some(false) && !never_used && close.from != state::FIN_WAIT1 => {
+        false if keepalive == Some(false) && !never_used && close.from != state::FIN_WAIT1 => {
             Ending::ResetReceived
         }
         _ => Ending::Other,
@@ -177,7 +178,8 @@ mod tests {
                     released: false,
                     packets_out: 0,
                     data_segs_out: 1,
-                    resets: Some(Resets::default()),
+                    sees_packets: true,
+                    resets: Resets::default(),
                 },
                 keepalive: Some(false),
             }
@@ -195,7 +197,7 @@ mod tests {
                 ..Stream::default()
             };
             let blind = Close {
-                resets: None,
+                sees_packets: false,
                 ..self.close
             };
             let told = |close: &Close| ending(&stream, &self.now, close, || self.keepalive);
@@ -203,12 +205,12 @@ mod tests {
         }
     }
 
-    fn received(seq: u32) -> Option<Resets> {
-        Some(Resets {
+    fn received(seq: u32) -> Resets {
+        Resets {
             received_seq: seq,
             received: 1,
             ..Resets::default()
-        })
+        }
     }
 
     #[test]
@@ -268,7 +270,7 @@ mod tests {
                 ..Resets::default()
             };
             let case = Case::from(state::ESTABLISHED).with(|c| {
-                c.close.resets = Some(sent);
+                c.close.resets = sent;
                 c.keepalive = keepalive;
             });
             case.told().0

@@ -101,8 +101,9 @@ pub(crate) fn read_held(
     );
 }
 
-/// At the end of a connection: a handshake that is under way.
-#[inline(always)]
+/// At the end of a connection: a handshake that is under way.  A function of its own, as
+/// what clients' connections add up to is.
+#[inline(never)]
 pub(crate) fn end(sk: *mut bpf_sock, exchange: &Exchange, counters: *mut EndpointCounters) {
     if exchange.protocol != Exchange::TLS || sk.is_null() {
         return;
