@@ -397,8 +397,8 @@ pub struct RunArgs {
     /// What the kernel's programs look at
     #[arg(long, value_enum, default_value_t = LevelName::Http)]
     pub level: LevelName,
-    /// How many bits of a client's address count, of IPv4 and of IPv6: reports tell who
-    /// uses the listeners; off tells of no client
+    /// How many bits of clients' IPv4 and IPv6 addresses reports keep, such as 24,48; with
+    /// `off` they have no clients
     #[arg(long, value_name = "BITS,BITS|off", default_value = "32,64")]
     pub client_prefix: ClientPrefix,
     /// Directory of the pins, on a BPF filesystem

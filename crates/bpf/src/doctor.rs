@@ -177,8 +177,8 @@ fn programs() -> (Check, Option<OwnedFd>) {
                     "those that read heads of HTTP to their ends are refused: {}",
                     chain(error)
                 ),
-                "requests that are pipelined or follow an early answer may be missed; a newer \
-                 kernel takes them"
+                "pipelined requests and those behind an early response may be missed, and how TLS \
+                 handshakes end is unknown; a newer kernel accepts them"
                     .into(),
             ),
             (None, None) => check(

@@ -14,8 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use globset::{Glob, GlobBuilder};
-use kernel_sample::{Target, container};
+use globset::{GlobBuilder, GlobMatcher};
+use kernel_sample::{
+    Target,
+    container::{self, Container},
+};
 use serde_json::Value;
 use window::ContainerNames;
 
@@ -68,15 +71,15 @@ pub struct Pod {
 #[derive(Clone, Debug)]
 pub struct ContainerPattern {
     text: String,
-    glob: Glob,
+    glob: GlobMatcher,
 }
 
 /// The same for pods, as `NAMESPACE/NAME`.
 #[derive(Clone, Debug)]
 pub struct PodPattern {
     text: String,
-    namespace: Glob,
-    name: Glob,
+    namespace: GlobMatcher,
+    name: GlobMatcher,
 }
 
 macro_rules! by_text {
@@ -123,7 +126,7 @@ impl std::str::FromStr for PodPattern {
     }
 }
 
-fn glob(part: &str, whole: &str) -> Result<Glob, String> {
+fn glob(part: &str, whole: &str) -> Result<GlobMatcher, String> {
     if part.is_empty() || whole.len() > 256 {
         return Err(format!(
             "`{whole}`: write a name, or a pattern such as web-*"
@@ -131,24 +134,23 @@ fn glob(part: &str, whole: &str) -> Result<Glob, String> {
     }
     GlobBuilder::new(part)
         .build()
+        .map(|glob| glob.compile_matcher())
         .map_err(|error| format!("`{whole}`: {}", error.kind()))
 }
 
 impl ContainerPattern {
     fn fits(&self, container: &Running) -> bool {
         let by_id = self.text.len() >= SHORT_ID_DIGITS && container.id.starts_with(&self.text);
-        let matcher = self.glob.compile_matcher();
-        by_id
-            || matcher.is_match(&container.id)
-            || container.names.iter().any(|n| matcher.is_match(n))
+        let mut names = container.names.iter().chain([&container.id]);
+        by_id || names.any(|name| self.glob.is_match(name))
     }
 }
 
 impl PodPattern {
     fn fits(&self, pod: &Pod) -> bool {
-        let fits = |glob: &Glob, text: &str| glob.compile_matcher().is_match(text);
-        (pod.name.as_ref())
-            .is_some_and(|(space, name)| fits(&self.namespace, space) && fits(&self.name, name))
+        (pod.name.as_ref()).is_some_and(|(namespace, name)| {
+            self.namespace.is_match(namespace) && self.name.is_match(name)
+        })
     }
 }
 
@@ -203,7 +205,7 @@ pub(super) struct Chosen {
 /// The containers that run, by their cgroups; a bounded search.
 #[must_use]
 pub fn running(roots: &Roots) -> Vec<Running> {
-    let mut found: Vec<Running> = Vec::new();
+    let mut found: Vec<(Running, Container)> = Vec::new();
     let mut open = VecDeque::from([(roots.cgroup.clone(), None)]);
     let mut searched = 0;
     while let Some((dir, above)) = open.pop_front() {
@@ -223,20 +225,30 @@ pub fn running(roots: &Roots) -> Vec<Running> {
                     .ok()?;
                 Some(Pod { target, name: None })
             });
-            found.push(Running {
+            let running = Running {
                 target,
-                id: of.id,
+                id: of.id.clone(),
                 runtime: of.runtime,
                 names: Vec::new(),
                 pod,
-            });
+            };
+            found.push((running, of));
         }
         let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
         let inner = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
         open.extend(inner.map(|e| (e.path(), own.clone())));
     }
-    name(&mut found, &roots.host);
-    found
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let files = Names::read(&roots.host);
+    for (one, container) in &mut found {
+        one.names = files.of(container);
+        if let Some(pod) = &mut one.pod {
+            pod.name = files.pod(&one.target.label);
+        }
+    }
+    found.into_iter().map(|(one, _)| one).collect()
 }
 
 fn below(dir: &Path, mount: &Path) -> String {
@@ -244,33 +256,47 @@ fn below(dir: &Path, mount: &Path) -> String {
     format!("/{}", below.display())
 }
 
-fn name(found: &mut [Running], host: &Path) {
-    if found.is_empty() {
-        return;
-    }
-    let storage = storage_names(&host.join(STORAGE));
-    let of_kubelet = kubelet_containers(&host.join(KUBELET_CONTAINERS));
-    let pods = kubelet_pods(&host.join(KUBELET_PODS));
-    for one in found {
-        if one.runtime == "docker" {
-            one.names.extend(docker_name(host, &one.id));
-        }
-        one.names
-            .extend(storage.get(&one.id).cloned().unwrap_or_default());
-        if let Some(own) = of_kubelet.get(&one.id) {
-            one.names.push(own.clone());
-        }
-        if let Some(pod) = &mut one.pod {
-            pod.name = pod_name(&pods, &one.target.label);
-        }
-    }
+/// What runtimes call containers, as their files have it now.
+struct Names<'a> {
+    host: &'a Path,
+    storage: BTreeMap<String, Vec<String>>,
+    kubelet: BTreeMap<String, String>,
+    pods: BTreeMap<String, (String, String)>,
 }
 
-/// The id of a static pod has no dashes.
-fn pod_name(pods: &BTreeMap<String, (String, String)>, label: &str) -> Option<(String, String)> {
-    let uid = container::pod_uid(label)?;
-    let plain = uid.replace('-', "");
-    pods.get(&uid).or_else(|| pods.get(&plain)).cloned()
+impl<'a> Names<'a> {
+    fn read(host: &'a Path) -> Self {
+        Self {
+            host,
+            storage: storage_names(&host.join(STORAGE)),
+            kubelet: kubelet_containers(&host.join(KUBELET_CONTAINERS)),
+            pods: kubelet_pods(&host.join(KUBELET_PODS)),
+        }
+    }
+
+    /// Those of a container, the one that its user gave first.
+    fn of(&self, container: &Container) -> Vec<String> {
+        let mut names: Vec<_> = self
+            .kubelet
+            .get(&container.id)
+            .cloned()
+            .into_iter()
+            .collect();
+        if container.runtime == "docker" {
+            names.extend(docker_name(self.host, &container.id));
+        }
+        names.extend(self.storage.get(&container.id).cloned().unwrap_or_default());
+        names
+    }
+
+    /// Namespace and name of the pod that a cgroup belongs to, or is.
+    fn pod(&self, label: &str) -> Option<(String, String)> {
+        let uid = container::pod_uid(label)?;
+        // The id of a static pod has no dashes.
+        let plain = uid.replace('-', "");
+        let found = self.pods.get(&uid).or_else(|| self.pods.get(&plain));
+        found.cloned()
+    }
 }
 
 /// What targets are called that are containers or pods; read again when others are
@@ -299,18 +325,11 @@ impl RunningNames {
             return;
         }
         self.read_at = Some(Instant::now());
-        let storage = storage_names(&host.join(STORAGE));
-        let of_kubelet = kubelet_containers(&host.join(KUBELET_CONTAINERS));
-        let pods = kubelet_pods(&host.join(KUBELET_PODS));
+        let files = Names::read(host);
         let names = |target: &&Target| {
-            let of = container::of(&target.label);
-            let name = of.and_then(|of| {
-                let docker = || docker_name(host, &of.id);
-                let storage = || storage.get(&of.id)?.first().cloned();
-                let kubelet = of_kubelet.get(&of.id).cloned();
-                kubelet.or_else(docker).or_else(storage)
-            });
-            let (namespace, pod) = pod_name(&pods, &target.label).unwrap_or_default();
+            let name = container::of(&target.label)
+                .and_then(|container| files.of(&container).into_iter().next());
+            let (namespace, pod) = files.pod(&target.label).unwrap_or_default();
             let names = ContainerNames {
                 name: name.unwrap_or_default(),
                 pod,

@@ -107,9 +107,10 @@ fn load(
                     let error = daemon::error_chain(&error);
                     tracing::warn!(
                         error,
-                        "the kernel's verifier lets heads of HTTP not be read to their ends: a \
-                         request behind an early response may be missed, and a pipelined one; \
-                         a newer kernel reads them"
+                        "the kernel's verifier refuses the programs that read heads of HTTP to \
+                         their ends and follow TLS handshakes: pipelined requests and those behind \
+                         an early response may be missed, and how handshakes end is unknown; a \
+                         newer kernel accepts them"
                     );
                 }
                 return Ok(Loaded { ebpf, parts });
