@@ -211,4 +211,12 @@ mod tests {
             assert!(read.is_ok(), "scale {scale}: {read:?} of {text}");
         }
     }
+
+    #[test]
+    fn a_ratio_that_is_read_is_the_one_that_was_written() {
+        // Without `float_roundtrip` serde_json reads the number next to it.
+        let text = "0.23193473193473194";
+        let read: f64 = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    }
 }

@@ -17,6 +17,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::eventually::wait_until;
+
 use super::{
     framing::{BodyLength, Decoder, Progress},
     outcome::Classes,
@@ -125,6 +127,22 @@ impl Origin {
     pub fn counts(&self) -> OriginCounts {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// What it has carried, once each of its connections is closed on both
+    /// sides: a peer that closed first has its last packet by then.
+    ///
+    /// # Panics
+    ///
+    /// When a connection is still open after a minute.
+    #[track_caller]
+    #[must_use]
+    pub fn ended(&self) -> OriginCounts {
+        wait_until("the origin's connections are closed", || {
+            let counts = self.counts();
+            counts.closed == counts.connections
+        });
+        self.counts()
+    }
 }
 
 impl Drop for Origin {
@@ -204,9 +222,10 @@ impl Server {
                 connection.watches_write = write;
             }
         } else {
+            // Who sees the count finds the socket closed.
+            self.connections[at] = None;
             counts.closed += 1;
             drop(counts);
-            self.connections[at] = None;
             self.free.push(at);
         }
         Ok(())

@@ -30,9 +30,9 @@ fn agrees(ip: &str) {
     let outcome = send(Load::on(address).connections(8).requests(800).mix(mix()));
     let (frontend, backend) = haproxy.statistics().unwrap();
     haproxy.stop().unwrap();
+    let served = origin.ended();
     let sums = scene.end();
 
-    let served = origin.counts();
     assert_endpoint(&sums, "downstream", address, &downstream(&outcome));
     assert_endpoint(&sums, "upstream", origin.address(), &upstream(&served));
 

@@ -65,14 +65,10 @@ fn killed_for_20_seconds() {
         collector,
         cgroup,
     };
+    let served = origin.ended();
     let sums = scene.end();
     assert_endpoint(&sums, "downstream", address, &downstream(&outcome));
-    assert_endpoint(
-        &sums,
-        "upstream",
-        origin.address(),
-        &upstream(&origin.counts()),
-    );
+    assert_endpoint(&sums, "upstream", origin.address(), &upstream(&served));
 }
 
 /// Every sequence number of the agent's epoch is there once.

@@ -42,18 +42,17 @@ fn summed_up() {
     let outcome = send(load.mix(mix));
     let listens = proxy.address();
     proxy.stop().unwrap();
+    let served = origins.each_ref().map(Origin::ended);
     // Its end sends the last report.
     let left = scene.agent.stop().unwrap();
 
     let by_backend = ask(&binaries, &scene.collector, &["--by", "backend"]);
     assert_eq!(by_backend["rows_total"], 2);
-    for origin in &origins {
-        let counts = origin.counts();
+    for (address, counts) in addresses.into_iter().zip(&served) {
         assert!(counts.requests > 0, "both were asked");
-        assert_part(part_of(&by_backend, origin.address()), &counts);
+        assert_part(part_of(&by_backend, address), counts);
     }
-    let mut both = origins[0].counts();
-    let other = origins[1].counts();
+    let [mut both, other] = served;
     both.connections += other.connections;
     both.requests += other.requests;
     both.responses += other.responses;
