@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use export::metrics::{Kind, Labels, head, line};
 use problems::{Problem, Problems};
 
-use crate::problems::Figures;
+use crate::problems::JudgementStats;
 
 /// Problems with a series of their own: the worst of them.
 pub(crate) const PROBLEMS_MAX: usize = 10_000;
 
 /// A series for each problem, and how many there are.
-pub(crate) fn problems(now: &Problems, figures: &Figures) -> String {
+pub(crate) fn problems(now: &Problems, stats: &JudgementStats) -> String {
     let mut out = String::new();
     let name = "speedmimi_problem";
     let help = "1 for each problem there is now; docs/problems.md explains each kind.";
@@ -33,19 +33,19 @@ pub(crate) fn problems(now: &Problems, figures: &Figures) -> String {
             "speedmimi_collector_judged_windows_total",
             Kind::Counter,
             "Windows that were judged for problems.",
-            read(&figures.windows),
+            read(&stats.windows),
         ),
         (
             "speedmimi_collector_unjudged_windows_total",
             Kind::Counter,
             "Windows that were not judged for problems, as there was no memory for it.",
-            read(&figures.left_out),
+            read(&stats.left_out),
         ),
         (
             "speedmimi_collector_judgement_bytes",
             Kind::Gauge,
             "Memory that holds the last windows of all hosts for the judgement, about.",
-            read(&figures.bytes),
+            read(&stats.bytes),
         ),
     ] {
         head(&mut out, name, kind, help);

@@ -38,12 +38,12 @@ struct Shared {
     thresholds: RwLock<Arc<Thresholds>>,
     /// By the host's id; only those with problems.
     judged: RwLock<BTreeMap<String, Arc<[Problem]>>>,
-    figures: Figures,
+    stats: JudgementStats,
 }
 
 /// What the judgement says of itself.
 #[derive(Debug, Default)]
-pub(crate) struct Figures {
+pub(crate) struct JudgementStats {
     /// Windows that were judged.
     pub(crate) windows: AtomicU64,
     /// Windows for which there was no room.
@@ -76,7 +76,7 @@ impl Judgement {
             fleet: fleet.clone(),
             thresholds: RwLock::new(Arc::new(thresholds)),
             judged: RwLock::default(),
-            figures: Figures::default(),
+            stats: JudgementStats::default(),
         });
         let weak = Arc::downgrade(&shared);
         thread::Builder::new()
@@ -95,8 +95,8 @@ impl Judgement {
         *kept = Arc::new(thresholds);
     }
 
-    pub(crate) fn figures(&self) -> &Figures {
-        &self.0.figures
+    pub(crate) fn stats(&self) -> &JudgementStats {
+        &self.0.stats
     }
 
     /// What is wrong now: the worst `most`, and how many there are.
@@ -172,15 +172,15 @@ fn judge_one(shared: &Shared, budget: &Budget, host: &HostState, all: &mut HashM
     if all.get(id).is_some_and(|kept| kept.last == Some(newest)) {
         return;
     }
-    let figures = &shared.figures;
-    let taken = figures.bytes.load(Relaxed);
+    let stats = &shared.stats;
+    let taken = stats.bytes.load(Relaxed);
     let has_room = taken < BYTES_MAX as u64 || all.contains_key(id);
     let mut room = budget.open(Use::Scrapes, &"problems".into());
     let report = match host.report(&mut room) {
         Ok(Some(report)) if has_room => report,
         Ok(None) => return,
         Ok(Some(_)) | Err(_) => {
-            figures.left_out.fetch_add(1, Relaxed);
+            stats.left_out.fetch_add(1, Relaxed);
             return;
         }
     };
@@ -190,9 +190,9 @@ fn judge_one(shared: &Shared, budget: &Budget, host: &HostState, all: &mut HashM
     kept.judge.observe(&report, Some(received_ns), &thresholds);
     kept.last = Some(newest);
     let before = std::mem::replace(&mut kept.bytes, kept.judge.bytes());
-    figures.bytes.fetch_add(kept.bytes as u64, Relaxed);
-    figures.bytes.fetch_sub(before as u64, Relaxed);
-    figures.windows.fetch_add(1, Relaxed);
+    stats.bytes.fetch_add(kept.bytes as u64, Relaxed);
+    stats.bytes.fetch_sub(before as u64, Relaxed);
+    stats.windows.fetch_add(1, Relaxed);
     let found = kept.judge.problems();
     let mut judged = shared
         .judged
@@ -207,7 +207,7 @@ fn judge_one(shared: &Shared, budget: &Budget, host: &HostState, all: &mut HashM
 
 fn forget(shared: &Shared, id: &str, all: &mut HashMap<String, Kept>) {
     if let Some(kept) = all.remove(id) {
-        shared.figures.bytes.fetch_sub(kept.bytes as u64, Relaxed);
+        shared.stats.bytes.fetch_sub(kept.bytes as u64, Relaxed);
     }
     let mut judged = shared
         .judged

@@ -57,7 +57,7 @@ async fn problems(state: &State) -> Result<String, Problem> {
     let judgement = state.judgement.clone();
     let written = state.pool.run(move || {
         let now = judgement.now(&Wanted::default(), PROBLEMS_MAX);
-        problem_metrics::problems(&now, judgement.figures())
+        problem_metrics::problems(&now, judgement.stats())
     });
     Ok(written.await?)
 }

@@ -16,7 +16,7 @@ pub struct EndpointSnapshot {
     /// Which endpoint.
     pub id: EndpointId,
     /// What was counted.
-    pub figures: Figures,
+    pub counts: SnapshotCounts,
 }
 
 /// All endpoints at one moment, each target's in an order that stays while none
@@ -29,9 +29,9 @@ pub struct CounterSnapshot {
     pub losses: Vec<(&'static str, u64)>,
 }
 
-/// The figures of a snapshot, since counting began.
+/// What a snapshot has of an endpoint, since counting began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct SnapshotCounts {
     /// Connections that began, adopted ones too.
     pub begun: u64,
     /// Connections that ended in any way.
@@ -61,7 +61,7 @@ const fn word(offset: usize) -> usize {
     offset / size_of::<u64>()
 }
 
-impl Figures {
+impl SnapshotCounts {
     /// Adds what one stripe has, given its first words.
     pub fn add(&mut self, words: &[u64; WORDS]) {
         let sum = |words: &[u64]| words.iter().fold(0u64, |sum, n| sum.wrapping_add(*n));
@@ -84,21 +84,18 @@ impl CounterSnapshot {
     /// Connections of all endpoints that are open now.
     #[must_use]
     pub fn connections_active(&self) -> u64 {
-        let active = self
-            .endpoints
-            .iter()
-            .map(|e| e.figures.connections_active());
+        let active = self.endpoints.iter().map(|e| e.counts.connections_active());
         active.sum()
     }
 }
 
 impl From<&EndpointSample> for EndpointSnapshot {
     fn from(sample: &EndpointSample) -> Self {
-        let mut figures = Figures::default();
-        figures.add(&std::array::from_fn(|i| sample.counters.words()[i]));
+        let mut counts = SnapshotCounts::default();
+        counts.add(&std::array::from_fn(|i| sample.counters.words()[i]));
         Self {
             id: sample.id.clone(),
-            figures,
+            counts,
         }
     }
 }
@@ -113,7 +110,7 @@ mod tests {
     use crate::EndpointAddress;
 
     #[test]
-    fn a_snapshot_has_the_figures_of_all_counters() {
+    fn a_snapshot_has_the_sums_of_all_counters() {
         let mut counters = Box::new(EndpointCounters::ZERO);
         for (n, word) in (1..).zip(counters.words_mut()) {
             *word = n * n;
@@ -127,13 +124,13 @@ mod tests {
             counters,
             since_unix_ns: 1,
         };
-        let figures = EndpointSnapshot::from(&sample).figures;
+        let counts = EndpointSnapshot::from(&sample).counts;
         let c = &sample.counters;
         let failed: u64 = c.connections_failed.iter().sum();
-        assert_eq!(figures.begun, c.connections_opened + c.connections_adopted);
-        assert_eq!(figures.ended, c.closed() + failed);
+        assert_eq!(counts.begun, c.connections_opened + c.connections_adopted);
+        assert_eq!(counts.ended, c.closed() + failed);
         assert_eq!(
-            (figures.srtt_sum_us, figures.srtt_samples),
+            (counts.srtt_sum_us, counts.srtt_samples),
             (c.srtt_sum_us, c.srtt_samples)
         );
     }

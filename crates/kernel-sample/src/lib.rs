@@ -18,7 +18,7 @@ mod target;
 pub use client::{
     ClientPrefixes, EndedConnections, InvalidPrefixes, Settled, TargetClients, client,
 };
-pub use counter_snapshot::{CounterSnapshot, EndpointSnapshot, Figures};
+pub use counter_snapshot::{CounterSnapshot, EndpointSnapshot, SnapshotCounts};
 pub use instant::Instant;
 pub use kernel::{EndpointAddress, EndpointId, EndpointSample, KernelSample, SocketSample};
 pub use listener::ListenerSample;

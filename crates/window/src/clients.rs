@@ -41,7 +41,8 @@ const TARGETS_GONE_MAX: usize = 64;
 /// was not seen.
 const ABOVE_MAX: u8 = 10;
 
-type Figures = [u64; CLIENT_FIGURES];
+/// In the order of the fields of [`ClientCounters`].
+type ClientCounts = [u64; CLIENT_FIGURES];
 
 /// What was told of one target's clients and is not over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub struct ToldClients {
 /// that is not settled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Told {
-    pub(super) figures: Figures,
+    pub(super) figures: ClientCounts,
     /// How many windows in a row found less than that.
     pub(super) above: u8,
 }
@@ -86,7 +87,7 @@ pub(super) fn compare(
     if let Some(baseline) = baseline {
         told.clone_from(&baseline.clients);
     }
-    let mut window: HashMap<IpAddr, Figures> = HashMap::new();
+    let mut window: HashMap<IpAddr, ClientCounts> = HashMap::new();
     let mut of_target: HashMap<&str, Vec<&SocketSample>> = HashMap::new();
     for socket in sockets {
         let target = &*socket.endpoint.target;
@@ -136,9 +137,9 @@ fn was_reported(baseline: Option<&Baseline>, target: &TargetClients) -> bool {
 /// What one client's connections carried.
 #[derive(Clone, Copy, Debug, Default)]
 struct Now {
-    all: Figures,
+    all: ClientCounts,
     /// Of it, what changes no more.
-    settled: Figures,
+    settled: ClientCounts,
 }
 
 fn now(
@@ -167,7 +168,7 @@ fn now(
 
 /// What a live connection of a listener carried, as the programs will add it up at its
 /// end; `None` where they will not, or have done so.
-fn live(socket: &SocketSample) -> Option<Figures> {
+fn live(socket: &SocketSample) -> Option<ClientCounts> {
     let storage = socket.live.storage.as_ref()?;
     let (stream, exchange) = (&storage.stream, &storage.exchange);
     let is_open = stream.is_followed() && !stream.has(Stream::ENDED);
@@ -199,7 +200,7 @@ fn settle(
     before: Option<ToldClients>,
     now: &HashMap<IpAddr, Now>,
     is_known: bool,
-    window: &mut HashMap<IpAddr, Figures>,
+    window: &mut HashMap<IpAddr, ClientCounts>,
 ) -> ToldClients {
     let before = before.map(|before| before.clients).unwrap_or_default();
     let mut clients = BTreeMap::new();
@@ -232,7 +233,7 @@ fn settle(
             }
             *next = next.saturating_sub(settled[i]);
         }
-        if next != Figures::default() {
+        if next != ClientCounts::default() {
             let told = Told {
                 figures: next,
                 above: above % ABOVE_MAX,
@@ -256,7 +257,7 @@ impl ToldClients {
     }
 }
 
-fn add(sum: &mut Figures, figures: &Figures) {
+fn add(sum: &mut ClientCounts, figures: &ClientCounts) {
     for (sum, figure) in sum.iter_mut().zip(figures) {
         *sum = sum.saturating_add(*figure);
     }
@@ -264,7 +265,11 @@ fn add(sum: &mut Figures, figures: &Figures) {
 
 /// The clients that are told: those with the most bytes, then those with the most
 /// connections.
-fn message(prefixes: ClientPrefixes, window: HashMap<IpAddr, Figures>, http: bool) -> v1::Clients {
+fn message(
+    prefixes: ClientPrefixes,
+    window: HashMap<IpAddr, ClientCounts>,
+    http: bool,
+) -> v1::Clients {
     let bytes = |c: &ClientCounters| Reverse(c.bytes_received.saturating_add(c.bytes_sent));
     let all = window.into_iter().map(|(c, f)| (c, ClientCounters::of(f)));
     let mut all: Vec<(IpAddr, ClientCounters)> = all.collect();

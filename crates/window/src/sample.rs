@@ -2,7 +2,7 @@
 //! that a thousand of them stay small whatever the number of endpoints.
 
 use host_metrics::gauges::Gauges;
-use kernel_sample::{EndpointId, EndpointSnapshot, Figures};
+use kernel_sample::{EndpointId, EndpointSnapshot, SnapshotCounts};
 use std::collections::HashMap;
 
 /// One sample.
@@ -24,21 +24,21 @@ pub fn round_trips(
     earlier: &[EndpointSnapshot],
     later: &[EndpointSnapshot],
 ) -> Vec<(EndpointId, u64)> {
-    let mut elsewhere: Option<HashMap<&EndpointId, Figures>> = None;
+    let mut elsewhere: Option<HashMap<&EndpointId, SnapshotCounts>> = None;
     let mut means = Vec::new();
     for (i, now) in later.iter().enumerate() {
         let before = match earlier.get(i) {
-            Some(same_place) if same_place.id == now.id => same_place.figures,
+            Some(same_place) if same_place.id == now.id => same_place.counts,
             // One was added or retired.
             _ => {
-                let all = || earlier.iter().map(|e| (&e.id, e.figures)).collect();
+                let all = || earlier.iter().map(|e| (&e.id, e.counts)).collect();
                 let elsewhere = elsewhere.get_or_insert_with(all);
                 elsewhere.get(&now.id).copied().unwrap_or_default()
             }
         };
-        let figures = now.figures;
-        let samples = figures.srtt_samples.saturating_sub(before.srtt_samples);
-        let sum_us = figures.srtt_sum_us.saturating_sub(before.srtt_sum_us);
+        let counts = now.counts;
+        let samples = counts.srtt_samples.saturating_sub(before.srtt_samples);
+        let sum_us = counts.srtt_sum_us.saturating_sub(before.srtt_sum_us);
         if let Some(mean_us) = sum_us.checked_div(samples) {
             means.push((now.id.clone(), mean_us));
         }
@@ -53,6 +53,6 @@ pub fn saw_traffic(earlier: &[EndpointSnapshot], later: &[EndpointSnapshot]) -> 
 }
 
 fn activity(endpoints: &[EndpointSnapshot]) -> u64 {
-    let counts = endpoints.iter().map(|e| e.figures.activity);
+    let counts = endpoints.iter().map(|e| e.counts.activity);
     counts.fold(0, u64::wrapping_add)
 }

@@ -112,8 +112,8 @@ fn samples_slow_down_without_traffic_and_the_newest_is_there_for_all() {
     running.busy.store(true, Ordering::Relaxed);
     eventually("traffic brings the pace back", || {
         let newest = shared.newest.load_full().unwrap();
-        let figures = newest.kernel.as_ref().unwrap().endpoints[0].figures;
-        figures.activity > 0 && newest.interval < Duration::from_millis(100)
+        let counts = newest.kernel.as_ref().unwrap().endpoints[0].counts;
+        counts.activity > 0 && newest.interval < Duration::from_millis(100)
     });
     assert!(!shared.samples.drain().is_empty());
 }

@@ -33,9 +33,9 @@ pub(crate) trait OwnCounters {
 
 /// What a connection carried: payload received and sent, segments received, sent
 /// and sent again.
-pub(crate) type Figures = [u64; FIGURES];
+pub(crate) type StreamCounters = [u64; STREAM_COUNTERS];
 
-const FIGURES: usize = 5;
+const STREAM_COUNTERS: usize = 5;
 
 /// One adopted connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,9 +47,9 @@ pub(crate) struct Entry {
     pub(crate) flags: u8,
     /// When it was adopted, or when what it carried was last added to the
     /// counters.
-    pub(crate) base: Figures,
+    pub(crate) base: StreamCounters,
     /// When it was looked at last.
-    pub(crate) last: Figures,
+    pub(crate) last: StreamCounters,
 }
 
 /// How a connection ended.
@@ -76,7 +76,7 @@ impl Entry {
     }
 
     /// What is in no counter yet.
-    pub(crate) fn pending(&self) -> Figures {
+    pub(crate) fn pending(&self) -> StreamCounters {
         std::array::from_fn(|i| self.last[i].saturating_sub(self.base[i]))
     }
 
@@ -89,7 +89,7 @@ impl Entry {
 const COOKIE: usize = 0;
 const IDENTITY: usize = 1;
 const BASE: usize = 2;
-const LAST: usize = BASE + FIGURES;
+const LAST: usize = BASE + STREAM_COUNTERS;
 
 // The journal's words; it lies where the first entry would.
 const ARMED: usize = 0;
@@ -106,7 +106,7 @@ const END_COUNT: usize = END + 1;
 /// An end that no counter counts.
 const NO_END: u64 = u64::MAX;
 
-const _: () = assert!(LAST + FIGURES <= ENTRY_WORDS && END_COUNT < ENTRY_WORDS);
+const _: () = assert!(LAST + STREAM_COUNTERS <= ENTRY_WORDS && END_COUNT < ENTRY_WORDS);
 
 macro_rules! counted {
     ($($field:ident)*) => {
@@ -192,8 +192,8 @@ impl<W: Words> Journal<W> {
             return false;
         };
         self.places.insert(entry.cookie, place);
-        self.write_figures(place, BASE, &entry.base);
-        self.write_figures(place, LAST, &entry.last);
+        self.write_counters(place, BASE, &entry.base);
+        self.write_counters(place, LAST, &entry.last);
         let mut counts = [0; COUNTED.len()];
         counts[ADOPTED] = 1;
         self.commit(place, entry, false, &counts, Ended::Counted, counters);
@@ -204,15 +204,15 @@ impl<W: Words> Journal<W> {
     pub(crate) fn copy(&mut self, entry: &Entry) {
         if let Some(place) = self.free.pop() {
             self.places.insert(entry.cookie, place);
-            self.write_figures(place, BASE, &entry.base);
-            self.write_figures(place, LAST, &entry.last);
+            self.write_counters(place, BASE, &entry.base);
+            self.write_counters(place, LAST, &entry.last);
             self.set(place, IDENTITY, entry.identity());
             self.set(place, COOKIE, entry.cookie);
         }
     }
 
     /// Notes what was seen of a connection.
-    pub(crate) fn observe(&mut self, cookie: u64, last: &Figures, flags: u8) {
+    pub(crate) fn observe(&mut self, cookie: u64, last: &StreamCounters, flags: u8) {
         let Some(&place) = self.places.get(&cookie) else {
             return;
         };
@@ -220,7 +220,7 @@ impl<W: Words> Journal<W> {
             flags,
             ..self.read(place)
         };
-        self.write_figures(place, LAST, last);
+        self.write_counters(place, LAST, last);
         self.set(place, IDENTITY, entry.identity());
     }
 
@@ -239,7 +239,7 @@ impl<W: Words> Journal<W> {
         };
         let mut entry = self.read(place);
         let mut counts = [0; COUNTED.len()];
-        counts[..FIGURES].copy_from_slice(&entry.pending());
+        counts[..STREAM_COUNTERS].copy_from_slice(&entry.pending());
         counts[UNACKED] = unacked;
         if keep {
             entry.flags |= Entry::GONE;
@@ -293,7 +293,7 @@ impl<W: Words> Journal<W> {
         }
         if self.words.get(REBASE) != 0 {
             let last = self.read(place).last;
-            self.write_figures(place, BASE, &last);
+            self.write_counters(place, BASE, &last);
         }
         self.set(place, IDENTITY, self.words.get(IDENTITY_THEN));
         self.set(place, COOKIE, self.words.get(COOKIE_THEN));
@@ -304,8 +304,8 @@ impl<W: Words> Journal<W> {
         self.words.set(place * ENTRY_WORDS + word, value);
     }
 
-    fn write_figures(&mut self, place: usize, at: usize, figures: &Figures) {
-        for (i, figure) in figures.iter().enumerate() {
+    fn write_counters(&mut self, place: usize, at: usize, counters: &StreamCounters) {
+        for (i, figure) in counters.iter().enumerate() {
             self.set(place, at + i, *figure);
         }
     }

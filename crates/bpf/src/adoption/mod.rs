@@ -23,7 +23,7 @@ use monitor_common::{
     slot_key::SlotKey,
 };
 
-use self::journal::{ENTRY_WORDS, Ended, Entry, Figures, Journal, OwnCounters, Words};
+use self::journal::{ENTRY_WORDS, Ended, Entry, Journal, OwnCounters, StreamCounters, Words};
 use crate::{
     cgroup2::cgroups,
     error::{KernelError, failed},
@@ -268,14 +268,14 @@ impl Adoption {
 
     fn add<B: Books>(&mut self, socket: &LiveSocket, role: Role, slot: u32, books: &B) {
         let flags = reading::flags(socket);
-        let figures = reading::figures(socket, role, flags, &Figures::default());
+        let counters = reading::counters(socket, role, flags, &StreamCounters::default());
         let entry = Entry {
             cookie: socket.cookie,
             slot,
             role: role as u8,
             flags,
-            base: figures,
-            last: figures,
+            base: counters,
+            last: counters,
         };
         let mark = Adopted {
             slot,
@@ -349,7 +349,7 @@ impl Adoption {
         entry.flags |= last.flags;
         entry.flags &= !Entry::MISSING;
         self.journal
-            .observe(socket.cookie, &last.figures, entry.flags);
+            .observe(socket.cookie, &last.counters, entry.flags);
         self.end(&entry, ending, last.unacked, books);
     }
 
@@ -368,8 +368,8 @@ impl Adoption {
                 continue;
             };
             let flags = (entry.flags & !Entry::MISSING) | reading::flags(socket);
-            let figures = reading::figures(socket, role, flags, &entry.last);
-            self.journal.observe(socket.cookie, &figures, flags);
+            let counters = reading::counters(socket, role, flags, &entry.last);
+            self.journal.observe(socket.cookie, &counters, flags);
         }
     }
 

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use kernel_sample::LiveSocket;
 use monitor_common::{adopted::Adopted, ending::Ending, endpoint::Role, tcp::state};
 
-use super::journal::{Entry, Figures};
+use super::journal::{Entry, StreamCounters};
 
 /// Who opened a connection.  Where nothing is on its way the acknowledged SYN
 /// tells; else the ports that the cgroup listens on.
@@ -42,8 +42,13 @@ pub(crate) fn flags(socket: &LiveSocket) -> u8 {
 }
 
 /// What a connection carried so far.  The kernel's counts of segments have 32
-/// bits; they go on from the figures before.
-pub(crate) fn figures(socket: &LiveSocket, role: Role, flags: u8, before: &Figures) -> Figures {
+/// bits; they go on from the counters before.
+pub(crate) fn counters(
+    socket: &LiveSocket,
+    role: Role,
+    flags: u8,
+    before: &StreamCounters,
+) -> StreamCounters {
     let reading = &socket.reading;
     let peer_fin = u64::from(flags & Entry::PEER_FIN != 0);
     let wide = |now: u32, before: u64| {
@@ -64,7 +69,7 @@ pub(crate) fn figures(socket: &LiveSocket, role: Role, flags: u8, before: &Figur
 
 /// What a connection had carried at its end.
 pub(crate) struct Last {
-    pub(crate) figures: Figures,
+    pub(crate) counters: StreamCounters,
     pub(crate) unacked: u64,
     pub(crate) flags: u8,
     /// The kernel had erased what the connection carried, as it does where a
@@ -78,7 +83,7 @@ pub(crate) fn last(socket: &LiveSocket, role: Role, entry: &Entry, released: u8)
     let reading = &socket.reading;
     if reading.segs_in == 0 && entry.last[2] > 0 {
         return Last {
-            figures: entry.last,
+            counters: entry.last,
             unacked: 0,
             flags: 0,
             erased: true,
@@ -93,7 +98,7 @@ pub(crate) fn last(socket: &LiveSocket, role: Role, entry: &Entry, released: u8)
     }
     let sent = socket.acknowledged(role);
     Last {
-        figures: figures(socket, role, entry.flags | flags, &entry.last),
+        counters: counters(socket, role, entry.flags | flags, &entry.last),
         unacked: socket.payload_sent.saturating_sub(sent),
         flags,
         erased: false,
@@ -201,7 +206,7 @@ mod tests {
         let entry = Entry::default();
         let of = |socket: &LiveSocket, released| {
             let last = last(socket, Role::Upstream, &entry, released);
-            (last.figures[0], last.figures[1], last.unacked)
+            (last.counters[0], last.counters[1], last.unacked)
         };
         // Our SYN and our FIN, and the peer's FIN that was read.
         let closed = live(state::CLOSE, 102, 51, 100);
@@ -224,10 +229,10 @@ mod tests {
     fn counts_of_32_bits_go_on() {
         let before = [0, 0, u64::from(u32::MAX) - 1, 4, 0];
         let socket = live(state::ESTABLISHED, 0, 0, 0);
-        let figures = figures(&socket, Role::Downstream, 0, &before);
-        assert_eq!(figures[2..], [u64::from(u32::MAX) + 4, 4, 0]);
+        let counters = counters(&socket, Role::Downstream, 0, &before);
+        assert_eq!(counters[2..], [u64::from(u32::MAX) + 4, 4, 0]);
         let older = [0, 0, 5, 4, 0];
-        let behind = super::figures(&socket, Role::Downstream, 0, &older);
+        let behind = super::counters(&socket, Role::Downstream, 0, &older);
         assert_eq!(behind[2], 5);
     }
 
@@ -240,6 +245,6 @@ mod tests {
         let mut erased = live(state::CLOSE, 0, 0, 0);
         erased.reading = Reading::default();
         let last = last(&erased, Role::Downstream, &entry, state::ESTABLISHED);
-        assert!(last.erased && last.figures == entry.last);
+        assert!(last.erased && last.counters == entry.last);
     }
 }

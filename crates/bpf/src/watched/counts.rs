@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use kernel_sample::{EndpointAddress, Figures, counter_snapshot, counter_snapshot::ADOPTED};
+use kernel_sample::{EndpointAddress, SnapshotCounts, counter_snapshot, counter_snapshot::ADOPTED};
 use monitor_common::{
     counters::{EndpointCounters, WORDS},
     endpoint::{EndpointKey, OTHER_SLOTS, Role, other_slot},
@@ -124,18 +124,18 @@ impl Counts {
     }
 
     /// What a snapshot takes of a slot, over all its stripes.
-    pub(crate) fn figures(&self, slot: u32) -> Figures {
-        let mut figures = Figures::default();
+    pub(crate) fn snapshot(&self, slot: u32) -> SnapshotCounts {
+        let mut counts = SnapshotCounts::default();
         let mut add = |stripe| {
             let mut words = [0; counter_snapshot::WORDS];
             self.counters.words(self.index(slot, stripe), 0, &mut words);
-            figures.add(&words);
+            counts.add(&words);
         };
         (0..self.stripes - 1).for_each(&mut add);
         if self.has_own.borrow()[slot as usize] {
             add(self.stripes - 1);
         }
-        figures
+        counts
     }
 
     /// The connections of all slots that are somebody's.
@@ -143,7 +143,7 @@ impl Counts {
         let mut all = Connections::default();
         let has_owner = |&slot: &u32| slot < OTHER_SLOTS || self.owner(slot).is_some();
         for slot in self.slots().filter(has_owner) {
-            let Figures { begun, ended, .. } = self.figures(slot);
+            let SnapshotCounts { begun, ended, .. } = self.snapshot(slot);
             all.add(Connections { begun, ended });
         }
         all

@@ -12,7 +12,7 @@ use monitor_common::tcp::{Delta, Stream};
 use crate::{
     adoption::{
         Adoption, Books, Rows,
-        journal::{Entry, Figures, peek},
+        journal::{Entry, StreamCounters, peek},
     },
     error::KernelError,
     namespaces::Namespaces,
@@ -240,8 +240,8 @@ impl Live {
     }
 
     /// What adopted connections carried and no counter has yet, by slot.
-    pub(crate) fn pending(&self) -> HashMap<u32, Figures> {
-        let mut pending: HashMap<u32, Figures> = HashMap::new();
+    pub(crate) fn pending(&self) -> HashMap<u32, StreamCounters> {
+        let mut pending: HashMap<u32, StreamCounters> = HashMap::new();
         let mut add = |entry: Entry| {
             let sum = pending.entry(entry.slot).or_default();
             for (sum, figure) in sum.iter_mut().zip(entry.pending()) {

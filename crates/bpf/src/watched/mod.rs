@@ -12,8 +12,8 @@ use std::{cell::RefCell, fs::File, os::unix::fs::MetadataExt as _, sync::Arc};
 
 use aya::Ebpf;
 use kernel_sample::{
-    EndpointAddress, EndpointId, EndpointSample, EndpointSnapshot, Figures, KernelSample, Level,
-    SocketSample, Target, TargetClients,
+    EndpointAddress, EndpointId, EndpointSample, EndpointSnapshot, KernelSample, Level,
+    SnapshotCounts, SocketSample, Target, TargetClients,
 };
 use monitor_common::{
     counters::EndpointCounters, endpoint::Role, losses::LOSSES, meta::Meta, tcp::Delta,
@@ -336,15 +336,16 @@ impl Watched {
             if retired.is_some_and(|retired| retired.holds(slot)) {
                 continue;
             }
-            let figures = self.counts.figures(slot);
+            let counts = self.counts.snapshot(slot);
             // The overflow endpoints exist where something overflowed.
-            let unused = id.address == EndpointAddress::Other && figures == Figures::default();
+            let unused =
+                id.address == EndpointAddress::Other && counts == SnapshotCounts::default();
             // Where another agent gives slots away it may have done so by now.
             if unused || self.counts.tail(slot) != tail {
                 continue;
             }
             let id = id.clone();
-            endpoints.push(EndpointSnapshot { id, figures });
+            endpoints.push(EndpointSnapshot { id, counts });
         }
     }
 
@@ -465,11 +466,11 @@ impl Watched {
         let age_ms = live.age().as_millis().try_into().unwrap_or(u64::MAX);
         sample.live_bytes_age_ms = sample.live_bytes_age_ms.max(age_ms);
         sample.sockets_hidden |= live.hidden();
-        for (slot, figures) in live.pending() {
+        for (slot, counters) in live.pending() {
             let Some(index) = place(rows, slot) else {
                 continue;
             };
-            let [received, sent, packets_received, packets_sent, retransmits] = figures;
+            let [received, sent, packets_received, packets_sent, retransmits] = counters;
             let delta = Delta {
                 bytes_received: received,
                 bytes_sent: sent,
