@@ -49,6 +49,7 @@ impl Resume {
         }
         if key > newest {
             newest = key;
+            spool.found_damaged();
             tracing::warn!(
                 "the spool was emptied, or is an older copy of itself: a new epoch begins, after \
                  what was reported last"

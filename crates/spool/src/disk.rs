@@ -123,7 +123,15 @@ pub struct SystemDisk;
 impl Disk for SystemDisk {
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(dir)
+        builder.recursive(true).mode(0o700).create(dir)?;
+        // An agent may have made it just before it was killed.
+        if let Some(above) = dir.parent().filter(|above| !above.as_os_str().is_empty())
+            && let Err(error) = self.sync_dir(above)
+        {
+            // Not everybody who may use it may read what is above it.
+            tracing::debug!(%error, dir = %above.display(), "the directory cannot be synced");
+        }
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {

@@ -17,7 +17,8 @@
 //! - **Losses.** Every report that is lost is counted, by reason, in the file
 //!   `state`, with how many wait and how much the newest report told: what a report
 //!   tells of is durable before the report is, and a file goes after the state that
-//!   gives it up.  So a loss is told once, whenever the process is killed.
+//!   gives it up.  So a loss is told once, whenever the process is killed, and so is
+//!   that something was found damaged.
 //! - **Damage.** A damaged record is given up, and counted; what is not whole at
 //!   the end is cut off.  It cannot be known whether a record that was cut off had
 //!   been sent, so a new epoch begins.
@@ -183,6 +184,12 @@ impl Spool {
         self.next
     }
 
+    /// Something of it was found missing: until a report is made, whoever opens it is
+    /// told that it is damaged.  Durable with the next epoch.
+    pub fn found_damaged(&mut self) {
+        self.state.untold_damage = true;
+    }
+
     /// The next report is the first of a new epoch, after this one that is known of.
     ///
     /// # Errors
@@ -229,6 +236,7 @@ impl Spool {
         self.next.sequence = self.next.sequence.saturating_add(1);
         self.state.newest = Some(key);
         self.state.told = told;
+        self.state.untold_damage = false;
         self.remove_where(|spool| spool.bytes() > spool.bytes_max);
         self.remove_acknowledged();
         self.write_state();

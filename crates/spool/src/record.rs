@@ -195,13 +195,15 @@ pub struct State {
     pub losses: Losses,
     /// How much of it the newest report told.
     pub told: Losses,
+    /// Whether something was found damaged, or missing, that no report has told.
+    pub untold_damage: bool,
 }
 
 /// The length of the file `state`.
-pub const STATE_BYTES: usize = 116;
+pub const STATE_BYTES: usize = 124;
 
-/// Its lengths before it had losses, and before it had the newest report.
-const EARLIER_STATE_BYTES: [usize; 2] = [44, 28];
+/// Its lengths before it had untold damage, losses, and the newest report.
+const EARLIER_STATE_BYTES: [usize; 3] = [116, 44, 28];
 
 /// The bytes of the file `state`.
 #[must_use]
@@ -217,6 +219,7 @@ pub fn encode_state(state: State) -> Vec<u8> {
     ];
     let losses = [state.losses, state.told].map(Losses::numbers);
     let numbers = numbers.into_iter().chain(losses.into_iter().flatten());
+    let numbers = numbers.chain([u64::from(state.untold_damage)]);
     let mut bytes: Vec<u8> = numbers.flat_map(u64::to_le_bytes).collect();
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes
@@ -246,6 +249,7 @@ fn decode_state_of(bytes: &[u8]) -> Option<State> {
         pending: u64_at(body, 40),
         losses: Losses::at(body, 48),
         told: Losses::at(body, 80),
+        untold_damage: u64_at(body, 112).is_some_and(|n| n != 0),
     })
 }
 
@@ -283,6 +287,7 @@ mod tests {
             pending: Some(5),
             losses: Losses::from_numbers([4, 3, 2, 1]),
             told: Losses::from_numbers([3, 3, 2, 0]),
+            untold_damage: true,
         };
         let bytes = encode_state(state);
         assert_eq!(bytes.len(), STATE_BYTES);
@@ -305,11 +310,15 @@ mod tests {
             ..State::default()
         };
         let mut numbers = vec![KEY.epoch + 1, KEY.epoch, KEY.sequence];
-        for newest in [None, Some(KEY)] {
-            if let Some(newest) = newest {
-                numbers.extend([newest.epoch, newest.sequence]);
+        for fields in 0..3 {
+            if fields == 1 {
+                state.newest = Some(KEY);
+                numbers.extend([KEY.epoch, KEY.sequence]);
+            } else if fields == 2 {
+                state.pending = Some(7);
+                state.losses = Losses::from_numbers([8, 7, 6, 5]);
+                numbers.extend([7, 8, 7, 6, 5, 0, 0, 0, 0]);
             }
-            state.newest = newest;
             let mut bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
             bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
             assert_eq!(decode_state(&bytes), Some(state));
@@ -317,6 +326,7 @@ mod tests {
             let mut over = encode_state(State {
                 pending: Some(5),
                 losses: Losses::from_numbers([4, 3, 2, 1]),
+                untold_damage: true,
                 ..State::default()
             });
             over[..bytes.len()].copy_from_slice(&bytes);

@@ -65,6 +65,7 @@ impl Spool {
         let known = &mut spool.state.losses.damaged;
         *known = known.saturating_add(lost);
         recovered.damaged |= lost > 0;
+        spool.state.untold_damage |= recovered.damaged;
         spool.state.newest = Some(recovered.newest);
         spool.next = ReportKey {
             sequence: last.sequence.saturating_add(1),
@@ -83,6 +84,8 @@ impl Spool {
             spool.rotate = false;
         }
         spool.remove_acknowledged();
+        // An agent before found it, and was killed before it reported.
+        recovered.damaged |= spool.state.untold_damage;
         Ok((spool, recovered))
     }
 
@@ -90,6 +93,8 @@ impl Spool {
     fn scan(&mut self) -> io::Result<(Recovered, u64)> {
         let mut recovered = Recovered::default();
         let mut damaged = 0;
+        // A file that an agent made just before it was killed is not durable by itself.
+        self.directory.sync()?;
         let listed = Segment::list(&*self.directory.disk, &self.directory.path)?;
         self.next_id = listed.taken.saturating_add(1);
         for id in listed.ids {

@@ -14,10 +14,13 @@ mod world;
 use std::{
     env,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     thread,
 };
 
 use collector::Collector;
+use disk::SimulatedDisk;
+use spool::Spool;
 use world::{Faults, World};
 
 /// How many runs each test makes where nobody asks for more.
@@ -58,4 +61,28 @@ fn windows_are_totals_are_the_truth_and_each_loss_is_told_once() {
 #[test]
 fn damage_loses_nothing_in_silence() {
     simulate(Faults::Damage);
+}
+
+/// A segment that an agent made just before it was killed is in its directory, and not
+/// yet for certain.
+#[test]
+fn what_an_agent_finds_at_its_start_is_there_after_a_power_failure() {
+    for seed in 0..50 {
+        for operations in 0..30 {
+            let disk = SimulatedDisk::new(seed);
+            let open = || Spool::open_on(Arc::new(disk.clone()), "/spool".as_ref(), 1 << 20, 1);
+            let (mut spool, _) = open().unwrap();
+            disk.kill_in(operations);
+            let _killed_amid_it = spool.append(b"report", b"baseline");
+            drop(spool);
+            disk.revive();
+            let (_, found) = open().unwrap();
+            disk.fail_power();
+            let (_, left) = open().unwrap();
+            assert_eq!(
+                left.newest, found.newest,
+                "seed {seed}, killed at {operations}"
+            );
+        }
+    }
 }

@@ -55,6 +55,21 @@ fn damage_that_hides_a_record_s_length_hides_no_other_from_the_running_agent() {
 }
 
 #[test]
+fn damage_is_told_until_a_report_is_made_whatever_happens_to_the_agents() {
+    let (dir, _) = filled(5);
+    scribble(&Segment::path(dir.path(), 1), offset(2) + 30);
+    for agent in 1..=3 {
+        let (_, recovered) = open(dir.path(), MIB);
+        assert!(recovered.damaged, "agent {agent} has made no report");
+    }
+    let (mut spool, _) = open(dir.path(), MIB);
+    spool.append(b"it tells", b"").unwrap();
+    drop(spool);
+    let (_, recovered) = open(dir.path(), MIB);
+    assert!(!recovered.damaged, "it was told");
+}
+
+#[test]
 fn a_start_skips_a_damaged_record_and_counts_it() {
     let (dir, _) = filled(5);
     scribble(&Segment::path(dir.path(), 1), offset(2) + 30);
@@ -317,6 +332,7 @@ fn no_number_on_the_disk_is_too_large_to_be_counted_on() {
         pending: Some(u64::MAX),
         losses,
         told: losses,
+        untold_damage: false,
     });
     fs::write(dir.path().join("state"), state).unwrap();
     let (mut spool, _) = open(dir.path(), 8 << 10);
