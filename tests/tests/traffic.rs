@@ -62,13 +62,21 @@ fn both_families_are_spoken() {
 #[test]
 fn a_connection_that_the_origin_closes_is_opened_again() {
     let origin = Origin::on_loopback().unwrap();
-    let close = Exchange {
-        path: "/close/70000".to_owned(),
-        ..Exchange::get(70_000)
-    };
     let outcome = Load::on(origin.address())
         .requests(4)
-        .mix([close])
+        .mix([Exchange::get_closed(70_000)])
+        .run()
+        .unwrap();
+    assert_eq!(outcome.connections, 4);
+    assert_agree(&origin, &outcome);
+}
+
+#[test]
+fn a_connection_is_closed_where_a_request_asks_for_it() {
+    let origin = Origin::on_loopback().unwrap();
+    let outcome = Load::on(origin.address())
+        .requests(4)
+        .mix([Exchange::get(100).closing(true)])
         .run()
         .unwrap();
     assert_eq!(outcome.connections, 4);

@@ -23,7 +23,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve /bytes/N, /chunked/N and /status/CODE; print the counts as a line
+    /// Serve /bytes/N, /chunked/N, /close/N and /status/CODE; print the counts as a line
     /// of JSON for every line on stdin, and end with stdin.
     Origin {
         /// Where to listen; port 0 takes a free one.
@@ -47,6 +47,9 @@ enum Command {
         /// What every connection sends in turn.
         #[arg(long, default_value = "GET /bytes/100")]
         exchange: Vec<Exchange>,
+        /// Ask for the end of the connection with each request.
+        #[arg(long)]
+        close: bool,
     },
     /// Hold both ends of idle connections until it is ended.
     Hold {
@@ -92,8 +95,10 @@ fn run(command: Command) -> Result<()> {
             requests,
             seconds,
             exchange,
+            close,
         } => {
-            let load = Load::on(target).connections(connections).mix(exchange);
+            let mix = exchange.into_iter().map(|one| one.closing(close));
+            let load = Load::on(target).connections(connections).mix(mix);
             let load = match seconds {
                 Some(seconds) => {
                     ensure!(

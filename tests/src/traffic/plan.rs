@@ -39,12 +39,14 @@ pub struct Exchange {
     pub status: u16,
     /// How long the answer's body is, where that is known.
     pub answer: Option<u64>,
+    /// Whether it asks for the end of the connection behind the answer.
+    pub closes: bool,
 }
 
 /// An exchange that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no exchange; write `GET /bytes/100`, `HEAD /bytes/100` or `POST /bytes/100 5000`"
+    "`{0}` is no exchange; write `GET /bytes/100`, `GET /close/100`, `HEAD /bytes/100` or `POST /bytes/100 5000`"
 )]
 pub struct ParseExchangeError(String);
 
@@ -58,6 +60,7 @@ impl Exchange {
             body: Body::None,
             status: 200,
             answer: Some(bytes),
+            closes: false,
         }
     }
 
@@ -110,12 +113,30 @@ impl Exchange {
         }
     }
 
+    /// `GET` of this many bytes, behind which the origin closes its connection.
+    #[must_use]
+    pub fn get_closed(bytes: u64) -> Self {
+        Self {
+            path: format!("/close/{bytes}"),
+            ..Self::get(bytes)
+        }
+    }
+
+    /// Asks for the end of the connection behind the answer, or does not.
+    #[must_use]
+    pub fn closing(self, closes: bool) -> Self {
+        Self { closes, ..self }
+    }
+
     /// The whole request, for this authority.
     pub(super) fn request(&self, authority: &str) -> Outgoing {
         let mut head = format!(
             "{} {} HTTP/1.1\r\nHost: {authority}\r\n",
             self.method, self.path
         );
+        if self.closes {
+            head.push_str("Connection: close\r\n");
+        }
         match self.body {
             Body::None => {
                 head.push_str("\r\n");
@@ -146,25 +167,27 @@ impl fmt::Display for Method {
 impl FromStr for Exchange {
     type Err = ParseExchangeError;
 
-    /// Reads `METHOD /bytes/N [BODY]`.
+    /// Reads `METHOD /bytes/N [BODY]` and `GET /close/N`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseExchangeError(text.to_owned());
         let mut words = text.split_whitespace();
         let method = words.next().ok_or_else(error)?;
         let path = words.next().ok_or_else(error)?;
-        let answered = path
-            .strip_prefix("/bytes/")
-            .and_then(|bytes| bytes.parse().ok())
+        let (kind, bytes) = path
+            .strip_prefix('/')
+            .and_then(|path| path.split_once('/'))
             .ok_or_else(error)?;
+        let answered = bytes.parse().map_err(|_| error())?;
         let sent = words
             .next()
             .map(str::parse)
             .transpose()
             .map_err(|_| error())?;
-        match (method, sent, words.next()) {
-            ("GET", None, None) => Ok(Self::get(answered)),
-            ("HEAD", None, None) => Ok(Self::head(answered)),
-            ("POST", Some(sent), None) => Ok(Self::post(sent, answered)),
+        match (method, kind, sent, words.next()) {
+            ("GET", "bytes", None, None) => Ok(Self::get(answered)),
+            ("GET", "close", None, None) => Ok(Self::get_closed(answered)),
+            ("HEAD", "bytes", None, None) => Ok(Self::head(answered)),
+            ("POST", "bytes", Some(sent), None) => Ok(Self::post(sent, answered)),
             _ => Err(error()),
         }
     }
@@ -178,6 +201,7 @@ mod tests {
     fn exchanges_are_read_as_the_help_writes_them() {
         assert_eq!("GET /bytes/100".parse(), Ok(Exchange::get(100)));
         assert_eq!("HEAD /bytes/7".parse(), Ok(Exchange::head(7)));
+        assert_eq!("GET /close/7".parse(), Ok(Exchange::get_closed(7)));
         assert_eq!("POST /bytes/7 9".parse(), Ok(Exchange::post(9, 7)));
     }
 

@@ -21,7 +21,7 @@ use testkit::{
 };
 
 use self::{
-    matrix::{CASES, Cell, Target, Watching},
+    matrix::{CASES, Cell, KeepAlive, Target, Watching},
     origin::OriginProcess,
 };
 use super::{Panel, Row};
@@ -64,6 +64,9 @@ pub(super) struct Options {
     /// Only answers of this many bytes, in place of 100 and 65,536
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(..=64 << 20))]
     size: Option<u64>,
+    /// Only with this keep-alive, in place of all three
+    #[arg(long, value_enum, value_name = "CONNECTIONS")]
+    keep_alive: Option<KeepAlive>,
     /// How often everything is measured; 24 where nothing is said
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
@@ -107,6 +110,7 @@ pub(super) fn bench(workspace: &Workspace, options: &Options, quick: bool) -> Re
         options.target,
         options.connections.map(usize::from),
         options.size,
+        options.keep_alive,
     );
     if cells.iter().any(|cell| cell.target == Target::Nginx) {
         debian::install_without_starting("nginx-light", "nginx")?;
@@ -227,9 +231,8 @@ impl Bench {
             Command::new(self.binaries.find("speedmimi-loadgen")?)
                 .arg("load")
                 .args(["--target", &target.to_string()])
-                .args(["--connections", &cell.connections.to_string()])
                 .args(["--seconds", &duration.as_secs_f64().to_string()])
-                .args(["--exchange", &format!("GET /bytes/{}", cell.answer_bytes)]),
+                .args(cell.load()),
         )?;
         serde_json::from_str(&text).context("reading what the load generator printed")
     }
@@ -349,7 +352,7 @@ mod tests {
             vec![sample(1.0), sample(10.0)],
             vec![sample(3.0), sample(30.0)],
         ];
-        let cell = matrix::cells(None, None, None)[0];
+        let cell = matrix::cells(None, None, None, None)[0];
         let rows = rows(cell, &samples);
         let ratio = |case: Watching| {
             let name = cell.name(case);
