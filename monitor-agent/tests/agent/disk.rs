@@ -5,6 +5,7 @@ use std::{path::Path, process::Command};
 use tempfile::TempDir;
 
 /// Unmounted when dropped.
+#[derive(Debug)]
 pub(crate) struct Disk(TempDir);
 
 impl Disk {

@@ -7,7 +7,6 @@
 mod collector;
 mod disk;
 mod kernel;
-mod ledger;
 mod metrics;
 mod otlp;
 #[path = "../../../monitor-otlp/tests/receiver/mod.rs"]
@@ -58,8 +57,6 @@ fn main() {
         an_agent_whose_sampler_fails_ends, nothing;
         two_agents_share_neither_spool_nor_socket, nothing;
         reports_say_of_the_host_what_is_configured, nothing;
-        ledger::windows_add_up_whatever_happens_to_the_spool, nothing;
-        ledger::windows_add_up_on_a_disk_that_fills, Disk::missing;
         metrics::the_agent_s_own_metrics_are_served, nothing;
         metrics::prometheus_own_tool_takes_them, metrics::missing_promtool;
         otlp::over_http_the_newest_sums_are_what_was_counted, nothing;

@@ -17,6 +17,38 @@ const SECTOR_BYTES: usize = 512;
 /// Files here are gone with the boot, and have no bound.
 pub(crate) const RUN: &str = "/run";
 
+/// The disk of a host, and what may happen to it.
+pub(crate) trait HostDisk {
+    /// What the agent's files are on.
+    fn files(&self) -> Arc<dyn Disk>;
+
+    /// The process is killed at the n-th operation from now.
+    fn kill_in(&self, operations: u32);
+
+    fn is_killed(&self) -> bool;
+
+    /// Another process begins.
+    fn revive(&self);
+
+    /// Files may take so many bytes more than they do.
+    fn leave_room(&self, bytes: Option<usize>);
+
+    /// What is not durable is lost, there, or there in part.
+    fn fail_power(&self);
+
+    /// The same disk, for whoever wants to look and change nothing.
+    fn fork(&self) -> Self;
+
+    /// The files of a directory.
+    fn copy(&self, dir: &Path) -> BTreeMap<PathBuf, Vec<u8>>;
+
+    /// Only these files are in the directory from now on, durable.
+    fn restore(&self, dir: &Path, files: &BTreeMap<PathBuf, Vec<u8>>);
+
+    /// Flips a bit of a file of the directory.
+    fn flip(&self, dir: &Path);
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct SimulatedDisk(Arc<Mutex<Inner>>);
 
@@ -141,36 +173,37 @@ impl SimulatedDisk {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap()
     }
+}
 
-    /// The process is killed at the n-th operation from now.
-    pub(crate) fn kill_in(&self, operations: u32) {
+impl HostDisk for SimulatedDisk {
+    fn files(&self) -> Arc<dyn Disk> {
+        Arc::new(self.clone())
+    }
+
+    fn kill_in(&self, operations: u32) {
         self.lock().kill_in = Some(operations);
     }
 
-    pub(crate) fn is_killed(&self) -> bool {
+    fn is_killed(&self) -> bool {
         self.lock().is_killed
     }
 
-    /// The same disk, for whoever wants to look and change nothing.
-    pub(crate) fn fork(&self) -> Self {
+    fn fork(&self) -> Self {
         Self(Arc::new(Mutex::new(self.lock().clone())))
     }
 
-    /// Another process begins.
-    pub(crate) fn revive(&self) {
+    fn revive(&self) {
         let mut inner = self.lock();
         (inner.kill_in, inner.is_killed) = (None, false);
     }
 
-    /// Files may take so many bytes more than they do.
-    pub(crate) fn leave_room(&self, bytes: Option<usize>) {
+    fn leave_room(&self, bytes: Option<usize>) {
         let mut inner = self.lock();
         let used = inner.used();
         inner.room = bytes.map(|bytes| used + bytes);
     }
 
-    /// What is not durable is lost, there, or there in part.
-    pub(crate) fn fail_power(&self) {
+    fn fail_power(&self) {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let kept = inner.rng.usize(..=inner.unsynced.len());
@@ -202,8 +235,7 @@ impl SimulatedDisk {
         inner.names = names;
     }
 
-    /// The files of a directory.
-    pub(crate) fn copy(&self, dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn copy(&self, dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         let inner = self.lock();
         let names = inner.names.iter().filter(|(path, _)| path.starts_with(dir));
         names
@@ -211,8 +243,7 @@ impl SimulatedDisk {
             .collect()
     }
 
-    /// Only these files are in the directory from now on, durable.
-    pub(crate) fn restore(&self, dir: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
+    fn restore(&self, dir: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
         let mut inner = self.lock();
         inner.names.retain(|path, _| !path.starts_with(dir));
         for (path, bytes) in files {
@@ -230,8 +261,7 @@ impl SimulatedDisk {
         inner.durable_names = inner.names.clone();
     }
 
-    /// Flips a bit of a file of the directory.
-    pub(crate) fn flip(&self, dir: &Path) {
+    fn flip(&self, dir: &Path) {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let files: Vec<u64> = inner

@@ -21,7 +21,7 @@ use window::{ContainerNames, Environment, Observation, TargetReading, Windows};
 
 use crate::{
     collector::{Collector, Kept},
-    disk::{RUN, SimulatedDisk},
+    disk::{HostDisk, RUN},
 };
 
 const SPOOL: &str = "/spool";
@@ -35,7 +35,10 @@ const START_MS: u64 = 1_763_860_000_000;
 pub(crate) enum Faults {
     /// Nothing: then every figure is exact.
     None,
-    /// Bits flip, files are removed, and older copies restored.
+    /// Files are removed, and older copies restored: every figure is exact unless
+    /// nothing is left that tells what was reported.
+    Replacement,
+    /// Bits flip besides, and clocks are set.
     Damage,
 }
 
@@ -57,6 +60,8 @@ struct Connection {
 struct Made {
     body: Vec<u8>,
     requests: u64,
+    // What was counted since the totals that its window began from.
+    since_baseline: u64,
     // What was counted and in no report yet.
     missing: u64,
     losses_told: u64,
@@ -64,11 +69,11 @@ struct Made {
     says_damage: bool,
 }
 
-pub(crate) struct World<'a> {
+pub(crate) struct World<'a, D> {
     host: String,
     faults: Faults,
     rng: Rng,
-    disk: SimulatedDisk,
+    disk: D,
     collector: &'a Collector,
     kept: Kept,
     agent: Option<Running>,
@@ -86,22 +91,32 @@ pub(crate) struct World<'a> {
     in_windows: u64,
     in_totals_alone: u64,
     in_totals_alone_before: u64,
-    made: BTreeMap<ReportKey, Made>,
+    made: Vec<(ReportKey, Made)>,
+    // What is in two windows, as the older one was forgotten.
+    made_twice: u64,
+    // What the next window begins from.
+    baseline: u64,
     // The agent was killed while it made this one.
     in_doubt: Option<(ReportKey, Made)>,
+    // The last report is in the spool, and not in the checkpoint.
+    is_behind: bool,
+    // Since the last report that is in both.
+    checkpoint_is_lost: bool,
     losses_told: u64,
     says_damage: bool,
     // The spool is another one than the last agent left.
     is_replaced: bool,
+    // It was removed under an agent that has not told so yet.
+    is_removed: bool,
     // Those that the agent knows to be stored, and still does after a restart.
     acknowledged: BTreeSet<ReportKey>,
 }
 
-impl<'a> World<'a> {
-    pub(crate) fn new(seed: u64, faults: Faults, collector: &'a Collector) -> Self {
+impl<'a, D: HostDisk> World<'a, D> {
+    pub(crate) fn new(seed: u64, faults: Faults, disk: D, collector: &'a Collector) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let disk = SimulatedDisk::new(rng.u64(..));
-        let rejects = rng.u8(..4) == 0;
+        // A report whose key is used again would be taken in the end.
+        let rejects = faults != Faults::Replacement && rng.u8(..4) == 0;
         Self {
             host: format!("host-{seed}"),
             faults,
@@ -121,11 +136,16 @@ impl<'a> World<'a> {
             in_windows: 0,
             in_totals_alone: 0,
             in_totals_alone_before: 0,
-            made: BTreeMap::new(),
+            made: Vec::new(),
+            made_twice: 0,
+            baseline: 0,
             in_doubt: None,
+            is_behind: false,
+            checkpoint_is_lost: true,
             losses_told: 0,
             says_damage: false,
             is_replaced: false,
+            is_removed: false,
             acknowledged: BTreeSet::new(),
         }
     }
@@ -151,9 +171,13 @@ impl<'a> World<'a> {
             88 => self.fail_power(),
             89 => self.disk.leave_room(Some(self.rng.usize(..1_500))),
             90..92 => self.disk.leave_room(None),
-            92 => self.unix_ms = self.rng.u64(START_MS / 2..START_MS * 2),
-            93 => self.disconnect(),
+            // With keys that are used again nothing would tell the reports apart.
+            92 if self.faults != Faults::Replacement => {
+                self.unix_ms = self.rng.u64(START_MS / 2..START_MS * 2);
+            }
+            92 | 93 => self.disconnect(),
             _ if self.faults == Faults::None => self.report(),
+            94 | 95 if self.faults == Faults::Replacement => self.report(),
             94 => self.disk.flip(SPOOL.as_ref()),
             95 => {
                 self.kill();
@@ -168,13 +192,15 @@ impl<'a> World<'a> {
                 }
             }
             98 => {
-                self.kill();
-                self.disk.restore(SPOOL.as_ref(), &BTreeMap::new());
-                self.is_replaced = true;
+                if self.faults == Faults::Damage || self.rng.bool() {
+                    self.kill();
+                }
+                self.remove_spool();
             }
             _ => {
                 self.kill();
                 self.disk.restore(RUN.as_ref(), &BTreeMap::new());
+                self.checkpoint_is_lost = true;
             }
         }
         if self.disk.is_killed() {
@@ -190,12 +216,20 @@ impl<'a> World<'a> {
     fn kill(&mut self) {
         self.agent = None;
         self.disk.revive();
+        // Nobody is left who knows of what was removed.
+        self.says_damage |= std::mem::take(&mut self.is_removed);
+    }
+
+    /// Under the agent, where one runs.
+    fn remove_spool(&mut self) {
+        self.disk.restore(SPOOL.as_ref(), &BTreeMap::new());
+        self.is_removed = self.agent.is_some();
+        self.is_replaced = self.agent.is_none();
     }
 
     /// The kernel's counters go with the boot, and what was not reported of them.
     fn fail_power(&mut self) {
-        self.agent = None;
-        self.disk.revive();
+        self.kill();
         self.disk.fail_power();
         self.acknowledged.clear();
         self.reboot();
@@ -204,9 +238,9 @@ impl<'a> World<'a> {
     fn reboot(&mut self) {
         // What is in doubt is of the boot that ends.
         if self.in_doubt.is_some() {
-            let disk = self.disk.fork();
-            disk.leave_room(None);
-            let disk = Arc::new(disk);
+            let copy = self.disk.fork();
+            copy.leave_room(None);
+            let disk = copy.files();
             let opened = Spool::open_on(disk, SPOOL.as_ref(), SPOOL_BYTES, self.unix_ms);
             self.resolve(
                 opened
@@ -218,6 +252,7 @@ impl<'a> World<'a> {
         self.in_totals_alone_before += self.in_totals_alone;
         (self.counted, self.in_windows, self.in_totals_alone) = (0, 0, 0);
         (self.since_unix_ns, self.boot_ms) = (0, 1);
+        (self.is_behind, self.checkpoint_is_lost) = (false, true);
         self.boot += 1;
     }
 
@@ -227,8 +262,7 @@ impl<'a> World<'a> {
 
     fn checkpoint(&self) -> Checkpoint {
         let path = Path::new(RUN).join("agent.checkpoint");
-        let disk = Arc::new(self.disk.clone());
-        Checkpoint::on(disk, path, &self.boot_id(), Path::new("/pins"))
+        Checkpoint::on(self.disk.files(), path, &self.boot_id(), Path::new("/pins"))
     }
 
     /// As the agent does it; the programs are attached once the spool is open.
@@ -237,8 +271,7 @@ impl<'a> World<'a> {
             return;
         }
         self.pass(10);
-        let disk = Arc::new(self.disk.clone());
-        let opened = Spool::open_on(disk, SPOOL.as_ref(), SPOOL_BYTES, self.unix_ms);
+        let opened = Spool::open_on(self.disk.files(), SPOOL.as_ref(), SPOOL_BYTES, self.unix_ms);
         // Killed, or the disk is too full for what is new of a spool.
         let Ok((mut spool, recovered)) = opened else {
             return;
@@ -248,8 +281,18 @@ impl<'a> World<'a> {
         // Without a checkpoint nothing is left that could tell.
         self.says_damage |= self.is_replaced && checkpoint.read().is_none();
         self.is_replaced = false;
+        let kept = checkpoint.read().map(|kept| kept.key).unwrap_or_default();
+        self.forget(recovered.newest.max(kept));
         let resume = Resume::find(&mut spool, recovered, &checkpoint, &boot_id, self.unix_ms);
         let Ok(resume) = resume else { return };
+        self.is_behind &= self.disk.is_killed();
+        let of_this_boot = resume.baseline.as_ref().filter(|b| b.boot_id == boot_id);
+        self.baseline = of_this_boot.map_or(0, |baseline| {
+            let endpoints = baseline.endpoints.values();
+            endpoints
+                .map(|e| e.counters.requests[Method::Get as usize])
+                .sum()
+        });
         self.pass(10);
         if self.since_unix_ns == 0 {
             self.since_unix_ns = self.unix_ms * 1_000_000;
@@ -274,6 +317,24 @@ impl<'a> World<'a> {
             && newest == key
         {
             self.add(key, made);
+            self.is_behind = true;
+        }
+    }
+
+    /// The spool is gone, and with it a report that nobody else has: its window is open
+    /// again.
+    fn forget(&mut self, newest: ReportKey) {
+        if self.is_behind && self.made.last().is_some_and(|(key, _)| *key != newest) {
+            self.is_behind = false;
+            let (_, made) = self.made.pop().unwrap();
+            let told = if made.is_unknown {
+                &mut self.in_totals_alone
+            } else {
+                self.made_twice -= made.twice();
+                &mut self.in_windows
+            };
+            *told -= made.missing;
+            self.losses_told -= made.losses_told;
         }
     }
 
@@ -330,7 +391,7 @@ impl<'a> World<'a> {
         let key = agent.spool.next_key();
         let closed = agent.windows.close(key, self.observation(&agent), &[]);
         let missing = self.counted - self.in_windows - self.in_totals_alone;
-        let made = Made::of(&closed.report, missing);
+        let made = Made::of(&closed.report, missing, self.counted - self.baseline);
         assert_eq!(totals(&closed.report), self.counted, "totals are true");
         let baseline = closed.baseline.encode();
         match agent.spool.append(&made.body, &baseline) {
@@ -340,6 +401,10 @@ impl<'a> World<'a> {
                 agent.windows.commit(closed);
                 agent.reasons.clear();
                 self.add(key, made);
+                self.baseline = self.counted;
+                self.is_removed = false;
+                self.is_behind = self.disk.is_killed();
+                self.checkpoint_is_lost &= self.is_behind;
             }
             Err(_) if self.disk.is_killed() => self.in_doubt = Some((key, made)),
             Err(_) => {}
@@ -355,15 +420,28 @@ impl<'a> World<'a> {
         } else {
             self.in_windows += made.missing;
         }
-        if !made.is_unknown && self.faults == Faults::None {
-            assert_eq!(made.requests, made.missing, "{key:?}");
+        if self.faults != Faults::Damage {
+            let is_whole = made.requests == made.missing;
+            assert!(
+                is_whole || self.checkpoint_is_lost,
+                "{key:?}: a checkpoint tells"
+            );
+            let expected = if made.is_unknown {
+                0
+            } else {
+                made.since_baseline
+            };
+            assert_eq!(made.requests, expected, "{key:?}");
+            self.made_twice += made.twice();
+        }
+        if self.faults == Faults::None {
+            assert_eq!(made.twice(), 0, "{key:?}");
+            let is_new = self.made.iter().all(|(made, _)| *made != key);
+            assert!(is_new, "{key:?} is given out twice");
         }
         self.losses_told += made.losses_told;
         self.says_damage |= made.says_damage;
-        let before = self.made.insert(key, made);
-        if self.faults == Faults::None {
-            assert!(before.is_none(), "{key:?} is given out twice");
-        }
+        self.made.push((key, made));
     }
 
     fn connect(&mut self) {
@@ -485,15 +563,14 @@ impl<'a> World<'a> {
     }
 
     fn check(&self) {
-        let is_stored = |key: &ReportKey, made: &Made| self.kept.0.get(key) == Some(&made.body);
-        let (stored, lost): (Vec<_>, Vec<_>) = self
-            .made
-            .iter()
-            .partition(|(key, made)| is_stored(key, made));
-        let requests = |of: &[(&ReportKey, &Made)]| of.iter().map(|(_, m)| m.requests).sum::<u64>();
+        let is_stored = |made: &&(ReportKey, Made)| self.kept.0.get(&made.0) == Some(&made.1.body);
+        let (stored, lost): (Vec<_>, Vec<_>) = self.made.iter().partition(is_stored);
+        let requests = |of: &[&(ReportKey, Made)]| of.iter().map(|(_, m)| m.requests).sum::<u64>();
+        let (_, newest) = self.made.last().unwrap();
+        let newest = v1::Report::decode(&*newest.body).unwrap();
         let counted = self.counted_before + self.counted;
         let totals_alone = self.in_totals_alone_before + self.in_totals_alone;
-        if self.faults == Faults::None {
+        if self.faults != Faults::Damage {
             assert_eq!(
                 stored.len(),
                 self.kept.0.len(),
@@ -501,11 +578,16 @@ impl<'a> World<'a> {
             );
             assert_eq!(
                 requests(&stored) + requests(&lost) + totals_alone,
-                counted,
+                counted + self.made_twice,
                 "windows add up"
             );
+            let windows = counted - totals_alone + self.stored_twice(&stored);
+            assert!(requests(&stored) <= windows, "nothing is there twice");
+            assert_eq!(totals(&newest), self.counted);
+        }
+        if self.faults == Faults::None {
             // One that was stored is told as dropped where its acknowledgement was lost.
-            let is_known = |(key, _): &&(&ReportKey, &Made)| self.acknowledged.contains(key);
+            let is_known = |(key, _): &&&(ReportKey, Made)| self.acknowledged.contains(key);
             let known = stored.iter().filter(is_known).count();
             let most = (self.made.len() - known) as u64;
             let told = lost.len() as u64..=most;
@@ -517,27 +599,43 @@ impl<'a> World<'a> {
         } else if !self.says_damage {
             assert!(lost.len() as u64 <= self.losses_told, "each loss is told");
         }
-        let newest = self.made.values().next_back().unwrap();
-        let newest = v1::Report::decode(&*newest.body).unwrap();
-        if self.faults == Faults::None {
-            assert_eq!(totals(&newest), self.counted);
+    }
+
+    /// By a copy of the spool from before an epoch of which nothing tells any more: its
+    /// keys are free.
+    fn stored_twice(&self, stored: &[&(ReportKey, Made)]) -> u64 {
+        let is_stored = |key| stored.iter().any(|(stored, _)| stored == key);
+        let mut newest = 0;
+        let mut twice = 0;
+        for (key, made) in &self.made {
+            if key.epoch < newest && is_stored(key) {
+                twice += made.twice();
+            }
+            newest = newest.max(key.epoch);
         }
+        twice
     }
 }
 
 impl Made {
-    fn of(report: &v1::Report, missing: u64) -> Self {
+    fn of(report: &v1::Report, missing: u64, since_baseline: u64) -> Self {
         let says = |what: &str| report.incomplete_reasons.iter().any(|r| r.contains(what));
         let endpoint = &report.endpoints[0];
         let told = Losses::from_reasons(|reason| report.losses.get(reason).copied());
         Self {
             body: report.encode_to_vec(),
             requests: requests(&endpoint.window),
+            since_baseline,
             missing,
             losses_told: told.by_reason().iter().map(|(_, n)| n).sum(),
             is_unknown: says("not known any more"),
             says_damage: says("the spool was"),
         }
+    }
+
+    /// What was in an older window, too.
+    fn twice(&self) -> u64 {
+        self.requests.saturating_sub(self.missing)
     }
 }
 
