@@ -1,6 +1,6 @@
-//! Configuration: what is written ([`raw`]) becomes, once and for all, what is
-//! used ([`Config`]). A `Config` cannot hold a route without an upstream, a
-//! timeout of zero or a backend that is named twice.
+//! Configuration: the file ([`raw`]) is validated once and becomes a [`Config`],
+//! which cannot hold a route without an upstream, a timeout of zero or a duplicate
+//! backend id.
 
 pub mod cidr;
 pub mod error;
@@ -44,7 +44,7 @@ pub fn keys() -> &'static [Key] {
 /// everything is left to its default.
 fn merged(node: Node, overrides: &Overrides) -> Result<Merged, Fault> {
     if node.is_empty() {
-        return Err(Fault::of("", "there is nothing here"));
+        return Err(Fault::of("", "the file is empty"));
     }
     SCHEMA.merge(node, overrides)
 }
@@ -96,25 +96,25 @@ pub struct Config {
     pub listen: (String, u16),
     /// Address and port of the admin API, where it is enabled.
     pub admin: Option<(String, u16)>,
-    /// Most client connections; `None`: no limit.
+    /// Maximum number of client connections; `None`: unlimited.
     pub connections_max: Option<usize>,
-    /// Networks whose word about the client is believed.
+    /// Trusted proxies.
     pub trusted_proxies: Vec<Cidr>,
-    /// The field in which they give it.
+    /// The header field in which they send the client's address.
     pub real_ip_header: String,
     /// Certificate and key, where clients speak TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Upstreams by name, in the order of their names.
     pub upstreams: Vec<Upstream>,
-    /// Routes, the longest prefix first.
+    /// Routes by descending prefix length.
     pub routes: Vec<Route>,
-    /// What CONNECT may name.
+    /// Allowed CONNECT targets.
     pub connects: Vec<ConnectTarget>,
-    /// How long each thing may take.
+    /// Timeouts.
     pub timeouts: Timeouts,
-    /// How large each thing may be.
+    /// Size limits.
     pub limits: Limits,
-    /// How often host names are looked up again; `None`: never.
+    /// Interval of name resolution; `None`: never again.
     pub resolve_interval: Option<Duration>,
 }
 
@@ -125,75 +125,75 @@ pub struct Upstream {
     pub name: String,
     /// Its backends.
     pub backends: Vec<raw::RawBackend>,
-    /// How long a pooled connection that nobody uses is kept; `None`: none is.
+    /// Idle timeout of pooled connections; `None`: no pool.
     pub idle_timeout: Option<Duration>,
-    /// Requests that may wait for a place.
+    /// Maximum length of the queue.
     pub queue: u32,
-    /// How long they wait.
+    /// Timeout of a queued request.
     pub queue_timeout: Duration,
-    /// How long a backend that comes back has less than its weight.
+    /// Slow start of recovered backends.
     pub slow_start: Duration,
-    /// Below this percent of usable backends all are used.
+    /// Panic threshold, in percent of the active backends.
     pub panic_percent: u32,
 }
 
-/// Which requests go where.
+/// A route.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// Its name.
     pub name: String,
-    /// The prefix of the paths it takes.
+    /// Path prefix.
     pub prefix: String,
     /// The index of its upstream in [`Config::upstreams`].
     pub upstream: usize,
-    /// How a backend is chosen.
+    /// Load balancing algorithm.
     pub algorithm: Algorithm,
-    /// Other choices for some protocols.
+    /// Load balancing algorithms for single protocols.
     pub protocols: raw::RawProtocols,
 }
 
-/// Where one CONNECT target leads.
+/// A CONNECT target.
 #[derive(Debug, Clone)]
 pub struct ConnectTarget {
     /// Host and port as the client names them, in lower case.
     pub authority: String,
     /// The index of its upstream in [`Config::upstreams`].
     pub upstream: usize,
-    /// How a backend is chosen.
+    /// Load balancing algorithm.
     pub algorithm: Algorithm,
 }
 
-/// How long each thing may take; none is zero.
+/// Timeouts; none is zero, but for `drain`.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// The whole request head.
+    /// Receiving the whole request head.
     pub request_head: Duration,
-    /// Between two pieces of a request body.
+    /// Between two reads of a request body.
     pub request_body: Duration,
-    /// A client that takes nothing of its response.
+    /// A response write during which the client reads nothing.
     pub client_write: Duration,
-    /// Between two requests.
+    /// Idle time of a client connection.
     pub keep_alive: Duration,
     /// Connecting to a backend.
     pub connect: Duration,
-    /// From the request to the backend's head.
+    /// From sending the request to receiving the response's head.
     pub response_head: Duration,
-    /// A backend that sends or takes nothing of a body.
+    /// No progress of a body to or from a backend.
     pub body_stall: Duration,
-    /// A tunnel in which nothing moves.
+    /// Idle time of a tunnel.
     pub tunnel_idle: Duration,
-    /// How long a stop waits.
+    /// Graceful shutdown.
     pub drain: Duration,
 }
 
-/// How large each thing may be.
+/// Size limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bounds on heads.
+    /// Limits of heads.
     pub head: HeadLimits,
-    /// Bytes of a request body.
+    /// Size of a request body in bytes.
     pub body_bytes_max: u64,
-    /// Requests sent ahead.
+    /// Number of pipelined requests.
     pub pipeline_depth_max: u32,
 }
 
@@ -232,7 +232,7 @@ impl Config {
             return Err(ConfigError::invalid("collector.url", message));
         }
         if collector.ca_file.is_some() && !secure {
-            let message = "authorities are for an https:// URL: write one at collector.url, or leave this out";
+            let message = "CA certificates are used with TLS only: write an https:// URL at collector.url, or remove this key";
             return Err(ConfigError::invalid("collector.ca_file", message));
         }
         for (key, span) in [
@@ -247,7 +247,7 @@ impl Config {
             }
         }
         if collector.report_expiry.0.is_zero() {
-            let message = "write how long a reported load counts, such as 30s";
+            let message = "must be above 0: write a duration, such as 30s";
             return Err(ConfigError::invalid("collector.report_expiry", message));
         }
         check_token("server.real_ip_header", &raw.server.real_ip_header)?;
@@ -330,7 +330,7 @@ fn check_host(key: &str, host: &str) -> Result<(), ConfigError> {
     let message = if host == "*" {
         "write \"0.0.0.0\" for all IPv4 addresses or \"[::]\" for all addresses".to_owned()
     } else {
-        format!("\"{host}\" is no address and no host name: write one, such as 127.0.0.1")
+        format!("\"{host}\" is neither an IP address nor a host name: write one, such as 127.0.0.1")
     };
     Err(ConfigError::invalid(key, message))
 }
@@ -342,7 +342,7 @@ fn check_admin(raw: &RawConfig) -> Result<(), ConfigError> {
     let same_port = admin.port == server.port && admin.port != 0;
     if admin.enabled && same_port && hosts_overlap(&server.host, &admin.host) {
         let message = format!(
-            "{}:{} takes the same clients as server.port at {}:{}: write another port at one of them",
+            "{}:{} overlaps with server.port at {}:{}: write another port at one of them",
             admin.host, admin.port, server.host, server.port
         );
         return Err(ConfigError::invalid("admin.port", message));
@@ -390,7 +390,10 @@ fn upstreams(raw: &RawConfig) -> Result<Vec<Upstream>, ConfigError> {
             check_backend(&format!("backends.{name}[{index}]"), backend)?;
             if backends[..index].iter().any(|other| other.id == backend.id) {
                 let key = format!("backends.{name}[{index}].id");
-                let message = format!("\"{}\" is already taken in this upstream", backend.id);
+                let message = format!(
+                    "\"{}\" is a duplicate: each id must be unique within its upstream",
+                    backend.id
+                );
                 return Err(ConfigError::invalid(key, message));
             }
         }
@@ -398,7 +401,8 @@ fn upstreams(raw: &RawConfig) -> Result<Vec<Upstream>, ConfigError> {
         let idle = given.idle_timeout.unwrap_or(raw.timeouts.upstream_idle).0;
         if given.queue_timeout.0.is_zero() {
             let key = format!("upstreams.{name}.queue_timeout");
-            let message = "write how long a request may wait, or queue: 0";
+            let message =
+                "must be above 0: write a duration, such as 5s, or disable the queue with queue: 0";
             return Err(ConfigError::invalid(key, message));
         }
         if given.panic_percent > 100 {
@@ -432,7 +436,10 @@ pub fn check_backend(key: &str, backend: &raw::RawBackend) -> Result<(), ConfigE
     let invalid =
         |field: &str, message: &str| Err(ConfigError::invalid(format!("{key}.{field}"), message));
     if backend.id.is_empty() {
-        return invalid("id", "a backend needs a name");
+        return invalid(
+            "id",
+            "must not be empty: write an id that is unique within the upstream",
+        );
     }
     check_host(&format!("{key}.host"), &backend.host)?;
     if backend.port == 0 {
@@ -444,7 +451,7 @@ pub fn check_backend(key: &str, backend: &raw::RawBackend) -> Result<(), ConfigE
     if !(1..=1_000_000).contains(&backend.weight) {
         return invalid(
             "weight",
-            "write 1 to 1000000; active: false switches a backend off",
+            "write 1 to 1000000; active: false disables a backend",
         );
     }
     let Some(check) = &backend.health_check else {
@@ -478,7 +485,7 @@ fn check_request_path(key: &str, path: &str) -> Result<(), ConfigError> {
     }
     let short: String = path.chars().take(PATH_SHOWN_MAX).collect();
     let message = format!(
-        "{short:?} is no path that can be asked for: write one that begins with /, such as \
+        "{short:?} is not a valid request path: write one that begins with /, such as \
          /health?full=1, with any other character as %XX, and no # part"
     );
     Err(ConfigError::invalid(key, message))
@@ -489,11 +496,17 @@ fn routes(raw: &RawConfig, upstreams: &[Upstream]) -> Result<Vec<Route>, ConfigE
     for (name, route) in &raw.routing {
         let key = |field: &str| format!("routing.{name}.{field}");
         if !route.path.starts_with('/') {
-            return Err(ConfigError::invalid(key("path"), "a path begins with /"));
+            return Err(ConfigError::invalid(
+                key("path"),
+                "must begin with /: write a path prefix, such as /api/",
+            ));
         }
         let upstream = find_upstream(upstreams, &route.upstream, &key("upstream"))?;
         if let Some(other) = routes.iter().find(|other| other.prefix == route.path) {
-            let message = format!("route \"{}\" already takes {}", other.name, route.path);
+            let message = format!(
+                "duplicate path: route \"{}\" has {}, too",
+                other.name, route.path
+            );
             return Err(ConfigError::invalid(key("path"), message));
         }
         routes.push(Route {
@@ -513,7 +526,7 @@ fn find_upstream(upstreams: &[Upstream], name: &str, key: &str) -> Result<usize,
     found.ok_or_else(|| {
         let known: Vec<&str> = upstreams.iter().map(|known| known.name.as_str()).collect();
         let message = format!(
-            "there is no upstream \"{name}\" under backends (there are: {})",
+            "upstream \"{name}\" is not defined under backends (defined: {})",
             known.join(", ")
         );
         ConfigError::invalid(key, message)
@@ -526,18 +539,18 @@ fn connects(raw: &RawConfig, upstreams: &[Upstream]) -> Result<Vec<ConnectTarget
         let key = format!("connect.{name}");
         let authority = name.to_ascii_lowercase();
         if !is_authority(name) {
-            let message = "write host and port as clients name them, such as db.example:5432";
+            let message = "write HOST:PORT as clients request it, such as db.example:5432";
             return Err(ConfigError::invalid(key, message));
         }
         if connects.iter().any(|other| other.authority == authority) {
-            let message = "this host and port are already written in other letters";
+            let message = "duplicate target: host names are case-insensitive";
             return Err(ConfigError::invalid(key, message));
         }
         let upstream = find_upstream(upstreams, &given.upstream, &format!("{key}.upstream"))?;
         let encrypted = |backend: &raw::RawBackend| backend.scheme == Scheme::Https;
         if upstreams[upstream].backends.iter().any(encrypted) {
-            let message = "a tunnel carries the client's bytes as they are, TLS included: \
-                           name an upstream whose backends have scheme http";
+            let message = "a tunnel passes the client's bytes through, TLS included: \
+                           write an upstream whose backends have scheme http";
             return Err(ConfigError::invalid(format!("{key}.upstream"), message));
         }
         connects.push(ConnectTarget {

@@ -1,7 +1,7 @@
-//! The configuration as it is written, before it is judged.
+//! The configuration file as written, before validation.
 //!
-//! Every struct refuses unknown keys. What is written here can also be printed
-//! again (`GET /api/v1/config`), so the types serialise to the same keys.
+//! Every struct refuses unknown keys.  `GET /api/v1/config` prints the configuration
+//! again, so the types serialise to the same keys.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,38 +16,38 @@ use super::units::{Size, Span};
 #[serde(default, deny_unknown_fields)]
 #[derive(Default)]
 pub struct RawConfig {
-    /// Where clients connect.
+    /// The listener for clients.
     pub server: RawServer,
     /// TLS for clients.
     pub ssl: RawSsl,
-    /// Upstreams: lists of backends by name.
+    /// Backends, by the name of their upstream.
     #[schemars(extend("examples" = [{"default": []}]))]
     pub backends: BTreeMap<String, Vec<RawBackend>>,
-    /// Settings of upstreams by their names under `backends`.
+    /// Settings of upstreams, by the upstream's name under `backends`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub upstreams: BTreeMap<String, RawUpstream>,
     /// Routes by name.
     #[schemars(extend("examples" = [{"default": {}}]))]
     pub routing: BTreeMap<String, RawRoute>,
-    /// Which CONNECT requests are tunnelled, by host and port.
+    /// Allowed CONNECT targets, by `host:port`.
     pub connect: BTreeMap<String, RawConnect>,
     /// The admin API.
     #[serde(alias = "grpc")]
     #[schemars(extend("x-alias" = "grpc"))]
     pub admin: RawAdmin,
-    /// How long each thing may take.
+    /// Timeouts.
     pub timeouts: RawTimeouts,
-    /// How large each thing may be.
+    /// Size limits.
     pub limits: RawLimits,
-    /// How host names become addresses.
+    /// Name resolution of backends.
     pub dns: RawDns,
-    /// When a request may be sent again.
+    /// Retries of failed requests.
     pub retries: RawRetries,
-    /// When a backend is left alone after failures of real requests.
+    /// Outlier detection: ejects backends after failures of real requests.
     pub passive_health: RawPassiveHealth,
-    /// Where measured statistics are read.
+    /// The collector that reports the load of the backends' hosts.
     pub collector: RawCollector,
-    /// Where this host's own measurements of the backends are read.
+    /// The agent on this host that measures the backends.
     pub agent: RawAgent,
     /// The access log.
     pub access_log: RawAccessLog,
@@ -61,18 +61,18 @@ pub struct RawServer {
     pub host: String,
     /// The port to listen on; 0 lets the kernel choose.
     pub port: u16,
-    /// Longest wait for a request's head, and for each further piece of its body.
+    /// Timeout of a request's head, and of each further read of its body.
     pub read_timeout: Span,
-    /// Longest time a client may take nothing of its response.
+    /// Timeout of a response write during which the client reads nothing.
     pub write_timeout: Span,
-    /// Most client connections at once, over all workers; 0 or less: no limit.
+    /// Maximum number of concurrent client connections over all workers; 0 or less: unlimited.
     pub max_conn: i64,
-    /// Whether the request of a client that has ended its side is carried on;
-    /// else it is given up, as nginx does with `proxy_ignore_client_abort off`.
+    /// Whether to complete a request whose client has closed its sending side; `false`
+    /// cancels it, as nginx does with `proxy_ignore_client_abort off`.
     pub ignore_client_abort: bool,
-    /// The field in which trusted proxies give the client's address.
+    /// The header field from which the client's address is taken if a trusted proxy sends it.
     pub real_ip_header: String,
-    /// Networks whose word about the client is believed.
+    /// Trusted proxies, in CIDR notation: `real_ip_header` is ignored from any other address.
     pub trusted_proxies: Vec<String>,
 }
 
@@ -95,7 +95,7 @@ impl Default for RawServer {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawSsl {
-    /// Whether clients speak TLS.
+    /// Whether to terminate TLS.
     pub enabled: bool,
     /// The certificate chain, PEM.
     pub cert_file: PathBuf,
@@ -107,38 +107,38 @@ pub struct RawSsl {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawBackend {
-    /// Its name within the upstream.
+    /// The backend's id, unique within its upstream.
     #[schemars(example = &"backend1")]
     pub id: String,
-    /// A name for people.
+    /// A descriptive name.
     #[serde(default)]
     pub name: String,
-    /// Address or host name.
+    /// IP address or host name.
     #[schemars(example = &"127.0.0.1")]
     pub host: String,
     /// Port.
     #[schemars(example = 8081, range(min = 1))]
     pub port: u16,
-    /// Its share, relative to the others.
+    /// Weight, relative to the other backends of the upstream.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub weight: u32,
-    /// `http` or `https`.
+    /// The protocol to the backend.
     #[serde(default)]
     pub scheme: Scheme,
-    /// Whether it is used at all.
+    /// Whether the backend takes part in load balancing.
     #[serde(default = "default_true")]
     pub active: bool,
-    /// Most exchanges and tunnels at once, over all workers; 0 or less: no limit.
+    /// Maximum number of concurrent requests and tunnels over all workers; 0 or less: unlimited.
     #[serde(default)]
     pub max_conn: i64,
-    /// How it is checked; not at all without this.
+    /// Active health check; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<RawHealthCheck>,
-    /// The monitored host it runs on, as the collector names it.
+    /// The monitored host on which the backend runs, by the collector's host id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_id: Option<String>,
-    /// For `https`: PEM file of the authorities to trust instead of the system's.
+    /// For `https`: PEM file of the CA certificates to trust instead of the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
 }
@@ -155,20 +155,20 @@ fn default_true() -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawUpstream {
-    /// How long a pooled connection that nobody uses is kept;
-    /// `timeouts.upstream_idle` where not given, and 0s pools none.
+    /// Idle timeout of pooled connections; `timeouts.upstream_idle` if absent, and 0s disables
+    /// the pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Span>,
-    /// Requests that may wait while every backend is at its `max_conn`, over all
-    /// workers; 0: none does. Outcome for others: 503.
+    /// Maximum number of requests, over all workers, that wait while every backend is at its
+    /// `max_conn`; 0 disables the queue. Beyond it: 503.
     pub queue: u32,
-    /// How long they wait. Outcome: 503.
+    /// Timeout of a queued request. On expiry: 503.
     pub queue_timeout: Span,
-    /// For `adaptive`: how long a backend that comes back has less than its weight, a
-    /// tenth at first; 0s: not at all.
+    /// For `adaptive`: the time over which the weight of a recovered backend rises from a tenth
+    /// to its full value; 0s disables slow start.
     pub slow_start: Span,
-    /// Where less than this percent of the active backends are usable, requests go to
-    /// all of them, whatever the checks say; 0: never.
+    /// Panic threshold: if less than this percentage of the active backends is healthy, health
+    /// is ignored and requests go to all of them; 0 disables it.
     pub panic_percent: u32,
 }
 
@@ -184,7 +184,7 @@ impl Default for RawUpstream {
     }
 }
 
-/// How a backend is spoken to.
+/// The protocol to a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheme {
@@ -199,15 +199,15 @@ pub enum Scheme {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawHealthCheck {
-    /// The path to GET; 200 to 399 is healthy.
+    /// The path of the GET request; a status of 200 to 399 is healthy.
     pub path: String,
-    /// Time between checks.
+    /// Interval between checks.
     pub interval: Span,
-    /// Longest time for one check.
+    /// Timeout of one check.
     pub timeout: Span,
-    /// Failures in a row until the backend counts as unhealthy.
+    /// Consecutive failures after which the backend is unhealthy.
     pub failures: u32,
-    /// Successes in a row until it counts as healthy again.
+    /// Consecutive successes after which it is healthy again.
     pub successes: u32,
 }
 
@@ -227,16 +227,16 @@ impl Default for RawHealthCheck {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawRoute {
-    /// The prefix of the paths it takes.
+    /// Path prefix; the longest matching prefix wins.
     #[serde(default = "default_path")]
     pub path: String,
-    /// The upstream it leads to.
+    /// The upstream to which requests are forwarded.
     #[schemars(example = &"default")]
     pub upstream: String,
-    /// How a backend is chosen.
+    /// Load balancing algorithm.
     #[serde(default)]
     pub load_balancer: Algorithm,
-    /// Other choices for some protocols.
+    /// Load balancing algorithms for single protocols.
     #[serde(default)]
     pub protocols: RawProtocols,
 }
@@ -245,34 +245,34 @@ fn default_path() -> String {
     "/".to_owned()
 }
 
-/// Where one CONNECT target leads.
+/// One CONNECT target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawConnect {
-    /// The upstream with whose backends the tunnels are.
+    /// The upstream to whose backends the tunnels lead.
     pub upstream: String,
-    /// How a backend is chosen.
+    /// Load balancing algorithm.
     #[serde(default)]
     pub load_balancer: Algorithm,
 }
 
-/// How a backend is chosen.
+/// A load balancing algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Algorithm {
-    /// By the client's address, consistent when backends come and go.
+    /// Consistent hashing of the client's IP address.
     IpHash,
-    /// Fewest exchanges in flight.
+    /// Fewest requests in flight.
     LeastConnections,
-    /// Fewest exchanges in flight relative to the weight.
+    /// Fewest requests in flight relative to the weight.
     #[default]
     LeastConnectionsWeight,
-    /// In proportion to the weight.
+    /// Requests in proportion to the weights, evenly spread.
     Weight,
-    /// Exchanges in flight relative to the weight, and the host's load.
+    /// Requests in flight relative to the weight, and the host's load.
     PerformanceLeastConnectionsWeight,
-    /// The better of two random backends by measured cost: exchanges in flight relative
-    /// to the weight, times the exchange time, with failures and the host's load.
+    /// Power of two choices by measured cost: requests in flight relative to the weight, times
+    /// the response time, with failures and the host's load.
     Adaptive,
 }
 
@@ -283,13 +283,13 @@ pub struct RawProtocols {
     /// For WebSocket handshakes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub websocket: Option<Algorithm>,
-    /// For requests that accept server-sent events.
+    /// For requests for server-sent events (`Accept: text/event-stream`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sse: Option<Algorithm>,
-    /// For other requests without TLS.
+    /// For other requests over plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<Algorithm>,
-    /// For other requests with TLS.
+    /// For other requests over HTTPS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub https: Option<Algorithm>,
 }
@@ -298,17 +298,17 @@ pub struct RawProtocols {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawAdmin {
-    /// Whether there is one.
+    /// Whether the admin API is enabled.
     pub enabled: bool,
     /// The address to listen on.
     pub host: String,
     /// The port to listen on; 0 lets the kernel choose.
     pub port: u16,
-    /// The token that writes need; prefer `token_file`.
+    /// The token required for writes; prefer `token_file`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("writeOnly" = true))]
     pub token: Option<String>,
-    /// A file with the token.
+    /// File with the token required for writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
 }
@@ -329,24 +329,24 @@ impl Default for RawAdmin {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawTimeouts {
-    /// The whole request head; `server.read_timeout` where not given. Outcome: 408.
+    /// Receiving the whole request head; `server.read_timeout` if absent. On expiry: 408.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_head: Option<Span>,
-    /// Between two requests of a connection. Outcome: close.
+    /// Idle time of a client connection between two requests. On expiry: close.
     pub keep_alive: Span,
-    /// Connecting to a backend. Outcome: 504.
+    /// Connecting to a backend. On expiry: 504.
     pub connect: Span,
-    /// From the request to the backend's head. Outcome: 504.
+    /// From sending the request to receiving the response's head. On expiry: 504.
     pub response_head: Span,
-    /// A body of which a side sends or takes nothing. Outcome: 408 or close.
+    /// No progress of a body in either direction. On expiry: 408 or close.
     pub body_stall: Span,
-    /// A tunnel in which nothing moves. Outcome: close.
+    /// Idle time of a tunnel. On expiry: close.
     pub tunnel_idle: Span,
-    /// A pooled connection that nobody uses, unless its backend's `Keep-Alive`
-    /// says less. Below what common backends have (Node, Apache and Uvicorn 5 s),
-    /// so that they do not close it under a request. Outcome: close.
+    /// Idle time of a pooled connection to a backend; a shorter `Keep-Alive: timeout=` of the
+    /// backend wins. The default is below that of common servers (Node, Apache and Uvicorn:
+    /// 5 s), so that they do not close it under a request. On expiry: close.
     pub upstream_idle: Span,
-    /// How long a stop waits for what is in flight.
+    /// Drain timeout: how long a graceful shutdown waits for requests in flight.
     pub drain: Span,
 }
 
@@ -369,13 +369,13 @@ impl Default for RawTimeouts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawLimits {
-    /// Bytes of a head. Outcome: 431.
+    /// Size of a request's or response's head. Beyond it: 431 or 502.
     pub head_bytes: Size,
-    /// Fields of a head. Outcome: 431.
+    /// Number of header fields. Beyond it: 431 or 502.
     pub headers: usize,
-    /// Bytes of a request body; 0: no limit. Outcome: 413.
+    /// Size of a request body; 0: unlimited. Beyond it: 413.
     pub body_bytes: Size,
-    /// Requests that a client may send ahead. Outcome: close after the last.
+    /// Number of pipelined requests. Beyond it: close after the last.
     pub pipeline_depth: u32,
 }
 
@@ -394,7 +394,7 @@ impl Default for RawLimits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawDns {
-    /// How often the backends' host names are looked up again; 0: never.
+    /// Interval at which the backends' host names are resolved again; 0: never.
     pub interval: Span,
 }
 
@@ -410,9 +410,10 @@ impl Default for RawDns {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawRetries {
-    /// How often one request may be sent again.
+    /// Maximum number of retries of one request.
     pub attempts: u32,
-    /// Retries per hundred requests, so that a failing backend is not buried.
+    /// Retry budget: retries as a percentage of requests, so that retries do not overload a
+    /// failing backend.
     pub budget_percent: u32,
 }
 
@@ -429,21 +430,21 @@ impl Default for RawRetries {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawPassiveHealth {
-    /// Failed connects, or connections lost before the answer, in a row that
-    /// eject a backend; 0: never. A tunnel that opens ends no such row.
+    /// Consecutive failed connects, or connections lost before the response, after which a
+    /// backend is ejected; 0: never. An established tunnel does not reset the count.
     pub failures: u32,
-    /// Percent of a backend's answers that are 5xx (but 501 and 505), late or
-    /// malformed, and at least twice the share of the other backends, that eject
-    /// it; 0: never.
+    /// Error rate at which a backend is ejected, in percent of its responses: 5xx except 501
+    /// and 505, timed out or malformed. The rate has to be at least twice that of the other
+    /// backends; 0: never.
     pub error_percent: u32,
-    /// Fewer answers in an interval say nothing.
+    /// Minimum number of responses in an interval for the error rate to be evaluated.
     pub answers_min: u32,
-    /// Over how long the share of errors is taken.
+    /// Interval over which the error rate is evaluated.
     pub interval: Span,
-    /// How long it stays ejected; each time in a row longer by as much, up to 5 min.
+    /// Base ejection time; multiplied by the number of consecutive ejections, up to 5 min.
     pub eject_for: Span,
-    /// Most percent of an upstream's backends that are ejected at once; one of
-    /// several always may be. 0: none.
+    /// Maximum percentage of an upstream's backends that are ejected at once; of several
+    /// backends one always may be. 0: none.
     pub ejected_percent_max: u32,
 }
 
@@ -464,17 +465,17 @@ impl Default for RawPassiveHealth {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawCollector {
-    /// The collector's address, `http://` or `https://`; empty: none.
+    /// The collector's URL, `http://` or `https://`; empty: none.
     pub url: String,
-    /// For `https`: PEM file of the authorities to trust instead of the system's.
+    /// For `https`: PEM file of the CA certificates to trust instead of the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// A file with a token that may read; needed where the collector asks for one.
+    /// File with a token for reading, if the collector requires one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// This host, as the collector names it.
+    /// The collector's host id of this host.
     pub host_id: String,
-    /// How long a backend's reported load counts.
+    /// Time after which a reported load is stale and no longer used.
     pub report_expiry: Span,
 }
 
@@ -496,9 +497,9 @@ impl Default for RawCollector {
 pub struct RawAgent {
     /// The agent's `--backends-socket` on this host; empty: none.
     pub socket: PathBuf,
-    /// How long its figures count after the last one.
+    /// Time after which the agent's measurements are stale and no longer used.
     pub expiry: Span,
-    /// The time constant with which past measurements lose their weight.
+    /// Time constant of the exponentially weighted moving averages.
     pub decay: Span,
 }
 
@@ -516,11 +517,11 @@ impl Default for RawAgent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawAccessLog {
-    /// Whether one is written.
+    /// Whether the access log is enabled.
     pub enabled: bool,
     /// The file; `-` is standard error.
     pub file: PathBuf,
-    /// The format of its lines.
+    /// Log format.
     pub format: LogFormat,
 }
 

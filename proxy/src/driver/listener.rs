@@ -33,7 +33,7 @@ pub enum ListenError {
     },
     /// The kernel would divide the clients between two listeners.
     #[error(
-        "admin.port: the admin API at {admin} takes the same clients as server.port at {traffic}: \
+        "admin.port: the admin API at {admin} overlaps with server.port at {traffic}: \
          write another port at one of them"
     )]
     Shared {

@@ -217,10 +217,7 @@ fn a_start_with_two_names_of_one_address_is_refused() {
         .unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{told}");
-    assert!(
-        told.contains("takes the same clients as server.port"),
-        "{told}"
-    );
+    assert!(told.contains("overlaps with server.port"), "{told}");
 }
 
 /// The file is one that whoever reads it has to wait for.
