@@ -61,8 +61,13 @@ pub(crate) fn install_without_starting(package: &str, unit: &str) -> Result<()> 
 }
 
 /// Unpacks packages into a directory, and nowhere else: nothing of the system
-/// changes, and what could not stand beside installed packages can be used.
-pub(crate) fn unpack(packages: &[String], directory: &Path) -> Result<()> {
+/// changes, and what could not stand beside installed packages can be used.  What
+/// dpkg would keep of each package goes to `described`, as scanners of images read it.
+pub(crate) fn unpack(
+    packages: &[String],
+    directory: &Path,
+    described: Option<&Path>,
+) -> Result<()> {
     step(&format!("unpacking {}", packages.join(" ")));
     let archives = directory.join("archives");
     fs::create_dir_all(&archives).with_context(|| format!("making {}", archives.display()))?;
@@ -71,10 +76,20 @@ pub(crate) fn unpack(packages: &[String], directory: &Path) -> Result<()> {
         .arg("download")
         .args(packages))?;
     for archive in fs::read_dir(&archives)? {
+        let archive = archive?.path();
         run(Command::new("dpkg-deb")
             .arg("-x")
-            .arg(archive?.path())
+            .arg(&archive)
             .arg(directory))?;
+        if let Some(described) = described {
+            fs::create_dir_all(described)?;
+            let control = output(Command::new("dpkg-deb").arg("--field").arg(&archive))?;
+            let name = control
+                .lines()
+                .find_map(|line| line.strip_prefix("Package: "));
+            let name = name.with_context(|| format!("{} has no name", archive.display()))?;
+            fs::write(described.join(name), format!("{control}\n"))?;
+        }
     }
     fs::remove_dir_all(&archives).with_context(|| format!("removing {}", archives.display()))
 }

@@ -39,7 +39,7 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<Prepared> {
     let version = workspace.version()?;
     timed("building the packages", || {
         for (build, version) in [("new", version.as_str()), ("again", &version), ("old", OLD)] {
-            build_dev(workspace, &directory.join(build), version)?;
+            build_dev(workspace, &directory.join(build), version, build != "old")?;
         }
         Ok(())
     })?;
@@ -48,7 +48,7 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<Prepared> {
         fs::remove_file(&link)?;
     }
     std::os::unix::fs::symlink(root, &link)?;
-    let program = test_program(workspace, "tests", "packages", None)?;
+    let program = test_program(workspace, "packages", None)?;
     // What is mounted goes with them, and nobody else's ports are in their way.
     let mut command = Command::new("unshare");
     command.args(["--mount", "--net", "--", "sh", "-euc"]);
@@ -59,22 +59,19 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<Prepared> {
     Ok(Prepared::Ready(command))
 }
 
-/// Packs the binaries of the dev profile, without compressing them.
-pub(crate) fn build_dev(workspace: &Workspace, out: &Path, version: &str) -> Result<()> {
+/// Packs the binaries of the dev profile, without compressing them; `with_images` as
+/// images too.
+pub(crate) fn build_dev(
+    workspace: &Workspace,
+    out: &Path,
+    version: &str,
+    with_images: bool,
+) -> Result<()> {
     dist::ensure_tools()?;
+    // As the tests are built, so that nothing is compiled twice.
     run(workspace
         .cargo()
-        .args(["build", "--quiet", "--bins"])
-        .args([
-            "-p",
-            "monitor-agent",
-            "-p",
-            "collector",
-            "-p",
-            "proxy",
-            "-p",
-            "cli",
-        ]))?;
+        .args(["build", "--quiet", "--workspace", "--bins"]))?;
     let release = Release {
         version: version.to_owned(),
         binaries: workspace.target().join("debug"),
@@ -84,18 +81,20 @@ pub(crate) fn build_dev(workspace: &Workspace, out: &Path, version: &str) -> Res
         out: out.to_owned(),
     };
     dist::pack(workspace, &release)?;
+    if with_images {
+        dist::images(workspace, &release)?;
+    }
     dist::sums(out)
 }
 
 /// A test program, built as all tests are.
 pub(crate) fn test_program(
     workspace: &Workspace,
-    package: &str,
     name: &str,
     object: Option<&Path>,
 ) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
-    cargo.args(["test", "-p", package, "--test", name, "--no-run"]);
+    cargo.args(["test", "--workspace", "--test", name, "--no-run"]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     if let Some(object) = object {
         cargo.env("SPEEDMIMI_BPF_OBJECT", object);

@@ -26,7 +26,9 @@ pub(crate) fn of_debian(workspace: &Workspace) -> Result<Result<PathBuf, String>
     if !rustix::process::geteuid().is_root() {
         return Ok(Err("debootstrap needs root".to_owned()));
     }
-    debian::ensure_installed(&["debootstrap"])?;
+    if let Err(error) = debian::ensure_installed(&["debootstrap"]) {
+        return Ok(Err(format!("debootstrap cannot be installed: {error:#}")));
+    }
     let (codename, mirror) = release()?;
     let directory = workspace.target().join("rootfs").join(&codename);
     if !directory.exists() {

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: the harness shows the panic")]
 
 mod contents;
+mod images;
 mod life;
 mod root;
 
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // They install into file systems and listen on the packages' own ports.
     arguments.test_threads = Some(1);
-    let trials = [contents::CASES, life::CASES].concat();
+    let trials = [contents::CASES, images::CASES, life::CASES].concat();
     let trials = trials.into_iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

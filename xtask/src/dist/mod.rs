@@ -6,6 +6,7 @@
 
 mod deb;
 mod floor;
+mod licenses;
 mod oci;
 mod rpm;
 mod sbom;
@@ -95,9 +96,11 @@ pub(crate) fn pack(workspace: &Workspace, release: &Release) -> Result<()> {
     }
     fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     let tree = tree::lay_out(workspace, release)?;
+    let metadata = sbom::metadata(workspace)?;
+    licenses::write(&metadata, &tree.join("licenses"))?;
     deb::build(release, &tree)?;
     rpm::build(workspace, release, &tree)?;
-    sbom::write(workspace, release)
+    sbom::write(workspace, release, &metadata)
 }
 
 /// The images; they need the base of Debian's packages from the network.

@@ -17,15 +17,23 @@ use sha2::{Digest as _, Sha256};
 use super::{PACKAGES, Release, reproducible};
 use crate::{command::output, debian, workspace::Workspace};
 
-const BASE: [&str; 5] = ["ca-certificates", "libc6", "libgcc-s1", "netbase", "tzdata"];
+const BASE: [&str; 6] = [
+    "base-files",
+    "ca-certificates",
+    "libc6",
+    "libgcc-s1",
+    "netbase",
+    "tzdata",
+];
 
 /// Of the base: nothing reads these in an image.
-const LEFT_OUT: [&str; 5] = [
-    "usr/share/doc",
+const LEFT_OUT: [&str; 6] = [
+    "etc/update-motd.d",
+    "usr/share/base-files",
     "usr/share/man",
     "usr/share/lintian",
     "usr/lib/x86_64-linux-gnu/gconv",
-    "usr/sbin",
+    "usr/sbin/update-ca-certificates",
 ];
 
 /// Accounts; the numbers are those that Kubernetes manifests name.
@@ -34,9 +42,13 @@ const PASSWD: &str = "root:x:0:0:root:/root:/sbin/nologin\n\
                       speedmimi:x:10001:10001:SpeedMimi:/var/lib/speedmimi:/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\nspeedmimi:x:10001:\n";
 
+/// Names of /etc/hosts, which engines write, go before DNS.
+const NAMES: &str = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n";
+
 /// Where an image differs from the others.
 struct Image {
     package: &'static str,
+    description: &'static str,
     user: &'static str,
     command: &'static [&'static str],
     ports: &'static [&'static str],
@@ -47,6 +59,7 @@ struct Image {
 const IMAGES: [Image; 3] = [
     Image {
         package: PACKAGES[0],
+        description: "Monitoring agent for reverse proxies",
         user: "0:0",
         command: &["run", "--config", "/etc/speedmimi/agent.toml"],
         ports: &[],
@@ -54,6 +67,7 @@ const IMAGES: [Image; 3] = [
     },
     Image {
         package: PACKAGES[1],
+        description: "Collector of SpeedMimi agents' reports",
         user: "10001:10001",
         command: &["run", "--config", "/etc/speedmimi/collector.toml"],
         ports: &["7600/tcp", "7601/tcp"],
@@ -61,6 +75,7 @@ const IMAGES: [Image; 3] = [
     },
     Image {
         package: PACKAGES[2],
+        description: "HTTP/1.1 reverse proxy without accounting in its request path",
         user: "10001:10001",
         command: &["run", "--config", "/etc/speedmimi/proxy.yaml"],
         ports: &["8080/tcp"],
@@ -81,14 +96,21 @@ pub(super) fn write(workspace: &Workspace, release: &Release) -> Result<()> {
         fs::remove_dir_all(&work)?;
     }
     let base = base(workspace, release, &work)?;
+    let revision = revision(workspace);
     for image in IMAGES {
-        write_image(release, &work, &base, &image)
+        write_image(release, &work, &base, &image, revision.as_deref())
             .with_context(|| format!("making the image of {}", image.package))?;
     }
     Ok(())
 }
 
-fn write_image(release: &Release, work: &Path, base: &Path, image: &Image) -> Result<()> {
+fn write_image(
+    release: &Release,
+    work: &Path,
+    base: &Path,
+    image: &Image,
+    revision: Option<&str>,
+) -> Result<()> {
     let layout = work.join(image.package);
     fs::create_dir_all(layout.join("blobs/sha256"))?;
     let top = tar(
@@ -108,6 +130,7 @@ fn write_image(release: &Release, work: &Path, base: &Path, image: &Image) -> Re
         ));
     }
     let created = created(release)?;
+    let labels = labels(release, image, &created, revision);
     let ports: Value = image
         .ports
         .iter()
@@ -125,11 +148,7 @@ fn write_image(release: &Release, work: &Path, base: &Path, image: &Image) -> Re
             "Cmd": image.command,
             "Volumes": {format!("/{}", image.state): {}},
             "WorkingDir": "/",
-            "Labels": {
-                "org.opencontainers.image.title": image.package,
-                "org.opencontainers.image.version": release.version,
-                "org.opencontainers.image.licenses": "MIT OR Apache-2.0",
-            },
+            "Labels": labels,
         },
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
@@ -139,6 +158,7 @@ fn write_image(release: &Release, work: &Path, base: &Path, image: &Image) -> Re
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
         "layers": layers,
+        "annotations": labels,
     });
     let manifest = put(&layout, manifest.to_string().as_bytes())?;
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
@@ -163,23 +183,49 @@ fn write_image(release: &Release, work: &Path, base: &Path, image: &Image) -> Re
     archive(release, &layout, &release.out.join(name), &[])
 }
 
+/// What a registry shows of an image, by the names of the image specification.
+fn labels(release: &Release, image: &Image, created: &str, revision: Option<&str>) -> Value {
+    let mut labels = json!({
+        "org.opencontainers.image.title": image.package,
+        "org.opencontainers.image.description": image.description,
+        "org.opencontainers.image.version": release.version,
+        "org.opencontainers.image.created": created,
+        "org.opencontainers.image.licenses": "MIT OR Apache-2.0",
+        "org.opencontainers.image.vendor": "SpeedMimi",
+    });
+    if let Some(revision) = revision {
+        labels["org.opencontainers.image.revision"] = revision.into();
+    }
+    labels
+}
+
+/// The commit that is built, where it is one.
+fn revision(workspace: &Workspace) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        output(
+            Command::new("git")
+                .current_dir(workspace.root())
+                .args(arguments),
+        )
+        .ok()
+    };
+    let is_clean = git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+    is_clean.then(|| git(&["rev-parse", "HEAD"])).flatten()
+}
+
 /// The layer below: the same for every image of a release.
 fn base(workspace: &Workspace, release: &Release, work: &Path) -> Result<PathBuf> {
     debian::update_lists_once()?;
     // Merged, as Debian's own is; the packages' files in /lib come to /usr/lib.
     let root = work.join("base");
-    for directory in ["usr/lib", "usr/lib64", "tmp", "etc/ssl/certs"] {
+    for directory in ["tmp", "etc/ssl/certs"] {
         fs::create_dir_all(root.join(directory))?;
     }
-    for name in ["lib", "lib64"] {
+    for name in ["bin", "lib", "lib64", "sbin"] {
+        fs::create_dir_all(root.join("usr").join(name))?;
         std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name))?;
     }
-    let unpacked = workspace.tools().join("oci-base");
-    if !unpacked.exists() {
-        let partial = unpacked.with_extension("partial");
-        debian::unpack(&BASE.map(str::to_owned), &partial)?;
-        fs::rename(&partial, &unpacked)?;
-    }
+    let unpacked = unpacked_base(workspace)?;
     // Through the links of the merged tree.
     output(
         Command::new("sh")
@@ -191,19 +237,67 @@ fn base(workspace: &Workspace, release: &Release, work: &Path) -> Result<PathBuf
     )?;
     for path in LEFT_OUT {
         let path = root.join(path);
-        if path.exists() {
+        if path.is_dir() {
             fs::remove_dir_all(path)?;
+        } else if path.exists() {
+            fs::remove_file(path)?;
         }
     }
+    keep_copyrights(&root.join("usr/share/doc"))?;
     fs::write(
         root.join("etc/ssl/certs/ca-certificates.crt"),
         authorities(&root)?,
     )?;
     fs::write(root.join("etc/passwd"), PASSWD)?;
     fs::write(root.join("etc/group"), GROUP)?;
+    fs::write(root.join("etc/nsswitch.conf"), NAMES)?;
     let layer = work.join("base.tar");
-    archive(release, &root, &layer, &[])?;
+    archive(release, &root, &layer, &["--exclude", "./tmp"])?;
+    append(release, &root, &layer, "tmp", "0:0", "1777")?;
     Ok(layer)
+}
+
+/// Debian's packages of the base in a directory, in the versions that apt offers now.
+fn unpacked_base(workspace: &Workspace) -> Result<PathBuf> {
+    let mut packages = BASE.map(str::to_owned).to_vec();
+    // Which has the license of the compiler's library.
+    let depends = output(Command::new("apt-cache").args(["depends", "libgcc-s1"]))?;
+    packages.extend(compilers_base(&depends).map(str::to_owned));
+    let mut urls = Command::new("apt-get");
+    let urls = output(urls.args(["download", "--print-uris"]).args(&packages))?;
+    let versions = sha256(urls.as_bytes());
+    let unpacked = workspace.tools().join("oci-base").join(versions);
+    if !unpacked.exists() {
+        let partial = unpacked.with_extension("partial");
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
+        }
+        let described = partial.join("var/lib/dpkg/status.d");
+        debian::unpack(&packages, &partial, Some(&described))?;
+        fs::rename(&partial, &unpacked)?;
+    }
+    Ok(unpacked)
+}
+
+fn compilers_base(depends: &str) -> Option<&str> {
+    let mut on = depends
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("Depends: "));
+    on.find(|package| package.starts_with("gcc-") && package.ends_with("-base"))
+}
+
+/// Of the documentation the licenses stay.
+fn keep_copyrights(documentation: &Path) -> Result<()> {
+    output(Command::new("find").arg(documentation).args([
+        "-type",
+        "f",
+        "-not",
+        "-name",
+        "copyright",
+        "-delete",
+    ]))?;
+    let empty = ["-type", "d", "-empty", "-delete"];
+    output(Command::new("find").arg(documentation).args(empty)).map(drop)
 }
 
 /// All certificates in one file, as `update-ca-certificates` would make it.
@@ -245,26 +339,32 @@ fn tar(release: &Release, root: &Path, to: &Path, image: &Image) -> Result<PathB
         &layer,
         &["--exclude", &format!("./{}", image.state)],
     )?;
-    let (user, group) = image.user.split_once(':').unwrap_or((image.user, "0"));
-    let mut state = Command::new("tar");
-    state.args([
+    append(release, root, &layer, image.state, image.user, "0700")?;
+    Ok(layer)
+}
+
+/// Adds a directory with an owner and rights of its own.
+fn append(
+    release: &Release,
+    root: &Path,
+    layer: &Path,
+    directory: &str,
+    owner: &str,
+    mode: &str,
+) -> Result<()> {
+    let (user, group) = owner.split_once(':').unwrap_or((owner, "0"));
+    let mut tar = Command::new("tar");
+    tar.args([
         "--append",
         "--format=gnu",
         "--numeric-owner",
         "--no-recursion",
     ]);
-    state.args([&format!("--owner={user}"), &format!("--group={group}")]);
-    state
-        .arg(format!("--mtime=@{}", release.epoch))
-        .arg("--mode=0700");
-    state
-        .arg("-C")
-        .arg(root)
-        .arg("-f")
-        .arg(&layer)
-        .arg(format!("./{}", image.state));
-    reproducible(&mut state, release)?;
-    Ok(layer)
+    tar.args([&format!("--owner={user}"), &format!("--group={group}")]);
+    tar.arg(format!("--mtime=@{}", release.epoch))
+        .arg(format!("--mode={mode}"));
+    tar.arg("-C").arg(root).arg("-f").arg(layer);
+    reproducible(tar.arg(format!("./{directory}")), release)
 }
 
 /// A directory as a tar file that depends on its content alone.

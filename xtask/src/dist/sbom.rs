@@ -13,22 +13,26 @@ use super::Release;
 use crate::{command::output, workspace::Workspace};
 
 /// The crates of each package.
-const ROOTS: [(&str, &[&str]); 3] = [
+pub(super) const ROOTS: [(&str, &[&str]); 3] = [
     ("speedmimi-agent", &["monitor-agent"]),
     ("speedmimi-collector", &["collector", "cli"]),
     ("speedmimi-proxy", &["proxy"]),
 ];
 
-/// Writes one beside each package.
-pub(super) fn write(workspace: &Workspace, release: &Release) -> Result<()> {
+/// What cargo knows of the crates of this machine's platform.
+pub(super) fn metadata(workspace: &Workspace) -> Result<Value> {
     let mut metadata = workspace.cargo();
     metadata.args(["metadata", "--format-version", "1", "--locked"]);
     metadata.args(["--filter-platform", &host(workspace)?]);
-    let metadata: Value = serde_json::from_str(&output(&mut metadata)?)?;
+    Ok(serde_json::from_str(&output(&mut metadata)?)?)
+}
+
+/// Writes one beside each package.
+pub(super) fn write(workspace: &Workspace, release: &Release, metadata: &Value) -> Result<()> {
     let lock = fs::read_to_string(workspace.path("Cargo.lock")).context("reading Cargo.lock")?;
     let sums = checksums(&lock);
     for (package, roots) in ROOTS {
-        let bom = bill(&metadata, &sums, package, roots, &release.version);
+        let bom = bill(metadata, &sums, package, roots, &release.version);
         let bom = bom.with_context(|| format!("cargo metadata does not describe {package}"))?;
         let name = format!("{package}-{}.cdx.json", release.version);
         let text = format!("{}\n", serde_json::to_string_pretty(&bom)?);
@@ -61,6 +65,53 @@ fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
     sums
 }
 
+/// The crates that programs are linked from.
+pub(super) struct Linked {
+    /// What cargo says of each crate, by its id.
+    packages: BTreeMap<String, Value>,
+    /// Those of the programs themselves.
+    roots: Vec<String>,
+    /// Of each linked crate those that it is linked with.
+    on: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Linked {
+    /// `None` where the metadata lacks something that cargo always writes.
+    pub(super) fn from(metadata: &Value, roots: &[&str]) -> Option<Self> {
+        let by_id = |list: &Value| -> Option<BTreeMap<String, Value>> {
+            let list = list.as_array()?.iter();
+            list.map(|one| Some((one["id"].as_str()?.to_owned(), one.clone())))
+                .collect()
+        };
+        let packages = by_id(&metadata["packages"])?;
+        let nodes = by_id(&metadata["resolve"]["nodes"])?;
+        let roots: Vec<String> = packages
+            .iter()
+            .filter(|(_, p)| p["source"].is_null() && roots.iter().any(|root| p["name"] == *root))
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mut on = BTreeMap::new();
+        let mut open = roots.clone();
+        while let Some(id) = open.pop() {
+            if let Entry::Vacant(place) = on.entry(id) {
+                let linked = linked(nodes.get(place.key())?)?;
+                open.extend(linked.iter().cloned());
+                place.insert(linked);
+            }
+        }
+        Some(Self {
+            packages,
+            roots,
+            on,
+        })
+    }
+
+    /// What cargo says of each linked crate.
+    pub(super) fn crates(&self) -> impl Iterator<Item = &Value> {
+        self.on.keys().filter_map(|id| self.packages.get(id))
+    }
+}
+
 /// `None` where the metadata lacks something that cargo always writes.
 fn bill(
     metadata: &Value,
@@ -69,37 +120,14 @@ fn bill(
     roots: &[&str],
     version: &str,
 ) -> Option<Value> {
-    let by_id = |list: &Value| -> Option<BTreeMap<String, Value>> {
-        let list = list.as_array()?.iter();
-        list.map(|one| Some((one["id"].as_str()?.to_owned(), one.clone())))
-            .collect()
-    };
-    let packages = by_id(&metadata["packages"])?;
-    let nodes = by_id(&metadata["resolve"]["nodes"])?;
-    let mut found = BTreeMap::new();
-    let root_ids: Vec<&String> = packages
-        .iter()
-        .filter(|(_, p)| p["source"].is_null() && roots.iter().any(|root| p["name"] == *root))
-        .map(|(id, _)| id)
-        .collect();
-    let mut open: Vec<String> = root_ids.iter().map(|id| (*id).clone()).collect();
-    while let Some(id) = open.pop() {
-        if let Entry::Vacant(place) = found.entry(id) {
-            let linked = linked(nodes.get(place.key())?)?;
-            open.extend(linked.iter().cloned());
-            place.insert(linked);
-        }
-    }
-    let reference = |id: &String| purl(packages.get(id)?);
-    let components: Option<Vec<Value>> = found
-        .keys()
-        .map(|id| component(packages.get(id)?, sums))
-        .collect();
+    let all = Linked::from(metadata, roots)?;
+    let reference = |id: &String| purl(all.packages.get(id)?);
+    let components: Option<Vec<Value>> = all.crates().map(|one| component(one, sums)).collect();
     let mut dependencies = vec![json!({
         "ref": package,
-        "dependsOn": root_ids.into_iter().map(reference).collect::<Option<BTreeSet<_>>>()?,
+        "dependsOn": all.roots.iter().map(reference).collect::<Option<BTreeSet<_>>>()?,
     })];
-    for (id, linked) in &found {
+    for (id, linked) in &all.on {
         let on: Option<BTreeSet<_>> = linked.iter().map(reference).collect();
         dependencies.push(json!({"ref": reference(id)?, "dependsOn": on?}));
     }

@@ -68,7 +68,7 @@ fn changelog(release: &Release) -> Result<String> {
     let date = output(Command::new("date").args(["--utc", "--rfc-email", "--date", &at]))?;
     Ok(format!(
         "speedmimi ({}) unstable; urgency=medium\n\n  * The changes are in \
-         /usr/share/doc/*/changelog.gz.\n\n -- SpeedMimi maintainers \
+         CHANGELOG.md.gz beside this file.\n\n -- SpeedMimi maintainers \
          <maintainers@speedmimi.invalid>  {date}\n",
         release.version
     ))

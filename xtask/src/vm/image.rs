@@ -44,7 +44,7 @@ impl Image {
         let version = package.trim_start_matches("linux-image-").to_owned();
         let path = directory.join("boot").join(format!("vmlinuz-{version}"));
         if !path.exists() {
-            debian::unpack(&[package], &directory)?;
+            debian::unpack(&[package], &directory, None)?;
         }
         Self::at(&path).map(Some)
     }

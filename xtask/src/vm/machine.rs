@@ -50,8 +50,8 @@ pub(crate) fn test_units(workspace: &Workspace) -> Result<Result<String, String>
     let qemu = Qemu::find(workspace)?;
     let directory = workspace.target().join("vm");
     let built = directory.join("packages");
-    packages::build_dev(workspace, &built, &workspace.version()?)?;
-    let program = packages::test_program(workspace, "tests", "units", None)?;
+    packages::build_dev(workspace, &built, &workspace.version()?, false)?;
+    let program = packages::test_program(workspace, "units", None)?;
     let machine = directory.join("machine");
     let initrd = directory.join("machine.cpio");
     timed("installing the packages in a machine", || {

@@ -73,7 +73,7 @@ pub(crate) fn run_tests(
         debian::ensure_installed(&["xz-utils"])?;
     }
     let qemu = Qemu::find(workspace)?;
-    let program = test_program(workspace, "monitor-agent", "kernel", object)?;
+    let program = test_program(workspace, "kernel", object)?;
     let directory = workspace.target().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     let initrd = directory.join("initramfs");

@@ -47,7 +47,7 @@ impl Qemu {
             unpacked: Some(directory.clone()),
         };
         if !unpacked.works() {
-            debian::unpack(&debian::with_dependencies(&PACKAGES)?, &directory)?;
+            debian::unpack(&debian::with_dependencies(&PACKAGES)?, &directory, None)?;
             output(unpacked.command()?.arg("--version"))?;
         }
         Ok(unpacked)
