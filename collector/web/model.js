@@ -159,6 +159,7 @@ export function figures(parts) {
   const errors = total((e) => e.responses?.["5xx"]);
   const durations = merged(parts.map(({ endpoint }) => endpoint.exchange_duration));
   const trips = total((e) => e.srtt?.samples);
+  const tls = merged(parts.map(({ endpoint }) => endpoint.tls_handshake_duration));
   const queues = acceptQueues(parts);
   return {
     requests: perSecond((e) => e.requests),
@@ -180,6 +181,11 @@ export function figures(parts) {
     p50: quantile(durations, 0.5),
     p99: quantile(durations, 0.99),
     connect: quantile(merged(parts.map(({ endpoint }) => endpoint.connect_duration)), 0.99),
+    tls: parts.some(({ endpoint }) => endpoint.totals?.tls_handshakes > 0),
+    tlsFailed: total((e) => (known(e.tls_handshakes_failed_alert) && known(e.tls_handshakes_failed_end)
+      ? e.tls_handshakes_failed_alert + e.tls_handshakes_failed_end : null)),
+    tlsP50: quantile(tls, 0.5),
+    tlsP99: quantile(tls, 0.99),
     rtt: trips ? total((e) => e.srtt && e.srtt.mean_us * e.srtt.samples) / trips : null,
   };
 }

@@ -1,11 +1,18 @@
 // Figures of HTTP where they can be seen, and why not where they cannot.
 
 import { element } from "/dom.js";
-import { known, milliseconds, perSecond } from "/format.js";
+import { count, known, milliseconds, perSecond } from "/format.js";
 
 const UNSEEN = "Not HTTP/1 (TLS, HTTP/2 or another protocol): requests and responses cannot be seen";
+const UNSEEN_TLS = "TLS: requests and responses cannot be seen";
 const TURNS = "Streams that are not HTTP/1: time between turns, not requests";
+const TURNS_TLS = "TLS: time between turns, not requests";
 const MIXED = "HTTP/1 requests, and the turns of streams that are not HTTP/1";
+const MIXED_TLS = "In part TLS: HTTP/1 requests, and the turns of streams that are not HTTP/1";
+const NO_HANDSHAKES = "TLS handshakes are counted at level http alone";
+
+/// Why requests cannot be seen.
+const unseen = (r) => (r.tls ? UNSEEN_TLS : UNSEEN);
 
 /// A short text with its reason, for eyes that hover and for screen readers.
 function because(text, reason) {
@@ -15,17 +22,21 @@ function because(text, reason) {
 }
 
 /// A figure of requests or responses; a dash with its reason where none is seen.
-export const seen = (r, value, format) => (r.unseen ? because("–", UNSEEN) : known(value, format));
+export const seen = (r, value, format) => (r.unseen ? because("–", unseen(r)) : known(value, format));
 
 /// Requests a second, or the turns of what is not HTTP/1.
 export function requests(r) {
   if (!r.unseen) return known(r.requests, perSecond);
-  return because(`– (${known(r.exchanges, perSecond)} turns)`, UNSEEN);
+  return because(`– (${known(r.exchanges, perSecond)} turns)`, unseen(r));
 }
 
 /// A duration; of turns it says so.
 export function duration(r, ms) {
   const text = known(ms, milliseconds);
   if (!r.turns || ms === null) return text;
-  return because(`${text} *`, r.unseen ? TURNS : MIXED);
+  const [turns, mixed] = r.tls ? [TURNS_TLS, MIXED_TLS] : [TURNS, MIXED];
+  return because(`${text} *`, r.unseen ? turns : mixed);
 }
+
+/// TLS handshakes that failed; a dash with its reason where none were counted.
+export const handshakes = (r) => (r.tlsFailed === null ? because("–", NO_HANDSHAKES) : count(r.tlsFailed));

@@ -5,7 +5,7 @@ import { element, label, table } from "/dom.js";
 import { FIGURES } from "/figures.js";
 import { counted, bytesPerSecond, count, known, microseconds, milliseconds, percent } from "/format.js";
 import { listenerAt, listeners, ORDERS, perHost, rate, upstreams } from "/model.js";
-import { duration, requests, seen } from "/unseen.js";
+import { duration, handshakes, requests, seen } from "/unseen.js";
 
 /// Rows of a table; more would be too many to read, and to draw again and again.
 const ROWS_MAX = 100;
@@ -29,6 +29,12 @@ const OF_BACKENDS = [
   { minor: true, head: "Connect p99", cell: (r) => known(r.connect, milliseconds) },
   { minor: true, head: "RTT", cell: (r) => known(r.rtt, microseconds) },
   { minor: true, head: FIGURES.retransmits.title, cell: (r) => known(r.retransmits, count) },
+];
+/// Shown where a row has had TLS handshakes.
+const TLS = [
+  { tls: true, head: "TLS failed", cell: (r) => alarm(r.tlsFailed, handshakes(r)) },
+  { tls: true, minor: true, head: "TLS p50", cell: (r) => known(r.tlsP50, milliseconds) },
+  { tls: true, minor: true, head: "TLS p99", cell: (r) => known(r.tlsP99, milliseconds) },
 ];
 const BYTES = [
   { order: "received", head: "In", cell: (r) => known(r.received, bytesPerSecond) },
@@ -60,7 +66,8 @@ function linked(text, href, key) {
 }
 
 /// A table of groups: the first cell names one, the others are its figures.
-function groupTable({ key, caption, first, columns, rows, left = 0 }, view) {
+function groupTable({ key, caption, first, columns: all, rows, left = 0 }, view) {
+  const columns = all.filter(({ tls }) => !tls || rows.some(({ figures }) => figures.tls));
   return table({
     key,
     caption: left > 0 ? `${caption}: ${left} more are not shown; search, or order by another column` : caption,
@@ -87,8 +94,8 @@ function queueCell({ queues }) {
 }
 const QUEUE = [{ order: "queue", head: "Queue", cell: queueCell }];
 
-const LISTENER_COLUMNS = [...COLUMNS, ...QUEUE, ...BYTES];
-const BACKEND_COLUMNS = [...COLUMNS, ...OF_BACKENDS, ...BYTES];
+const LISTENER_COLUMNS = [...COLUMNS, ...QUEUE, ...TLS, ...BYTES];
+const BACKEND_COLUMNS = [...COLUMNS, ...OF_BACKENDS, ...TLS, ...BYTES];
 
 /// Every listener, those of one name as one.
 export function listenerTable(hosts, view) {

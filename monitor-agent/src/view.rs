@@ -11,7 +11,7 @@ use monitor_proto::ReportKey;
 use monitor_proto::{
     display::{Column, UNKNOWN, accept_queue, fitting, known, note, printable},
     histogram,
-    protocol::{Protocol, seen_in_window},
+    protocol::{Protocol, has_tls, seen_in_window, tls_failed},
     v1,
 };
 use window::{Environment, Observation, Sample, TargetNames, Windows, round_trips};
@@ -104,7 +104,7 @@ fn targets(labels: &[&str]) -> Vec<Target> {
 
 /// The columns of the table.  It goes into files and pipes as well: nothing is
 /// cut, and figures have their unit in the head.
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 15] = [
     Column::name("TARGET", 0, 0),
     Column::name("ROLE", 0, 0),
     Column::name("ENDPOINT", 0, 0),
@@ -116,6 +116,7 @@ const COLUMNS: [Column; 14] = [
     Column::figure("OUT B/s", 0),
     Column::figure("RESET", 0),
     Column::figure("NOANS", 0),
+    Column::figure("TLSFAIL", 0),
     Column::figure("QUEUE", 0),
     Column::figure("P99 ms", 0),
     Column::name("NOTE", 0, 0),
@@ -129,10 +130,11 @@ pub fn table(report: &v1::Report) -> String {
     endpoints.sort_by_key(|e| std::cmp::Reverse(bytes(e)));
     let exchanges = endpoints
         .iter()
-        .any(|e| note(Protocol::of_window(e)).is_some());
+        .any(|e| note(Protocol::of_window(e), false).is_some());
     let is_there = |head| match head {
         "TARGET" => has_several_targets(report),
         "EXCH/s" | "NOTE" => exchanges,
+        "TLSFAIL" => endpoints.iter().any(|e| has_tls(e)),
         "QUEUE" => has_queues(report),
         _ => true,
     };
@@ -230,7 +232,7 @@ fn row(endpoint: &v1::Endpoint, seconds: f64) -> [String; COLUMNS.len()] {
     let window = endpoint.window.clone().unwrap_or_default();
     let http = window.http.as_ref();
     let rate = |n: u64| n as f64 / seconds;
-    let note = note(Protocol::of_window(endpoint));
+    let note = note(Protocol::of_window(endpoint), has_tls(endpoint));
     let mark = if note.is_some() { "*" } else { "" };
     let durations = http.and_then(|h| h.exchange_duration.as_ref());
     let p99 = durations.and_then(|d| histogram::quantile_seconds(d, 0.99));
@@ -246,9 +248,10 @@ fn row(endpoint: &v1::Endpoint, seconds: f64) -> [String; COLUMNS.len()] {
         format!("{:.0}", rate(window.bytes_sent)),
         known(window.closed_reset_received.map(|n| n.to_string())),
         known(seen_in_window(endpoint).map(|h| h.requests_without_response.to_string())),
+        known(http.and_then(tls_failed).map(|n| n.to_string())),
         known(queue(endpoint)),
         known(p99.map(|s| format!("{:.2}{mark}", s * 1e3))),
-        note.unwrap_or("").to_owned(),
+        note.unwrap_or_default(),
     ]
 }
 

@@ -74,18 +74,25 @@ pub fn milliseconds(ms: f64) -> String {
 /// A duration of exchanges, marked with `*` where not all are HTTP/1 requests.
 #[must_use]
 pub fn exchange_duration(ms: Option<f64>, protocol: Option<Protocol>) -> String {
-    let mark = if note(protocol).is_some() { "*" } else { "" };
+    let mark = if note(protocol, false).is_some() {
+        "*"
+    } else {
+        ""
+    };
     known(ms.map(|ms| format!("{}{mark}", milliseconds(ms))))
 }
 
-/// What a table says of an endpoint that is not HTTP/1 alone.
+/// What a table says of an endpoint that is not HTTP/1 alone: why requests are not
+/// seen, and what its times are of.
 #[must_use]
-pub fn note(protocol: Option<Protocol>) -> Option<&'static str> {
-    match protocol? {
-        Protocol::Http1 => None,
-        Protocol::Other => Some("not HTTP/1: * times are of exchanges"),
-        Protocol::Mixed => Some("in part not HTTP/1: * times are of both"),
-    }
+pub fn note(protocol: Option<Protocol>, has_tls: bool) -> Option<String> {
+    let protocol = protocol?;
+    let times = match protocol {
+        Protocol::Mixed => "both",
+        Protocol::Http1 | Protocol::Other => "exchanges",
+    };
+    let reason = protocol.reason(has_tls)?;
+    Some(format!("{reason}: * times are of {times}"))
 }
 
 /// How long ago: 3 s, 5 min, 2 h, 9 d.
@@ -202,6 +209,30 @@ mod tests {
         assert_eq!(milliseconds(31.4), "31 ms");
         assert_eq!(milliseconds(1500.0), "1.5 s");
         assert_eq!(age(Duration::from_secs(300)), "5 min");
+    }
+
+    #[test]
+    fn a_note_says_why_requests_are_not_seen() {
+        let of = |protocol, has_tls| note(Some(protocol), has_tls);
+        let is = |text: &str| Some(text.to_owned());
+        for (protocol, plain, tls) in [
+            (
+                Protocol::Other,
+                "not HTTP/1: * times are of exchanges",
+                "TLS: * times are of exchanges",
+            ),
+            (
+                Protocol::Mixed,
+                "in part not HTTP/1: * times are of both",
+                "in part TLS: * times are of both",
+            ),
+        ] {
+            assert_eq!(of(protocol, false), is(plain));
+            assert_eq!(of(protocol, true), is(tls));
+        }
+        // Who sees all has no reason, whatever else came.
+        assert_eq!(of(Protocol::Http1, true), None);
+        assert_eq!(note(None, true), None);
     }
 
     #[test]

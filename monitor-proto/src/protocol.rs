@@ -47,10 +47,17 @@ impl Protocol {
         Self::of(window).or_else(|| Self::of(endpoint.totals.as_ref()?))
     }
 
-    /// Why requests and responses are not shown; `None` where they are.
+    /// Why not all requests and responses are seen, where there were TLS handshakes or
+    /// not; `None` where all are.
     #[must_use]
-    pub fn reason(self) -> Option<&'static str> {
-        (self == Self::Other).then_some("not HTTP/1")
+    pub fn reason(self, has_tls: bool) -> Option<&'static str> {
+        match (self, has_tls) {
+            (Self::Http1, _) => None,
+            (Self::Other, true) => Some("TLS"),
+            (Self::Other, false) => Some("not HTTP/1"),
+            (Self::Mixed, true) => Some("in part TLS"),
+            (Self::Mixed, false) => Some("in part not HTTP/1"),
+        }
     }
 }
 

@@ -7,9 +7,9 @@ use monitor_proto::{
 
 use crate::output::{Cell, Table, Tone};
 
-const FIGURES: [&str; 12] = [
-    "ACTIVE", "OPENED", "REQ/S", "EXCH/S", "5XX", "RESET", "NOANS", "QUEUE", "IN/S", "OUT/S",
-    "P50", "P99",
+const FIGURES: [&str; 13] = [
+    "ACTIVE", "OPENED", "REQ/S", "EXCH/S", "5XX", "RESET", "NOANS", "TLSFAIL", "QUEUE", "IN/S",
+    "OUT/S", "P50", "P99",
 ];
 
 /// The table that rows of `rows` fit into, with or without their targets.
@@ -90,6 +90,7 @@ fn endpoint(e: &Endpoint, seconds: f64) -> Vec<Cell> {
         fault(w.responses.map(|r| r.server_error)),
         fault(w.closed_reset_received),
         fault(w.requests_without_response),
+        fault(w.tls_failed()),
         queue(e),
         Cell::figure(display::bytes(per_second(w.bytes_received))),
         Cell::figure(display::bytes(per_second(w.bytes_sent))),
@@ -115,11 +116,11 @@ fn name(report: &Report) -> &str {
 }
 
 fn note(report: &Report, endpoint: Option<&Endpoint>, silence: Option<&str>) -> Cell {
-    let not_http = endpoint.and_then(|e| display::note(e.protocol));
+    let not_http = endpoint.and_then(|e| display::note(e.protocol, e.has_tls()));
     if let Some(silence) = silence {
         return Cell::text(silence).tone(Tone::Bad);
     }
-    let mut notes: Vec<&str> = not_http.into_iter().collect();
+    let mut notes: Vec<&str> = not_http.as_deref().into_iter().collect();
     let why = report.incomplete_reasons.join(", ");
     if !report.complete {
         notes.push(if why.is_empty() { "incomplete" } else { &why });

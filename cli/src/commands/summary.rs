@@ -6,7 +6,6 @@ use jiff::Zoned;
 use monitor_proto::{
     display::{self, Column, UNKNOWN},
     json::{Sparkline, Summary, SummaryFigures, SummaryKey, SummaryPart},
-    protocol::Protocol,
 };
 
 use crate::{
@@ -61,11 +60,8 @@ fn print(summary: &Summary, out: &mut Output) -> Result<(), CliError> {
     if summary.rows.is_empty() {
         out.line("nothing was reported of this range: see `speedmimi hosts`")?;
     } else {
-        let (head, rows) = fit(
-            &columns(&summary.sort),
-            rows(summary, &now),
-            Output::columns(),
-        );
+        let (columns, rows) = shown(summary, &now);
+        let (head, rows) = fit(&columns, rows, Output::columns());
         Table::new(head).print(&rows, out)?;
     }
     for note in notes(summary) {
@@ -95,7 +91,7 @@ fn title(summary: &Summary, now: &Zoned) -> String {
     display::printable(&text).into_owned()
 }
 
-const COLUMNS: [Column; 19] = [
+const COLUMNS: [Column; 21] = [
     Column::name("NAME", 0, 21),
     Column::name("ADDRESS", 13, 12),
     Column::name("HOST", 9, 8),
@@ -111,11 +107,49 @@ const COLUMNS: [Column; 19] = [
     Column::figure("FAILED", 5),
     Column::figure("RESET", 6),
     Column::figure("NOANS", 7),
+    Column::figure("TLSFAIL", 7),
     Column::figure("IN", 12),
     Column::figure("OUT", 12),
     Column::figure("RETR", 14),
     Column::figure("EXCH", 16),
+    Column::name("NOTE", 9, "in part not HTTP/1".len()),
 ];
+
+/// The columns with their rows; without those that say nothing here.
+fn shown(summary: &Summary, now: &Zoned) -> (Vec<Column>, Vec<Vec<Cell>>) {
+    let has_tls = figures(summary).any(SummaryFigures::has_tls);
+    let has_notes = figures(summary).any(|figures| reason(figures).is_some());
+    let is_there = |column: &Column| match column.head {
+        "TLSFAIL" => has_tls,
+        "NOTE" => has_notes,
+        _ => true,
+    };
+    let all = columns(&summary.sort);
+    let keep = all.each_ref().map(is_there);
+    let of_row = |row: Vec<Cell>| {
+        let cells = row.into_iter().zip(keep);
+        cells.filter_map(|(cell, keep)| keep.then_some(cell))
+    };
+    let rows = rows(summary, now).into_iter();
+    (
+        all.into_iter().filter(is_there).collect(),
+        rows.map(|row| of_row(row).collect()).collect(),
+    )
+}
+
+/// Those of all rows, and of what they are compared with.
+fn figures(summary: &Summary) -> impl Iterator<Item = &SummaryFigures> {
+    let rows = summary.rows.iter().map(|row| &row.part);
+    let parts = rows.chain(&summary.other).chain([&summary.total]);
+    parts
+        .flat_map(|part| [&part.figures, &part.against])
+        .flatten()
+}
+
+/// Why not all requests are seen.
+fn reason(figures: &SummaryFigures) -> Option<&'static str> {
+    figures.protocol?.reason(figures.has_tls())
+}
 
 /// The columns, of which those that the rows are ordered by stay in any case.
 fn columns(sort: &str) -> [Column; COLUMNS.len()] {
@@ -231,10 +265,12 @@ fn row(names: [Cell; 3], trend: &str, figures: Option<&SummaryFigures>) -> Vec<C
         toned(counter("connections_failed"), Tone::Bad),
         toned(figures.and_then(SummaryFigures::resets), Tone::Warn),
         toned(counter("requests_without_response"), Tone::Bad),
+        toned(figures.and_then(SummaryFigures::tls_failed), Tone::Bad),
         bytes("bytes_received"),
         bytes("bytes_sent"),
         toned(counter("retransmits"), Tone::Warn),
         count(counter("exchanges")),
+        Cell::text(figures.and_then(reason).unwrap_or("")),
     ]
 }
 
@@ -284,22 +320,14 @@ fn trend(sparkline: &Sparkline) -> String {
 /// What the table does not say.
 fn notes(summary: &Summary) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
-    let parts = || {
-        let rows = summary.rows.iter().map(|row| &row.part);
-        rows.chain(&summary.other).chain([&summary.total])
-    };
-    let figures = || {
-        parts()
-            .flat_map(|part| [&part.figures, &part.against])
-            .flatten()
-    };
-    let is_mixed =
-        |f: &SummaryFigures| matches!(f.protocol, Some(Protocol::Mixed | Protocol::Other));
-    if figures().any(is_mixed) {
-        notes.push(
-            "*: not HTTP/1 alone: times are of exchanges, and requests that are not HTTP/1 cannot be seen"
-                .to_owned(),
-        );
+    if figures(summary).any(|figures| reason(figures).is_some()) {
+        let mut reasons: Vec<_> = figures(summary).filter_map(reason).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        notes.push(format!(
+            "*: {}: times are of exchanges, and requests that are not HTTP/1 cannot be seen",
+            reasons.join(", ")
+        ));
     }
     let unnamed = |key: &SummaryKey| key.upstream.is_empty();
     if summary.by == "upstream" && summary.rows.iter().any(|row| unnamed(&row.key)) {
@@ -313,7 +341,7 @@ fn notes(summary: &Summary) -> Vec<String> {
             "{UNKNOWN}: backends without a name{or_gone}: give the agent the proxy's configuration (--names-from)"
         ));
     }
-    if figures().any(|figures| !figures.complete) {
+    if figures(summary).any(|figures| !figures.complete) {
         notes.push("some reports are incomplete: see `speedmimi reports`".to_owned());
     }
     notes.extend(summary.partial.iter().map(|why| format!("partial: {why}")));
@@ -322,7 +350,10 @@ fn notes(summary: &Summary) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use monitor_proto::json::{Responses, SummaryDurations, SummaryHost, SummaryRow};
+    use monitor_proto::{
+        json::{Responses, SummaryDurations, SummaryHost, SummaryRow},
+        protocol::Protocol,
+    };
 
     use super::*;
 
@@ -393,11 +424,8 @@ mod tests {
 
     /// The lines of a table that has so much room.
     fn lines(summary: &Summary, room: usize) -> Vec<String> {
-        let (head, rows) = fit(
-            &columns(&summary.sort),
-            rows(summary, &Zoned::now()),
-            Some(room),
-        );
+        let (columns, rows) = shown(summary, &Zoned::now());
+        let (head, rows) = fit(&columns, rows, Some(room));
         Table::new(head).lines(&rows)
     }
 
@@ -431,6 +459,33 @@ mod tests {
         let cells: Vec<&str> = lines[2].split_whitespace().skip(2).collect();
         assert!(cells.contains(&UNKNOWN), "{cells:?}");
         assert!(!cells.contains(&"0"), "{cells:?}");
+    }
+
+    #[test]
+    fn tls_has_its_failed_handshakes_and_is_the_reason_for_dashes() {
+        let plain = lines(&summary("api", figures(100)), 300).concat();
+        assert!(!plain.contains("TLSFAIL") && !plain.contains("NOTE"));
+        let mut of_tls = figures(100);
+        of_tls.protocol = Some(Protocol::Other);
+        of_tls.counters.insert("requests".to_owned(), None);
+        let mut told = |name: &str, n| of_tls.counters.insert(format!("tls_handshakes{name}"), n);
+        told("", Some(50));
+        told("_failed_alert", Some(30));
+        told("_failed_end", Some(7));
+        let mut summary = summary("api", of_tls);
+        let lines = lines(&summary, 300);
+        assert!(lines[0].contains("NOANS  TLSFAIL"), "{lines:?}");
+        assert!(lines[1].contains(" 37 "), "{lines:?}");
+        assert!(lines[1].ends_with(" TLS"), "{lines:?}");
+        assert!(notes(&summary)[0].starts_with("*: TLS: times"));
+        // What was not looked at has none that failed, and none that did not.
+        let row = summary.rows[0].part.figures.as_mut().unwrap();
+        for name in ["", "_failed_alert", "_failed_end"] {
+            row.counters.insert(format!("tls_handshakes{name}"), None);
+        }
+        assert_eq!(row.tls_failed(), None);
+        let lines = self::lines(&summary, 300);
+        assert!(lines[1].ends_with(" not HTTP/1"), "{lines:?}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ const HOSTS: [Column; 7] = [
 ];
 
 /// The columns of endpoints, in the same way.
-const ENDPOINTS: [Column; 15] = [
+const ENDPOINTS: [Column; 16] = [
     Column::name("TARGET", 7, 10),
     Column::name("ROLE", 5, "downstream".len()),
     Column::name("ENDPOINT", 0, 16),
@@ -48,6 +48,7 @@ const ENDPOINTS: [Column; 15] = [
     Column::figure("5XX", 0),
     Column::figure("RESET", 2),
     Column::figure("NOANS", 2),
+    Column::figure("TLSFAIL", 2),
     Column::figure("QUEUE", 2),
     Column::figure("IN/S", 4),
     Column::figure("OUT/S", 4),
@@ -184,6 +185,7 @@ fn draw_endpoints(frame: &mut Frame<'_>, area: Rect, model: &Model, host: &Host)
         "EXCH/S" | "NOTE" => exchanges,
         "RESET" => any(|e| e.window.closed_reset_received),
         "NOANS" => any(|e| e.window.requests_without_response),
+        "TLSFAIL" => any(|e| e.window.tls_failed()),
         "QUEUE" => endpoints.iter().any(|e| e.accept_queue.is_some()),
         _ => true,
     };
@@ -234,12 +236,16 @@ fn endpoint_cells(e: &Endpoint, report: &Report) -> [Cell; ENDPOINTS.len()] {
         fault(w.responses.map(|r| r.server_error)),
         fault(w.closed_reset_received),
         fault(w.requests_without_response),
+        fault(w.tls_failed()),
         queue(e),
         plain(display::bytes(rate(w.bytes_received))),
         plain(display::bytes(rate(w.bytes_sent))),
         plain(duration(durations.and_then(|d| d.p50_ms))),
         plain(duration(durations.and_then(|d| d.p99_ms))),
-        (display::note(e.protocol).unwrap_or("").to_owned(), DIM),
+        (
+            display::note(e.protocol, e.has_tls()).unwrap_or_default(),
+            DIM,
+        ),
     ]
 }
 
@@ -488,22 +494,25 @@ mod tests {
         let mut report = wide();
         model.add(report.clone(), now);
         let text = screen_of(&model, now, 80);
-        assert!(!text.contains("RESET") && !text.contains("NOANS"), "{text}");
+        let heads = ["RESET", "NOANS", "TLSFAIL"];
+        assert!(!heads.iter().any(|head| text.contains(head)), "{text}");
         report.sequence += 1;
         let window = &mut report.endpoints[0].window;
         window.closed_reset_received = Some(17);
         window.requests_without_response = Some(5);
+        window.tls_handshakes_failed_alert = Some(3);
+        window.tls_handshakes_failed_end = Some(1);
         model.add(report, now);
         let text = screen_of(&model, now, 200);
         let head = text.lines().find(|line| line.contains("RESET")).unwrap();
-        assert!(head.contains("5XX RESET NOANS"), "{head}");
+        assert!(head.contains("5XX RESET NOANS TLSFAIL"), "{head}");
         let row = text.lines().find(|line| line.contains("10.0.0.100:8080"));
         let row = row.unwrap();
         let cells: Vec<&str> = row.split_whitespace().collect();
         let at = cells.iter().position(|cell| *cell == "1234").unwrap();
         assert_eq!(
-            cells[at + 1..at + 6],
-            ["1.2k", "0", "0", "17", "5"],
+            cells[at + 1..at + 7],
+            ["1.2k", "0", "0", "17", "5", "4"],
             "{row}"
         );
     }

@@ -23,7 +23,7 @@ const DIM: Style = Style::new().fg(Color::DarkGray);
 
 /// The columns of endpoints: of two, the one with the higher rank goes first
 /// where there is no room.
-const ENDPOINTS: [Column; 17] = [
+const ENDPOINTS: [Column; 18] = [
     Column::name("TARGET", 6, 10),
     Column::name("ROLE", 2, ROLE),
     Column::name("ENDPOINT", 0, 16),
@@ -37,6 +37,7 @@ const ENDPOINTS: [Column; 17] = [
     Column::figure("RETR", 4),
     Column::figure("RESET", 6),
     Column::figure("NOANS", 6),
+    Column::figure("TLSFAIL", 6),
     Column::figure("QUEUE", 6),
     Column::figure("P99", 1),
     Column::figure("COUNTED", 9),
@@ -117,9 +118,11 @@ fn columns(model: &Model) -> Vec<(usize, Column)> {
     };
     let several = has_several_targets(&model.report);
     let exchanges = model.rows().iter().any(|row| note(row).is_some());
+    let tls = model.rows().iter().any(has_tls);
     let is_there = |head| match head {
         "TARGET" => several,
         "EXCH/s" | "NOTE" => exchanges,
+        "TLSFAIL" => tls,
         "QUEUE" => has_queues(&model.report),
         _ => true,
     };
@@ -138,9 +141,15 @@ fn columns(model: &Model) -> Vec<(usize, Column)> {
     there.map(|(i, column)| (i, ranked(column))).collect()
 }
 
-fn note(row: &Row) -> Option<&'static str> {
+fn has_tls(row: &Row) -> bool {
+    matches!(row.more, More::Endpoint { has_tls: true, .. })
+}
+
+fn note(row: &Row) -> Option<String> {
     match row.more {
-        More::Endpoint { protocol, .. } => display::note(protocol),
+        More::Endpoint {
+            protocol, has_tls, ..
+        } => display::note(protocol, has_tls),
         More::Socket { .. } => None,
     }
 }
@@ -214,6 +223,8 @@ fn cells(row: &Row) -> Vec<String> {
             exchanges_per_s,
             resets,
             unanswered,
+            tls_failed,
+            has_tls: _,
             queue,
             p99_ms,
             protocol,
@@ -228,10 +239,11 @@ fn cells(row: &Row) -> Vec<String> {
             retransmits,
             known(resets.map(|n| n.to_string())),
             known(unanswered.map(|n| n.to_string())),
+            known(tls_failed.map(|n| n.to_string())),
             known(queue.clone()),
             display::exchange_duration(*p99_ms, *protocol),
             age,
-            note(row).unwrap_or("").to_owned(),
+            note(row).unwrap_or_default(),
         ],
         More::Socket {
             state,

@@ -44,6 +44,14 @@ pub struct Endpoint {
     pub accept_queue: Option<AcceptQueue>,
 }
 
+impl Endpoint {
+    /// Whether it has had TLS handshakes.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.totals.counters.tls_handshakes > Some(0)
+    }
+}
+
 /// Every counter since a point in time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Totals {

@@ -181,6 +181,19 @@ impl SummaryFigures {
         self.counter("closed_reset_received")
     }
 
+    /// TLS handshakes that failed.
+    #[must_use]
+    pub fn tls_failed(&self) -> Option<u64> {
+        let by_alert = self.counter("tls_handshakes_failed_alert")?;
+        Some(by_alert.saturating_add(self.counter("tls_handshakes_failed_end")?))
+    }
+
+    /// Whether there were TLS handshakes.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.counter("tls_handshakes") > Some(0)
+    }
+
     /// Payload in both directions.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
