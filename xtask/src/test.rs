@@ -234,7 +234,7 @@ fn prepare(workspace: &Workspace) -> Result<()> {
         for (package, unit) in DAEMONS {
             debian::install_without_starting(package, unit)?;
         }
-        debian::ensure_installed(&["chromium"])?;
+        debian::ensure_installed(&["chromium", "curl", "openssl"])?;
         if output(Command::new("npm").arg("--version")).is_err() {
             debian::ensure_installed(&["nodejs", "npm"])?;
         }

@@ -21,6 +21,7 @@ mod scene;
 mod soak;
 mod summary;
 mod terminal;
+mod tls;
 
 use std::process::{Command, ExitCode};
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         .map(|case| trial(case, missing.clone()))
         .collect();
     let installed = |program| Command::new(program).arg("-V").output().is_ok();
+    let has_tls = Nginx::program().is_some() && installed("curl") && installed("openssl");
     for (program, is_there, cases) in [
         ("nginx", Nginx::program().is_some(), nginx::CASES),
         ("nginx", Nginx::program().is_some(), names::NGINX_CASES),
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
             balance::HAPROXY_CASES,
         ),
         ("ip (of iproute2)", installed("ip"), namespace::CASES),
+        ("nginx, curl or openssl", has_tls, tls::CASES),
     ] {
         let absent = (!is_there).then(|| format!("{program} is not installed"));
         let missing = missing.clone().or(absent);

@@ -134,7 +134,7 @@ fn serve(socket: &TcpStream, mode: &AtomicU8) -> std::io::Result<()> {
 }
 
 /// What the machine that runs the tests does is no part of them.
-const OF_THE_MACHINE: [&str; 12] = [
+pub(crate) const OF_THE_MACHINE: [&str; 12] = [
     "accept_queue_filling",
     "accept_queue_overflow",
     "agent_incomplete",
@@ -292,7 +292,7 @@ impl Watched {
     }
 }
 
-fn run(program: &str, arguments: &[&str]) -> (String, Option<i32>) {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> (String, Option<i32>) {
     let program = Binaries::of_this_build().unwrap().find(program).unwrap();
     let output = Command::new(program).args(arguments).output().unwrap();
     eprintln!("{}", String::from_utf8_lossy(&output.stderr));
@@ -302,7 +302,7 @@ fn run(program: &str, arguments: &[&str]) -> (String, Option<i32>) {
     )
 }
 
-fn problems(collector: &Collector) -> Vec<Value> {
+pub(crate) fn problems(collector: &Collector) -> Vec<Value> {
     let answer = http::get_json(collector.http(), "/api/v1/problems").unwrap();
     answer["problems"].as_array().unwrap().clone()
 }
