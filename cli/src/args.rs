@@ -4,11 +4,7 @@
     reason = "doc comments are the help text, where backticks would show"
 )]
 
-use std::{
-    convert::Infallible,
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::{convert::Infallible, path::PathBuf};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -383,17 +379,6 @@ fn command_name(name: &str) -> Result<String, &'static str> {
     let command = Args::command();
     let found = command.find_subcommand(name).map(|_| name.to_owned());
     found.ok_or("no such command: see --help")
-}
-
-/// Writes the manual page of a command, or of the program.
-///
-/// # Errors
-/// Where it cannot be written.
-pub fn print_man(command: Option<&str>, out: &mut dyn Write) -> io::Result<()> {
-    let mut program = Args::command();
-    program.build();
-    let page = command.and_then(|name| program.find_subcommand(name));
-    clap_mangen::Man::new(page.unwrap_or(&program).clone()).render(&mut { out })
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use std::{io, process::ExitCode};
 use args::{Args, Command};
 use clap::CommandFactory;
 use client::Client;
+use daemon::manual;
 pub use error::CliError;
 use output::Output;
 
@@ -97,10 +98,10 @@ fn dispatch(args: &Args, output: &mut Output) -> Result<ExitCode, CliError> {
         Command::Completions { shell } => completion::print(*shell, output),
         Command::CompleteHosts { line } => completion::print_hosts(line, output),
         Command::Man { dir: Some(dir), .. } => {
-            clap_mangen::generate_to(Args::command(), dir).map_err(CliError::Output)
+            manual::write_all(Args::command(), dir).map_err(CliError::Output)
         }
         Command::Man { command, .. } => {
-            args::print_man(command.as_deref(), output).map_err(CliError::Output)
+            manual::write(Args::command(), command.as_deref(), output).map_err(CliError::Output)
         }
     };
     done.map(|()| ExitCode::SUCCESS)

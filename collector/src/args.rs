@@ -16,6 +16,7 @@ use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand, ValueEnum, e
 use clap_complete::Shell;
 use daemon::{
     log::LogFormat,
+    manual,
     units::{parse_address, parse_bytes, parse_duration},
 };
 use settings::{CommandLine, Setting, SettingsError};
@@ -406,13 +407,11 @@ fn command_name(name: &str) -> Result<String, &'static str> {
 /// # Errors
 /// Where stdout is closed, or the directory cannot be written.
 pub fn man(command: Option<&str>, dir: Option<&Path>) -> io::Result<()> {
-    let mut program = command_line(Vec::new()).documented();
-    if let Some(dir) = dir {
-        return clap_mangen::generate_to(program, dir);
+    let program = command_line(Vec::new()).documented();
+    match dir {
+        Some(dir) => manual::write_all(program, dir),
+        None => manual::write(program, command, &mut io::stdout()),
     }
-    program.build();
-    let page = command.and_then(|name| program.find_subcommand(name));
-    clap_mangen::Man::new(page.unwrap_or(&program).clone()).render(&mut io::stdout())
 }
 
 #[cfg(test)]

@@ -4,14 +4,7 @@
     reason = "doc comments are the help text, where backticks would show"
 )]
 
-use std::{
-    ffi::OsString,
-    io::{self, Write},
-    net::SocketAddr,
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, CommandFactory, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -588,20 +581,6 @@ fn command_name(name: &str) -> Result<String, &'static str> {
     found.ok_or("no such command: see --help")
 }
 
-/// Writes the manual page of a command, or of the program.
-///
-/// # Errors
-/// The writer's error.
-pub fn man(
-    mut program: clap::Command,
-    command: Option<&str>,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    program.build();
-    let page = command.and_then(|name| program.find_subcommand(name));
-    clap_mangen::Man::new(page.unwrap_or(&program).clone()).render(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -615,7 +594,7 @@ mod tests {
     fn every_command_has_a_manual_page() {
         for name in ["run", "top", "status", "doctor"] {
             let mut page = Vec::new();
-            man(Cli::command(), Some(name), &mut page).unwrap();
+            daemon::manual::write(Cli::command(), Some(name), &mut page).unwrap();
             let text = String::from_utf8(page).unwrap();
             let head = format!(".TH speedmimi-agent-{name} ");
             assert!(text.contains(&head), "{text}");

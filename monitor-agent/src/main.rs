@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context;
 use bpf::{Kernel, KernelError, KernelLog, KernelOptions, doctor::Check};
 use clap::FromArgMatches as _;
-use daemon::{complain, error_chain, log::LogFormat};
+use daemon::{complain, error_chain, log::LogFormat, manual};
 use delivery::token::MISSING;
 use host_metrics::identity;
 use kernel_sample::{Opened, Opener, Target};
@@ -133,11 +133,11 @@ fn execute(given: Vec<OsString>) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut command, "speedmimi-agent", &mut script);
             write(&script)?;
         }
-        Command::Man { dir: Some(dir), .. } => clap_mangen::generate_to(line.documented(), &dir)
+        Command::Man { dir: Some(dir), .. } => manual::write_all(line.documented(), &dir)
             .with_context(|| format!("writing manual pages to {}", dir.display()))?,
         Command::Man { command, .. } => {
             let mut page = Vec::new();
-            cli::man(line.documented(), command.as_deref(), &mut page)?;
+            manual::write(line.documented(), command.as_deref(), &mut page)?;
             write(&page)?;
         }
     }

@@ -5,7 +5,7 @@
 )]
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -228,17 +228,6 @@ fn command_name(name: &str) -> Result<String, &'static str> {
     found.ok_or("no such command: see --help")
 }
 
-/// Writes the manual page of a command, or of the program.
-///
-/// # Errors
-/// The writer's error.
-pub fn man(command: Option<&str>, out: &mut dyn Write) -> io::Result<()> {
-    let mut program = command_line(Vec::new()).documented();
-    program.build();
-    let page = command.and_then(|name| program.find_subcommand(name));
-    clap_mangen::Man::new(page.unwrap_or(&program).clone()).render(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,8 +240,13 @@ mod tests {
     #[test]
     fn the_manual_and_completions_name_the_commands() {
         let mut page = Vec::new();
-        man(None, &mut page).unwrap();
-        man(Some("check"), &mut page).unwrap();
+        daemon::manual::write(command_line(Vec::new()).documented(), None, &mut page).unwrap();
+        daemon::manual::write(
+            command_line(Vec::new()).documented(),
+            Some("check"),
+            &mut page,
+        )
+        .unwrap();
         completions(clap_complete::Shell::Bash, &mut page);
         let text = String::from_utf8(page).unwrap();
         assert!(

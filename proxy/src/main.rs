@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::FromArgMatches as _;
-use daemon::complain;
 use daemon::log::{Line, start};
+use daemon::{complain, manual};
 use proxy::backends_view;
 use proxy::cli::{self, Cli, Command, ConfigCommand, Output, RunArgs, command_line};
 use proxy::config::{ConfigError, Origin};
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Man { dir: Some(dir), .. } => {
-            let written = clap_mangen::generate_to(command_line(Vec::new()).documented(), &dir);
+            let written = manual::write_all(command_line(Vec::new()).documented(), &dir);
             if let Err(error) = written {
                 eprintln!("cannot write manual pages to {}: {error}", dir.display());
                 return ExitCode::FAILURE;
@@ -52,7 +52,11 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Man { command, .. } => {
-            let written = cli::man(command.as_deref(), &mut out);
+            let written = manual::write(
+                command_line(Vec::new()).documented(),
+                command.as_deref(),
+                &mut out,
+            );
             debug_assert!(written.is_ok(), "writing to a Vec cannot fail");
             Ok(())
         }

@@ -11,6 +11,8 @@ mod file;
 #[cfg(feature = "log")]
 pub mod log;
 pub mod log_limit;
+#[cfg(feature = "manual")]
+pub mod manual;
 pub mod token;
 pub mod units;
 

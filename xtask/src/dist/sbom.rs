@@ -179,6 +179,7 @@ fn component(package: &Value, sums: &BTreeMap<(String, String), String>) -> Opti
     if let Some(license) = package["license"].as_str() {
         // Older manifests separate alternatives by a slash.
         let license = license.replace('/', " OR ");
+        let license = license.split_whitespace().collect::<Vec<_>>().join(" ");
         component["licenses"] = json!([{"expression": license}]);
     }
     if let Some(sum) = sums.get(&(name.to_owned(), version.to_owned())) {
