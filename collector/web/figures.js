@@ -59,4 +59,13 @@ export const FIGURES = {
   tls_handshakes_failed_end: { title: "TLS handshakes failed: connection ended", kind: "counter", unit: "{handshake}", help: "TLS handshakes that failed as the connection ended before." },
   tls_handshakes_unknown: { title: "TLS handshakes, outcome unknown", kind: "counter", unit: "{handshake}", help: "TLS handshakes of which nobody knows how they ended, as records passed unseen." },
   tls_handshake_duration: { title: "Time of TLS handshakes", kind: "histogram", unit: "s", help: "Time from the first byte of a TLS client's hello to the end of the handshake, of those that were completed." },
+  connections_http1: { title: "Connections: HTTP/1", kind: "counter", unit: "{connection}", help: "Connections that speak HTTP/1, by their first bytes: a request line that ends in HTTP/1.x." },
+  connections_http2: { title: "Connections: HTTP/2", kind: "counter", unit: "{connection}", help: "Connections that speak HTTP/2 without TLS, by their first bytes: the preface." },
+  connections_fastcgi: { title: "Connections: FastCGI", kind: "counter", unit: "{connection}", help: "Connections that speak FastCGI, by their first bytes: a record that begins a request." },
+  connections_uwsgi: { title: "Connections: uwsgi", kind: "counter", unit: "{connection}", help: "Connections that speak uwsgi, by their first bytes: a header and the name of a variable." },
+  connections_memcached: { title: "Connections: memcached", kind: "counter", unit: "{connection}", help: "Connections that speak memcached, by their first bytes: a command in text or binary." },
+  connections_redis: { title: "Connections: Redis", kind: "counter", unit: "{connection}", help: "Connections that speak Redis, by their first bytes: an array of bulk strings." },
+  connections_postgresql: { title: "Connections: PostgreSQL", kind: "counter", unit: "{connection}", help: "Connections that speak PostgreSQL, by their first bytes: a message that starts a session, or asks for encryption." },
+  connections_other_protocol: { title: "Connections: other protocol", kind: "counter", unit: "{connection}", help: "Connections that speak none of the protocols that have a counter, by their first bytes." },
+  connections_unknown_protocol: { title: "Connections: protocol unknown", kind: "counter", unit: "{connection}", help: "Connections that do not speak HTTP/1 and whose first bytes passed before anything was looked at, or were fewer than ten and of none of these." },
 };

@@ -9,6 +9,7 @@ use crate::{
     ending::ENDINGS,
     histogram::BUCKETS,
     http,
+    protocol::{PROTOCOLS, Protocol},
     tls::{OUTCOMES, Outcome},
 };
 
@@ -113,8 +114,8 @@ pub struct EndpointCounters {
     pub tls_handshakes: u64,
     /// Those that are over, by [`crate::tls::Outcome`].
     pub tls_handshakes_ended: [u64; OUTCOMES],
-    /// Zero: room for further counters, up to the end of the cache line.
-    pub reserved: [u64; RESERVED],
+    /// Connections by [`Protocol`], each once its first bytes tell.
+    pub connections_by_protocol: [u64; PROTOCOLS],
     /// First byte of the request to first byte of the final response.
     pub exchange: Durations,
     /// SYN to established.
@@ -123,12 +124,9 @@ pub struct EndpointCounters {
     pub tls_handshake: Durations,
 }
 
-/// How many counters there is room for.
-const RESERVED: usize = 9;
-
 /// How many counters there are, taken as one array.
 pub const WORDS: usize = 20
-    + RESERVED
+    + PROTOCOLS
     + FAILURES
     + 3 * ENDINGS
     + OUTCOMES
@@ -174,7 +172,7 @@ impl EndpointCounters {
             syn_retransmits: 0,
             tls_handshakes: 0,
             tls_handshakes_ended: [0; OUTCOMES],
-            reserved: [0; RESERVED],
+            connections_by_protocol: [0; PROTOCOLS],
             exchange: durations,
             connect: durations,
             tls_handshake: durations,
@@ -216,6 +214,12 @@ impl EndpointCounters {
     #[must_use]
     pub fn closed(&self) -> u64 {
         self.connections_closed.iter().sum()
+    }
+
+    /// Connections of this protocol.
+    #[must_use]
+    pub const fn of_protocol(&self, protocol: Protocol) -> u64 {
+        self.connections_by_protocol[protocol as usize]
     }
 
     /// TLS handshakes that ended so.

@@ -18,6 +18,7 @@ pub mod histogram;
 pub mod http;
 pub mod losses;
 pub mod meta;
+pub mod protocol;
 pub mod proxy_header;
 pub mod slot_key;
 pub mod socket;
@@ -26,7 +27,7 @@ pub mod tls;
 
 /// The version of the layouts, part of the pins' path: programs and agents of
 /// one layout are compatible with each other.
-pub const LAYOUT_VERSION: u32 = 11;
+pub const LAYOUT_VERSION: u32 = 12;
 
 /// How many endpoints one target can have unless told otherwise; what comes
 /// beyond is counted under the endpoint `other` of its role.

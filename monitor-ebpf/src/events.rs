@@ -34,7 +34,7 @@ use monitor_common::{
 use crate::{
     answer, clients,
     count::{bump, bump_at, bump_by, count_duration},
-    endpoint, maps, packets, segment, tls,
+    endpoint, maps, packets, protocol, segment, tls,
 };
 
 const CALLBACKS: u32 =
@@ -268,6 +268,7 @@ fn handshake_data(
     };
     let event = exchange.read_request_start(kept.start, kept.len, now);
     packets::count_request(counters, event, exchange.method);
+    protocol::count(exchange, counters);
     if exchange.protocol == Exchange::TLS {
         // What follows the hello in its segment is gone, as the next one tells.
         tls::begin(sk, exchange, key.seq);

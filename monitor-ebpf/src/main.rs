@@ -29,6 +29,7 @@ mod events;
 mod maps;
 mod packets;
 mod payload;
+mod protocol;
 mod proxied;
 mod segment;
 mod tls;

@@ -25,7 +25,7 @@ use crate::{
     count::{bump, bump_at, bump_by, count_duration},
     maps,
     payload::Packet,
-    proxied,
+    protocol, proxied,
     segment::{Segment, segment},
     tls,
 };
@@ -250,6 +250,7 @@ fn requests(
     let count = |event, method| count_request(counters, event, method);
     let beyond = exchange.read_requests(payload, at, segment.len, now, count);
     proxied::keep(payload, exchange, sk, at, segment.len);
+    protocol::count(exchange, counters);
     beyond
 }
 
@@ -355,6 +356,7 @@ fn held_requests<const TLS: bool>(
         Interest::Read => {
             let event = exchange.read_request_start(start, len, now);
             count_request(counters, event, exchange.method);
+            protocol::count(exchange, counters);
             if exchange.protocol == Exchange::TLS {
                 if TLS {
                     tls::begin(sk, exchange, exchange.held_seq);

@@ -487,7 +487,7 @@ fn a_report_never_outgrows_its_bound_and_nothing_is_forgotten() {
     assert!(sums.values().all(|&sum| sum == 1 << 40));
 }
 
-/// More endpoints than a collector takes in one report, each of them small.
+/// More endpoints than a collector takes in one report, each of them small, as at level tcp.
 #[test]
 fn a_report_has_no_more_endpoints_than_a_collector_takes() {
     let more = REPORT_ENDPOINTS_MAX as u16 + 1_000;
@@ -498,7 +498,9 @@ fn a_report_has_no_more_endpoints_than_a_collector_takes() {
     let mut windows = windows(0, None);
     let mut seen = HashSet::new();
     for sequence in 1..=3 {
-        let closed = windows.close(key(sequence), reading(5 * sequence, endpoints.clone()), &[]);
+        let mut reading = reading(5 * sequence, endpoints.clone());
+        reading.level = Level::Tcp;
+        let closed = windows.close(key(sequence), reading, &[]);
         assert_eq!(closed.report.endpoints.len(), REPORT_ENDPOINTS_MAX);
         seen.extend(closed.report.endpoints.iter().map(|e| e.address.clone()));
         windows.commit(closed);

@@ -7,6 +7,7 @@ use monitor_common::{
     endpoint::Role,
     histogram::{OFFSET, SCALE},
     http::{self, Method},
+    protocol::Protocol,
     tls::Outcome,
 };
 use monitor_proto::{histogram, http_counters, tcp_counters, v1};
@@ -73,6 +74,15 @@ fn http_counters(c: &EndpointCounters) -> v1::HttpCounters {
         closed_within_response_reset_received: by(&c.closed_within_response, Ending::ResetReceived),
         closed_within_response_timeout: by(&c.closed_within_response, Ending::Timeout),
         closed_within_response_other: by(&c.closed_within_response, Ending::Other),
+        connections_http1: Some(c.of_protocol(Protocol::Http1)),
+        connections_http2: Some(c.of_protocol(Protocol::Http2)),
+        connections_fastcgi: Some(c.of_protocol(Protocol::Fastcgi)),
+        connections_uwsgi: Some(c.of_protocol(Protocol::Uwsgi)),
+        connections_memcached: Some(c.of_protocol(Protocol::Memcached)),
+        connections_redis: Some(c.of_protocol(Protocol::Redis)),
+        connections_postgresql: Some(c.of_protocol(Protocol::Postgresql)),
+        connections_other_protocol: Some(c.of_protocol(Protocol::Other)),
+        connections_unknown_protocol: Some(c.of_protocol(Protocol::Unknown)),
         tls_handshakes_completed: Some(c.tls_ended(Outcome::Completed)),
         tls_handshakes_failed_alert: Some(c.tls_ended(Outcome::Alert)),
         tls_handshakes_failed_end: Some(c.tls_ended(Outcome::End)),
@@ -169,6 +179,27 @@ mod tests {
         assert_eq!(
             counters(&c, true).http.unwrap().tls_handshake_duration,
             None
+        );
+    }
+
+    #[test]
+    fn connections_have_their_protocols() {
+        let mut c = EndpointCounters::ZERO;
+        c.connections_by_protocol = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        let http = counters(&c, true).http.unwrap();
+        assert_eq!(
+            [
+                http.connections_http1,
+                http.connections_http2,
+                http.connections_fastcgi,
+                http.connections_uwsgi,
+                http.connections_memcached,
+                http.connections_redis,
+                http.connections_postgresql,
+                http.connections_other_protocol,
+                http.connections_unknown_protocol,
+            ],
+            [1, 2, 3, 4, 5, 6, 7, 8, 9].map(Some)
         );
     }
 

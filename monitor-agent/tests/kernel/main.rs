@@ -23,6 +23,7 @@ mod listeners;
 mod lossy;
 mod namespaces;
 mod network;
+mod protocols;
 mod retirement;
 mod streams;
 mod tls;
@@ -98,4 +99,5 @@ fn cases() -> impl Iterator<Item = Case> {
         .chain(clients::CASES)
         .chain(unreadable::CASES)
         .chain(tls::CASES)
+        .chain(protocols::CASES)
 }

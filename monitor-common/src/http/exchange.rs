@@ -1,6 +1,7 @@
 //! The state of a socket's exchanges, and which segments matter to it.
 
 use super::Start;
+use crate::protocol::Protocol;
 
 /// Which way a packet goes, seen from the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub struct Exchange {
     pub protocol: u8,
     /// The newest request's [`super::Method`].  Of the request's direction.
     pub method: u8,
-    /// [`Self::PIPELINED`], [`Self::JOINED`], [`Self::PROXIED`].  Of the request's
+    /// [`Self::PIPELINED`], [`Self::JOINED`], [`Self::PROXIED`], [`Self::TOLD`].  Of the request's
     /// direction.
     pub request_flags: u8,
     /// [`Self::TUNNEL`].  Of the response's direction.
@@ -163,6 +164,10 @@ impl Exchange {
     pub const PROXIED: u8 = 8;
     /// The end of the newest request is not known: its head has more parts than are read.
     pub(super) const UNTRACKED: u8 = 16;
+    /// What the stream speaks was just told, and is not counted yet.
+    pub const TOLD: u8 = 32;
+    /// The first segment was so short that it may be any protocol's.
+    pub(super) const SHORT: u8 = 64;
     /// After 101, or 2xx to CONNECT: no more exchanges.
     pub const TUNNEL: u8 = 1;
 
@@ -199,6 +204,21 @@ impl Exchange {
     #[inline(always)]
     pub(super) const fn is_amid_first(&self) -> bool {
         self.request_flags & Self::JOINED != 0 && self.response_next_seq == self.joined_seq
+    }
+
+    /// What the connection speaks, once [`Self::protocol`] is told and is not TLS.
+    #[must_use]
+    pub fn spoken(&self) -> Protocol {
+        if self.protocol == Self::HTTP1 {
+            Protocol::Http1
+        } else if self.is_joined() {
+            Protocol::Unknown
+        } else {
+            match Protocol::of(self.request_start) {
+                Protocol::Other if self.request_flags & Self::SHORT != 0 => Protocol::Unknown,
+                protocol => protocol,
+            }
+        }
     }
 
     /// Where a direction is read next.  Read from memory each time: segments of one

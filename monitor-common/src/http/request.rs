@@ -9,6 +9,9 @@ use super::{
     start::{RequestStart, START_BYTES, join, request_start},
 };
 
+/// So many bytes tell every protocol that is looked for and does not begin with a line.
+const TELLING_BYTES: u32 = 10;
+
 /// What was found in payload from the client.  Without values of its own: one that only
 /// some events have confuses the verifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +138,7 @@ impl Exchange {
         let undecided = expected == expects::REQUEST_LINE && self.protocol == 0;
         if undecided && self.response_next_seq != self.joined_seq {
             // It was answered amid its line, so it was none.
+            self.request_flags |= Self::TOLD;
             self.protocol = Self::NOT_HTTP1;
             self.turn_to_server(now());
             return true;
@@ -204,8 +208,11 @@ impl Exchange {
         match request_start(start, all, self.protocol == 0) {
             RequestStart::Method(method) => {
                 self.method = method as u8;
-                if self.protocol == 0 && !self.is_joined() {
-                    self.joined_seq = self.response_next_seq;
+                if self.protocol == 0 {
+                    self.keep_first(start, start.is_cut_line());
+                    if !self.is_joined() {
+                        self.joined_seq = self.response_next_seq;
+                    }
                 }
                 // What was kept is a part of the method, and no other part of the line.
                 self.request_progress = head::REQUEST;
@@ -232,6 +239,7 @@ impl Exchange {
             RequestStart::Tls => {
                 *event = self.not_http();
                 if self.protocol == Self::NOT_HTTP1 {
+                    self.request_flags &= !Self::TOLD;
                     self.protocol = Self::TLS;
                     self.request_expects = expects::HELLO;
                     self.request_start = start;
@@ -240,9 +248,22 @@ impl Exchange {
                 len
             }
             RequestStart::NotHttp => {
+                if self.protocol == 0 {
+                    self.keep_first(start, all < TELLING_BYTES);
+                }
                 *event = self.not_http();
                 len
             }
+        }
+    }
+
+    /// Keeps the first bytes of a stream, which tell what it speaks where that is not
+    /// HTTP/1; whether there are too few to tell.
+    #[inline(always)]
+    fn keep_first(&mut self, start: Start, is_short: bool) {
+        self.request_start = start;
+        if is_short {
+            self.request_flags |= Self::SHORT;
         }
     }
 
@@ -271,6 +292,9 @@ impl Exchange {
             }
         } else if !self.is_amid_first() {
             // The rest of a body, or another protocol, the next turn tells.
+            if self.protocol == 0 {
+                self.request_flags |= Self::TOLD;
+            }
             self.protocol = Self::NOT_HTTP1;
             self.requests = self.requests.wrapping_add(1);
         }
@@ -340,6 +364,9 @@ impl Exchange {
         let first_pipelined = pipelined && !self.is_pipelined();
         if pipelined {
             self.request_flags |= Self::PIPELINED;
+        }
+        if self.protocol == 0 {
+            self.request_flags |= Self::TOLD;
         }
         self.protocol = Self::HTTP1;
         self.body_left = 0;

@@ -107,6 +107,15 @@ impl Start {
         digit(0) * 100 + digit(1) * 10 + digit(2)
     }
 
+    /// Whether it is the beginning of a line, and not all of the sixteen bytes.
+    #[inline(always)]
+    pub(super) fn is_cut_line(self) -> bool {
+        let all_differ = |byte| {
+            bytes::differs(self.low, byte) & bytes::differs(self.high, byte) | bytes::LOW_BITS
+        };
+        all_differ(b'\n') == u64::MAX && all_differ(0) != u64::MAX
+    }
+
     /// Its two words.
     #[inline(always)]
     #[must_use]
@@ -115,7 +124,7 @@ impl Start {
     }
 
     #[inline(always)]
-    pub(super) fn starts_with(self, text: &[u8]) -> bool {
+    pub(crate) fn starts_with(self, text: &[u8]) -> bool {
         self.low & mask(text.len()) == word(text)
     }
 

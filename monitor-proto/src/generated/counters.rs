@@ -102,6 +102,24 @@ pub struct Counters {
     pub tls_handshakes_unknown: Option<u64>,
     /// Time from the first byte of a TLS client's hello to the end of the handshake, of those that were completed.
     pub tls_handshake_duration: Option<Histogram>,
+    /// Connections that speak HTTP/1, by their first bytes: a request line that ends in HTTP/1.x.
+    pub connections_http1: Option<u64>,
+    /// Connections that speak HTTP/2 without TLS, by their first bytes: the preface.
+    pub connections_http2: Option<u64>,
+    /// Connections that speak FastCGI, by their first bytes: a record that begins a request.
+    pub connections_fastcgi: Option<u64>,
+    /// Connections that speak uwsgi, by their first bytes: a header and the name of a variable.
+    pub connections_uwsgi: Option<u64>,
+    /// Connections that speak memcached, by their first bytes: a command in text or binary.
+    pub connections_memcached: Option<u64>,
+    /// Connections that speak Redis, by their first bytes: an array of bulk strings.
+    pub connections_redis: Option<u64>,
+    /// Connections that speak PostgreSQL, by their first bytes: a message that starts a session, or asks for encryption.
+    pub connections_postgresql: Option<u64>,
+    /// Connections that speak none of the protocols that have a counter, by their first bytes.
+    pub connections_other_protocol: Option<u64>,
+    /// Connections that do not speak HTTP/1 and whose first bytes passed before anything was looked at, or were fewer than ten and of none of these.
+    pub connections_unknown_protocol: Option<u64>,
 }
 
 impl Counters {
@@ -182,6 +200,15 @@ impl Counters {
                     .map(Into::into)
                     .unwrap_or_default()
             }),
+            connections_http1: http.and_then(|h| h.connections_http1),
+            connections_http2: http.and_then(|h| h.connections_http2),
+            connections_fastcgi: http.and_then(|h| h.connections_fastcgi),
+            connections_uwsgi: http.and_then(|h| h.connections_uwsgi),
+            connections_memcached: http.and_then(|h| h.connections_memcached),
+            connections_redis: http.and_then(|h| h.connections_redis),
+            connections_postgresql: http.and_then(|h| h.connections_postgresql),
+            connections_other_protocol: http.and_then(|h| h.connections_other_protocol),
+            connections_unknown_protocol: http.and_then(|h| h.connections_unknown_protocol),
         }
     }
 }

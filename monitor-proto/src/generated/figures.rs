@@ -765,6 +765,222 @@ pub const COUNTERS: &[Counter] = &[
         },
         json: |c| c.tls_handshakes_unknown,
     },
+    Counter {
+        figure: Figure {
+            name: "connections_http1",
+            title: "Connections: HTTP/1",
+            prometheus: "speedmimi_connections_http1_total",
+            otlp: "speedmimi.connections_http1",
+            unit: "{connection}",
+            help: "Connections that speak HTTP/1, by their first bytes: a request line that ends in HTTP/1.x.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.connections_http1.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .connections_http1
+                .get_or_insert_default()
+        },
+        json: |c| c.connections_http1,
+    },
+    Counter {
+        figure: Figure {
+            name: "connections_http2",
+            title: "Connections: HTTP/2",
+            prometheus: "speedmimi_connections_http2_total",
+            otlp: "speedmimi.connections_http2",
+            unit: "{connection}",
+            help: "Connections that speak HTTP/2 without TLS, by their first bytes: the preface.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.connections_http2.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .connections_http2
+                .get_or_insert_default()
+        },
+        json: |c| c.connections_http2,
+    },
+    Counter {
+        figure: Figure {
+            name: "connections_fastcgi",
+            title: "Connections: FastCGI",
+            prometheus: "speedmimi_connections_fastcgi_total",
+            otlp: "speedmimi.connections_fastcgi",
+            unit: "{connection}",
+            help: "Connections that speak FastCGI, by their first bytes: a record that begins a request.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.connections_fastcgi.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .connections_fastcgi
+                .get_or_insert_default()
+        },
+        json: |c| c.connections_fastcgi,
+    },
+    Counter {
+        figure: Figure {
+            name: "connections_uwsgi",
+            title: "Connections: uwsgi",
+            prometheus: "speedmimi_connections_uwsgi_total",
+            otlp: "speedmimi.connections_uwsgi",
+            unit: "{connection}",
+            help: "Connections that speak uwsgi, by their first bytes: a header and the name of a variable.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.connections_uwsgi.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .connections_uwsgi
+                .get_or_insert_default()
+        },
+        json: |c| c.connections_uwsgi,
+    },
+    Counter {
+        figure: Figure {
+            name: "connections_memcached",
+            title: "Connections: memcached",
+            prometheus: "speedmimi_connections_memcached_total",
+            otlp: "speedmimi.connections_memcached",
+            unit: "{connection}",
+            help: "Connections that speak memcached, by their first bytes: a command in text or binary.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.connections_memcached.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .connections_memcached
+                .get_or_insert_default()
+        },
+        json: |c| c.connections_memcached,
+    },
+    Counter {
+        figure: Figure {
+            name: "connections_redis",
+            title: "Connections: Redis",
+            prometheus: "speedmimi_connections_redis_total",
+            otlp: "speedmimi.connections_redis",
+            unit: "{connection}",
+            help: "Connections that speak Redis, by their first bytes: an array of bulk strings.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.connections_redis.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .connections_redis
+                .get_or_insert_default()
+        },
+        json: |c| c.connections_redis,
+    },
+    Counter {
+        figure: Figure {
+            name: "connections_postgresql",
+            title: "Connections: PostgreSQL",
+            prometheus: "speedmimi_connections_postgresql_total",
+            otlp: "speedmimi.connections_postgresql",
+            unit: "{connection}",
+            help: "Connections that speak PostgreSQL, by their first bytes: a message that starts a session, or asks for encryption.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.connections_postgresql.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .connections_postgresql
+                .get_or_insert_default()
+        },
+        json: |c| c.connections_postgresql,
+    },
+    Counter {
+        figure: Figure {
+            name: "connections_other_protocol",
+            title: "Connections: other protocol",
+            prometheus: "speedmimi_connections_other_protocol_total",
+            otlp: "speedmimi.connections_other_protocol",
+            unit: "{connection}",
+            help: "Connections that speak none of the protocols that have a counter, by their first bytes.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.connections_other_protocol.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .connections_other_protocol
+                .get_or_insert_default()
+        },
+        json: |c| c.connections_other_protocol,
+    },
+    Counter {
+        figure: Figure {
+            name: "connections_unknown_protocol",
+            title: "Connections: protocol unknown",
+            prometheus: "speedmimi_connections_unknown_protocol_total",
+            otlp: "speedmimi.connections_unknown_protocol",
+            unit: "{connection}",
+            help: "Connections that do not speak HTTP/1 and whose first bytes passed before anything was looked at, or were fewer than ten and of none of these.",
+            is_total: true,
+            read: |c: &v1::Counters| {
+                c.http
+                    .as_ref()
+                    .and_then(|h| h.connections_unknown_protocol.map(Number::Integer))
+            },
+        },
+        seen: Seen::Http,
+        place: |c| {
+            c.http
+                .get_or_insert_default()
+                .connections_unknown_protocol
+                .get_or_insert_default()
+        },
+        json: |c| c.connections_unknown_protocol,
+    },
 ];
 
 /// What is counted of an endpoint by a label.
@@ -1333,6 +1549,15 @@ macro_rules! rolled_counters {
         tls_handshakes_failed_alert = "225" Http,
         tls_handshakes_failed_end = "226" Http,
         tls_handshakes_unknown = "227" Http,
+        connections_http1 = "229" Http,
+        connections_http2 = "230" Http,
+        connections_fastcgi = "231" Http,
+        connections_uwsgi = "232" Http,
+        connections_memcached = "233" Http,
+        connections_redis = "234" Http,
+        connections_postgresql = "235" Http,
+        connections_other_protocol = "236" Http,
+        connections_unknown_protocol = "237" Http,
         }
         }
     };

@@ -623,6 +623,38 @@ pub struct HttpCounters {
     /// that were completed.
     #[prost(message, optional, tag = "28")]
     pub tls_handshake_duration: ::core::option::Option<Histogram>,
+    /// Connections that speak HTTP/1, by their first bytes: a request line that ends in HTTP/1.x.
+    ///
+    /// The connections of each protocol are told by what their clients send first, behind the
+    /// PROXY protocol, too.  Those of TLS are tls_handshakes.  A connection on which a client
+    /// has sent nothing is in none.
+    #[prost(uint64, optional, tag = "29")]
+    pub connections_http1: ::core::option::Option<u64>,
+    /// Connections that speak HTTP/2 without TLS, by their first bytes: the preface.
+    #[prost(uint64, optional, tag = "30")]
+    pub connections_http2: ::core::option::Option<u64>,
+    /// Connections that speak FastCGI, by their first bytes: a record that begins a request.
+    #[prost(uint64, optional, tag = "31")]
+    pub connections_fastcgi: ::core::option::Option<u64>,
+    /// Connections that speak uwsgi, by their first bytes: a header and the name of a variable.
+    #[prost(uint64, optional, tag = "32")]
+    pub connections_uwsgi: ::core::option::Option<u64>,
+    /// Connections that speak memcached, by their first bytes: a command in text or binary.
+    #[prost(uint64, optional, tag = "33")]
+    pub connections_memcached: ::core::option::Option<u64>,
+    /// Connections that speak Redis, by their first bytes: an array of bulk strings.
+    #[prost(uint64, optional, tag = "34")]
+    pub connections_redis: ::core::option::Option<u64>,
+    /// Connections that speak PostgreSQL, by their first bytes: a message that starts a session, or asks for encryption.
+    #[prost(uint64, optional, tag = "35")]
+    pub connections_postgresql: ::core::option::Option<u64>,
+    /// Connections that speak none of the protocols that have a counter, by their first bytes.
+    #[prost(uint64, optional, tag = "36")]
+    pub connections_other_protocol: ::core::option::Option<u64>,
+    /// Connections that do not speak HTTP/1 and whose first bytes passed before anything was
+    /// looked at, or were fewer than ten and of none of these.
+    #[prost(uint64, optional, tag = "37")]
+    pub connections_unknown_protocol: ::core::option::Option<u64>,
 }
 /// A base-2 exponential histogram of durations, as OpenTelemetry and Prometheus
 /// native histograms have it: bucket i holds what is above 2^((offset+i)/2^scale)

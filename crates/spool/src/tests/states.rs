@@ -180,9 +180,10 @@ fn a_damaged_state_is_damage_wherever_it_is_and_whatever_else_is_there() {
         for at in [0, 40, 50, 80, record::STATE_BYTES - 1] {
             let (dir, _) = filled(reports);
             scribble(&dir.path().join("state"), at as u64);
-            let (spool, recovered) = open(dir.path(), MIB);
+            let (mut spool, recovered) = open(dir.path(), MIB);
             assert!(recovered.damaged, "{reports} reports, at {at}");
             assert!(spool.next_key().sequence == 1);
+            spool.append(b"it tells", b"").unwrap();
             drop(spool);
             assert!(!open(dir.path(), MIB).1.damaged, "told once");
         }
