@@ -49,10 +49,12 @@ pub(super) fn lay_out(workspace: &Workspace, release: &Release) -> Result<PathBu
     for name in ["config", "debian", "grafana", "prometheus"] {
         copy_directory(&workspace.path("dist").join(name), &tree.join(name))?;
     }
-    for name in ["CHANGELOG.md", "docs/metrics.md"] {
-        let from = workspace.path(name);
-        copy(&from, &tree.join(from.file_name().unwrap_or_default()))?;
-    }
+    // Under a name that debhelper does not take for Debian's changelog.
+    copy(
+        &workspace.path("CHANGELOG.md"),
+        &tree.join("release-notes.md"),
+    )?;
+    copy(&workspace.path("docs/metrics.md"), &tree.join("metrics.md"))?;
     for package in PACKAGES {
         let unit = format!("{package}.service");
         let from = workspace.path("dist/systemd").join(&unit);
@@ -68,7 +70,7 @@ fn changelog(release: &Release) -> Result<String> {
     let date = output(Command::new("date").args(["--utc", "--rfc-email", "--date", &at]))?;
     Ok(format!(
         "speedmimi ({}) unstable; urgency=medium\n\n  * The changes are in \
-         CHANGELOG.md.gz beside this file.\n\n -- SpeedMimi maintainers \
+         release-notes.md.gz beside this file.\n\n -- SpeedMimi maintainers \
          <maintainers@speedmimi.invalid>  {date}\n",
         release.version
     ))
