@@ -5,7 +5,7 @@ mod common;
 
 use common::{Collector, get, now_ns, report};
 use monitor_proto::v1;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Every field must be described, of the described type, and every field that
 /// is required must be there.
@@ -19,8 +19,10 @@ fn hold(value: &Value, schema: &Value, document: &Value, at: &str) {
             at,
         );
     }
-    if let Some(parts) = schema["allOf"].as_array() {
-        return hold(value, &merged(parts, document), document, at);
+    if let Some(words) = schema["oneOf"].as_array() {
+        let is_one = words.iter().any(|word| word["const"] == *value);
+        assert!(is_one, "{at} is {value}, described as {schema}");
+        return;
     }
     if let Some(one_of) = schema["anyOf"].as_array() {
         if value.is_null() {
@@ -62,25 +64,6 @@ fn hold(value: &Value, schema: &Value, document: &Value, at: &str) {
     }
 }
 
-/// An object that has what all of the schemas describe.
-fn merged(parts: &[Value], document: &Value) -> Value {
-    let mut whole = json!({"type": "object", "properties": {}, "required": []});
-    for part in parts {
-        let part = match part["$ref"].as_str() {
-            Some(name) => document.pointer(name.trim_start_matches('#')).unwrap(),
-            None => part,
-        };
-        for (name, described) in part["properties"].as_object().unwrap() {
-            let twice = whole["properties"][name] != Value::Null;
-            assert!(!twice, "{name} is described twice");
-            whole["properties"][name] = described.clone();
-        }
-        let required = part["required"].as_array().unwrap().clone();
-        whole["required"].as_array_mut().unwrap().extend(required);
-    }
-    whole
-}
-
 #[tokio::test]
 async fn every_described_answer_is_as_described() {
     let dir = tempfile::tempdir().unwrap();
@@ -104,6 +87,9 @@ async fn every_described_answer_is_as_described() {
         agent.export(r).await;
     }
     let document = collector.json("/api/v1/openapi.json");
+    let retransmits = &document["components"]["schemas"]["Endpoint"]["properties"]["retransmits"];
+    let described = "TCP segments that were sent again.";
+    assert_eq!(retransmits["description"], described, "as in report.proto");
     for (path, operation) in document["paths"].as_object().unwrap() {
         if path == "/api/v1/live" {
             continue;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::v1;
 
 /// What was seen on an endpoint's connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// HTTP/1 alone: every request and response is counted.

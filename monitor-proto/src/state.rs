@@ -14,7 +14,7 @@ const SILENT_AFTER_NS: u64 = 60_000_000_000;
 const SILENT_AFTER_WINDOWS: f64 = 2.5;
 
 /// Whether a host reports, by how long ago its newest report came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HostState {
     /// It does.

@@ -24,15 +24,22 @@ use crate::auth::Peer;
 const NS: u64 = 1_000_000_000;
 
 /// Durations by step and bucket, summed over the chosen endpoints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "Heatmap")]
 pub(super) struct Answer {
     metric: &'static str,
     /// Of the boundaries.
     unit: &'static str,
     /// Where the figures come from: `raw`, `1m`, `1h` or `engine`.
+    #[schemars(extend("enum" = ["raw", "1m", "1h", "engine"]))]
     tier: &'static str,
+    /// The length of a step.
     step_s: u64,
+    /// The first step's start, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     since: String,
+    /// The last step's end, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     until: String,
     #[serde(flatten)]
     heat: Heat,

@@ -4,7 +4,8 @@ use query::Partial;
 use serde::Serialize;
 
 /// An answer, and why something may be missing from it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "{T}")]
 pub(super) struct PartialAnswer<T> {
     #[serde(flatten)]
     answer: T,

@@ -12,11 +12,14 @@ use serde::Serialize;
 /// When it is worth to ask again where something was in the way.
 const RETRY_AFTER_S: &str = "5";
 
-/// What went wrong, for people and programs.
-#[derive(Debug, Serialize)]
+/// What went wrong, for people and programs (RFC 9457).
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub(crate) struct Problem {
+    /// The name of the status.
     title: &'static str,
+    /// The HTTP status.
     status: u16,
+    /// What was wrong, and what to do.
     detail: String,
 }
 

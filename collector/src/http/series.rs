@@ -40,14 +40,21 @@ pub(super) struct SeriesQuery {
 }
 
 /// Figures over time.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "Series")]
 pub(super) struct Answer {
     metric: &'static str,
     unit: &'static str,
     /// Where the figures come from: `raw`, `1m`, `1h` or `engine`.
+    #[schemars(extend("enum" = ["raw", "1m", "1h", "engine"]))]
     tier: &'static str,
+    /// The length of a step.
     step_s: u64,
+    /// The first step's start, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     since: String,
+    /// The last step's end, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     until: String,
     /// How far a value may be off, as a share of it; `null` where it is exact.
     error_ratio: Option<f64>,
@@ -57,21 +64,24 @@ pub(super) struct Answer {
     series: Vec<Series>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "OneSeries")]
 struct Series {
+    /// Whose it is.
     host: HostName,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     endpoint: Option<EndpointName>,
+    /// One a step, gaps included.
     points: Vec<Point>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 struct HostName {
     name: String,
     id: String,
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 struct EndpointName {
     role: &'static str,
     endpoint: String,

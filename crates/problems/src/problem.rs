@@ -5,7 +5,19 @@ use serde::{Deserialize, Serialize};
 use crate::Kind;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth to know.
@@ -38,7 +50,9 @@ impl Severity {
 }
 
 /// What a subject is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     /// A host, one of its targets or network namespaces.
@@ -63,7 +77,7 @@ impl Place {
 }
 
 /// Whose problem it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Subject {
     /// What it is.
     #[serde(rename = "type")]
@@ -93,7 +107,7 @@ pub struct Subject {
 }
 
 /// A figure that shows the problem.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Evidence {
     /// What it is, as reports call it where they have it.
     pub name: String,
@@ -104,7 +118,8 @@ pub struct Evidence {
 }
 
 /// What is wrong with one subject.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "FoundProblem")]
 pub struct Problem {
     /// The name of its kind.
     pub kind: String,
@@ -113,6 +128,7 @@ pub struct Problem {
     /// Whose it is.
     pub subject: Subject,
     /// When it began, RFC 3339: the beginning of the first window that showed it.
+    #[schemars(extend("format" = "date-time"))]
     pub since: String,
     /// The same in Unix nanoseconds; 0 where it was read from JSON.
     #[serde(skip)]
@@ -132,7 +148,7 @@ pub struct Problem {
 pub const PROBLEMS_MAX: usize = 1000;
 
 /// What `GET /api/v1/problems` answers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Problems {
     /// Worst first, [`PROBLEMS_MAX`] at the most.
     pub problems: Vec<Problem>,

@@ -17,7 +17,9 @@ pub struct NamedSeries {
 }
 
 /// What the proxy's configuration calls an endpoint; empty where it is not known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema,
+)]
 pub struct EndpointNames {
     /// Of a listener.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -2,7 +2,7 @@
 
 /// Every counter of an endpoint; `null` is not measured: what HTTP alone has at level tcp,
 /// and requests and responses on connections that are not HTTP/1.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Counters {
     /// Connections of this endpoint that were open before counting began.
     pub connections_adopted: u64,
@@ -214,7 +214,9 @@ impl Counters {
 }
 
 /// Connections that failed before they were established, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct ConnectionsFailed {
     /// Answered by a reset.
     pub refused: u64,

@@ -9,7 +9,9 @@ use crate::v1;
 ///
 /// In a report, what is of others may be below zero: a connection of an earlier window
 /// was only now told of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct ClientFigures {
     /// Connections that began.
     pub connections_opened: i64,
@@ -133,7 +135,7 @@ fn signed(n: u64) -> i64 {
 }
 
 /// The clients of a report.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Clients {
     /// How many bits of an IPv4 address count.
     pub prefix_v4: u32,
@@ -146,7 +148,7 @@ pub struct Clients {
 }
 
 /// A client and its figures.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Client {
     /// An address, or a network such as `192.0.2.0/24`.
     pub address: String,
@@ -177,15 +179,17 @@ impl Clients {
 }
 
 /// An answer of `/api/v1/top`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Top {
     /// What a row is: `client`.
     pub by: String,
     /// By what the rows are ordered, the largest first.
     pub sort: String,
     /// Windows that end after this, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub since: String,
     /// Up to this one, included.
+    #[schemars(extend("format" = "date-time"))]
     pub until: String,
     /// How many clients were told apart.
     pub rows_total: u64,
@@ -203,7 +207,7 @@ pub struct Top {
 }
 
 /// A client in a time range.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TopRow {
     /// An address, or a network such as `192.0.2.0/24`.
     pub client: String,

@@ -9,7 +9,9 @@ use crate::{histogram, protocol, v1};
 include!("../generated/counters.rs");
 
 /// Responses by class of their status code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct Responses {
     /// 100 to 199; interim, so a request may have several.
     #[serde(rename = "1xx")]
@@ -29,7 +31,7 @@ pub struct Responses {
 }
 
 /// A histogram of durations with its quantiles.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Histogram {
     /// How many values.
     pub count: u64,

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// One listener (downstream) or one peer (upstream) of one target.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Endpoint {
     /// `downstream` or `upstream`.
     pub role: String,
@@ -53,9 +53,10 @@ impl Endpoint {
 }
 
 /// Every counter since a point in time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Totals {
     /// When they began, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub since: String,
     /// The counters.
     #[serde(flatten)]
@@ -63,7 +64,9 @@ pub struct Totals {
 }
 
 /// Smoothed round-trip times.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct RoundTripTime {
     /// How many were seen.
     pub samples: u64,
@@ -76,7 +79,7 @@ pub struct RoundTripTime {
 }
 
 /// Established connections that a listener has not accepted yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AcceptQueue {
     /// Where its sockets listen; endpoints of one such listener share its queue.
     pub listener: String,
@@ -94,7 +97,7 @@ pub struct AcceptQueue {
 }
 
 /// One socket that stands out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SocketSummary {
     /// As `ss -e` has it.
     pub cookie: u64,

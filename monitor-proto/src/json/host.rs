@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::v1;
 
 /// A gauge over the samples of a window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Gauge {
     /// The newest.
     pub last: f64,
@@ -18,7 +18,7 @@ pub struct Gauge {
 }
 
 /// What the host did in the window; `null` where it was not measured.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct HostMetrics {
     /// Percent of all cores.
     pub cpu_usage: Option<Gauge>,
@@ -53,7 +53,7 @@ macro_rules! mirror {
         $($(#[$field_meta:meta])* $field:ident: $ty:ty,)*
     }) => {
         $(#[$meta])*
-        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
         pub struct $name {
             $($(#[$field_meta])* pub $field: $ty,)*
         }
@@ -207,7 +207,7 @@ mirror! {
 }
 
 /// Percent of CPU time, mean over the window.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Cpu {
     /// In user mode.
     pub user: f64,

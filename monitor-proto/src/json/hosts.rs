@@ -9,24 +9,27 @@ use crate::{
 };
 
 /// What `GET /api/v1/hosts` answers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Hosts {
     /// By name, then id.
     pub hosts: Vec<HostSummary>,
 }
 
 /// What is known of one host.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct HostSummary {
     /// The host, as its last report has it.
     pub host: Host,
     /// Its agent, as its last report has it.
     pub agent: Agent,
     /// When its first report came, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub first_seen: String,
     /// When its last report came, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub last_seen: String,
     /// The end of its newest window, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub last_window_end: String,
     /// The sequence number of its newest report.
     pub last_sequence: u64,
@@ -48,7 +51,7 @@ pub struct HostSummary {
 }
 
 /// What `GET /api/v1/hosts/{id}/stats` answers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct StatsResponse {
     /// The newest figures.
     pub stats: Stats,
@@ -56,7 +59,7 @@ pub struct StatsResponse {
 
 /// The newest figures of a host, names and units of the original; what was not
 /// measured is `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Stats {
     /// Percent of all cores.
     pub cpu_usage: Option<f64>,

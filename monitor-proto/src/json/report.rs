@@ -8,7 +8,7 @@ use super::{Clients, Endpoint, HostMetrics, NetworkNamespace, SocketSummary, Tar
 use crate::v1;
 
 /// What `GET /api/v1/reports` answers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Reports {
     /// By window end, then host, epoch and sequence.
     pub reports: Vec<Report>,
@@ -17,7 +17,7 @@ pub struct Reports {
 }
 
 /// What happened on one host in one window.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Report {
     /// The host.
     pub host: Host,
@@ -26,8 +26,10 @@ pub struct Report {
     /// Counts from 1 within an epoch, without gaps.
     pub sequence: u64,
     /// RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub window_start: String,
     /// RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub window_end: String,
     /// The window by the monotonic clock: what rates are divided by.
     pub window_duration_ns: u64,
@@ -60,11 +62,12 @@ pub struct Report {
     /// The same since `losses_since`.
     pub losses_totals: BTreeMap<String, u64>,
     /// RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub losses_since: String,
 }
 
 /// A host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Host {
     /// Stable across restarts.
     pub id: String,
@@ -78,11 +81,12 @@ pub struct Host {
     pub cores: u32,
     /// As its agent's configuration says.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = 16))]
     pub labels: BTreeMap<String, String>,
 }
 
 /// An agent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Agent {
     /// Its version.
     pub version: String,
@@ -97,7 +101,9 @@ pub struct Agent {
 }
 
 /// The figures by which a report can be checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct Reconciliation {
     /// How many more connections are counted as active than there are sockets
     /// that the kernel lists: 0.  `null` where the sockets were not looked at, or

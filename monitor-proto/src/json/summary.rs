@@ -8,7 +8,7 @@ use super::Responses;
 use crate::{histogram, protocol::Protocol, v1};
 
 /// An answer of `/api/v1/summary`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Summary {
     /// What a row is: `upstream`, `backend`, `listener` or `host`.
     pub by: String,
@@ -39,18 +39,21 @@ pub struct Summary {
 }
 
 /// Windows that end after `since`, `until` included.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SummaryRange {
     /// RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub since: String,
     /// RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub until: String,
     /// What the sums are made of: `raw`, `1m` or `1h`.
+    #[schemars(extend("enum" = ["raw", "1m", "1h"]))]
     pub tier: String,
 }
 
 /// A row and whose it is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SummaryRow {
     /// Whose it is.
     #[serde(flatten)]
@@ -63,7 +66,19 @@ pub struct SummaryRow {
 }
 
 /// Whose figures a row has: what is not known, or is not told apart, is left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 pub struct SummaryKey {
     /// The host, of rows by host and of loopback addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,7 +98,19 @@ pub struct SummaryKey {
 }
 
 /// Which host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 pub struct SummaryHost {
     /// Its name.
     pub name: String,
@@ -92,7 +119,7 @@ pub struct SummaryHost {
 }
 
 /// The figures of a row, in the range and in the one it is compared with.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SummaryPart {
     /// `null` where it was not there in the range.
     pub figures: Option<SummaryFigures>,
@@ -103,16 +130,17 @@ pub struct SummaryPart {
 }
 
 /// What was counted step by step: its sum is that of the figures.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Sparkline {
     /// `requests`; `exchanges` where requests cannot be seen.
+    #[schemars(extend("enum" = ["requests", "exchanges"]))]
     pub metric: String,
     /// One a step, 60 at most; `null` where nothing was measured.
     pub values: Vec<Option<u64>>,
 }
 
 /// Figures of a time range.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SummaryFigures {
     /// What was spoken; `null` where it is not known, or nothing was.
     pub protocol: Option<Protocol>,
@@ -132,7 +160,7 @@ pub struct SummaryFigures {
 }
 
 /// Quantiles of one histogram, which is the sum of all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SummaryDurations {
     /// How many values.
     pub count: u64,

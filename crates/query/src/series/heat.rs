@@ -42,7 +42,7 @@ impl Duration {
 }
 
 /// Durations by step and bucket.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Heat {
     /// The buckets' boundaries in seconds: one more than there are buckets.
     bounds: Vec<f64>,
@@ -51,9 +51,10 @@ pub struct Heat {
 }
 
 /// The durations of one step.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub(super) struct Column {
     /// The step's start, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     time: String,
     /// How many durations each bucket holds; `null` where nothing was measured.
     counts: Option<Vec<u64>>,

@@ -15,9 +15,10 @@ use rollup::{EndpointRoll, HostRoll, Rolling};
 use serde::Serialize;
 
 /// A figure in one step.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Point {
     /// The step's start, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     time: String,
     /// `null` where nothing was measured.
     value: Option<f64>,

@@ -54,17 +54,9 @@ fn main() -> Outcome {
         format(&rust.join(name))?;
     }
     write(&out, words::PAGE, &words::page(&definition)?)?;
-    for (path, replace) in [
-        (
-            words::DOCUMENT,
-            words::document as fn(&Definition, &str) -> _,
-        ),
-        (words::OPENAPI, words::openapi),
-    ] {
-        let before = fs::read_to_string(repository.join(path))?;
-        write(&out, path, &replace(&definition, &before)?)?;
-    }
-    Ok(())
+    let before = fs::read_to_string(repository.join(words::DOCUMENT))?;
+    let document = words::document(&definition, &before)?;
+    write(&out, words::DOCUMENT, &document)
 }
 
 fn wire_types(compiler: &protox::Compiler, out: &Path) -> Outcome {

@@ -332,7 +332,7 @@ pub(crate) fn json(definition: &Definition) -> Outcome<String> {
     out.push_str(
         "/// Every counter of an endpoint; `null` is not measured: what HTTP alone has at level tcp,\n\
          /// and requests and responses on connections that are not HTTP/1.\n\
-         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]\npub struct Counters {\n",
+         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]\npub struct Counters {\n",
     );
     let all = definition
         .of("Counters")
@@ -402,7 +402,7 @@ pub(crate) fn json(definition: &Definition) -> Outcome<String> {
         };
         writeln!(
             out,
-            "/// {}\n#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]\npub struct {of} {{",
+            "/// {}\n#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]\npub struct {of} {{",
             figure.help
         )?;
         for (part, help) in parts {

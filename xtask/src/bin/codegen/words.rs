@@ -1,15 +1,13 @@
-//! What people read: the tables of docs/metrics.md, the schemas of openapi.json, the
-//! words of the web page.
+//! What people read: the tables of docs/metrics.md, the words of the web page.
 
 use std::fmt::Write as _;
 
 use crate::{
     Outcome,
-    definition::{Definition, Figure, Kind, Seen, Shape},
+    definition::{Definition, Figure, Kind},
 };
 
 pub(crate) const DOCUMENT: &str = "docs/metrics.md";
-pub(crate) const OPENAPI: &str = "collector/src/http/openapi.json";
 pub(crate) const PAGE: &str = "collector/web/figures.js";
 
 const END: &str = "<!-- end of what is generated -->";
@@ -109,83 +107,6 @@ fn rows(table: &mut String, figure: &Figure) -> Outcome {
         )?;
     }
     Ok(())
-}
-
-/// The description of the API with the counters' schemas written anew.
-pub(crate) fn openapi(definition: &Definition, before: &str) -> Outcome<String> {
-    let counters = definition
-        .of("Counters")
-        .chain(definition.of("HttpCounters"));
-    let mut properties = Vec::new();
-    for figure in counters {
-        let name = &figure.name;
-        let known = figure.seen == Seen::Tcp && figure.shape != Shape::Optional;
-        if figure.json != *name {
-            let schema = reference("Responses", known);
-            properties.push((figure.json.clone(), schema, figure.help.clone()));
-        }
-        let schema = match &figure.shape {
-            Shape::Integer | Shape::Optional => integer(known),
-            Shape::Message(of, _) => reference(of, known),
-            Shape::Map => format!(
-                "{}, \"additionalProperties\": {{{}}}",
-                of_type("object", known),
-                integer(true)
-            ),
-        };
-        properties.push((name.clone(), schema, figure.help.clone()));
-    }
-    let mut text = schema(before, "Counters", &properties)?;
-    for figure in definition
-        .of("Counters")
-        .filter(|figure| !figure.labels.is_empty())
-    {
-        if let Shape::Message(of, parts) = &figure.shape {
-            let part =
-                |(part, help): &(String, String)| (part.clone(), integer(true), help.clone());
-            text = schema(&text, of, &parts.iter().map(part).collect::<Vec<_>>())?;
-        }
-    }
-    Ok(text)
-}
-
-fn of_type(name: &str, known: bool) -> String {
-    match known {
-        true => format!("\"type\": \"{name}\""),
-        false => format!("\"type\": [\"{name}\", \"null\"]"),
-    }
-}
-
-fn integer(known: bool) -> String {
-    of_type("integer", known) + ", \"minimum\": 0"
-}
-
-fn reference(to: &str, known: bool) -> String {
-    let to = format!("\"$ref\": \"#/components/schemas/{to}\"");
-    match known {
-        true => to,
-        false => format!("\"anyOf\": [{{{to}}}, {{\"type\": \"null\"}}]"),
-    }
-}
-
-/// Replaces a schema whose first and last line stand at the depth of schemas.
-fn schema(text: &str, name: &str, properties: &[(String, String, String)]) -> Outcome<String> {
-    let mut lines = String::from("    \"type\": \"object\",\n    \"properties\": {\n");
-    let end = |n: usize| if n + 1 == properties.len() { "" } else { "," };
-    for (n, (name, schema, help)) in properties.iter().enumerate() {
-        writeln!(
-            lines,
-            "     \"{name}\": {{{schema}, \"description\": {help:?}}}{}",
-            end(n)
-        )?;
-    }
-    lines.push_str("    },\n    \"required\": [\n");
-    for (n, (name, ..)) in properties.iter().enumerate() {
-        writeln!(lines, "     \"{name}\"{}", end(n))?;
-    }
-    lines.push_str("    ]\n");
-    let start = format!("\n   \"{name}\": {{\n");
-    between(text, &start, "   }", &lines).ok_or_else(|| marks(OPENAPI, &start))
 }
 
 /// `figures.js`: what the page calls the figures.
