@@ -288,6 +288,12 @@ fn wide(sequence: u64) -> v1::Report {
         let exchange_duration = http.exchange_duration.take();
         *http = v1::HttpCounters {
             exchanges: 50,
+            tls_handshakes: Some(40),
+            tls_handshakes_completed: Some(33),
+            tls_handshakes_failed_alert: Some(5),
+            tls_handshakes_failed_end: Some(2),
+            tls_handshakes_unknown: Some(0),
+            tls_handshake_duration: exchange_duration.clone(),
             exchange_duration,
             ..Default::default()
         };
@@ -343,8 +349,11 @@ async fn the_page_at_every_width(packages: &Path) {
         ("– (10/s turns)", "–"),
         "{unseen}"
     );
-    assert!(cell(2, 1).starts_with("Not HTTP/1 (TLS"), "{unseen}");
-    assert!(cell(7, 0).ends_with(" *") && cell(7, 1).contains("turns"));
+    assert!(cell(2, 1).starts_with("TLS: requests"), "{unseen}");
+    assert!(cell(7, 0).ends_with(" *") && cell(7, 1).starts_with("TLS: time between turns"));
+    // Of its handshakes, those that failed, and the times of the others.
+    assert_eq!(cell(10, 0), "7", "{unseen}");
+    assert_eq!(cell(12, 0), cell(7, 0).trim_end_matches(" *"), "{unseen}");
     assert!(!answer["labels"].as_array().unwrap().is_empty(), "{answer}");
     assert!(
         answer["cpu"].as_str().unwrap().contains("42.0 %"),

@@ -32,7 +32,7 @@ const OF_BACKENDS = [
 ];
 /// Shown where a row has had TLS handshakes.
 const TLS = [
-  { tls: true, head: "TLS failed", cell: (r) => alarm(r.tlsFailed, handshakes(r)) },
+  { tls: true, minor: true, head: "TLS failed", cell: (r) => alarm(r.tlsFailed, handshakes(r)) },
   { tls: true, minor: true, head: "TLS p50", cell: (r) => known(r.tlsP50, milliseconds) },
   { tls: true, minor: true, head: "TLS p99", cell: (r) => known(r.tlsP99, milliseconds) },
 ];

@@ -14,7 +14,7 @@ pub enum Protocol {
     Http1 = 0,
     /// The preface of RFC 9113, section 3.4, without TLS.
     Http2 = 1,
-    /// A record BEGIN_REQUEST.
+    /// A record `FCGI_BEGIN_REQUEST`.
     Fastcgi = 2,
     /// A header of uwsgi and the name of a variable.
     Uwsgi = 3,
@@ -22,7 +22,7 @@ pub enum Protocol {
     Memcached = 4,
     /// An array of RESP.
     Redis = 5,
-    /// A StartupMessage of version 3, an SSLRequest or a GSSENCRequest.
+    /// A `StartupMessage` of version 3, an `SSLRequest` or a `GSSENCRequest`.
     Postgresql = 6,
     /// None of these.
     Other = 7,

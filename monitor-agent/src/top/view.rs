@@ -444,6 +444,34 @@ mod tests {
         assert!(shown[2].contains(" – 3/129/128 "), "{shown:?}");
     }
 
+    #[test]
+    fn tls_has_its_failed_handshakes_and_is_the_reason_for_dashes() {
+        let mut model = Model::default();
+        let mut report = encrypted(String::new());
+        let endpoint = &mut report.endpoints[0];
+        let http = endpoint.window.as_mut().unwrap().http.as_mut().unwrap();
+        http.tls_handshakes = Some(40);
+        http.tls_handshakes_failed_alert = Some(5);
+        http.tls_handshakes_failed_end = Some(2);
+        endpoint.totals.clone_from(&endpoint.window);
+        let mut look = Look {
+            report,
+            sockets: Vec::new(),
+        };
+        model.update(look.clone());
+        let shown = table(&mut model, 200, 5);
+        assert!(shown[1].contains("NOANS  TLSFAIL"), "{shown:?}");
+        let row = words(&shown[2]).join(" ");
+        assert!(row.contains(" – 7 "), "{row}");
+        assert!(row.contains(" TLS: * times are of exchanges"), "{row}");
+        // Of a window in which none were looked at, nothing is told.
+        let window = look.report.endpoints[0].window.as_mut().unwrap();
+        window.http.as_mut().unwrap().tls_handshakes_failed_alert = None;
+        model.update(look);
+        let row = words(&table(&mut model, 200, 5)[2]).join(" ");
+        assert!(row.contains(" – – "), "{row}");
+    }
+
     /// A report of a listener whose streams are not HTTP/1.
     fn encrypted(name: String) -> v1::Report {
         let endpoint = v1::Endpoint {

@@ -1,5 +1,10 @@
 //! The counters of an endpoint, of a window or in total.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "the comments of counters are the help that everybody reads"
+)]
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
