@@ -280,11 +280,12 @@ impl<'a, D: HostDisk> World<'a, D> {
         let (checkpoint, boot_id) = (self.checkpoint(), self.boot_id());
         // Without a checkpoint nothing is left that could tell.
         self.says_damage |= self.is_replaced && checkpoint.read().is_none();
-        self.is_replaced = false;
         let kept = checkpoint.read().map(|kept| kept.key).unwrap_or_default();
         self.forget(recovered.newest.max(kept));
         let resume = Resume::find(&mut spool, recovered, &checkpoint, &boot_id, self.unix_ms);
         let Ok(resume) = resume else { return };
+        // What the agent found is durable now.
+        self.is_replaced = false;
         self.is_behind &= self.disk.is_killed();
         let of_this_boot = resume.baseline.as_ref().filter(|b| b.boot_id == boot_id);
         self.baseline = of_this_boot.map_or(0, |baseline| {

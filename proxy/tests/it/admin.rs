@@ -189,7 +189,7 @@ fn the_configuration_is_shown_without_secrets_and_replaced_whole_or_not_at_all()
         reply["detail"]
             .as_str()
             .unwrap()
-            .contains("no upstream \"nope\""),
+            .contains("upstream \"nope\" is not defined"),
         "{reply}"
     );
     wrong["routnig"] = 1.into();
