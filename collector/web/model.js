@@ -146,6 +146,17 @@ export function acceptQueues(parts) {
 const fullest = (queues) => (queues.length === 0 ? null
   : Math.max(...queues.map(({ connections_max: most, limit }) => 100 * most / Math.max(1, limit))));
 
+/// What is spoken besides HTTP/1, and the counter that tells.
+const SPOKEN = {
+  TLS: "tls_handshakes",
+  "HTTP/2": "connections_http2",
+  FastCGI: "connections_fastcgi",
+  uwsgi: "connections_uwsgi",
+  memcached: "connections_memcached",
+  Redis: "connections_redis",
+  PostgreSQL: "connections_postgresql",
+};
+
 /// The figures of one endpoint, or of several together: each part is an endpoint and
 /// the report that it is of.  Null is what none of them has measured.
 export function figures(parts) {
@@ -182,6 +193,9 @@ export function figures(parts) {
     p99: quantile(durations, 0.99),
     connect: quantile(merged(parts.map(({ endpoint }) => endpoint.connect_duration)), 0.99),
     tls: parts.some(({ endpoint }) => endpoint.totals?.tls_handshakes > 0),
+    spoken: Object.keys(SPOKEN)
+      .filter((name) => parts.some(({ endpoint }) => endpoint.totals?.[SPOKEN[name]] > 0))
+      .join(", "),
     tlsFailed: total((e) => (known(e.tls_handshakes_failed_alert) && known(e.tls_handshakes_failed_end)
       ? e.tls_handshakes_failed_alert + e.tls_handshakes_failed_end : null)),
     tlsP50: quantile(tls, 0.5),

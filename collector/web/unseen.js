@@ -3,16 +3,12 @@
 import { element } from "/dom.js";
 import { count, known, milliseconds, perSecond } from "/format.js";
 
-const UNSEEN = "Not HTTP/1 (TLS, HTTP/2 or another protocol): requests and responses cannot be seen";
-const UNSEEN_TLS = "TLS: requests and responses cannot be seen";
-const TURNS = "Streams that are not HTTP/1: time between turns, not requests";
-const TURNS_TLS = "TLS: time between turns, not requests";
-const MIXED = "HTTP/1 requests, and the turns of streams that are not HTTP/1";
-const MIXED_TLS = "In part TLS: HTTP/1 requests, and the turns of streams that are not HTTP/1";
 const NO_HANDSHAKES = "TLS handshakes are counted at level http alone";
 
 /// Why requests cannot be seen.
-const unseen = (r) => (r.tls ? UNSEEN_TLS : UNSEEN);
+const unseen = (r) => `${r.spoken || "Not HTTP/1"}: requests and responses cannot be seen`;
+const turns = (r) => `${r.spoken || "Not HTTP/1"}: time between turns, not requests`;
+const mixed = (r) => `In part ${r.spoken || "not HTTP/1"}: HTTP/1 requests, and the turns of streams that are not HTTP/1`;
 
 /// A short text with its reason, for eyes that hover and for screen readers.
 function because(text, reason) {
@@ -34,8 +30,7 @@ export function requests(r) {
 export function duration(r, ms) {
   const text = known(ms, milliseconds);
   if (!r.turns || ms === null) return text;
-  const [turns, mixed] = r.tls ? [TURNS_TLS, MIXED_TLS] : [TURNS, MIXED];
-  return because(`${text} *`, r.unseen ? turns : mixed);
+  return because(`${text} *`, r.unseen ? turns(r) : mixed(r));
 }
 
 /// TLS handshakes that failed; a dash with its reason where none were counted.

@@ -11,7 +11,7 @@ use monitor_proto::ReportKey;
 use monitor_proto::{
     display::{Column, UNKNOWN, accept_queue, fitting, known, note, printable},
     histogram,
-    protocol::{Protocol, has_tls, seen_in_window, tls_failed},
+    protocol::{Protocol, Spoken, seen_in_window, tls_failed},
     v1,
 };
 use window::{Environment, Observation, Sample, TargetNames, Windows, round_trips};
@@ -130,11 +130,11 @@ pub fn table(report: &v1::Report) -> String {
     endpoints.sort_by_key(|e| std::cmp::Reverse(bytes(e)));
     let exchanges = endpoints
         .iter()
-        .any(|e| note(Protocol::of_window(e), false).is_some());
+        .any(|e| note(Protocol::of_window(e), Spoken::default()).is_some());
     let is_there = |head| match head {
         "TARGET" => has_several_targets(report),
         "EXCH/s" | "NOTE" => exchanges,
-        "TLSFAIL" => endpoints.iter().any(|e| has_tls(e)),
+        "TLSFAIL" => endpoints.iter().any(|e| Spoken::of(e).has_tls()),
         "QUEUE" => has_queues(report),
         _ => true,
     };
@@ -232,7 +232,7 @@ fn row(endpoint: &v1::Endpoint, seconds: f64) -> [String; COLUMNS.len()] {
     let window = endpoint.window.clone().unwrap_or_default();
     let http = window.http.as_ref();
     let rate = |n: u64| n as f64 / seconds;
-    let note = note(Protocol::of_window(endpoint), has_tls(endpoint));
+    let note = note(Protocol::of_window(endpoint), Spoken::of(endpoint));
     let mark = if note.is_some() { "*" } else { "" };
     let durations = http.and_then(|h| h.exchange_duration.as_ref());
     let p99 = durations.and_then(|d| histogram::quantile_seconds(d, 0.99));

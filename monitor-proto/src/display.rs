@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, Spoken};
 
 /// Stands for what was not measured, or cannot be seen.
 pub const UNKNOWN: &str = "–";
@@ -74,7 +74,7 @@ pub fn milliseconds(ms: f64) -> String {
 /// A duration of exchanges, marked with `*` where not all are HTTP/1 requests.
 #[must_use]
 pub fn exchange_duration(ms: Option<f64>, protocol: Option<Protocol>) -> String {
-    let mark = if note(protocol, false).is_some() {
+    let mark = if note(protocol, Spoken::default()).is_some() {
         "*"
     } else {
         ""
@@ -85,13 +85,13 @@ pub fn exchange_duration(ms: Option<f64>, protocol: Option<Protocol>) -> String 
 /// What a table says of an endpoint that is not HTTP/1 alone: why requests are not
 /// seen, and what its times are of.
 #[must_use]
-pub fn note(protocol: Option<Protocol>, has_tls: bool) -> Option<String> {
+pub fn note(protocol: Option<Protocol>, spoken: Spoken) -> Option<String> {
     let protocol = protocol?;
     let times = match protocol {
         Protocol::Mixed => "both",
         Protocol::Http1 | Protocol::Other => "exchanges",
     };
-    let reason = protocol.reason(has_tls)?;
+    let reason = protocol.reason(spoken)?;
     Some(format!("{reason}: * times are of {times}"))
 }
 
@@ -213,26 +213,31 @@ mod tests {
 
     #[test]
     fn a_note_says_why_requests_are_not_seen() {
-        let of = |protocol, has_tls| note(Some(protocol), has_tls);
+        let tls = Spoken::from_counters([Some(3), Some(0), None, None, None, None, None]);
+        let two = Spoken::from_counters([None, Some(2), None, None, None, Some(1), None]);
+        let of = |protocol, spoken| note(Some(protocol), spoken);
         let is = |text: &str| Some(text.to_owned());
-        for (protocol, plain, tls) in [
+        for (protocol, plain, of_tls, of_two) in [
             (
                 Protocol::Other,
                 "not HTTP/1: * times are of exchanges",
                 "TLS: * times are of exchanges",
+                "HTTP/2, Redis: * times are of exchanges",
             ),
             (
                 Protocol::Mixed,
                 "in part not HTTP/1: * times are of both",
                 "in part TLS: * times are of both",
+                "in part HTTP/2, Redis: * times are of both",
             ),
         ] {
-            assert_eq!(of(protocol, false), is(plain));
-            assert_eq!(of(protocol, true), is(tls));
+            assert_eq!(of(protocol, Spoken::default()), is(plain));
+            assert_eq!(of(protocol, tls), is(of_tls));
+            assert_eq!(of(protocol, two), is(of_two));
         }
         // Who sees all has no reason, whatever else came.
-        assert_eq!(of(Protocol::Http1, true), None);
-        assert_eq!(note(None, true), None);
+        assert_eq!(of(Protocol::Http1, tls), None);
+        assert_eq!(note(None, tls), None);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! seen.  How many requests and errors these hold nobody knows, and so they have
 //! none to show: a 0 would say that all is well.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::v1;
@@ -47,17 +49,83 @@ impl Protocol {
         Self::of(window).or_else(|| Self::of(endpoint.totals.as_ref()?))
     }
 
-    /// Why not all requests and responses are seen, where there were TLS handshakes or
-    /// not; `None` where all are.
+    /// Why not all requests and responses are seen: what is spoken, as far as that is
+    /// known; `None` where all are.
     #[must_use]
-    pub fn reason(self, has_tls: bool) -> Option<&'static str> {
-        match (self, has_tls) {
-            (Self::Http1, _) => None,
-            (Self::Other, true) => Some("TLS"),
-            (Self::Other, false) => Some("not HTTP/1"),
-            (Self::Mixed, true) => Some("in part TLS"),
-            (Self::Mixed, false) => Some("in part not HTTP/1"),
+    pub fn reason(self, spoken: Spoken) -> Option<String> {
+        let spoken = if spoken == Spoken::default() {
+            "not HTTP/1".to_owned()
+        } else {
+            spoken.to_string()
+        };
+        match self {
+            Self::Http1 => None,
+            Self::Other => Some(spoken),
+            Self::Mixed => Some(format!("in part {spoken}")),
         }
+    }
+}
+
+/// What an endpoint's connections speak besides HTTP/1, by the first bytes of their
+/// clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spoken {
+    seen: [bool; SPOKEN.len()],
+}
+
+/// The protocols that have a counter.
+const SPOKEN: [&str; 7] = [
+    "TLS",
+    "HTTP/2",
+    "FastCGI",
+    "uwsgi",
+    "memcached",
+    "Redis",
+    "PostgreSQL",
+];
+
+impl Spoken {
+    /// From `tls_handshakes`, `connections_http2`, `connections_fastcgi`,
+    /// `connections_uwsgi`, `connections_memcached`, `connections_redis` and
+    /// `connections_postgresql`.
+    #[must_use]
+    pub fn from_counters(counters: [Option<u64>; SPOKEN.len()]) -> Self {
+        let seen = counters.map(|n| n > Some(0));
+        Self { seen }
+    }
+
+    /// What an endpoint's connections ever spoke.
+    #[must_use]
+    pub fn of(endpoint: &v1::Endpoint) -> Self {
+        let totals = endpoint.totals.as_ref();
+        let http = totals.and_then(|totals| totals.http.as_ref());
+        http.map_or_else(Self::default, |http| {
+            Self::from_counters([
+                http.tls_handshakes,
+                http.connections_http2,
+                http.connections_fastcgi,
+                http.connections_uwsgi,
+                http.connections_memcached,
+                http.connections_redis,
+                http.connections_postgresql,
+            ])
+        })
+    }
+
+    /// Whether there were TLS handshakes.
+    #[must_use]
+    pub fn has_tls(self) -> bool {
+        self.seen[0]
+    }
+}
+
+impl fmt::Display for Spoken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = SPOKEN.iter().zip(self.seen);
+        let seen: Vec<_> = names
+            .filter_map(|(name, seen)| seen.then_some(*name))
+            .collect();
+        f.write_str(&seen.join(", "))
     }
 }
 
@@ -87,14 +155,6 @@ pub fn tls_failed(http: &v1::HttpCounters) -> Option<u64> {
     Some(alert?.saturating_add(end?))
 }
 
-/// Whether an endpoint has had TLS handshakes.
-#[must_use]
-pub fn has_tls(endpoint: &v1::Endpoint) -> bool {
-    let totals = endpoint.totals.as_ref();
-    let http = totals.and_then(|totals| totals.http.as_ref());
-    http.is_some_and(|http| http.tls_handshakes > Some(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +176,41 @@ mod tests {
             totals: Some(counters(totals)),
             ..Default::default()
         }
+    }
+
+    /// In a report, in its JSON, and in a summary's.
+    #[test]
+    fn each_protocol_is_told_by_its_counter() {
+        type Set = fn(&mut v1::HttpCounters) -> &mut Option<u64>;
+        let counters: [(&str, &str, Set); 7] = [
+            ("TLS", "tls_handshakes", |h| &mut h.tls_handshakes),
+            ("HTTP/2", "connections_http2", |h| &mut h.connections_http2),
+            ("FastCGI", "connections_fastcgi", |h| {
+                &mut h.connections_fastcgi
+            }),
+            ("uwsgi", "connections_uwsgi", |h| &mut h.connections_uwsgi),
+            ("memcached", "connections_memcached", |h| {
+                &mut h.connections_memcached
+            }),
+            ("Redis", "connections_redis", |h| &mut h.connections_redis),
+            ("PostgreSQL", "connections_postgresql", |h| {
+                &mut h.connections_postgresql
+            }),
+        ];
+        for (name, counter, set) in counters {
+            let mut e = endpoint(Some((0, 0)), Some((0, 9)));
+            let http = e.totals.as_mut().and_then(|totals| totals.http.as_mut());
+            *set(http.unwrap()) = Some(2);
+            assert_eq!(Spoken::of(&e).to_string(), name);
+            assert_eq!(Spoken::of(&e).has_tls(), name == "TLS");
+            assert_eq!(crate::json::Endpoint::from(&e).spoken(), Spoken::of(&e));
+            let figures = crate::json::SummaryFigures {
+                counters: [(counter.to_owned(), Some(2))].into(),
+                ..Default::default()
+            };
+            assert_eq!(figures.spoken(), Spoken::of(&e));
+        }
+        assert_eq!(Spoken::of(&endpoint(None, None)), Spoken::default());
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn name(report: &Report) -> &str {
 }
 
 fn note(report: &Report, endpoint: Option<&Endpoint>, silence: Option<&str>) -> Cell {
-    let not_http = endpoint.and_then(|e| display::note(e.protocol, e.has_tls()));
+    let not_http = endpoint.and_then(|e| display::note(e.protocol, e.spoken()));
     if let Some(silence) = silence {
         return Cell::text(silence).tone(Tone::Bad);
     }

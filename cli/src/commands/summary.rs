@@ -117,7 +117,7 @@ const COLUMNS: [Column; 21] = [
 
 /// The columns with their rows; without those that say nothing here.
 fn shown(summary: &Summary, now: &Zoned) -> (Vec<Column>, Vec<Vec<Cell>>) {
-    let has_tls = figures(summary).any(SummaryFigures::has_tls);
+    let has_tls = figures(summary).any(|figures| figures.spoken().has_tls());
     let has_notes = figures(summary).any(|figures| reason(figures).is_some());
     let is_there = |column: &Column| match column.head {
         "TLSFAIL" => has_tls,
@@ -147,8 +147,8 @@ fn figures(summary: &Summary) -> impl Iterator<Item = &SummaryFigures> {
 }
 
 /// Why not all requests are seen.
-fn reason(figures: &SummaryFigures) -> Option<&'static str> {
-    figures.protocol?.reason(figures.has_tls())
+fn reason(figures: &SummaryFigures) -> Option<String> {
+    figures.protocol?.reason(figures.spoken())
 }
 
 /// The columns, of which those that the rows are ordered by stay in any case.
@@ -270,7 +270,7 @@ fn row(names: [Cell; 3], trend: &str, figures: Option<&SummaryFigures>) -> Vec<C
         bytes("bytes_sent"),
         toned(counter("retransmits"), Tone::Warn),
         count(counter("exchanges")),
-        Cell::text(figures.and_then(reason).unwrap_or("")),
+        Cell::text(&figures.and_then(reason).unwrap_or_default()),
     ]
 }
 

@@ -243,7 +243,7 @@ fn endpoint_cells(e: &Endpoint, report: &Report) -> [Cell; ENDPOINTS.len()] {
         plain(duration(durations.and_then(|d| d.p50_ms))),
         plain(duration(durations.and_then(|d| d.p99_ms))),
         (
-            display::note(e.protocol, e.has_tls()).unwrap_or_default(),
+            display::note(e.protocol, e.spoken()).unwrap_or_default(),
             DIM,
         ),
     ]

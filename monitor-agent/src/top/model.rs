@@ -6,7 +6,7 @@ use std::{cmp::Ordering, collections::HashMap};
 
 use monitor_proto::{
     histogram,
-    protocol::{self, Protocol},
+    protocol::{self, Protocol, Spoken},
     v1,
 };
 use problems::Problems;
@@ -79,7 +79,7 @@ pub(super) enum More {
         resets: Option<u64>,
         unanswered: Option<u64>,
         tls_failed: Option<u64>,
-        has_tls: bool,
+        spoken: Spoken,
         queue: Option<String>,
         p99_ms: Option<f64>,
         protocol: Option<Protocol>,
@@ -283,7 +283,7 @@ fn endpoint(e: &v1::Endpoint, seconds: f64, end_ns: u64) -> Row {
             resets: window.closed_reset_received,
             unanswered: protocol::seen_in_window(e).map(|h| h.requests_without_response),
             tls_failed: http.and_then(protocol::tls_failed),
-            has_tls: protocol::has_tls(e),
+            spoken: Spoken::of(e),
             queue: crate::view::queue(e),
             p99_ms: p99.map(|s| s * 1e3),
             protocol: Protocol::of_window(e),

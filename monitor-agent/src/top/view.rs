@@ -142,14 +142,14 @@ fn columns(model: &Model) -> Vec<(usize, Column)> {
 }
 
 fn has_tls(row: &Row) -> bool {
-    matches!(row.more, More::Endpoint { has_tls: true, .. })
+    matches!(row.more, More::Endpoint { spoken, .. } if spoken.has_tls())
 }
 
 fn note(row: &Row) -> Option<String> {
     match row.more {
         More::Endpoint {
-            protocol, has_tls, ..
-        } => display::note(protocol, has_tls),
+            protocol, spoken, ..
+        } => display::note(protocol, spoken),
         More::Socket { .. } => None,
     }
 }
@@ -224,7 +224,7 @@ fn cells(row: &Row) -> Vec<String> {
             resets,
             unanswered,
             tls_failed,
-            has_tls: _,
+            spoken: _,
             queue,
             p99_ms,
             protocol,
@@ -460,7 +460,7 @@ mod tests {
         };
         model.update(look.clone());
         let shown = table(&mut model, 200, 5);
-        assert!(shown[1].contains("NOANS  TLSFAIL"), "{shown:?}");
+        assert!(shown[1].contains("NOANS TLSFAIL"), "{shown:?}");
         let row = words(&shown[2]).join(" ");
         assert!(row.contains(" – 7 "), "{row}");
         assert!(row.contains(" TLS: * times are of exchanges"), "{row}");

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Counters, rfc3339};
 use crate::{
     labels,
-    protocol::{self, Protocol},
+    protocol::{self, Protocol, Spoken},
     v1,
 };
 
@@ -45,10 +45,19 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether it has had TLS handshakes.
+    /// What its connections ever spoke besides HTTP/1.
     #[must_use]
-    pub fn has_tls(&self) -> bool {
-        self.totals.counters.tls_handshakes > Some(0)
+    pub fn spoken(&self) -> Spoken {
+        let totals = &self.totals.counters;
+        Spoken::from_counters([
+            totals.tls_handshakes,
+            totals.connections_http2,
+            totals.connections_fastcgi,
+            totals.connections_uwsgi,
+            totals.connections_memcached,
+            totals.connections_redis,
+            totals.connections_postgresql,
+        ])
     }
 }
 

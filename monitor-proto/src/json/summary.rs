@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Responses;
-use crate::{histogram, protocol::Protocol, v1};
+use crate::{
+    histogram,
+    protocol::{Protocol, Spoken},
+    v1,
+};
 
 /// An answer of `/api/v1/summary`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -216,10 +220,19 @@ impl SummaryFigures {
         Some(by_alert.saturating_add(self.counter("tls_handshakes_failed_end")?))
     }
 
-    /// Whether there were TLS handshakes.
+    /// What is spoken besides HTTP/1.
     #[must_use]
-    pub fn has_tls(&self) -> bool {
-        self.counter("tls_handshakes") > Some(0)
+    pub fn spoken(&self) -> Spoken {
+        let names = [
+            "tls_handshakes",
+            "connections_http2",
+            "connections_fastcgi",
+            "connections_uwsgi",
+            "connections_memcached",
+            "connections_redis",
+            "connections_postgresql",
+        ];
+        Spoken::from_counters(names.map(|name| self.counter(name)))
     }
 
     /// Payload in both directions.
