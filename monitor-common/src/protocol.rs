@@ -104,7 +104,8 @@ fn is_memcached(start: Start) -> bool {
         || is_binary_memcached(start)
 }
 
-/// The magic of a request, an opcode of those that are given out, a key, and data of type 0.
+/// The magic of a request, an opcode of those that are given out, a key of less than 256
+/// bytes, and data of type 0.
 #[inline(always)]
 fn is_binary_memcached(start: Start) -> bool {
     start.byte(0) == 0x80 && start.byte(1) < 0x50 && start.byte(2) == 0 && start.byte(5) == 0
@@ -149,7 +150,7 @@ mod tests {
             (b"PRI * HTTP/1.1\r\n", Other),
             // What nginx sends: a responder that is to close.
             (b"\x01\x01\0\x01\0\x08\0\0\0\x01\0\0\0\0\0\0", Fastcgi),
-            // php-fpm's role of an authorizer, kept alive; id 258.
+            // An authorizer that is kept alive, under the id 258.
             (b"\x01\x01\x01\x02\0\x08\0\0\0\x02\x01\0\0\0\0\0", Fastcgi),
             (b"\x01\x01\0\x01\0\x08\0\0\0\x04\0\0\0\0\0\0", Other),
             (b"\x01\x05\0\x01\0\x08\0\0\0\x01\0\0\0\0\0\0", Other),

@@ -213,8 +213,9 @@ mod tests {
 
     #[test]
     fn a_note_says_why_requests_are_not_seen() {
-        let tls = Spoken::from_counters([Some(3), Some(0), None, None, None, None, None]);
-        let two = Spoken::from_counters([None, Some(2), None, None, None, Some(1), None]);
+        let spoken = |names: &[&str]| Spoken::by(|name| names.contains(&name).then_some(2));
+        let tls = spoken(&["tls_handshakes"]);
+        let two = spoken(&["connections_redis", "connections_http2"]);
         let of = |protocol, spoken| note(Some(protocol), spoken);
         let is = |text: &str| Some(text.to_owned());
         for (protocol, plain, of_tls, of_two) in [

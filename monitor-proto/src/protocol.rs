@@ -73,24 +73,39 @@ pub struct Spoken {
     seen: [bool; SPOKEN.len()],
 }
 
-/// The protocols that have a counter.
-const SPOKEN: [&str; 7] = [
-    "TLS",
-    "HTTP/2",
-    "FastCGI",
-    "uwsgi",
-    "memcached",
-    "Redis",
-    "PostgreSQL",
+/// The protocols that have a counter, and the counter's name.
+const SPOKEN: [(&str, &str); 7] = [
+    ("TLS", "tls_handshakes"),
+    ("HTTP/2", "connections_http2"),
+    ("FastCGI", "connections_fastcgi"),
+    ("uwsgi", "connections_uwsgi"),
+    ("memcached", "connections_memcached"),
+    ("Redis", "connections_redis"),
+    ("PostgreSQL", "connections_postgresql"),
 ];
 
+/// From a struct that has these counters as its fields.
+macro_rules! spoken {
+    ($counters:expr) => {
+        $crate::protocol::Spoken::by(|name| match name {
+            "tls_handshakes" => $counters.tls_handshakes,
+            "connections_http2" => $counters.connections_http2,
+            "connections_fastcgi" => $counters.connections_fastcgi,
+            "connections_uwsgi" => $counters.connections_uwsgi,
+            "connections_memcached" => $counters.connections_memcached,
+            "connections_redis" => $counters.connections_redis,
+            "connections_postgresql" => $counters.connections_postgresql,
+            _ => None,
+        })
+    };
+}
+pub(crate) use spoken;
+
 impl Spoken {
-    /// From `tls_handshakes`, `connections_http2`, `connections_fastcgi`,
-    /// `connections_uwsgi`, `connections_memcached`, `connections_redis` and
-    /// `connections_postgresql`.
+    /// From counters by their names.
     #[must_use]
-    pub fn from_counters(counters: [Option<u64>; SPOKEN.len()]) -> Self {
-        let seen = counters.map(|n| n > Some(0));
+    pub fn by(counter: impl Fn(&str) -> Option<u64>) -> Self {
+        let seen = SPOKEN.map(|(_, name)| counter(name) > Some(0));
         Self { seen }
     }
 
@@ -99,17 +114,7 @@ impl Spoken {
     pub fn of(endpoint: &v1::Endpoint) -> Self {
         let totals = endpoint.totals.as_ref();
         let http = totals.and_then(|totals| totals.http.as_ref());
-        http.map_or_else(Self::default, |http| {
-            Self::from_counters([
-                http.tls_handshakes,
-                http.connections_http2,
-                http.connections_fastcgi,
-                http.connections_uwsgi,
-                http.connections_memcached,
-                http.connections_redis,
-                http.connections_postgresql,
-            ])
-        })
+        http.map_or_else(Self::default, |http| spoken!(http))
     }
 
     /// Whether there were TLS handshakes.
@@ -123,7 +128,7 @@ impl fmt::Display for Spoken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = SPOKEN.iter().zip(self.seen);
         let seen: Vec<_> = names
-            .filter_map(|(name, seen)| seen.then_some(*name))
+            .filter_map(|((name, _), seen)| seen.then_some(*name))
             .collect();
         f.write_str(&seen.join(", "))
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Counters, rfc3339};
 use crate::{
     labels,
-    protocol::{self, Protocol, Spoken},
+    protocol::{self, Protocol, Spoken, spoken},
     v1,
 };
 
@@ -48,16 +48,7 @@ impl Endpoint {
     /// What its connections ever spoke besides HTTP/1.
     #[must_use]
     pub fn spoken(&self) -> Spoken {
-        let totals = &self.totals.counters;
-        Spoken::from_counters([
-            totals.tls_handshakes,
-            totals.connections_http2,
-            totals.connections_fastcgi,
-            totals.connections_uwsgi,
-            totals.connections_memcached,
-            totals.connections_redis,
-            totals.connections_postgresql,
-        ])
+        spoken!(self.totals.counters)
     }
 }
 

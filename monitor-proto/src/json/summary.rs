@@ -223,16 +223,7 @@ impl SummaryFigures {
     /// What is spoken besides HTTP/1.
     #[must_use]
     pub fn spoken(&self) -> Spoken {
-        let names = [
-            "tls_handshakes",
-            "connections_http2",
-            "connections_fastcgi",
-            "connections_uwsgi",
-            "connections_memcached",
-            "connections_redis",
-            "connections_postgresql",
-        ];
-        Spoken::from_counters(names.map(|name| self.counter(name)))
+        Spoken::by(|name| self.counter(name))
     }
 
     /// Payload in both directions.
